@@ -1,0 +1,106 @@
+"""Soft prompts that train stably, on any Hugging Face language model.
+
+Names are imported when they are first used, so that `import softprompts` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softprompts.api import train
+    from softprompts.backbones.backbone import Backbone
+    from softprompts.backbones.loading import load_backbone
+    from softprompts.errors import (
+        BackboneError,
+        DataError,
+        PromptError,
+        RecipeError,
+        RegistryError,
+        RunFolderError,
+        SoftPromptsError,
+        StorageError,
+        UnknownNameError,
+    )
+    from softprompts.model import SoftPromptModel
+    from softprompts.prompts.prompt import Prompt
+    from softprompts.recipes.loading import load_recipe
+    from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
+    from softprompts.recipes.study import StudyConfig
+    from softprompts.results import Result, load
+    from softprompts.studies.runner import run_study
+    from softprompts.tasks.base import Example, Task, TaskFormat
+    from softprompts.tasks.loading import load_task
+
+__version__ = version("softprompts")
+
+_HOMES = {
+    "api": ("train",),
+    "backbones.backbone": ("Backbone",),
+    "backbones.loading": ("load_backbone",),
+    "errors": (
+        "BackboneError",
+        "DataError",
+        "PromptError",
+        "RecipeError",
+        "RegistryError",
+        "RunFolderError",
+        "SoftPromptsError",
+        "StorageError",
+        "UnknownNameError",
+    ),
+    "model": ("SoftPromptModel",),
+    "prompts.prompt": ("Prompt",),
+    "recipes.loading": ("load_recipe",),
+    "recipes.schema": ("PromptConfig", "RunConfig", "TrainingConfig"),
+    "recipes.study": ("StudyConfig",),
+    "results": ("Result", "load"),
+    "studies.runner": ("run_study",),
+    "tasks.base": ("Example", "Task", "TaskFormat"),
+    "tasks.loading": ("load_task",),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Backbone",
+    "BackboneError",
+    "DataError",
+    "Example",
+    "Prompt",
+    "PromptConfig",
+    "PromptError",
+    "RecipeError",
+    "RegistryError",
+    "Result",
+    "RunConfig",
+    "RunFolderError",
+    "SoftPromptModel",
+    "SoftPromptsError",
+    "StorageError",
+    "StudyConfig",
+    "Task",
+    "TaskFormat",
+    "TrainingConfig",
+    "UnknownNameError",
+    "__version__",
+    "load",
+    "load_backbone",
+    "load_recipe",
+    "load_task",
+    "run_study",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'softprompts' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"softprompts.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return list(__all__)

@@ -1,0 +1,154 @@
+"""How a transformer is built, and which kinds cannot carry soft prompts, with the reason."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+from torch import nn
+
+from softprompts.errors import BackboneError
+
+Family = Literal["encoder", "encoder-decoder", "decoder"]
+
+_HEAD_ENDINGS = (
+    "ForMaskedLM",
+    "ForPreTraining",
+    "ForCausalLM",
+    "LMHeadModel",
+    "WithLMHead",
+    "ForConditionalGeneration",
+    "MTModel",
+)
+_MULTIMODAL_PARTS = ("vision_config", "audio_config", "speech_config")
+
+_READS_MASKED = "its states change with what stands at masked positions"
+
+REFUSED: dict[str, str] = {
+    "bert-generation": "it is filed as a decoder but reads later positions by default",
+    "big_bird": "one short input turns its sparse attention off for all later inputs",
+    "bigbird_pegasus": "one short input turns its sparse attention off for all later inputs",
+    "convbert": f"{_READS_MASKED} (convolutions)",
+    "cpmant": "it takes token ids only",
+    "ctrl": "it overwrites its input embeddings in place",
+    "encoder-decoder": "it joins two models, each with a tokenizer of its own",
+    "esm": "it rescales embeddings when it is given token ids, but not when it is given embeddings",
+    "fnet": "it mixes positions by a Fourier transform, which takes no attention mask",
+    "fsmt": "its encoder does not tell which table embeds the input",
+    "funnel": f"{_READS_MASKED} (pooling of neighbours)",
+    "ibert": "it needs the scale that only its own look-up of token ids gives",
+    "llama4_text": "its body cannot be told from its head",
+    "mobilebert": f"{_READS_MASKED} (embeddings of three neighbours)",
+    "nystromformer": f"{_READS_MASKED} (landmarks)",
+    "perceiver": "it takes no input embeddings",
+    "recurrent_gemma": f"{_READS_MASKED} (recurrence)",
+    "reformer": "its gradient works in training mode only",
+    "rwkv": f"{_READS_MASKED} (recurrence)",
+    "xlnet": "it is filed as a decoder but reads later positions unless it is given a permutation",
+    "xlstm": "it takes no attention mask",
+    "yoso": f"{_READS_MASKED} (convolutions)",
+}
+
+
+def find_family(config: Any) -> Family:
+    """Return the family of a model's configuration.
+
+    Args:
+        config: a configuration of transformers.
+
+    Returns:
+        The family.
+
+    Raises:
+        BackboneError: if models of this type cannot carry soft prompts, with the reason.
+    """
+    from transformers.models.auto import modeling_auto
+
+    kind = config.model_type
+    if kind in REFUSED:
+        raise BackboneError(f"model type {kind!r} cannot be a backbone: {REFUSED[kind]}.")
+    parts = [part for part in _MULTIMODAL_PARTS if getattr(config, part, None) is not None]
+    if parts:
+        raise BackboneError(
+            f"model type {kind!r} cannot be a backbone: it is not a text model alone (it has "
+            f"{', '.join(parts)}); save its text model by itself."
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        if kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+            return "encoder-decoder"
+    elif kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return "decoder" if getattr(config, "is_decoder", False) else "encoder"
+    elif kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "decoder"
+    raise BackboneError(
+        f"model type {kind!r} cannot be a backbone: transformers knows it neither as a masked, "
+        "causal nor text-to-text language model."
+    )
+
+
+def names_head(config: Any) -> bool:
+    """Return whether a configuration says that its weights hold a language head.
+
+    Args:
+        config: a configuration of transformers.
+
+    Returns:
+        Whether one of `config.architectures` is a class with a language head.
+    """
+    return any(name.endswith(_HEAD_ENDINGS) for name in config.architectures or ())
+
+
+def find_class(config: Any, family: Family, with_head: bool) -> Any:
+    """Return the model class of a configuration.
+
+    Args:
+        config: a configuration of transformers.
+        family: its family.
+        with_head: whether the class has the language head.
+
+    Returns:
+        A subclass of `PreTrainedModel`.
+
+    Raises:
+        BackboneError: if its forward takes no input embeddings or no attention mask.
+    """
+    from transformers.models.auto import modeling_auto
+
+    heads = {
+        "encoder": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
+        "encoder-decoder": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        "decoder": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+    }
+    mapping = heads[family] if with_head else modeling_auto.MODEL_MAPPING
+    chosen = mapping[type(config)]
+    chosen = chosen[0] if isinstance(chosen, tuple | list) else chosen
+    takes = inspect.signature(chosen.forward).parameters
+    for argument in ("inputs_embeds", "attention_mask"):
+        if argument not in takes:
+            raise BackboneError(
+                f"model type {config.model_type!r} cannot be a backbone: the forward of "
+                f"{chosen.__name__} must take {argument}, but takes none."
+            )
+    return chosen
+
+
+def context_length(body: nn.Module) -> int | None:
+    """Return how many positions a body may read.
+
+    Tables of positions that keep a padding row, as RoBERTa's, start counting behind it.
+
+    Args:
+        body: the encoder, encoder half or decoder.
+
+    Returns:
+        The number of positions, or `None` when the configuration sets no limit.
+    """
+    for name, module in body.named_modules():
+        is_table = isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+        if is_table and module.padding_idx is not None:
+            return int(module.num_embeddings) - int(module.padding_idx) - 1
+    for attribute in ("max_encoder_position_embeddings", "max_position_embeddings"):
+        limit = getattr(body.config, attribute, None)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return None

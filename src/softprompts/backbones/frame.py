@@ -1,0 +1,106 @@
+"""The special tokens that a tokenizer puts around one text or a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from softprompts.errors import BackboneError
+
+_PROBES = ("the", "of")
+
+
+@final
+@dataclass(frozen=True)
+class Frame:
+    """Special tokens around an input, found by probing a tokenizer.
+
+    One text is `prefix, text, single_suffix`; a pair is `prefix, first, middle, second, suffix`.
+    Of a pair, `second` and `suffix` carry the second segment id; all else carries the first.
+
+    Attributes:
+        prefix: before the first text, such as `[CLS]`.
+        middle: between the texts of a pair, such as `[SEP]`.
+        suffix: after the second text of a pair.
+        single_suffix: after a text that stands alone.
+        segments: segment ids of the first and the second text; `(0, 0)` for a model without
+            token types.
+    """
+
+    prefix: tuple[int, ...]
+    middle: tuple[int, ...]
+    suffix: tuple[int, ...]
+    single_suffix: tuple[int, ...]
+    segments: tuple[int, int]
+
+    def wrap(
+        self, first: Sequence[int], second: Sequence[int] | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Return token ids and segment ids of one text or a pair, special tokens included.
+
+        Args:
+            first: token ids of the text, without special tokens.
+            second: token ids of its pair, or `None` when the text stands alone.
+
+        Returns:
+            Two lists of equal length: token ids and segment ids.
+        """
+        if second is None:
+            ids = [*self.prefix, *first, *self.single_suffix]
+            return ids, [self.segments[0]] * len(ids)
+        head = [*self.prefix, *first, *self.middle]
+        tail = [*second, *self.suffix]
+        return head + tail, [self.segments[0]] * len(head) + [self.segments[1]] * len(tail)
+
+
+def probe_frame(tokenizer: Any, num_segments: int) -> Frame:
+    """Return the frame of a tokenizer, by encoding one text and one pair.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        num_segments: number of token types that the model knows; below 2 means none.
+
+    Returns:
+        The frame; wrapping the tokens of the probes gives exactly what the tokenizer gives.
+
+    Raises:
+        BackboneError: if the tokenizer builds its inputs in a way that no frame can express.
+    """
+    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in _PROBES)
+    single, pair = (
+        tokenizer(*texts, return_token_type_ids=True) for texts in (_PROBES[:1], _PROBES)
+    )
+    ids, owners = single["input_ids"], single.sequence_ids(0)
+    if 0 not in owners or 1 not in pair.sequence_ids(0):
+        raise BackboneError(f"tokenizer must make tokens of {_PROBES}, but makes {ids}.")
+    start, stop = _span(owners, 0)
+    pair_ids, pair_owners = pair["input_ids"], pair.sequence_ids(0)
+    first_start, first_stop = _span(pair_owners, 0)
+    second_start, second_stop = _span(pair_owners, 1)
+    types = pair["token_type_ids"]
+    has_segments = num_segments > 1
+    frame = Frame(
+        prefix=tuple(ids[:start]),
+        middle=tuple(pair_ids[first_stop:second_start]),
+        suffix=tuple(pair_ids[second_stop:]),
+        single_suffix=tuple(ids[stop:]),
+        segments=(types[first_start], types[second_start]) if has_segments else (0, 0),
+    )
+    expected = [(single, frame.wrap(first)), (pair, frame.wrap(first, second))]
+    for encoded, (built_ids, built_segments) in expected:
+        is_same = encoded["input_ids"] == built_ids
+        if has_segments:
+            is_same = is_same and encoded["token_type_ids"] == built_segments
+        if not is_same:
+            raise BackboneError(
+                "tokenizer must put the same special tokens around one text and a pair, but gives "
+                f"{encoded['input_ids']} with segments {encoded['token_type_ids']}."
+            )
+    return frame
+
+
+def _span(owners: Sequence[int | None], text: int) -> tuple[int, int]:
+    """Return the first index of `text` and the index after its last."""
+    places = [index for index, owner in enumerate(owners) if owner == text]
+    return places[0], places[-1] + 1

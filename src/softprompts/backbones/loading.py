@@ -1,0 +1,223 @@
+"""Load a backbone: from a name to a frozen model that is known to be whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.families import Family, find_class, find_family, names_head
+from softprompts.backbones.sources import Source, check_folder, fingerprint, first_line, resolve
+from softprompts.errors import BackboneError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
+_NUM_NAMED_KEYS = 3
+_LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    ImportError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    SafetensorError,
+)
+
+
+def load_backbone(
+    name: str, *, dtype: str = "float32", device: str = "cpu", attention: str | None = None
+) -> Backbone:
+    """Load a frozen backbone.
+
+    The language head is loaded when the configuration names one and the weights hold it. Weights
+    are read from safetensors only; code that comes with a model is never run.
+
+    Args:
+        name: a registered short name such as `minilm`, a local folder, or a hub id.
+        dtype: `float32`, `bfloat16` or `float16`.
+        device: a torch device such as `cpu` or `cuda:0`.
+        attention: `eager`, `sdpa` or `flash_attention_2`. By default `eager` for bfloat16 on the
+            CPU, whose fused kernel is slow backwards, else `sdpa` where the model supports it.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        BackboneError: if the name cannot be found, or what is found cannot be a backbone; the
+            text says why in one line.
+    """
+    if dtype not in DTYPES:
+        raise BackboneError(f"dtype must be one of {', '.join(DTYPES)}, but is {dtype!r}.")
+    if attention is not None and attention not in ATTENTIONS:
+        raise BackboneError(
+            f"attention must be one of {', '.join(ATTENTIONS)}, but is {attention!r}."
+        )
+    place = _check_device(device)
+    source = resolve(name)
+    content = check_folder(source)
+    with _quiet():
+        config = _load_config(source, content)
+        family = find_family(config)
+        tokenizer = _load_tokenizer(source, config)
+        model, has_language_head = _load_model(source, config, family, (dtype, place, attention))
+    _set_padding(tokenizer, model)
+    identity = fingerprint(source, content)
+    with _reported(source, "model"):
+        return Backbone(name, family, model.to(place), tokenizer, has_language_head, identity)
+
+
+def _check_device(device: str) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error)
+        raise BackboneError(
+            f"device must be usable by torch, but is {device!r}: {reason}"
+        ) from error
+    return place
+
+
+def _load_config(source: Source, content: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    if "quantization_config" in content:
+        method = (content["quantization_config"] or {}).get("quant_method", "unknown")
+        raise BackboneError(
+            f"backbone {source.name!r} must hold plain weights, but quantization_config says "
+            f"{method!r}."
+        )
+    with _reported(source, "configuration"):
+        config = AutoConfig.from_pretrained(
+            source.folder, local_files_only=True, trust_remote_code=False
+        )
+    config.return_dict = True
+    return config
+
+
+def _load_tokenizer(source: Source, config: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    with _reported(source, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.folder, config=config, local_files_only=True, trust_remote_code=False
+        )
+    if not tokenizer.is_fast:
+        raise BackboneError(
+            f"backbone {source.name!r} must have a fast tokenizer, since only those say which "
+            f"characters a token covers, but has {type(tokenizer).__name__}."
+        )
+    names = sorted(set(tokenizer.vocab_files_names.values()))
+    if not any((source.folder / name).is_file() for name in names):
+        raise BackboneError(
+            f"backbone {source.name!r}: {source.folder} must have a tokenizer, but has none of "
+            f"{', '.join(names)}."
+        )
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
+
+
+def _set_padding(tokenizer: Any, model: Any) -> None:
+    """Give the tokenizer a padding token that the table has; masks hide it, so any one will do."""
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id < num_rows:
+        return
+    end = tokenizer.eos_token_id
+    is_usable = end is not None and end < num_rows
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end if is_usable else 0)
+
+
+def _load_model(
+    source: Source, config: Any, family: Family, placing: tuple[str, torch.device, str | None]
+) -> tuple[Any, bool]:
+    """Return the model, and whether it has a trained language head."""
+    for with_head in (True, False) if names_head(config) else (False,):
+        chosen = find_class(config, family, with_head)
+        model, missing = _load_weights(source, config, chosen, placing)
+        absent_body = sorted(key for key in missing if not _is_spare(key, model))
+        if absent_body:
+            shown = ", ".join(absent_body[:_NUM_NAMED_KEYS])
+            raise BackboneError(
+                f"backbone {source.name!r} must have all weights of {chosen.__name__}, but lacks "
+                f"{len(absent_body)}: {shown}{' …' if len(absent_body) > _NUM_NAMED_KEYS else ''}."
+            )
+        if with_head and not any(_is_head(key, model) for key in missing):
+            return model, True
+    return model, False
+
+
+def _load_weights(
+    source: Source, config: Any, chosen: Any, placing: tuple[str, torch.device, str | None]
+) -> tuple[Any, set[str]]:
+    """Return a model and the keys that its files lack."""
+    dtype, place, attention = placing
+    if attention is None:
+        is_slow = dtype == "bfloat16" and place.type == "cpu"
+        attention = "sdpa" if chosen._supports_sdpa and not is_slow else "eager"
+    options: dict[str, Any] = {}
+    if "add_pooling_layer" in chosen.__init__.__code__.co_varnames:
+        options["add_pooling_layer"] = False
+    with _reported(source, "model"), torch.random.fork_rng(devices=[]):
+        model, report = chosen.from_pretrained(
+            source.folder,
+            config=config,
+            dtype=DTYPES[dtype],
+            attn_implementation=attention,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    return model, set(report["missing_keys"])
+
+
+def _is_head(key: str, model: Any) -> bool:
+    """Return whether a weight belongs to the head, not to the body."""
+    if model.base_model is not model:
+        return not key.startswith(model.base_model_prefix + ".")
+    return key.startswith(("lm_head.", "final_logits_bias"))
+
+
+def _is_spare(key: str, model: Any) -> bool:
+    """Return whether a weight may be missing: the head's, or a pooler's, which is never read."""
+    return _is_head(key, model) or "pooler" in key.split(".")
+
+
+@contextmanager
+def _reported(source: Source, part: str) -> Iterator[None]:
+    """Turn what transformers raises while loading into one line."""
+    try:
+        yield
+    except _LOAD_ERRORS as error:
+        if isinstance(error, BackboneError):
+            named = f"backbone {source.name!r}"
+            text = str(error)
+            raise BackboneError(text if text.startswith(named) else f"{named}: {text}") from error
+        raise BackboneError(
+            f"backbone {source.name!r}: the {part} in {source.folder} must be loadable, but "
+            f"is not: {first_line(error)}"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and reports off the terminal; what matters is checked and raised."""
+    from transformers.utils import logging
+
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,236 @@
+"""From a backbone's name to a checked local folder: short names, folders and hub ids.
+
+Nothing here imports torch. A hub id is downloaded once into the hub's own cache; from there on
+it is a folder like any other, so that there is one way to load and no network after this room.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softprompts.backbones.registry import BACKBONES
+from softprompts.errors import BackboneError
+
+_PATTERNS = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
+_VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})
+_NUM_SAMPLES = 64
+_SAMPLE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a backbone's files are.
+
+    Attributes:
+        name: the name that was asked for.
+        folder: the folder with `config.json`, weights and tokenizer.
+        sha256: the pinned digest of `model.safetensors`, or `None` where nothing is pinned.
+    """
+
+    name: str
+    folder: Path
+    sha256: str | None = None
+
+
+def resolve(name: str) -> Source:
+    """Return the source of a backbone. A short name wins over a folder of the same name.
+
+    Args:
+        name: a registered short name, a local folder, or a hub id.
+
+    Returns:
+        A source whose folder exists; its contents are not checked yet.
+
+    Raises:
+        BackboneError: if the name is none of the three, or the hub has it not.
+    """
+    if name in BACKBONES:
+        source = BACKBONES.entry(name).load()()
+        assert isinstance(source, Source)
+        return source
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return Source(name, path)
+    if not name or path.exists() or _is_path(name):
+        problem = "is a file" if name and path.exists() else "no such folder exists"
+        raise BackboneError(f"backbone folder must be a folder, but is {name!r}: {problem}.")
+    return Source(name, download(name))
+
+
+def download(hub_id: str) -> Path:
+    """Return the cached folder of a hub model, downloading what is missing.
+
+    Only files at the top of the repository are taken, and never pickled weights.
+
+    Args:
+        hub_id: `owner/name`, or the bare name of an old repository such as `gpt2`.
+
+    Returns:
+        The folder of one revision inside the hub's cache.
+
+    Raises:
+        BackboneError: if the id is malformed or unknown, or the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=_PATTERNS, ignore_patterns="*/*"))
+    except Exception as error:  # the hub's network library, and so its errors, vary by version
+        near = difflib.get_close_matches(hub_id, BACKBONES.names(), n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise BackboneError(
+            f"backbone must be a short name ({', '.join(BACKBONES.names())}), a local folder or a "
+            f"hub id within reach, but is {hub_id!r}.{hint} From the hub: {first_line(error)}"
+        ) from error
+
+
+def check_folder(source: Source) -> dict[str, Any]:
+    """Return the parsed `config.json` after checking that the folder can be loaded safely.
+
+    Args:
+        source: the source to check; its pinned digest is checked too.
+
+    Returns:
+        The configuration as a plain dictionary.
+
+    Raises:
+        BackboneError: if `config.json` or safetensors weights are missing or broken, the folder
+            holds an adapter, or the digest differs from the pinned one.
+    """
+    config = _read_json(source.folder / "config.json", source)
+    if (source.folder / "adapter_config.json").exists():
+        raise BackboneError(
+            f"backbone {source.name!r} must be a bare model, but {source.folder} has "
+            "adapter_config.json: merge the adapter into the model and save that."
+        )
+    files = weight_files(source)
+    for file in files:
+        _read_header(file)
+    if source.sha256 is not None:
+        with files[0].open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != source.sha256:
+            raise BackboneError(
+                f"backbone {source.name!r}: sha256 of {files[0]} must be {source.sha256}, "
+                f"but is {digest}."
+            )
+    return config
+
+
+def weight_files(source: Source) -> tuple[Path, ...]:
+    """Return the safetensors files of a folder, in order.
+
+    Args:
+        source: the source.
+
+    Returns:
+        `model.safetensors`, or the shards that its index names.
+
+    Raises:
+        BackboneError: if there are none, or a shard is missing.
+    """
+    single = source.folder / "model.safetensors"
+    index = source.folder / "model.safetensors.index.json"
+    if single.is_file():
+        return (single,)
+    if index.is_file():
+        shards = _read_json(index, source).get("weight_map", {})
+        files = tuple(source.folder / name for name in sorted(set(shards.values())))
+        missing = [file.name for file in files if not file.is_file()]
+        if files and not missing:
+            return files
+        raise BackboneError(
+            f"backbone {source.name!r}: {index} must name files that exist, but "
+            f"{', '.join(missing) or 'it names none'}{' is missing' if missing else ''}."
+        )
+    pickled = sorted(p.name for p in source.folder.glob("*") if p.suffix in {".bin", ".pt", ".pth"})
+    reason = f"only {', '.join(pickled)}, which is pickled and may run code" if pickled else "none"
+    raise BackboneError(
+        f"backbone {source.name!r}: {source.folder} must have model.safetensors, but has {reason}."
+    )
+
+
+def fingerprint(source: Source, config: dict[str, Any]) -> str:
+    """Return the identity of a backbone's weights without reading all of them.
+
+    It covers the configuration, and per weight file its size, its header (names, shapes, dtypes)
+    and evenly spaced samples of its contents, so two fine-tunings of one model differ.
+
+    Args:
+        source: a checked source.
+        config: its parsed configuration.
+
+    Returns:
+        The pinned digest where there is one, else a sha256 in hexadecimal.
+    """
+    if source.sha256 is not None:
+        return source.sha256
+    kept = {key: value for key, value in config.items() if key not in _VOLATILE_KEYS}
+    state = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+    for file in weight_files(source):
+        size = file.stat().st_size
+        header = _read_header(file)
+        state.update(f"\n{size}\n".encode() + json.dumps(header, sort_keys=True).encode())
+        with file.open("rb") as stream:
+            for sample in range(_NUM_SAMPLES):
+                stream.seek(max(0, size - _SAMPLE_BYTES) * (sample + 1) // _NUM_SAMPLES)
+                state.update(stream.read(_SAMPLE_BYTES))
+    return state.hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's first line that has text, ended by a full stop.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        One line; the exception's class name when it has no text.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    return line if line.endswith((".", "!", "?")) else line + "."
+
+
+def _is_path(name: str) -> bool:
+    starts = name.startswith((".", "/", "~"))
+    return starts or "\\" in name or name.count("/") > 1 or name.endswith("/")
+
+
+def _read_json(path: Path, source: Source) -> dict[str, Any]:
+    if not path.is_file():
+        raise BackboneError(
+            f"backbone {source.name!r}: {source.folder} must have {path.name}, but has none."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        reason = first_line(error)
+        raise BackboneError(f"{path} must be JSON, but is not: {reason}") from error
+    if not isinstance(content, dict):
+        raise BackboneError(f"{path} must be a JSON object, but is {content!r:.60}.")
+    return content
+
+
+def _read_header(file: Path) -> dict[str, Any]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        raw = stream.read(length) if length <= size - 8 else b""
+    try:
+        header = json.loads(raw)
+        tensors = [about for name, about in header.items() if name != "__metadata__"]
+        end = max((about["data_offsets"][1] for about in tensors), default=0)
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+        raise BackboneError(f"{file} must be a safetensors file, but its header is bad.") from error
+    if 8 + length + end != size:
+        raise BackboneError(
+            f"{file} must have {8 + length + end} bytes, as its header says, but has {size}."
+        )
+    assert isinstance(header, dict)
+    return header

@@ -1,0 +1,69 @@
+"""`softprompts evaluate`: a finished run on a split of its task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softprompts.cli.output import print_json
+
+
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run's folder.")],
+    split: Annotated[
+        str,
+        typer.Option("--split", metavar="NAME", help="train, held-out, validation, or its name."),
+    ] = "validation",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="The task's files, if they moved."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a finished run again on a split of its task."""
+    from softprompts.errors import DataError
+    from softprompts.metrics.scoring import majority
+    from softprompts.results import load
+    from softprompts.training.building import choose_splits
+    from softprompts.training.resources import load_configured_task
+
+    result = load(run_dir)
+    config = result.config
+    if data_dir is not None:
+        moved = config.task.model_copy(update={"data_dir": str(data_dir)})
+        config = config.model_copy(update={"task": moved})
+    task = load_configured_task(config.task, config.seed)
+    splits = choose_splits(config, task)
+    names = {
+        "train": splits["train"],
+        "held-out": splits["held_out"],
+        "validation": splits["validation"],
+        task.validation_name: splits["validation"],
+    }
+    if split not in names:
+        raise DataError(f"`--split` must be one of {', '.join(names)}, but is {split!r}.")
+    rows = names[split]
+    if not rows:
+        raise DataError(f"split {split!r} of {task.format.name} must have rows, but is empty.")
+    found = result.evaluate(rows)
+    floor = majority(rows, task.format)
+    if as_json:
+        print_json(
+            {
+                "split": split,
+                "score": found.score,
+                "metrics": found.metrics,
+                "loss": found.loss,
+                "majority": floor,
+                "num_items": len(rows),
+                "identity": result.about["identity"],
+            }
+        )
+        return
+    each = ", ".join(f"{name} {100 * value:.1f}" for name, value in found.metrics.items())
+    print(
+        f"score {100 * found.score:.1f} ({each}) on {len(rows)} items of {split}; majority "
+        f"{100 * floor:.1f}"
+    )

@@ -1,0 +1,140 @@
+"""The command line: verbs, and what becomes of their errors.
+
+A verb is a function in a file of its own that imports nothing heavy before it runs. To add one,
+write `cli/<verb>.py` and add a line to `VERBS`. A verb prints its result and raises its errors;
+`main` prints those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from softprompts.cli.evaluate import evaluate
+from softprompts.cli.list import list_components
+from softprompts.cli.output import print_error, problems_of
+from softprompts.cli.predict import predict
+from softprompts.cli.study import study
+from softprompts.cli.train import train
+from softprompts.cli.validate import validate
+from softprompts.errors import SoftPromptsError
+
+VERBS: Mapping[str, Callable[..., None]] = {
+    "list": list_components,
+    "validate": validate,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "study": study,
+}
+
+SUCCESS, FAILURE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        import importlib.metadata
+
+        print(f"softprompts {importlib.metadata.version('softprompts')}")
+        raise typer.Exit
+
+
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; stands anywhere.")
+    ] = False,
+) -> None:
+    """Soft prompts that train stably, on any Hugging Face language model."""
+
+
+def build_app() -> typer.Typer:
+    """Return the command-line application with every verb."""
+    app = typer.Typer(
+        name="softprompts",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_global_options)
+    for name, verb in VERBS.items():
+        app.command(name)(verb)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; `sys.argv` when left out.
+
+    Returns:
+        The exit code: 0; 2 for the user's mistake; 1 for a failure; 130 after an interrupt.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    end = given.index("--") if "--" in given else len(given)
+    is_debug, as_json = "--debug" in given[:end], "--json" in given[:end]
+    plain = [text for text in given[:end] if text != "--debug"] + given[end:]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that lacks a letter shows its number
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(plain)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _leave_quietly()
+    except SystemExit as leaving:  # typer's way out when the reader is gone
+        return leaving.code if isinstance(leaving.code, int) else FAILURE
+    except Exception as error:
+        if is_debug:
+            traceback.print_exc()
+        return _report(error, is_debug=is_debug, as_json=as_json)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    result: Any = build_app()(arguments, prog_name="softprompts", standalone_mode=False)
+    return result if isinstance(result, int) else SUCCESS
+
+
+def _report(error: Exception, *, is_debug: bool, as_json: bool) -> int:
+    """Print an error and return its exit code."""
+    if isinstance(error, SoftPromptsError):
+        print_error(type(error).__name__, problems_of(error), as_json=as_json)
+        return MISTAKE
+    if hasattr(error, "format_message"):  # the command line itself is wrong
+        line = " ".join(str(error.format_message()).split())
+        problems = [f"{line.rstrip('.')}; see softprompts --help."]
+        print_error("UsageError", problems, as_json=as_json)
+        return MISTAKE
+    problems = problems_of(error)
+    if not is_debug:
+        problems[-1] += " (run with --debug for the traceback)"
+    print_error(type(error).__name__, problems, as_json=as_json)
+    return FAILURE
+
+
+def _leave_quietly() -> int:
+    """Let the interpreter close a pipe that nobody reads without a word."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILURE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""What a verb prints: results on standard output, errors on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from softprompts.errors import RecipeError, SoftPromptsError
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_sections(sections: Mapping[str, Sequence[Sequence[str]]]) -> None:
+    """Print rows of text under their headings, in columns.
+
+    Args:
+        sections: rows by heading; all rows of one heading have the same number of cells.
+    """
+    for index, (heading, rows) in enumerate(sections.items()):
+        if index:
+            print()
+        print(heading)
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            print(f"  {'  '.join(cells)}".rstrip())
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text in columns; the first two to the left, the others to the right."""
+    lines = [list(headings), *map(list, rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        cells = [
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+        if not number:
+            print("  ".join("─" * width for width in widths))
+
+
+def problems_of(error: BaseException) -> list[str]:
+    """Return what an error says, one line per problem.
+
+    Args:
+        error: any error; a recipe error gives one line per problem, each with the recipe's name.
+
+    Returns:
+        At least one line.
+    """
+    if isinstance(error, RecipeError):
+        texts = [f"{error.source}: {problem}" for problem in error.problems]
+    elif isinstance(error, SoftPromptsError):
+        texts = [str(error)]
+    else:
+        texts = [f"{type(error).__name__}: {error}" if str(error) else type(error).__name__]
+    return [" ".join(text.split()) for text in texts]
+
+
+def print_error(kind: str, problems: Sequence[str], *, as_json: bool) -> None:
+    """Print problems on standard error, one line each, and as JSON on standard output where asked.
+
+    Args:
+        kind: the error's class name.
+        problems: one line each.
+        as_json: whether the verb was asked for JSON.
+    """
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if as_json:
+        print_json({"error": {"kind": kind, "problems": list(problems)}})

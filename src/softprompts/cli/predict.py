@@ -1,0 +1,52 @@
+"""`softprompts predict`: a finished run on new rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softprompts.cli.output import print_json
+
+
+def predict(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run's folder.")],
+    source: Annotated[
+        Path, typer.Option("--input", metavar="F.jsonl", help="Rows in the task's own form.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="G.jsonl", help="Label and scores, line by line.")
+    ],
+    should_skip: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and count them.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Predict labels for rows that need not have any."""
+    from softprompts.errors import StorageError
+    from softprompts.results import load
+    from softprompts.storage import write_bytes
+    from softprompts.tasks.base import Task
+    from softprompts.tasks.loading import load_examples
+
+    if not output.parent.is_dir():
+        raise StorageError(f"{output} must be in a folder that exists, but {output.parent} is not.")
+    result = load(run_dir)
+    task = Task(result.format, (), (), ())
+    options = dict(result.config.task.options) if result.config.task.name == "files" else None
+    examples, num_skipped = load_examples(
+        task, source, skip_bad_rows=should_skip, options=options
+    )
+    lines = []
+    for example, prediction in zip(examples, result.predict_examples(examples), strict=True):
+        lines.append(json.dumps({"source": example.source, **prediction}) + "\n")
+    write_bytes(output, "".join(lines).encode())
+    if as_json:
+        print_json(
+            {"output": str(output), "num_rows": len(lines), "num_skipped": num_skipped}
+        )
+    else:
+        skipped = f"; {num_skipped} bad rows skipped" if num_skipped else ""
+        print(f"{len(lines)} predictions in {output}{skipped}")

@@ -1,0 +1,52 @@
+"""`softprompts study`: a grid of runs, each score with its spread over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softprompts.cli.output import print_json, print_table
+
+
+def study(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A study file, or the name of a shipped one.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The study's folder; studies/NAME by default."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=VALUE", help="Set a field; may be given many times."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run a study; the same command again goes on where it stopped."""
+    from softprompts.errors import RecipeError
+    from softprompts.recipes.loading import load_recipe
+    from softprompts.recipes.study import StudyConfig
+
+    config = load_recipe(recipe, overrides or ())
+    if not isinstance(config, StudyConfig):
+        raise RecipeError(["a study must have `base`, but this is one run; use train."], recipe)
+
+    from softprompts.cli.progress import Bar
+    from softprompts.reports.table import HEADINGS, notes, score_rows
+    from softprompts.studies.runner import run_study
+
+    folder = out or Path("studies") / (config.name or "study")
+    with Bar() as bar:
+        summary = run_study(config, folder, bar)
+    if as_json:
+        print_json({**summary, "folder": str(folder)})
+    else:
+        print_table(HEADINGS, score_rows(summary))
+        for note in notes(summary):
+            print(note)
+        print("scores in percent: mean ± standard deviation over seeds, then the extremes")
+        print(f"folder: {folder}")
+    if any(line["num_failed"] for line in summary["cells"]):
+        raise typer.Exit(1)

@@ -1,0 +1,88 @@
+"""`softprompts train`: one run, from a recipe to its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from softprompts.cli.output import print_json
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A run file, or the name of a shipped one.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=VALUE", help="Set a field; may be given many times."),
+    ] = None,
+    should_resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was interrupted.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train one prompt and report it on the split that nothing was selected on."""
+    from softprompts.errors import RecipeError, RunFolderError
+    from softprompts.recipes.loading import load_recipe
+    from softprompts.recipes.schema import RunConfig
+
+    config = load_recipe(recipe, overrides or ())
+    if not isinstance(config, RunConfig):
+        raise RecipeError(["a run must not have study keys; use softprompts study."], recipe)
+    if (out / "config.json").exists() and not should_resume:
+        raise RunFolderError(f"{out} holds a run already; pass --resume to go on with it.")
+
+    from softprompts.cli.progress import Bar, Updates
+    from softprompts.recipes.identity import identity
+    from softprompts.recipes.resolving import resolve
+    from softprompts.studies.grid import Cell
+    from softprompts.training.execution import execute
+    from softprompts.training.resources import Resources
+
+    resources = Resources()
+    backbone, task = resources.backbone(config.backbone), resources.task(config.task, config.seed)
+    cell = Cell(config.prompt.method, {}, config.task.name, resolve(config), identity(config))
+    with Bar() as bar:
+        bar.start([cell], 0)
+        updates = bar.begin(cell)
+        assert isinstance(updates, Updates)
+        result = dict(execute(config, backbone, task, folder=out, progress=updates).result)
+    if as_json:
+        print_json({**result, "folder": str(out)})
+    else:
+        _print(result, out)
+    if result["status"] == "diverged":
+        raise typer.Exit(1)
+
+
+def _print(result: dict[str, Any], out: Path) -> None:
+    """Print a result in words."""
+    if result["status"] == "diverged":
+        at = result["divergence"]
+        print(
+            f"diverged at step {at['step']}: loss {at['loss']}, learning rate "
+            f"{at['learning_rate']:g}, gradient norm {at['gradient_norm']}"
+        )
+    else:
+        print(
+            f"score {100 * result['score']:.1f} ({result['metric']}) on {result['num_items']} "
+            f"items of {result['split']}; majority {100 * result['majority']:.1f}; last "
+            f"{100 * result['last_score']:.1f}"
+        )
+        print(
+            f"selected step {result['selected_step']} of {result['steps']}; "
+            f"{result['seconds']:.0f} s, {result['examples_per_second']:.0f} examples/s, "
+            f"{result['trainable_parameters']} trainable numbers"
+        )
+    cut = {split: count for split, count in result["num_cut"].items() if count}
+    if cut:
+        print("inputs cut to fit: " + ", ".join(f"{n} in {split}" for split, n in cut.items()))
+    if result["skipped_rows"]:
+        print(
+            "bad rows skipped: "
+            + ", ".join(f"{n} in {file}" for file, n in result["skipped_rows"].items())
+        )
+    print(f"folder: {out}")

@@ -1,0 +1,211 @@
+"""From a template and a row to token ids, with every token's role known.
+
+Field text is data: special tokens spelled inside it are split into ordinary pieces, never obeyed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from softprompts.encoding.inputs import EncodedInput
+from softprompts.encoding.template import Piece, Role, Template
+from softprompts.errors import DataError
+
+if TYPE_CHECKING:
+    from softprompts.backbones.backbone import Backbone
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    id: int
+    role: Role
+    place: int = -1  # which field it came from, -1 for none
+
+
+@final
+class Tokenization:
+    """Turns rows into token ids within a budget.
+
+    Args:
+        backbone: whose tokenizer and special tokens are used.
+        prompt_length: rows that will share the context with the tokens.
+        max_tokens: cap on the tokens of one input, or `None` for what the context allows.
+
+    Raises:
+        DataError: if the prompt leaves no room in the context.
+    """
+
+    def __init__(
+        self, backbone: Backbone, prompt_length: int = 0, max_tokens: int | None = None
+    ) -> None:
+        self.tokenizer = backbone.tokenizer
+        self.frame = backbone.frame
+        self.family = backbone.family
+        room = None
+        if backbone.context_length is not None:
+            room = backbone.context_length - prompt_length
+            if room < 8:
+                raise DataError(
+                    f"`prompt.length` must leave at least 8 of the {backbone.context_length} "
+                    f"positions of {backbone.name} to the input, but is {prompt_length}."
+                )
+        limits = [limit for limit in (room, max_tokens) if limit is not None]
+        self.budget = min(limits) if limits else None
+
+    def words(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of `text` as they are in the middle of a sentence.
+
+        Args:
+            text: label words or a choice, without a leading space.
+
+        Returns:
+            Its tokens, at least one.
+
+        Raises:
+            DataError: if the text has no tokens.
+        """
+        lead = ":"
+        encoded = self._tokenize(f"{lead} {text.strip()}")
+        ids = tuple(
+            token
+            for token, (_, stop) in zip(
+                encoded["input_ids"], encoded["offset_mapping"], strict=True
+            )
+            if stop > len(lead)
+        )
+        if not ids:
+            raise DataError(f"label words must have at least one token, but are {text!r}.")
+        return ids
+
+    def encode(
+        self,
+        template: Template,
+        values: Mapping[str, str],
+        *,
+        num_masks: int = 0,
+        continuation: Sequence[int] = (),
+        source: str = "",
+    ) -> tuple[EncodedInput, bool]:
+        """Encode one row.
+
+        Args:
+            template: the parsed template.
+            values: text per place, `choice` included where the template names it.
+            num_masks: mask tokens at `{mask}`.
+            continuation: label tokens to append (decoders).
+            source: `file:line` for messages.
+
+        Returns:
+            The input, and whether a field was cut.
+
+        Raises:
+            DataError: if what must not be cut is longer than the budget.
+        """
+        texts = template.texts
+        if len(texts) == 2 and not self.frame.middle and self.frame.segments == (0, 0):
+            texts = ((*texts[0], Piece("\n"), *texts[1]),)
+        is_pair = len(texts) == 2
+        tokens = [self._tokens(pieces, values, num_masks) for pieces in texts]
+        suffix = self.frame.suffix if is_pair else self.frame.single_suffix
+        middle = self.frame.middle if is_pair else ()
+        overhead = len(self.frame.prefix) + len(middle) + len(suffix) + len(continuation)
+        is_cut = self._cut(tokens, overhead, source)
+        special = [[_Token(i, Role.SPECIAL) for i in ids] for ids in (self.frame.prefix, suffix)]
+        first = special[0] + tokens[0] + [_Token(i, Role.SPECIAL) for i in middle]
+        second = (tokens[1] if is_pair else []) + special[1]
+        body = first + second
+        segments = [self.frame.segments[0]] * len(first)
+        segments += [self.frame.segments[1 if is_pair else 0]] * len(second)
+        return EncodedInput(
+            ids=(*(t.id for t in body), *continuation),
+            segments=(*segments, *([0] * len(continuation))),
+            roles=(*(t.role for t in body), *([Role.LABEL] * len(continuation))),
+            start=0 if self.family == "decoder" else len(self.frame.prefix),
+            end=len(body) - len(suffix),
+            slots=tuple(i for i, t in enumerate(body) if t.role is Role.MASK),
+            num_continuation_tokens=len(continuation),
+        ), is_cut
+
+    def _tokenize(self, text: str) -> Any:
+        return self.tokenizer(
+            text,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=True,
+            verbose=False,
+        )
+
+    def _tokens(
+        self, pieces: Sequence[Piece], values: Mapping[str, str], num_masks: int
+    ) -> list[_Token]:
+        """Tokenize one text, stretch by stretch between masks."""
+        result: list[_Token] = []
+        text = ""
+        spans: list[tuple[int, int, Role, int]] = []
+        for place, piece in enumerate(pieces):
+            if piece.name == "mask":
+                result += self._stretch(text.rstrip(), spans)
+                mask_id = self.tokenizer.mask_token_id
+                if mask_id is None:
+                    raise DataError("`{mask}` must stand for a mask token, but there is none.")
+                result += [_Token(mask_id, Role.MASK)] * num_masks
+                text, spans = "", []
+                continue
+            content = values[piece.name] if piece.name else piece.text
+            role = Role.TEMPLATE
+            if piece.name:
+                role = Role.LABEL if piece.name == "choice" else Role.FIELD
+            spans.append((len(text), len(text) + len(content), role, place))
+            text += content
+        return result + self._stretch(text, spans)
+
+    def _stretch(self, text: str, spans: Sequence[tuple[int, int, Role, int]]) -> list[_Token]:
+        """Tokenize a stretch; a token that touches a field belongs to it."""
+        if not text:
+            return []
+        encoded = self._tokenize(text)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        tokens = []
+        for token, (begin, stop) in zip(ids, offsets, strict=True):
+            touched = [s for s in spans if s[0] < stop and begin < s[1]]
+            named = [s for s in touched if s[2] is not Role.TEMPLATE]
+            if named:
+                *_, role, place = named[0]
+                tokens.append(_Token(token, role, place if role is Role.FIELD else -1))
+            else:
+                tokens.append(_Token(token, Role.TEMPLATE))
+        return tokens
+
+    def _cut(self, texts: list[list[_Token]], overhead: int, source: str) -> bool:
+        """Drop tokens from the end of the longest field until the budget holds, in place."""
+        total = overhead + sum(map(len, texts))
+        if self.budget is None or total <= self.budget:
+            return False
+        lengths: dict[tuple[int, int], int] = {}
+        for number, tokens in enumerate(texts):
+            for token in tokens:
+                if token.place >= 0:
+                    lengths[number, token.place] = lengths.get((number, token.place), 0) + 1
+        fixed = total - sum(lengths.values())
+        if fixed > self.budget:
+            raise DataError(
+                f"template, special tokens and label words must fit {self.budget} tokens, "
+                f"but take {fixed}.",
+                file=source or None,
+            )
+        for _ in range(total - self.budget):
+            longest = max(lengths, key=lambda key: lengths[key])
+            lengths[longest] -= 1
+        for number, tokens in enumerate(texts):
+            seen: dict[int, int] = {}
+            kept = []
+            for token in tokens:
+                if token.place >= 0:
+                    seen[token.place] = seen.get(token.place, 0) + 1
+                    if seen[token.place] > lengths[number, token.place]:
+                        continue
+                kept.append(token)
+            tokens[:] = kept
+        return True

@@ -1,0 +1,89 @@
+"""Every error of the library, in one tree.
+
+```
+SoftPromptsError
+├── RecipeError          (ValueError)      a recipe breaks the schema; carries every problem found
+├── UnknownNameError     (LookupError)     a name is in no registry; carries near names
+├── RegistryError        (TypeError)       a component is registered twice or has the wrong base
+├── DataError            (ValueError)      a task file or row is wrong; carries file, line and field
+├── BackboneError        (ValueError)      a backbone cannot do what is asked; carries the reason
+├── PromptError          (ValueError)      a prompt does not fit its backbone
+├── RunFolderError       (FileExistsError) a folder belongs to another run or is in use
+└── StorageError         (OSError)         a file could not be written or read
+```
+
+Each one is the user's to mend, so the command line prints one line and exits with 2. Anything else is a failure
+of the library and exits with 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class SoftPromptsError(Exception):
+    """Base of every error that softprompts raises on purpose."""
+
+
+class RecipeError(SoftPromptsError, ValueError):
+    """A recipe breaks the schema.
+
+    Attributes:
+        problems: one sentence per problem, in recipe order.
+    """
+
+    def __init__(self, problems: Sequence[str], source: str = "recipe") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        super().__init__(f"{source}: " + "; ".join(self.problems))
+
+
+class UnknownNameError(SoftPromptsError, LookupError):
+    """A name is in no registry."""
+
+
+class RegistryError(SoftPromptsError, TypeError):
+    """A component is registered twice, or has the wrong base class."""
+
+
+class DataError(SoftPromptsError, ValueError):
+    """A task file or one of its rows is wrong.
+
+    Attributes:
+        file: the file, when there is one.
+        line: its line, counted from 1, when there is one.
+        field: the field of the row, when there is one.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        file: str | Path | None = None,
+        line: int | None = None,
+        field: str | None = None,
+    ) -> None:
+        self.file, self.line, self.field = file, line, field
+        place = "" if file is None else str(file)
+        if line is not None:
+            place += f":{line}"
+        if field is not None:
+            place += f"{', ' if place else ''}field `{field}`"
+        super().__init__(f"{place}: {reason}" if place else reason)
+
+
+class BackboneError(SoftPromptsError, ValueError):
+    """A backbone cannot be loaded, or cannot do what is asked of it."""
+
+
+class PromptError(SoftPromptsError, ValueError):
+    """A prompt does not fit its backbone."""
+
+
+class RunFolderError(SoftPromptsError, FileExistsError):
+    """A folder belongs to another run, or another process is using it."""
+
+
+class StorageError(SoftPromptsError, OSError):
+    """A file could not be written or read."""

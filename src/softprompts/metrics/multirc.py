@@ -1,0 +1,64 @@
+"""MultiRC's metrics: each row is one proposed answer, and the rows of a question share a group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from softprompts.errors import DataError
+from softprompts.metrics.classification import label_f1
+from softprompts.tasks.base import Example, TaskFormat
+
+_RIGHT = 1
+
+
+def answer_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
+    """Return the F1 of the second label (a right answer) over all proposed answers.
+
+    Args:
+        predictions: a column per row.
+        examples: the rows.
+        form: the task's format, with two labels.
+
+    Returns:
+        A fraction in [0, 1]; 0 where no answer is right and none is called right.
+
+    Raises:
+        DataError: if the task has not two labels.
+    """
+    _check_binary(form, "multirc-f1a")
+    return label_f1([p == _RIGHT for p in predictions], [_RIGHT in row.answers for row in examples])
+
+
+def question_exact_match(
+    predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat
+) -> float:
+    """Return the share of questions with every proposed answer judged rightly.
+
+    Args:
+        predictions: a column per row.
+        examples: the rows; those of a question share a group.
+        form: the task's format, with two labels.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        DataError: if the task has not two labels, or a row has no group.
+    """
+    _check_binary(form, "multirc-em")
+    is_right: dict[str, bool] = {}
+    for column, row in zip(predictions, examples, strict=True):
+        if not row.group:
+            raise DataError(
+                f"{row.source}: metric 'multirc-em' must have rows with a group, but it is ''."
+            )
+        is_right[row.group] = is_right.get(row.group, True) and column in row.answers
+    return sum(is_right.values()) / len(is_right)
+
+
+def _check_binary(form: TaskFormat, metric: str) -> None:
+    if len(form.labels) != 2:
+        raise DataError(
+            f"metric {metric!r} must be used with two labels, but {form.name} has "
+            f"{len(form.labels)}."
+        )

@@ -1,0 +1,126 @@
+"""Scores of predictions, and of the best constant prediction. All are fractions in [0, 1]."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from softprompts.errors import DataError
+from softprompts.metrics.registry import METRICS
+from softprompts.tasks.base import Example, TaskFormat
+
+
+def compute(
+    names: Sequence[str],
+    predictions: Sequence[int],
+    examples: Sequence[Example],
+    form: TaskFormat,
+) -> dict[str, float]:
+    """Return the value of each metric.
+
+    Args:
+        names: metric names, at least one.
+        predictions: a column per row: an index into the labels, or into the row's choices.
+        examples: the rows, at least one, each with an answer.
+        form: how the rows are read.
+
+    Returns:
+        A fraction in [0, 1] per name.
+
+    Raises:
+        UnknownNameError: if a metric is unknown.
+        DataError: if rows and predictions do not fit each other or the metric.
+
+    Example:
+        >>> form = TaskFormat("demo", 1, ("no", "yes"), {}, {}, ("accuracy",))
+        >>> compute(["accuracy"], [1, 0], [Example({}, (1,)), Example({}, (1,))], form)
+        {'accuracy': 0.5}
+    """
+    if not names:
+        raise DataError("metrics must be at least one, but are [].")
+    columns = _check(predictions, examples, form)
+    return {name: METRICS.load(name)(columns, examples, form) for name in names}
+
+
+def score(
+    names: Sequence[str],
+    predictions: Sequence[int],
+    examples: Sequence[Example],
+    form: TaskFormat,
+) -> float:
+    """Return the mean of the metrics: the task's score.
+
+    Args:
+        names: metric names, at least one.
+        predictions: a column per row.
+        examples: the rows, at least one, each with an answer.
+        form: how the rows are read.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        UnknownNameError: if a metric is unknown.
+        DataError: if rows and predictions do not fit each other or the metric.
+    """
+    values = compute(names, predictions, examples, form)
+    return sum(values.values()) / len(values)
+
+
+def majority(
+    examples: Sequence[Example], form: TaskFormat, names: Sequence[str] | None = None
+) -> float:
+    """Return the score of the best constant column, the floor under every result.
+
+    For accuracy this is the share of the most common class. Where rows bring choices, only columns
+    that every row has are tried.
+
+    Args:
+        examples: the rows, at least one, each with an answer.
+        form: how the rows are read.
+        names: metric names; the task's own when None.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        UnknownNameError: if a metric is unknown.
+        DataError: if there is no row, or a row does not fit the metric.
+    """
+    num_columns = max(min((_num_columns(row, form) for row in examples), default=1), 1)
+    names = form.metrics if names is None else names
+    return max(
+        score(names, [column] * len(examples), examples, form) for column in range(num_columns)
+    )
+
+
+def _num_columns(row: Example, form: TaskFormat) -> int:
+    return len(row.choices) if form.has_choices else len(form.labels)
+
+
+def _check(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> list[int]:
+    if not len(examples):
+        raise DataError("rows to score must be at least one, but are 0.")
+    if len(predictions) != len(examples):
+        raise DataError(
+            f"predictions must be one per row, but are {len(predictions)} for {len(examples)} rows."
+        )
+    columns = []
+    for prediction, row in zip(predictions, examples, strict=True):
+        try:
+            column = operator.index(prediction)
+        except TypeError as error:
+            raise DataError(
+                f"{row.source}: prediction must be a column number, but is {prediction!r}."
+            ) from error
+        if not _num_columns(row, form):
+            raise DataError(f"{row.source}: row to score must have choices, but has 0.")
+        if not 0 <= column < _num_columns(row, form):
+            raise DataError(
+                f"{row.source}: prediction must be a column from 0 to "
+                f"{_num_columns(row, form) - 1}, but is {column}."
+            )
+        if not row.answers and not row.references:
+            raise DataError(f"{row.source}: row to score must have an answer, but has none.")
+        columns.append(column)
+    return columns

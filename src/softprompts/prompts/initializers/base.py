@@ -1,0 +1,43 @@
+"""Initializers: the rows before training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from softprompts.backbones.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an initializer may look at.
+
+    Attributes:
+        backbone: whose embedding table is used.
+        label_words: the task's label words in column order; empty for choice tasks.
+        generator: draws.
+    """
+
+    backbone: Backbone
+    label_words: Sequence[str]
+    generator: Generator
+
+
+class Initializer(ABC):
+    """Gives a prompt its first rows.
+
+    Args:
+        options: the kind's own options, as its registry entry lists them.
+    """
+
+    @abstractmethod
+    def __init__(self, **options: Any) -> None: ...
+
+    @abstractmethod
+    def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
+        """Return the first rows, float32. Shape `(length, hidden)`."""

@@ -1,0 +1,32 @@
+"""Random vocabulary rows."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from softprompts.prompts.initializers.base import Initializer, Surroundings
+
+
+@final
+class VocabularyInitializer(Initializer):
+    """Embeddings of tokens drawn at random, without repeats, special tokens left out.
+
+    Reference:
+        Lester, Al-Rfou and Constant (2021), arXiv 2104.08691, section 3.2.
+    """
+
+    def __init__(self) -> None: ...
+
+    def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
+        """Return the first rows, float32. Shape `(length, hidden)`."""
+        backbone = surroundings.backbone
+        special = set(backbone.tokenizer.all_special_ids)
+        known = min(len(backbone.tokenizer), backbone.vocabulary_size)
+        ids = torch.tensor([i for i in range(known) if i not in special])
+        order = torch.randperm(len(ids), generator=surroundings.generator)
+        repeats = -(-length // len(ids)) if length else 1
+        chosen = ids[order].repeat(repeats)[:length]
+        return backbone.embed(chosen).float().cpu()

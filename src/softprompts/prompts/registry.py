@@ -1,0 +1,87 @@
+"""The parts of a prompt that a recipe may name: rows, positions and initializers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softprompts.registry import Option, Registry
+
+if TYPE_CHECKING:
+    from softprompts.prompts.initializers.base import Initializer
+    from softprompts.prompts.positions.base import Position
+    from softprompts.prompts.rows.base import Rows
+
+ROWS: Registry[type[Rows]] = Registry("rows", "softprompts.prompts.rows.base:Rows")
+ROWS.register(
+    "plain",
+    "softprompts.prompts.rows.plain:PlainRows",
+    summary="free rows of embeddings",
+    reference="Lester et al. 2021, arXiv 2104.08691",
+)
+ROWS.register(
+    "residual",
+    "softprompts.prompts.rows.residual:ResidualRows",
+    summary="rows plus a shallow network with a skip, dropped after training",
+    reference="Razdaibiedina et al. 2023, arXiv 2305.03937",
+    options={
+        "bottleneck": Option(int, 400, "width of the network's hidden layer", {"ge": 1}),
+        "depth": Option(int, 1, "number of networks in a chain inside the branch", {"ge": 1}),
+        "activation": Option(str, "relu", "relu or tanh", {"pattern": "^(relu|tanh)$"}),
+        "is_shared": Option(bool, True, "one network for all rows, or one per row"),
+        "has_skip": Option(bool, True, "add the row itself to the network's output"),
+        "has_layer_norm": Option(bool, True, "end the branch with a LayerNorm"),
+        "dropout": Option(float, 0.0, "dropout before the LayerNorm", {"ge": 0.0, "lt": 1.0}),
+    },
+)
+
+POSITIONS: Registry[type[Position]] = Registry(
+    "position", "softprompts.prompts.positions.base:Position"
+)
+POSITIONS.register(
+    "fixed",
+    "softprompts.prompts.positions.fixed:FixedPosition",
+    summary="a fixed number of rows before the input, the others after it",
+    reference="Lester et al. 2021, arXiv 2104.08691",
+    options={
+        "split": Option(int | None, None, "rows before the input; null puts all there", {"ge": 0}),
+    },
+)
+
+INITIALIZERS: Registry[type[Initializer]] = Registry(
+    "initializer", "softprompts.prompts.initializers.base:Initializer"
+)
+INITIALIZERS.register(
+    "vocabulary",
+    "softprompts.prompts.initializers.vocabulary:VocabularyInitializer",
+    summary="embeddings of tokens drawn at random from the vocabulary",
+    reference="Lester et al. 2021, arXiv 2104.08691",
+)
+INITIALIZERS.register(
+    "text",
+    "softprompts.prompts.initializers.text:TextInitializer",
+    summary="embeddings of a given text's tokens, repeated or cut to the prompt's length",
+    options={"text": Option(str, ..., "the text", {"min_length": 1})},
+)
+INITIALIZERS.register(
+    "labels",
+    "softprompts.prompts.initializers.labels:LabelsInitializer",
+    summary="mean embeddings of the class-label words, then random vocabulary rows",
+    reference="Lester et al. 2021, arXiv 2104.08691",
+)
+INITIALIZERS.register(
+    "uniform",
+    "softprompts.prompts.initializers.uniform:UniformInitializer",
+    summary="uniform numbers in [-range, range]",
+    options={"range": Option(float, 0.5, "half width of the interval", {"gt": 0.0})},
+)
+INITIALIZERS.register(
+    "normal",
+    "softprompts.prompts.initializers.normal:NormalInitializer",
+    summary="normal numbers with the embedding table's mean and deviation, per dimension",
+)
+INITIALIZERS.register(
+    "file",
+    "softprompts.prompts.initializers.file:FileInitializer",
+    summary="rows of a prompt.safetensors file or run folder",
+    options={"path": Option(str, ..., "the file or run folder", {"min_length": 1})},
+)

@@ -1,0 +1,125 @@
+"""Readouts: from a backbone's output to label scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from softprompts.encoding.batch import Batch
+from softprompts.encoding.inputs import EncodedExample
+from softprompts.encoding.template import Template, parse_template
+from softprompts.encoding.tokenization import Tokenization
+from softprompts.errors import DataError
+from softprompts.prompts.splice import Spliced
+from softprompts.tasks.base import Example, TaskFormat
+
+if TYPE_CHECKING:
+    from softprompts.backbones.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a readout is built for.
+
+    Attributes:
+        backbone: what it reads from.
+        format: the task's labels, templates and verbalizer.
+        tokenization: turns rows into tokens within the budget.
+        generator: draws trained parameters.
+    """
+
+    backbone: Backbone
+    format: TaskFormat
+    tokenization: Tokenization
+    generator: Generator
+
+
+class Readout(nn.Module, ABC):
+    """Encodes examples the way it reads them, and turns backbone output into scores.
+
+    Attributes:
+        needs_head: whether scores come from vocabulary logits rather than hidden states.
+    """
+
+    needs_head: bool
+
+    @abstractmethod
+    def __init__(self, setting: Setting, **options: Any) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def encode(self, example: Example) -> EncodedExample:
+        """Return the token sequences that score an example.
+
+        Raises:
+            DataError: if the row lacks a field of the template, or cannot be cut to fit.
+        """
+
+    @abstractmethod
+    def places(self, batch: Batch, spliced: Spliced) -> Tensor:
+        """Return where the backbone's output is read. Shape `(reads, slots)`.
+
+        A read is an input, or for encoder-decoders a target.
+        """
+
+    @abstractmethod
+    def scores(self, values: Tensor, batch: Batch) -> Tensor:
+        """Return a score per example and column, `-inf` where an example has no such column.
+
+        Args:
+            values: hidden states or logits at `places`. Shape `(reads, slots, width)`.
+            batch: the batch that was read.
+
+        Returns:
+            Scores, float32. Shape `(batch, labels)`.
+        """
+
+    def loss(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Return the cross-entropy of the right columns, `-log sum_right softmax(scores)`.
+
+        Args:
+            scores: from `scores`. Shape `(batch, labels)`.
+            batch: the batch with its answers.
+
+        Returns:
+            Losses. Shape `(batch,)`.
+        """
+        right = scores.masked_fill(~batch.answers, -torch.inf)
+        return scores.logsumexp(dim=1) - right.logsumexp(dim=1)
+
+
+def template_for(format: TaskFormat, readout: str) -> Template:
+    """Return a task's template for a readout.
+
+    Raises:
+        DataError: if the task has none.
+    """
+    if readout not in format.templates:
+        raise DataError(
+            f"task {format.name} must have a template for the {readout!r} readout, but has "
+            f"{', '.join(format.templates) or 'none'}."
+        )
+    return parse_template(format.templates[readout])
+
+
+def label_words(format: TaskFormat, verbalizer: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the label words in column order.
+
+    Raises:
+        DataError: if a label has none, or two labels share theirs.
+    """
+    missing = [label for label in format.labels if label not in verbalizer]
+    if missing:
+        raise DataError(
+            f"task {format.name} must have label words for {', '.join(format.labels)}, but lacks "
+            f"{', '.join(missing)}."
+        )
+    words = tuple(verbalizer[label] for label in format.labels)
+    if len(set(words)) < len(words):
+        raise DataError(f"label words of {format.name} must differ, but are {', '.join(words)}.")
+    return words

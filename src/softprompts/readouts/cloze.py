@@ -1,0 +1,90 @@
+"""Cloze readout: label words scored at mask tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import final
+
+from torch import Tensor
+
+from softprompts.encoding.batch import Batch
+from softprompts.encoding.inputs import EncodedExample, Target
+from softprompts.errors import BackboneError, DataError
+from softprompts.prompts.splice import Spliced
+from softprompts.readouts.base import Readout, Setting, label_words, template_for
+from softprompts.readouts.likelihood import target_scores
+from softprompts.tasks.base import Example
+
+
+@final
+class ClozeReadout(Readout):
+    """Scores label words by the masked-language head, all masks of an input in one pass.
+
+    A label of `n` tokens is read from an input with `n` masks: labels of one length share an
+    input, and labels of other lengths get inputs of their own, so that the number of masks never
+    gives the answer away within a score. The head is the backbone's and stays frozen.
+
+    Args:
+        setting: backbone, task and tokenization.
+        is_length_normalized: mean instead of sum over a label's tokens.
+
+    Raises:
+        BackboneError: if the backbone has no trained masked-language head or no mask token.
+        DataError: if the template has no mask, or a label no words.
+
+    Reference:
+        Schick and Schütze (2021), arXiv 2001.07676, section 3; several masks per label in one
+        pass is our choice.
+    """
+
+    needs_head = True
+
+    def __init__(self, setting: Setting, *, is_length_normalized: bool = True) -> None:
+        super().__init__(setting)
+        backbone = setting.backbone
+        if backbone.family != "encoder" or not backbone.has_language_head:
+            raise BackboneError(
+                f"`readout` must not be 'cloze' for {backbone.name}: it has no trained "
+                "masked-language head. Use 'linear'"
+                + (" or 'text'." if backbone.has_language_head else ".")
+            )
+        if backbone.tokenizer.mask_token_id is None:
+            raise BackboneError(
+                f"`readout` must not be 'cloze' for {backbone.name}: no mask token."
+            )
+        self.format = setting.format
+        self.template = template_for(setting.format, "cloze")
+        if not self.template.has("mask"):
+            raise DataError(f"a cloze template must have a {{mask}}: {self.template.source!r}.")
+        self.tokenization = setting.tokenization
+        self.is_length_normalized = is_length_normalized
+        words = label_words(setting.format, setting.format.verbalizer)
+        self.labels = tuple(self.tokenization.words(word) for word in words)
+        if len(set(self.labels)) < len(self.labels):
+            raise DataError(
+                f"label words of {self.format.name} must differ in tokens, but are {words}."
+            )
+
+    def encode(self, example: Example) -> EncodedExample:
+        """Return one input per number of label tokens."""
+        labels = self.labels or tuple(map(self.tokenization.words, example.choices))
+        values = self.template.values(example.fields, example.source)
+        inputs, is_cut = [], False
+        for count in sorted(set(map(len, labels))):
+            item, cut = self.tokenization.encode(
+                self.template, values, num_masks=count, source=example.source
+            )
+            targets = tuple(Target(c, ids) for c, ids in enumerate(labels) if len(ids) == count)
+            inputs.append(replace(item, targets=targets))
+            is_cut |= cut
+        return EncodedExample(tuple(inputs), len(labels), example.answers, is_cut)
+
+    def places(self, batch: Batch, spliced: Spliced) -> Tensor:
+        """Return where the masks went. Shape `(inputs, slots)`."""
+        return spliced.token_positions.gather(1, batch.slots)
+
+    def scores(self, values: Tensor, batch: Batch) -> Tensor:
+        """Return `(batch, labels)` scores from `(inputs, slots, vocab)` logits."""
+        return target_scores(
+            values, batch, batch.targets.inputs, is_length_normalized=self.is_length_normalized
+        )

@@ -1,0 +1,133 @@
+"""Text readout: label strings scored by likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from softprompts.encoding.batch import Batch
+from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
+from softprompts.errors import BackboneError, DataError
+from softprompts.prompts.splice import Spliced
+from softprompts.readouts.base import Readout, Setting, label_words, template_for
+from softprompts.readouts.likelihood import target_scores
+from softprompts.tasks.base import Example
+
+
+@final
+class TextReadout(Readout):
+    """Scores label strings by the likelihood that a language model gives them.
+
+    An encoder-decoder reads the input once and scores each string with its end token. A decoder
+    reads the string after the input (and after rows that stand behind it); strings that are one
+    token long, or share all but their last token, share an input. The head stays frozen.
+
+    Args:
+        setting: backbone, task and tokenization.
+        is_length_normalized: mean instead of sum over a string's tokens.
+        objective: `likelihood` trains `-score` of the right string, as sequence-to-sequence
+            training does; `ranking` trains the cross-entropy among the task's labels.
+        has_end_token: score the end token too. `None` does so for encoder-decoders, and for
+            decoders where one string is the beginning of another.
+
+    Raises:
+        BackboneError: if the backbone has no language head, or no end token that is needed.
+        DataError: if the template has a mask, or a label no words.
+
+    Reference:
+        Raffel et al. (2020), arXiv 1910.10683, section 2.4, for labels as strings.
+    """
+
+    needs_head = True
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        is_length_normalized: bool = False,
+        objective: str = "likelihood",
+        has_end_token: bool | None = None,
+    ) -> None:
+        super().__init__(setting)
+        backbone = setting.backbone
+        if backbone.family == "encoder" or not backbone.has_language_head:
+            raise BackboneError(
+                f"`readout` must not be 'text' for {backbone.name}: it is no language model that "
+                "writes from left to right. Use 'linear'"
+                + (" or 'cloze'." if backbone.has_language_head else ".")
+            )
+        self.family = backbone.family
+        self.end_token = backbone.tokenizer.eos_token_id
+        self.format = setting.format
+        self.template = template_for(setting.format, "text")
+        if self.template.has("mask"):
+            raise DataError(f"a text template must have no {{mask}}: {self.template.source!r}.")
+        self.tokenization = setting.tokenization
+        self.is_length_normalized = is_length_normalized
+        self.objective = objective
+        self.has_end_token = has_end_token
+        words = label_words(setting.format, setting.format.verbalizer)
+        self.labels = self._spell(words) if words else ()
+
+    def encode(self, example: Example) -> EncodedExample:
+        """Return one input, or for decoders one per distinct beginning of the strings."""
+        labels = self.labels or self._spell(example.choices)
+        values = self.template.values(example.fields, example.source)
+        groups: dict[tuple[int, ...], list[Target]] = {}
+        for column, ids in enumerate(labels):
+            beginning = ids[:-1] if self.family == "decoder" else ()
+            groups.setdefault(beginning, []).append(Target(column, ids))
+        inputs: list[EncodedInput] = []
+        is_cut = False
+        for beginning, targets in groups.items():
+            item, cut = self.tokenization.encode(
+                self.template, values, continuation=beginning, source=example.source
+            )
+            inputs.append(replace(item, targets=tuple(targets)))
+            is_cut |= cut
+        return EncodedExample(tuple(inputs), len(labels), example.answers, is_cut)
+
+    def places(self, batch: Batch, spliced: Spliced) -> Tensor:
+        """Return where label tokens are predicted.
+
+        Returns:
+            Positions in the spliced sequence. Shape `(inputs, slots)`. For encoder-decoders,
+            positions in the decoder. Shape `(targets, slots)`.
+        """
+        width = batch.targets.tokens.shape[1]
+        slots = torch.arange(width, device=batch.ids.device)
+        if self.family == "encoder-decoder":
+            return slots.expand(batch.targets.tokens.shape[0], -1)
+        before = spliced.lengths - batch.continuations - 1  # (inputs,)
+        return torch.minimum(before[:, None] + slots, spliced.lengths[:, None] - 1)
+
+    def scores(self, values: Tensor, batch: Batch) -> Tensor:
+        """Return `(batch, labels)` scores from `(reads, slots, vocab)` logits."""
+        reads = batch.targets.inputs
+        if self.family == "encoder-decoder":
+            reads = torch.arange(len(reads), device=reads.device)
+        return target_scores(values, batch, reads, is_length_normalized=self.is_length_normalized)
+
+    def loss(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of the objective. Shape `(batch,)`."""
+        if self.objective == "ranking":
+            return super().loss(scores, batch)
+        return -scores.masked_fill(~batch.answers, -torch.inf).logsumexp(dim=1)
+
+    def _spell(self, words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens of label strings, with the end token where it is scored."""
+        labels = tuple(map(self.tokenization.words, words))
+        if len(set(labels)) < len(labels):
+            raise DataError(f"label strings must differ in tokens, but are {words}.")
+        has_end = self.has_end_token
+        if has_end is None:
+            is_beginning = any(a != b and b[: len(a)] == a for a in labels for b in labels)
+            has_end = self.family == "encoder-decoder" or is_beginning
+        if not has_end:
+            return labels
+        if self.end_token is None:
+            raise BackboneError("`readout.has_end_token` needs an end token, but there is none.")
+        return tuple((*ids, self.end_token) for ids in labels)

@@ -1,0 +1,173 @@
+"""A named component with its options: in a recipe a name, or a flat mapping with a `kind`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import (
+    CoreSchema,
+    ErrorDetails,
+    InitErrorDetails,
+    PydanticCustomError,
+    core_schema,
+)
+
+from softprompts.registry import Entry, Registry
+
+
+class Component(BaseModel):
+    """A component's registry name and its options.
+
+    Attributes:
+        kind: the registry name.
+
+    Example:
+        >>> Component(kind="residual", bottleneck=400).model_dump()
+        {'kind': 'residual', 'bottleneck': 400}
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by name, without `kind`."""
+        return dict(self.model_extra or {})
+
+
+@dataclass(frozen=True)
+class ComponentOf:
+    """Pydantic metadata: the field holds a component of `registry`.
+
+    Attributes:
+        registry: where the kinds and their options are known.
+        default: the kind of a mapping that names none, or `""` when it must name one.
+    """
+
+    registry: Registry[Any]
+    default: str = ""
+
+    def build(self, value: Any) -> Component:
+        """Return the component that `value` describes, with every option filled in.
+
+        Args:
+            value: a name, a mapping, or a `Component`.
+
+        Returns:
+            The component, checked against its registry entry.
+
+        Raises:
+            ValidationError: with one finding per wrong or unknown option.
+            PydanticCustomError: if `value` is neither a name nor a mapping.
+        """
+        if isinstance(value, Component):
+            value = value.model_dump()
+        if isinstance(value, str):
+            value = {"kind": self._known(value, ())}
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError(
+                "constraint", "wrong type", {"constraint": "a name or a mapping with a `kind`"}
+            )
+        options = dict(value)
+        kind = options.pop("kind", None) or self.default
+        if not kind:
+            raise _failure([InitErrorDetails(type="missing", loc=("kind",), input=value)])
+        entry = self.registry.entry(self._known(kind, ("kind",)))
+        return Component(kind=entry.name, **check_options(entry, options, also="kind"))
+
+    def _known(self, kind: Any, location: tuple[str, ...]) -> str:
+        if not isinstance(kind, str):
+            raise _failure([InitErrorDetails(type="string_type", loc=location, input=kind)])
+        if kind not in self.registry:
+            names = list(self.registry.names())
+            problem = PydanticCustomError("unknown_name", "unknown name", {"known": names})
+            raise _failure([InitErrorDetails(type=problem, loc=location, input=kind)])
+        return kind
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.build,
+            serialization=core_schema.plain_serializer_function_ser_schema(Component.model_dump),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        choices: list[JsonSchemaValue] = [{"enum": list(self.registry.names()), "type": "string"}]
+        for entry in self.registry:
+            choice = entry.schema.model_json_schema()
+            choice["title"] = entry.name
+            if entry.summary:
+                choice["description"] = entry.summary
+            choice["properties"] = {"kind": {"const": entry.name}, **choice.get("properties", {})}
+            choices.append(choice)
+        return {"anyOf": choices}
+
+
+def check_options(entry: Entry, options: Mapping[str, Any], also: str = "") -> dict[str, Any]:
+    """Return the options of `entry` with defaults filled in.
+
+    The options pass through JSON, where a list may become a tuple but `"3"` or `true` never
+    becomes a number.
+
+    Args:
+        entry: the registry entry.
+        options: what a recipe says.
+        also: one more key that may stand beside the options, for the list of known keys.
+
+    Returns:
+        Every option of the entry, as plain JSON values.
+
+    Raises:
+        ValidationError: with one finding per wrong or unknown option.
+    """
+    findings: list[InitErrorDetails] = []
+    known = {name: value for name, value in options.items() if name in entry.options}
+    for name, value in options.items():
+        if name not in entry.options:
+            names = [*([also] if also else []), *entry.options]
+            problem = PydanticCustomError("unknown_key", "unknown key", {"known": names})
+            findings.append(InitErrorDetails(type=problem, loc=(str(name),), input=value))
+        elif isinstance(value, float) and not math.isfinite(value):
+            known.pop(name)
+            findings.append(InitErrorDetails(type="finite_number", loc=(name,), input=value))
+    try:
+        checked = entry.schema.model_validate_json(json.dumps(known, default=str), strict=True)
+    except ValidationError as error:
+        lost = {item["loc"][0] for item in findings}
+        findings.extend(
+            _again(item)
+            for item in error.errors(include_url=False)
+            if item["type"] != "missing" or item["loc"][0] not in lost
+        )
+        raise _failure(findings) from None
+    if findings:
+        raise _failure(findings)
+    return checked.model_dump(mode="json")
+
+
+def _failure(findings: list[InitErrorDetails]) -> ValidationError:
+    return ValidationError.from_exception_data("component", findings)
+
+
+def _again(found: ErrorDetails) -> InitErrorDetails:
+    """Return a finding in the form that a new error is made of."""
+    details = InitErrorDetails(type=found["type"], loc=found["loc"], input=found["input"])
+    if "ctx" in found:
+        details["ctx"] = found["ctx"]
+    return details

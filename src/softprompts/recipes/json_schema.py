@@ -1,0 +1,85 @@
+"""JSON Schemas of the two kinds of recipe, for editors.
+
+`python -m softprompts.recipes.json_schema FOLDER` writes them; the committed ones lie in `schema/`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from softprompts.recipes.presets import METHODS
+from softprompts.recipes.schema import (
+    BackboneConfig,
+    PromptConfig,
+    RunConfig,
+    TaskConfig,
+    TrainingConfig,
+)
+from softprompts.recipes.study import StudyConfig
+from softprompts.tasks.registry import TASKS
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_ATTRIBUTE = re.compile(r"^ {8}(\w+): (.+)$", re.MULTILINE)
+
+
+def run_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a run recipe."""
+    schema = RunConfig.model_json_schema()
+    parts = schema["$defs"]
+    _describe(schema, RunConfig)
+    for model in (BackboneConfig, TaskConfig, PromptConfig, TrainingConfig):
+        _describe(parts[model.__name__], model)
+    parts["TaskConfig"]["properties"]["name"]["enum"] = list(TASKS.names())
+    parts["PromptConfig"]["properties"]["method"]["enum"] = list(METHODS)
+    return {"$schema": _DIALECT, **schema}
+
+
+def study_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a study recipe; its base is a run recipe that may be partial."""
+    schema = StudyConfig.model_json_schema()
+    _describe(schema, StudyConfig)
+    base = copy.deepcopy(run_schema())
+    parts = base.pop("$defs")
+    for key in ("$schema", "required", "title"):
+        base.pop(key)
+    for name in ("BackboneConfig", "TaskConfig"):
+        parts[name].pop("required")
+    base["properties"].pop("seed")
+    base["description"] = schema["properties"]["base"]["description"]
+    schema["properties"]["base"] = base
+    variant = schema["properties"]["variants"]["additionalProperties"]
+    schema["properties"]["variants"]["additionalProperties"] = {
+        "anyOf": [variant, {"type": "null"}]
+    }
+    return {"$schema": _DIALECT, "$defs": parts, **schema}
+
+
+def write_schemas(folder: Path) -> None:
+    """Write `recipe.schema.json` and `study.schema.json` into a folder.
+
+    Args:
+        folder: made where it does not exist.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, schema in (("recipe", run_schema()), ("study", study_schema())):
+        text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        (folder / f"{name}.schema.json").write_text(text, encoding="utf-8")
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Move the lines of a model's docstring to the fields that they describe."""
+    text = model.__doc__ or ""
+    schema["description"] = text.splitlines()[0]
+    for name, line in _ATTRIBUTE.findall(text):
+        schema["properties"][name]["description"] = line
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))

@@ -1,0 +1,158 @@
+"""Recipes by file or by the name of a shipped one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from softprompts.errors import RecipeError
+from softprompts.recipes.overrides import parse_overrides, set_at
+from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.problems import near, show
+from softprompts.recipes.reading import read_yaml
+from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.study import StudyConfig, parse_study
+
+_SUFFIX = ".yaml"
+_STUDY_ONLY = frozenset({"base", "variants", "grid", "seeds"})
+
+
+def shipped_recipes() -> dict[str, Traversable]:
+    """Return the recipes that come with the library, by name in alphabetical order."""
+    folder = resources.files("softprompts.recipes") / "shipped"
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    return {f.name.removesuffix(_SUFFIX): f for f in files if f.name.endswith(_SUFFIX)}
+
+
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> RunConfig | StudyConfig:
+    """Return the recipe in a file, or the shipped recipe of that name, fully checked.
+
+    The name of a shipped recipe wins over a file of that name in the working folder; `./name` or a
+    `Path` is always a file.
+
+    Args:
+        path_or_name: where the recipe is.
+        overrides: values to set on it, each `a.b=value`; in a study the field of a run means that
+            of its base.
+
+    Returns:
+        A run, not resolved; or a study, every run of which has been checked.
+
+    Raises:
+        RecipeError: with every problem found.
+    """
+    data, source = read_recipe(path_or_name)
+    if not isinstance(data, Mapping):
+        what = "is empty" if data is None else f"is {show(data)}"
+        raise RecipeError([f"a recipe must be a mapping, but {what}."], source)
+    is_study = looks_like_study(data)
+    data, problems = _overridden(dict(data), overrides, is_study)
+    try:
+        config = parse_study(data, source) if is_study else parse_run(data, source)
+    except RecipeError as error:
+        raise RecipeError([*problems, *error.problems], source) from None
+    if problems:
+        raise RecipeError(problems, source)
+    if isinstance(config, StudyConfig) and config.name is None:
+        return config.model_copy(update={"name": Path(source).stem})
+    return config
+
+
+def looks_like_study(data: Mapping[str, Any]) -> bool:
+    """Return whether the keys of `data` are more those of a study than those of a run."""
+    keys = set(data)
+    if keys & _STUDY_ONLY:
+        return True
+    return len(keys & set(StudyConfig.model_fields)) > len(keys & set(RunConfig.model_fields))
+
+
+def read_recipe(path_or_name: str | Path) -> tuple[Any, str]:
+    """Return what a recipe says, unchecked, and what to call it in errors.
+
+    Args:
+        path_or_name: a file, or the name of a shipped recipe.
+
+    Returns:
+        The value of its YAML text and its source.
+
+    Raises:
+        RecipeError: if there is no such recipe, or it cannot be read or is no YAML.
+    """
+    source = str(path_or_name) or "recipe"
+    file = _find(path_or_name)
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem = f"the file must be UTF-8 text, but byte {error.start} is not."
+        raise RecipeError([problem], source) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecipeError([f"the file must be readable, but is not: {reason}."], source) from None
+    return read_yaml(text, source), source
+
+
+def _find(path_or_name: str | Path) -> Traversable | Path:
+    source = str(path_or_name)
+    shipped = shipped_recipes()
+    if isinstance(path_or_name, str) and path_or_name in shipped:
+        return shipped[source]
+    file = Path(path_or_name)
+    try:
+        is_folder, is_there = bool(source) and file.is_dir(), bool(source) and file.exists()
+    except (OSError, ValueError) as error:  # such as a name that no file may have
+        raise RecipeError([f"a recipe must be a file, but is not: {error}."], source) from None
+    if is_folder:
+        raise RecipeError(["a recipe must be a file, but is a folder."], source)
+    if is_there:
+        return file
+    like = near(source, list(shipped))
+    hint = f" Did you mean {' or '.join(repr(name) for name in like)}?" if like else ""
+    problem = (
+        f"a recipe must be a file or one of {', '.join(shipped)}, but is {source!r}, "
+        f"which is neither.{hint}"
+    )
+    raise RecipeError([problem], source)
+
+
+def _overridden(
+    data: dict[str, Any], overrides: Sequence[str], is_study: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return `data` with the overrides set, and what is wrong with those that could not be set."""
+    values, problems = parse_overrides(overrides)
+    for field, value in values.items():
+        if is_study:
+            problems.extend(_beaten(data, field))
+        path = _study_path(field) if is_study else field.split(".")
+        problems.append(set_at(data, path, value))
+    return data, [problem for problem in problems if problem]
+
+
+def _study_path(field: str) -> list[str]:
+    """Return where a study keeps a field: changes of a variant and of the grid are dotted keys."""
+    parts = field.split(".")
+    if parts[0] in RunConfig.model_fields:
+        return ["base", *parts]
+    depth = {"grid": 1, "variants": 2}.get(parts[0], len(parts))
+    return [*parts[:depth], ".".join(parts[depth:])] if len(parts) > depth else parts
+
+
+def _beaten(data: Mapping[str, Any], field: str) -> list[str]:
+    """Find variants and grids that would undo an override of the base."""
+    field = field.removeprefix("base.")
+    if field.split(".")[0] not in RunConfig.model_fields:
+        return []
+    variants = data.get("variants")
+    groups = {"grid": data.get("grid")}
+    if isinstance(variants, Mapping):
+        groups.update({f"variants.{name}": change for name, change in variants.items()})
+    return [
+        f"`{field}` must not be overridden in the base, since `{group}` sets `{key}` over it; "
+        f"override `{group}.{key}`."
+        for group, changes in groups.items()
+        if isinstance(changes, Mapping)
+        for key in changes
+        if isinstance(key, str) and (field == key or field.startswith(f"{key}."))
+    ]

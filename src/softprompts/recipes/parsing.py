@@ -1,0 +1,95 @@
+"""From plain data to a checked run, with every problem found at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from softprompts.errors import RecipeError
+from softprompts.recipes.checks import combination_problems
+from softprompts.recipes.problems import Problem, describe, show
+from softprompts.recipes.schema import RunConfig
+
+_STAND_INS: Mapping[str, Mapping[str, str]] = {
+    "backbone": {"name": "minilm"},
+    "task": {"name": "bundled/sentiment"},
+}
+
+
+def parse_run(data: Any, source: str = "recipe") -> RunConfig:
+    """Return the run that `data` describes.
+
+    Args:
+        data: what a recipe says, as plain mappings, lists and values.
+        source: what to call the recipe in an error.
+
+    Returns:
+        The checked run, not resolved.
+
+    Raises:
+        RecipeError: with every problem, fields and combinations alike.
+    """
+    config, problems = read_run(data)
+    if config is None or problems:
+        raise RecipeError([problem.text for problem in problems], source)
+    return config
+
+
+def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None, list[Problem]]:
+    """Return the run that `data` describes, or what is wrong with it.
+
+    Combinations are checked among the fields that are right by themselves.
+
+    Args:
+        data: what a recipe says.
+        elsewhere: dotted fields where a misplaced key may belong; those of a run by default.
+
+    Returns:
+        The run (`None` when a field is wrong) and the problems.
+    """
+    if not isinstance(data, Mapping):
+        text = f"a recipe must be a mapping, but is {show(data)}."
+        return None, [Problem(("recipe",), text)]
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        found = describe(error, data, RunConfig, elsewhere)
+        wrong = [field for problem in found for field in problem.fields]
+        partial = _sound_part(data, wrong)
+        others = [] if partial is None else combination_problems(partial)
+        return None, found + [item for item in others if not overlaps(item.fields, wrong)]
+    return config, combination_problems(config)
+
+
+def overlaps(fields: Iterable[str], others: Sequence[str]) -> bool:
+    """Return whether a field is one of the others, lies in one, or holds one."""
+    return any(
+        field == other or field.startswith(f"{other}.") or other.startswith(f"{field}.")
+        for field in fields
+        for other in others
+    )
+
+
+def _sound_part(data: Mapping[str, Any], wrong: Sequence[str]) -> RunConfig | None:
+    """Return the run without its wrong fields, or without their sections if it must be."""
+    for depth in (2, 1):
+        part: dict[str, Any] = copy.deepcopy(dict(data))
+        for field in wrong:
+            section, *names = field.split(".")[:depth]
+            held = part.get(section)
+            if names and isinstance(held, dict) and section != "readout":
+                held.pop(names[0], None)
+            else:
+                part.pop(section, None)
+        for section, stand_in in _STAND_INS.items():
+            held = part.setdefault(section, {})
+            if isinstance(held, dict):
+                part[section] = {**stand_in, **held}
+        try:
+            return RunConfig.model_validate(part)
+        except ValidationError:
+            continue
+    return None

@@ -1,0 +1,55 @@
+"""Presets: the published methods, each one line over the axes of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published method, as choices on the axes that a recipe leaves open.
+
+    Attributes:
+        name: kebab-case name used in `prompt.method`.
+        summary: one line.
+        reference: the paper, or "" for a yardstick.
+        rows: registry name of the rows.
+        position: registry name of the position.
+        initializer: registry name of the initializer.
+        length: the number of rows.
+        is_length_fixed: whether another length would be another method.
+    """
+
+    name: str
+    summary: str
+    reference: str = ""
+    rows: str = "plain"
+    position: str = "fixed"
+    initializer: str = "vocabulary"
+    length: int = 10
+    is_length_fixed: bool = False
+
+
+METHODS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "prompt-tuning",
+            "free rows of embeddings before the input",
+            "Lester et al. 2021, arXiv 2104.08691",
+        ),
+        Preset(
+            "residual",
+            "rows plus a shallow network with a skip connection",
+            "Razdaibiedina et al. 2023, arXiv 2305.03937",
+            rows="residual",
+        ),
+        Preset(
+            "head-only",
+            "no prompt: a trained readout on the bare backbone, the yardstick",
+            length=0,
+            is_length_fixed=True,
+        ),
+    )
+}

@@ -1,0 +1,234 @@
+"""What is wrong with a recipe, in our own sentences.
+
+A problem names the field, the constraint and the value. Pydantic finds most of them; here its
+findings are turned into sentences, the branches of a union are joined into one, and unknown keys
+get near names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from softprompts.registry import unknown_name
+
+_LONGEST_VALUE = 80
+_ALTERNATIVES = re.compile(r"\^\(([\w|-]+)\)\$")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        fields: the dotted fields it is about; a check that looks at two fields names both.
+        text: the sentence.
+    """
+
+    fields: tuple[str, ...]
+    text: str
+
+
+def show(value: Any) -> str:
+    """Return a value as a recipe would write it, shortened when it is long."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, str):
+        text = repr(value)
+    else:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def dotted(path: Iterable[object]) -> str:
+    """Return a path as a recipe's reader writes it: `training.learning_rate`."""
+    return ".".join(str(part) for part in path)
+
+
+def near(name: str, known: Sequence[str]) -> list[str]:
+    """Return up to three known names that look like `name`."""
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+
+
+def unknown_key(path: Sequence[object], known: Sequence[str], elsewhere: Sequence[str]) -> str:
+    """Return the sentence for a key that the schema does not know.
+
+    Args:
+        path: where the key stands.
+        known: the keys that may stand there.
+        elsewhere: every dotted field of the recipe, to find a key put in the wrong place.
+
+    Returns:
+        One sentence with near names, or with the known keys when nothing is near.
+    """
+    key, parent = str(path[-1]), list(path[:-1])
+    like = [dotted([*parent, name]) for name in near(key, known)]
+    like = like or [field for field in elsewhere if field.split(".")[-1] == key][:3]
+    if like:
+        return f"`{dotted(path)}` is an unknown key; did you mean {_quoted(like)}?"
+    listed = ", ".join(known) or "(none)"
+    return f"`{dotted(path)}` is an unknown key; the known keys here are {listed}."
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return " or ".join(f"`{name}`" for name in names)
+
+
+def _pattern(context: Mapping[str, Any]) -> str:
+    match = _ALTERNATIVES.fullmatch(context["pattern"])
+    if match:
+        return "one of " + ", ".join(match[1].split("|"))
+    return f"text that matches {context['pattern']}"
+
+
+def _characters(word: str, count: int) -> str:
+    return f"text of {word} {count} character{'' if count == 1 else 's'}"
+
+
+def _entries(word: str, count: int) -> str:
+    return f"a collection of {word} {count} entr{'y' if count == 1 else 'ies'}"
+
+
+_CONSTRAINTS: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
+    "greater_than": lambda c: f"greater than {c['gt']:g}",
+    "greater_than_equal": lambda c: f"at least {c['ge']:g}",
+    "less_than": lambda c: f"less than {c['lt']:g}",
+    "less_than_equal": lambda c: f"at most {c['le']:g}",
+    "multiple_of": lambda c: f"a multiple of {c['multiple_of']:g}",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of ordinary size",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "none_required": "null",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "mapping_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "invalid_key": "a key made of text",
+    "string_too_short": lambda c: _characters("at least", c["min_length"]),
+    "string_too_long": lambda c: _characters("at most", c["max_length"]),
+    "too_short": lambda c: _entries("at least", c["min_length"]),
+    "too_long": lambda c: _entries("at most", c["max_length"]),
+    "string_pattern_mismatch": _pattern,
+    "literal_error": lambda c: "one of " + re.sub(r" or |, ", ", ", c["expected"].replace("'", "")),
+    "constraint": lambda c: str(c["constraint"]),
+}
+
+
+def _constraint(found: ErrorDetails) -> str:
+    rule = _CONSTRAINTS.get(found["type"])
+    context = found.get("ctx", {})
+    if rule is None:
+        message = found["msg"].removeprefix("Value error, ").rstrip(".")
+        return f"valid ({message[:1].lower()}{message[1:]})"
+    return rule if isinstance(rule, str) else rule(context)
+
+
+def _place(found: ErrorDetails, data: Any, model: type[BaseModel]) -> tuple[int | str, ...]:
+    """Return where a finding is, without the names of union branches, which no recipe holds."""
+    location = found["loc"]
+    section: type[BaseModel] | None = model
+    place: list[int | str] = []
+    for index, part in enumerate(location):
+        field = None if section is None else section.model_fields.get(str(part))
+        is_index = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+        is_there = is_index or (isinstance(data, Mapping) and part in data)
+        is_missing = found["type"] == "missing" and index == len(location) - 1
+        if is_there or is_missing or field is not None:
+            place.append(part)
+            data = data[part] if is_there else None
+            section = None if field is None else _section(field.annotation)
+    return tuple(place)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field holds, unless its keys are open as a component's are."""
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return None
+    return None if annotation.model_config.get("extra") == "allow" else annotation
+
+
+def known_keys(model: type[BaseModel], path: Sequence[object]) -> tuple[str, ...]:
+    """Return the keys that may stand under `path` of `model`; none where it holds no model."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = None if field is None else _section(field.annotation)
+        if inner is None:
+            return ()
+        model = inner
+    return tuple(model.model_fields)
+
+
+def field_paths(model: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
+    """Return every dotted field of `model`, sections before their fields."""
+    paths: list[str] = []
+    for name, field in model.model_fields.items():
+        paths.append(prefix + name)
+        inner = _section(field.annotation)
+        if inner is not None:
+            paths.extend(field_paths(inner, f"{prefix}{name}."))
+    return tuple(paths)
+
+
+def describe(
+    error: ValidationError, data: Any, model: type[BaseModel], elsewhere: Sequence[str] = ()
+) -> list[Problem]:
+    """Return what pydantic found, as sentences.
+
+    Args:
+        error: what pydantic raised.
+        data: what was validated.
+        model: the model it was validated against.
+        elsewhere: dotted fields where a misplaced key may belong; those of `model` by default.
+
+    Returns:
+        One problem per place, in the order found.
+    """
+    problems: list[Problem] = []
+    constraints: dict[tuple[int | str, ...], list[str]] = {}
+    values: dict[tuple[int | str, ...], Any] = {}
+    for found in error.errors(include_url=False):
+        kind, context = found["type"], found.get("ctx", {})
+        place = _place(found, data, model) or ("recipe",)
+        name = dotted(place)
+        if kind == "missing":
+            problems.append(Problem((name,), f"`{name}` must be given, but is missing."))
+        elif kind in ("extra_forbidden", "unknown_key"):
+            known = context.get("known") or known_keys(model, place[:-1])
+            text = unknown_key(place, known, elsewhere or field_paths(model))
+            problems.append(Problem((name,), text))
+        elif kind == "unknown_name":
+            text = unknown_name(f"`{name}`", found["input"], context["known"])
+            problems.append(Problem((name,), text))
+        elif place in constraints:
+            constraints[place].append(_constraint(found))
+        else:
+            constraints[place] = [_constraint(found)]
+            values[place] = found["input"]
+            problems.append(Problem((name,), ""))
+    texts = {
+        dotted(place): f"`{dotted(place)}` must be {_alternatives(rules)}, "
+        f"but is {show(values[place])}."
+        for place, rules in constraints.items()
+    }
+    return [item if item.text else Problem(item.fields, texts[item.fields[0]]) for item in problems]
+
+
+def _alternatives(rules: Sequence[str]) -> str:
+    return " or ".join(dict.fromkeys(rules))

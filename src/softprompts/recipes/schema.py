@@ -1,0 +1,194 @@
+"""The run recipe: what it may say, with every default and constraint."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from softprompts.backbones.registry import BACKBONES
+from softprompts.prompts.registry import INITIALIZERS, POSITIONS, ROWS
+from softprompts.readouts.registry import READOUTS
+from softprompts.recipes.component import Component, ComponentOf, check_options
+from softprompts.recipes.model import Section
+from softprompts.recipes.presets import METHODS
+from softprompts.tasks.registry import TASKS
+from softprompts.training.registry import OPTIMIZERS, SCHEDULES
+
+READOUT = ComponentOf(READOUTS, "linear")
+ROWS_AXIS = ComponentOf(ROWS)
+POSITION_AXIS = ComponentOf(POSITIONS, "fixed")
+INITIALIZER_AXIS = ComponentOf(INITIALIZERS, "vocabulary")
+OPTIMIZER = ComponentOf(OPTIMIZERS, "adamw")
+SCHEDULE = ComponentOf(SCHEDULES, "constant")
+
+DEFAULT_EPOCHS = 20
+DEFAULT_READOUT_LEARNING_RATE = 0.001
+
+
+class BackboneConfig(Section):
+    """The frozen backbone.
+
+    Attributes:
+        name: a registered short name, a local folder, or a hub id.
+        dtype: the precision of its weights; prompt, readout and optimizer are always float32.
+        device: where it runs; `auto` takes an accelerator when there is one.
+        attention: the attention implementation; null leaves the choice to the loader.
+    """
+
+    name: str = Field(min_length=1)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = Field("auto", min_length=1)
+    attention: Literal["eager", "sdpa"] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_slip(cls, name: str) -> str:
+        """Refuse a near miss of a registered name; any other name may be a folder or a hub id."""
+        names = list(BACKBONES.names())
+        if name in names or "/" in name or Path(name).exists():
+            return name
+        if difflib.get_close_matches(name, names, n=1, cutoff=0.75):
+            known = [*names, "a local folder", "a hub id"]
+            raise PydanticCustomError("unknown_name", "unknown name", {"known": known})
+        return name
+
+
+class TaskConfig(Section):
+    """The task and its rows.
+
+    Attributes:
+        name: registry name, such as `superglue/cb`.
+        data_dir: folder with the task's files; null lets the task find its own.
+        shots: rows per class to train on; null keeps all.
+        shots_total: rows to train on, whatever their class; null keeps all.
+        max_tokens: most tokens of one input, without prompt rows; null is the backbone's limit.
+        allow_missing_labels: accept a training set that lacks rows of some label.
+        skip_bad_rows: leave out and count rows that cannot be read, instead of stopping.
+        options: the task's own options.
+    """
+
+    name: str
+    data_dir: str | None = None
+    shots: int | None = Field(None, ge=1)
+    shots_total: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=8)
+    allow_missing_labels: bool = False
+    skip_bad_rows: bool = False
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in TASKS:
+            known = list(TASKS.names())
+            raise PydanticCustomError("unknown_name", "unknown name", {"known": known})
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _fit_the_task(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "name" not in info.data:  # the name itself is wrong, which is said elsewhere
+            return options
+        return check_options(TASKS.entry(info.data["name"]), options)
+
+
+class PromptConfig(Section):
+    """The prompt: a method, and any axis that should differ from it.
+
+    Attributes:
+        method: a preset over the axes.
+        length: the number of rows; null is the preset's.
+        initializer: where rows start; null is the preset's.
+        rows: how rows are parameterized; null is the preset's.
+        position: where rows go around the input; null is the preset's.
+    """
+
+    method: str = "prompt-tuning"
+    length: int | None = Field(None, ge=0)
+    initializer: Annotated[Component, INITIALIZER_AXIS] | None = None
+    rows: Annotated[Component, ROWS_AXIS] | None = None
+    position: Annotated[Component, POSITION_AXIS] | None = None
+
+    @field_validator("method")
+    @classmethod
+    def _is_known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise PydanticCustomError("unknown_name", "unknown name", {"known": list(METHODS)})
+        return method
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_kinds(cls, data: Any) -> Any:
+        """Let options without a `kind` belong to the kind that the preset chooses."""
+        if not isinstance(data, Mapping):
+            return data
+        method = data.get("method", "prompt-tuning")
+        preset = METHODS.get(method) if isinstance(method, str) else None
+        if preset is None:
+            return data
+        named = dict(data)
+        for axis in ("initializer", "rows", "position"):
+            if isinstance(data.get(axis), Mapping):
+                named[axis] = {"kind": getattr(preset, axis), **data[axis]}
+        return named
+
+
+class TrainingConfig(Section):
+    """How the prompt and the readout are trained.
+
+    Attributes:
+        optimizer: the optimizer and its options.
+        learning_rate: of the prompt.
+        readout_learning_rate: of the readout's own parameters.
+        schedule: how learning rates change over the updates.
+        batch_size: examples per forward pass and run.
+        epochs: passes over the training rows; 20 when `steps` is left out too.
+        steps: updates; leave `epochs` out when it is set.
+        accumulation_steps: batches per update.
+        clip_norm: largest norm of a run's gradient; null does not clip.
+        selection: report the best evaluation on held-out rows, or the last state.
+        held_out_fraction: part of the training rows to hold out, where the task brings no others.
+        num_evaluations: evaluations on the held-out rows, spread evenly.
+        patience: evaluations without a gain before a run stops; null never stops early.
+        checkpoint_every_steps: updates between checkpoints; null writes one at each evaluation.
+    """
+
+    optimizer: Annotated[Component, OPTIMIZER] = Field(default_factory=lambda: OPTIMIZER.build({}))
+    learning_rate: float = Field(0.03, gt=0)
+    readout_learning_rate: float = Field(DEFAULT_READOUT_LEARNING_RATE, gt=0)
+    schedule: Annotated[Component, SCHEDULE] = Field(default_factory=lambda: SCHEDULE.build({}))
+    batch_size: int = Field(16, ge=1)
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    accumulation_steps: int = Field(1, ge=1)
+    clip_norm: float | None = Field(1.0, gt=0)
+    selection: Literal["held-out", "last"] = "held-out"
+    held_out_fraction: float = Field(0.2, gt=0, lt=1)
+    num_evaluations: int = Field(10, ge=1)
+    patience: int | None = Field(None, ge=1)
+    checkpoint_every_steps: int | None = Field(None, ge=1)
+
+
+class RunConfig(Section):
+    """One run: a backbone, a task, a readout, a prompt, its training and a seed.
+
+    Attributes:
+        backbone: the frozen backbone.
+        task: the task and its rows.
+        readout: how scores are read from the backbone's output.
+        prompt: the prompt.
+        training: how prompt and readout are trained.
+        seed: moves initialization, order, few-shot sample and noise.
+    """
+
+    backbone: BackboneConfig
+    task: TaskConfig
+    readout: Annotated[Component, READOUT] = Field(default_factory=lambda: READOUT.build({}))
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    seed: int = Field(0, ge=0)

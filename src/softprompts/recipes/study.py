@@ -1,0 +1,248 @@
+"""The study recipe: one base run, and what changes from run to run."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from softprompts.errors import RecipeError
+from softprompts.recipes.model import Section
+from softprompts.recipes.overrides import set_at
+from softprompts.recipes.parsing import overlaps, read_run
+from softprompts.recipes.problems import Problem, describe, field_paths, show
+from softprompts.recipes.schema import RunConfig
+
+DEFAULT_SEEDS = 5
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    constraint = "a whole number of at least 1, or a list of distinct whole numbers of at least 0"
+    wrong = PydanticCustomError("constraint", "wrong seeds", {"constraint": constraint})
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return tuple(range(value))
+    if not isinstance(value, list | tuple) or not value:
+        raise wrong
+    if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in value):
+        raise wrong
+    if len(set(value)) < len(value):
+        raise wrong
+    return tuple(value)
+
+
+def _nothing_is_no_change(value: Any) -> Any:
+    """Read a variant without a value, `residual:`, as one that changes nothing."""
+    if isinstance(value, Mapping):
+        return {name: {} if change is None else change for name, change in value.items()}
+    return value
+
+
+def _one_variant() -> dict[str, dict[str, Any]]:
+    return {"base": {}}
+
+
+_SEEDS_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0},
+            "minItems": 1,
+            "uniqueItems": True,
+        },
+    ],
+    "default": DEFAULT_SEEDS,
+}
+
+
+class StudyConfig(Section):
+    """A grid of runs: variants × points of the grid × seeds.
+
+    Attributes:
+        name: what the study is called; null takes the recipe's name.
+        description: one line or more about it.
+        base: a run recipe that may be partial.
+        variants: what each variant changes: values by dotted field.
+        grid: values to go through, by dotted field.
+        seeds: the seeds, or how many (5 are 0 to 4).
+    """
+
+    name: str | None = Field(None, min_length=1)
+    description: str | None = None
+    base: dict[str, Any] = Field(default_factory=dict)
+    variants: Annotated[
+        dict[Annotated[str, Field(min_length=1)], dict[str, Any]],
+        BeforeValidator(_nothing_is_no_change),
+    ] = Field(default_factory=_one_variant, min_length=1)
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    seeds: Annotated[
+        tuple[int, ...],
+        BeforeValidator(_seeds),
+        PlainSerializer(list),
+        WithJsonSchema(_SEEDS_SCHEMA),
+    ] = Field(default_factory=lambda: tuple(range(DEFAULT_SEEDS)), strict=False)
+
+
+def parse_study(data: Any, source: str = "recipe") -> StudyConfig:
+    """Return the study that `data` describes, after checking every run of it.
+
+    Args:
+        data: what a recipe says, as plain mappings, lists and values.
+        source: what to call the recipe in an error.
+
+    Returns:
+        The checked study.
+
+    Raises:
+        RecipeError: with every problem of the study and of its runs, each said once.
+    """
+    problems: list[Problem] = []
+    study: StudyConfig | None = None
+    wrong: list[str] = []
+    try:
+        study = StudyConfig.model_validate(data)
+    except ValidationError as error:
+        elsewhere = [*StudyConfig.model_fields, *field_paths(RunConfig, "base.")]
+        problems = describe(error, data, StudyConfig, elsewhere)
+        wrong = [field for problem in problems for field in problem.fields]
+        study = _sound_part(data, wrong)
+    if study is not None:
+        hidden = [field.removeprefix("base.").removeprefix("grid.") for field in wrong]
+        problems += [item for item in study_problems(study) if not overlaps(item.fields, hidden)]
+    if problems or study is None:
+        raise RecipeError([problem.text for problem in problems], source)
+    return study
+
+
+def _sound_part(data: Any, wrong: Sequence[str]) -> StudyConfig | None:
+    """Return the study without its wrong parts, or `None` when too little is left to check."""
+    if not isinstance(data, Mapping) or any(
+        field in ("base", "variants", "grid") for field in wrong
+    ):
+        return None
+    part = copy.deepcopy(dict(data))
+    for section in ("variants", "grid"):
+        held = part.get(section)
+        if isinstance(held, dict):
+            part[section] = {
+                name: value
+                for name, value in held.items()
+                if not overlaps([f"{section}.{name}"], wrong)
+            }
+    for field in wrong:
+        if field.split(".")[0] not in ("variants", "grid"):
+            part.pop(field.split(".")[0], None)
+    try:
+        return StudyConfig.model_validate(part)
+    except ValidationError:
+        return None
+
+
+def points(study: StudyConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return every variant at every point of the grid, in the recipe's order, points innermost."""
+    values = list(study.grid.values())
+    for variant in study.variants:
+        for chosen in itertools.product(*values):
+            yield variant, dict(zip(study.grid, chosen, strict=True))
+
+
+def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the run recipe of one variant at one point, without its seed.
+
+    Args:
+        study: the study.
+        variant: the variant's name.
+        point: values by dotted field.
+
+    Returns:
+        The base with the variant's changes and the point's.
+
+    Raises:
+        RecipeError: with every change that cannot be set.
+    """
+    data = copy.deepcopy(study.base)
+    changes = {**study.variants[variant], **point}
+    found = [
+        set_at(data, field.split("."), copy.deepcopy(value)) for field, value in changes.items()
+    ]
+    if any(found):
+        raise RecipeError([text for text in found if text], study.name or "study")
+    return data
+
+
+def study_problems(study: StudyConfig) -> list[Problem]:
+    """Return what is wrong between the parts of a study and with its runs, each said once.
+
+    Args:
+        study: a study whose fields are valid.
+
+    Returns:
+        Problems of the study first, then those of its runs with the variant and point of each.
+    """
+    problems = [*_conflicts(study), *_repeated_values(study)]
+    places: dict[Problem, list[str]] = {}
+    num_points = 0
+    for variant, point in points(study):
+        num_points += 1
+        try:
+            data = merged(study, variant, point)
+        except RecipeError as error:
+            found = [Problem((), text) for text in error.problems]
+        else:
+            data.pop("seed", None)
+            _, found = read_run(data)
+        for problem in found:
+            places.setdefault(problem, []).append(place(variant, point))
+    for problem, where in places.items():
+        text = problem.text if len(where) == num_points else f"{problem.text} {_listed(where)}"
+        problems.append(Problem(problem.fields, text))
+    return problems
+
+
+def place(variant: str, point: Mapping[str, Any]) -> str:
+    """Return how to name one variant at one point: `plain, task.name 'fewglue/cb'`."""
+    return ", ".join([variant, *(f"{field} {show(value)}" for field, value in point.items())])
+
+
+def _listed(where: Sequence[str]) -> str:
+    more = f"; and {len(where) - 3} more" if len(where) > 3 else ""
+    return f"(variant {'; '.join(where[:3])}{more})"
+
+
+def _conflicts(study: StudyConfig) -> Iterator[Problem]:
+    """Find fields that two parts of a study set, or that `seeds` owns."""
+    if "seed" in study.base:
+        text = f"`base.seed` must be left out: `seeds` sets it, but is {show(study.base['seed'])}."
+        yield Problem(("base.seed",), text)
+    groups = {"grid": study.grid, **{f"variants.{name}": v for name, v in study.variants.items()}}
+    for group, changes in groups.items():
+        for field in changes:
+            if not all(field.split(".")):
+                text = f"`{group}` must name dotted fields of a run, but has {show(field)}."
+                yield Problem((group,), text)
+            if overlaps([field], ["seed"]):
+                text = f"`{group}` must leave the seed to `seeds`, but sets `{field}`."
+                yield Problem((group,), text)
+        for one, other in itertools.combinations(changes, 2):
+            if overlaps([one], [other]):
+                text = f"`{group}` must set a field once, but sets both `{one}` and `{other}`."
+                yield Problem((group,), text)
+        for one, other in itertools.product(changes, study.grid):
+            if group != "grid" and overlaps([one], [other]):
+                text = (
+                    f"`{group}` must leave the fields of the grid alone, but sets `{one}` "
+                    f"beside the grid's `{other}`."
+                )
+                yield Problem((group,), text)
+
+
+def _repeated_values(study: StudyConfig) -> Iterator[Problem]:
+    for field, values in study.grid.items():
+        for index, value in enumerate(values):
+            if any(show(value) == show(earlier) for earlier in values[:index]):
+                text = f"`grid.{field}` must have distinct values, but has {show(value)} again."
+                yield Problem((f"grid.{field}",), text)

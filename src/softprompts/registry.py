@@ -1,0 +1,174 @@
+"""Registries: what exists under which name, known without importing torch.
+
+A room keeps one `Registry` in its `registry.py`. An entry names where the component lives, so that listing and
+validating stay fast, and says which options the component takes, so that a recipe can be checked before anything heavy
+is loaded. Third parties add entries through the entry point group `softprompts.<kind>`; the entry point loads to an
+`Entry`, best kept in a module of its own that does not import torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from softprompts.errors import RegistryError, UnknownNameError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a component: its type, default and constraint.
+
+    Attributes:
+        type: a type that pydantic understands.
+        default: the value when a recipe is silent; `...` makes the option required.
+        description: one line for `list --json` and the JSON Schema.
+        constraints: keyword arguments of `pydantic.Field`, such as `ge=1`.
+    """
+
+    type: Any
+    default: Any = ...
+    description: str = ""
+    constraints: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a registry knows of one component.
+
+    Attributes:
+        name: kebab-case name used in recipes.
+        target: `"module:attribute"` of the class or function.
+        summary: one line.
+        version: goes up when the component's numbers may change; part of a run's identity.
+        options: what a recipe may set, by snake_case name.
+        reference: the paper, when there is one.
+    """
+
+    name: str
+    target: str
+    summary: str = ""
+    version: int = 1
+    options: Mapping[str, Option] = field(default_factory=dict)
+    reference: str = ""
+
+    @cached_property
+    def schema(self) -> type[BaseModel]:
+        """The pydantic model of this component's options; unknown keys are errors."""
+        fields: dict[str, Any] = {
+            name: (
+                option.type,
+                Field(option.default, description=option.description, **option.constraints),
+            )
+            for name, option in self.options.items()
+        }
+        config = ConfigDict(extra="forbid", frozen=True)
+        return create_model(f"{self.name}-options", __config__=config, **fields)
+
+    def load(self) -> Any:
+        """Import and return the component."""
+        module, _, attribute = self.target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+class Registry(Generic[T]):
+    """Components of one kind, by name.
+
+    Args:
+        kind: the kind, in the singular, as errors and the entry point group `softprompts.<kind>` say it.
+        base: `"module:attribute"` of the abstract base that every component must derive from, or `""` where
+            components are functions.
+    """
+
+    def __init__(self, kind: str, base: str = "") -> None:
+        self.kind = kind
+        self.base = base
+        self._entries: dict[str, Entry] = {}
+        self._has_plugins = False
+
+    def add(self, entry: Entry) -> Entry:
+        """Add an entry.
+
+        Raises:
+            RegistryError: if the name is taken.
+        """
+        if entry.name in self._entries:
+            raise RegistryError(
+                f"{self.kind} name must be free, but {entry.name!r} is taken by {self._entries[entry.name].target}."
+            )
+        self._entries[entry.name] = entry
+        return entry
+
+    def register(self, name: str, target: str, **about: Any) -> Entry:
+        """Add `Entry(name, target, **about)`; see `Entry` for what `about` may hold."""
+        return self.add(Entry(name, target, **about))
+
+    def names(self) -> tuple[str, ...]:
+        """All names, built-in ones first."""
+        self._load_plugins()
+        return tuple(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        self._load_plugins()
+        return iter(self._entries.values())
+
+    def __contains__(self, name: object) -> bool:
+        self._load_plugins()
+        return name in self._entries
+
+    def entry(self, name: str) -> Entry:
+        """Return the entry called `name`.
+
+        Raises:
+            UnknownNameError: if there is none; the text gives near names and the whole list.
+        """
+        self._load_plugins()
+        if name not in self._entries:
+            raise UnknownNameError(unknown_name(self.kind, name, self._entries))
+        return self._entries[name]
+
+    def load(self, name: str) -> T:
+        """Import and return the component called `name`.
+
+        Raises:
+            UnknownNameError: if there is none.
+            RegistryError: if it does not derive from the registry's base.
+        """
+        component = self.entry(name).load()
+        if self.base:
+            module, _, attribute = self.base.partition(":")
+            base = getattr(importlib.import_module(module), attribute)
+            if not (isinstance(component, type) and issubclass(component, base)):
+                raise RegistryError(
+                    f"{self.kind} {name!r} must derive from {self.base}, but is {component!r}."
+                )
+        return component  # type: ignore[no-any-return]
+
+    def _load_plugins(self) -> None:
+        if self._has_plugins:
+            return
+        self._has_plugins = True
+        for point in importlib.metadata.entry_points(group=f"softprompts.{self.kind}"):
+            entry = point.load()
+            if not isinstance(entry, Entry):
+                raise RegistryError(
+                    f"entry point {point.name!r} of softprompts.{self.kind} must load to softprompts.registry.Entry, "
+                    f"but is {entry!r}."
+                )
+            self.add(entry)
+
+
+def unknown_name(kind: str, name: str, known: Any) -> str:
+    """Return the sentence for an unknown name: near names first, then the list."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return f"{kind} must be one of {', '.join(names) or '(none)'}, but is {name!r}.{hint}"

@@ -1,0 +1,85 @@
+"""The score table of a study, as rows of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+HEADINGS = (
+    "task",
+    "variant",
+    "score",
+    "min",
+    "max",
+    "majority",
+    "items",
+    "seeds",
+    "updates",
+    "seconds",
+)
+
+
+def score_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return one row per variant, task and grid point, tasks together.
+
+    Args:
+        summary: content of `summary.json`.
+
+    Returns:
+        Rows in the order of `HEADINGS`; scores in percent.
+    """
+    order = list(dict.fromkeys(line["task"] for line in summary["cells"]))
+    lines = sorted(summary["cells"], key=lambda line: order.index(line["task"]))
+    return [_row(line) for line in lines]
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know beside the scores: failures, divergence, cut inputs."""
+    texts = []
+    for line in summary["cells"]:
+        name = f"{line['variant']} on {line['task']}"
+        for count, what in (
+            (line["num_diverged"], "diverged"),
+            (line["num_failed"], "failed"),
+            (line["num_missing"], "not run yet"),
+        ):
+            if count:
+                texts.append(f"{name}: {count} {what}.")
+        texts += [f"{name}: {error}" for error in line["errors"]]
+    cut = {
+        line["task"]: dict(line["num_cut"])
+        for line in summary["cells"]
+        if line["num_cut"] and any(line["num_cut"].values())
+    }
+    for task, counts in cut.items():
+        shown = ", ".join(f"{count} in {split}" for split, count in counts.items() if count)
+        texts.append(f"{task}: inputs cut to fit: {shown}.")
+    return texts
+
+
+def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
+    point = " ".join(f"{k}={v}" for k, v in line["point"].items() if k != "task.name")
+    return (
+        line["task"],
+        f"{line['variant']} {point}".strip(),
+        f"{_percent(line['mean'])} ± {_percent(line['std'])}",
+        _percent(line["min"]),
+        _percent(line["max"]),
+        _percent(line["majority"]),
+        "–" if line["num_items"] is None else str(line["num_items"]),
+        str(len(line["seeds"])),
+        "–" if line["updates"] is None else str(line["updates"]),
+        f"{line['seconds']:.0f}",
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """Return the score table as Markdown."""
+    lines = ["| " + " | ".join(HEADINGS) + " |"]
+    lines.append("|" + "|".join(" --- " if i < 2 else " ---: " for i in range(len(HEADINGS))) + "|")
+    lines += ["| " + " | ".join(row) + " |" for row in score_rows(summary)]
+    return "\n".join(lines) + "\n"

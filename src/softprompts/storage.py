@@ -1,0 +1,114 @@
+"""Files that are whole or absent: written beside their place, then renamed.
+
+Tensors are stored as safetensors with JSON beside or inside, never as pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softprompts.errors import StorageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one step: a reader sees the old content or the new, nothing between.
+
+    Args:
+        path: the file.
+        content: its new content.
+
+    Raises:
+        StorageError: if the disk is full, the folder is read-only, or anything else prevents it.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with open(beside, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON in one step; see `write_bytes`."""
+    write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StorageError: if it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise StorageError(f"{path} must be JSON, but is not: {error}.") from error
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
+) -> None:
+    """Write tensors and a JSON value as one safetensors file in one step.
+
+    Args:
+        path: the file.
+        tensors: tensors by name.
+        about: anything JSON can hold, kept in the file's header.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    from safetensors.torch import save
+
+    metadata = {"softprompts": json.dumps(dict(about or {}), sort_keys=True)}
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(content, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Read a file that `write_tensors` wrote.
+
+    Returns:
+        Tensors by name, and the JSON value beside them (`{}` for other safetensors files).
+
+    Raises:
+        StorageError: if it is missing or broken.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise StorageError(f"{path} could not be read: no such file.")
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("softprompts", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StorageError(f"{path} must be a safetensors file, but is not: {error}.") from error
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents.
+
+    Raises:
+        StorageError: if that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} could not be created: {error.strerror or error}.") from error

@@ -1,0 +1,193 @@
+"""A task out of the user's own rows: jsonl, csv or parquet files, or a set on the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from softprompts.errors import DataError, RecipeError
+from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.tasks.files_options import FilesOptions, files_problems
+from softprompts.tasks.reading import HubSplit, Item, collect, read_file, read_hub
+from softprompts.tasks.request import TaskRequest
+from softprompts.tasks.rows import Row, shown
+from softprompts.tasks.templates import format_problems, template_fields
+
+_VERSION = 1
+
+
+def load_files(request: TaskRequest) -> Task:
+    """Load a task from files below `data_dir`, or from a hub set.
+
+    Args:
+        request: `options` are those of the registry entry `files`.
+
+    Returns:
+        The task; its reported split is called `validation`.
+
+    Raises:
+        RecipeError: if options contradict each other; carries every problem.
+        DataError: if files or rows are missing or wrong.
+    """
+    problems = files_problems(request.options)
+    if request.option("hub_dataset") is not None and request.data_dir is not None:
+        problems.append(
+            f"`data_dir` must be left out when `hub_dataset` is given, but is {request.data_dir}."
+        )
+    if problems:
+        raise RecipeError(problems, f"options of task {request.name!r}")
+    options = FilesOptions.of(request.options)
+    sources = {"train": options.train, "validation": options.validation}
+    if options.held_out is not None:
+        sources["held_out"] = options.held_out
+    raw = {split: _read(request, options, place) for split, place in sources.items()}
+    if not raw["train"][1]:
+        raise DataError("must hold at least one row, but it is empty.", file=raw["train"][0])
+    labels = _labels(options, raw["train"][1], request.skip_bad_rows)
+    form = _format(request.name, options, labels)
+    converter = FilesConverter(options, form)
+    rows: dict[str, tuple[Example, ...]] = {"held_out": ()}
+    skipped = {}
+    for split, (name, items) in raw.items():
+        rows[split], num_skipped = collect(
+            items, converter, name=name, skip_bad_rows=request.skip_bad_rows
+        )
+        if num_skipped:
+            skipped[name] = num_skipped
+    return Task(form, rows["train"], rows["held_out"], rows["validation"], skipped_rows=skipped)
+
+
+class FilesConverter:
+    """Turns rows into examples; one object per task.
+
+    Args:
+        options: the task's options.
+        form: the task's format.
+    """
+
+    def __init__(self, options: FilesOptions, form: TaskFormat) -> None:
+        self._options = options
+        self._form = form
+        self._fields = tuple(
+            dict.fromkeys(
+                name for template in form.templates.values() for name in template_fields(template)
+            )
+        )
+
+    def __call__(self, row: Row) -> Iterator[Example]:
+        """Yield the example of a row.
+
+        Args:
+            row: the row.
+
+        Yields:
+            One example.
+
+        Raises:
+            DataError: if a field is missing or wrong.
+        """
+        fields = {name: row.word(name) for name in self._fields}
+        group = ""
+        if self._options.group_field is not None:
+            group = row.word(self._options.group_field)
+        choices = tuple(self._choice(row, name) for name in self._options.choices_fields)
+        answers = self._answers(row)
+        references = tuple(choices[column] for column in answers) if choices else ()
+        yield Example(fields, answers, choices, references, group, row.source)
+
+    def _choice(self, row: Row, name: str) -> str:
+        text = row.word(name)
+        if not text.strip():
+            raise row.error(name, f"must be a choice to score, but is {text!r}.")
+        return text
+
+    def _answers(self, row: Row) -> tuple[int, ...]:
+        field = self._options.label_field
+        if not row.has_label(field):
+            return ()
+        label = _label_text(row, field)
+        choices = self._options.choices_fields
+        if choices:
+            columns = {str(column): column for column in range(len(choices))}
+            columns |= {name: column for column, name in enumerate(choices)}
+        else:
+            columns = {name: column for column, name in enumerate(self._form.labels)}
+        if label not in columns:
+            raise row.error(field, f"must be one of {', '.join(columns)}, but is {shown(label)}.")
+        return (columns[label],)
+
+
+def read_files_examples(
+    path: Path, options: FilesOptions, form: TaskFormat
+) -> tuple[Iterator[Item], FilesConverter]:
+    """Return the rows of one more file of a loaded task, labelled or not, and their converter.
+
+    Args:
+        path: the file.
+        options: the task's options.
+        form: the format of the loaded task.
+
+    Returns:
+        What `collect` wants.
+    """
+    return read_file(path, needs_label=False), FilesConverter(options, form)
+
+
+def _read(request: TaskRequest, options: FilesOptions, place: str) -> tuple[str, list[Item]]:
+    if options.hub_dataset is not None:
+        split = HubSplit(options.hub_dataset, options.hub_config, place, options.hub_revision)
+        return str(split), list(read_hub(split, label_field=options.label_field))
+    path = (request.data_dir or Path()) / place
+    return str(path), list(read_file(path))
+
+
+def _label_text(row: Row, field: str) -> str:
+    value = row.value(field)
+    if isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str | int):
+        raise row.error(
+            field, f"must be text, a whole number, true or false, but is {shown(value)}."
+        )
+    return row.word(field)
+
+
+def _labels(options: FilesOptions, train: Sequence[Item], skip_bad_rows: bool) -> tuple[str, ...]:
+    """Return the labels: those given, or the distinct ones of `train`, sorted; numbers by size."""
+    if options.choices_fields:
+        return ()
+    if options.labels is not None:
+        return options.labels
+    found = set()
+    for item in train:
+        if isinstance(item, Row):
+            try:
+                item.has_label(options.label_field)
+                found.add(_label_text(item, options.label_field))
+            except DataError:
+                if not skip_bad_rows:
+                    raise
+        elif not skip_bad_rows:
+            raise item
+    if len(found) < 2:
+        raise DataError(
+            f"training labels must be at least two, but are {sorted(found)}. Give `labels`.",
+            field=options.label_field,
+        )
+    is_numeric = all(label.lstrip("-").isdecimal() for label in found)
+    return tuple(sorted(found, key=lambda label: (int(label) if is_numeric else 0, label)))
+
+
+def _format(name: str, options: FilesOptions, labels: tuple[str, ...]) -> TaskFormat:
+    verbalizer: dict[str, Any] = {label: label.replace("_", " ") for label in labels}
+    if options.verbalizer is not None:
+        verbalizer = dict(options.verbalizer)
+    form = TaskFormat(name, _VERSION, labels, options.templates, verbalizer, options.metrics)
+    problems = format_problems(form)
+    for metric in options.metrics:
+        if metric.startswith("multirc-") and len(labels) != 2:
+            problems.append(f"metric {metric!r} must have two labels, but there are {len(labels)}.")
+    if problems:
+        raise RecipeError(problems, f"options of task {name!r}")
+    return form

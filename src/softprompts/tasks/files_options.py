@@ -1,0 +1,190 @@
+"""The options of the task `files`, and what they must not say together; no data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from softprompts.metrics.registry import METRICS
+from softprompts.readouts.registry import READOUTS
+from softprompts.registry import Option, unknown_name
+from softprompts.tasks.templates import template_names, template_problems
+
+_SOURCE = "below data_dir (jsonl, csv or parquet), or split of hub_dataset"
+_SOME = {"min_length": 1}
+
+OPTIONS: dict[str, Option] = {
+    "train": Option(str, ..., f"training file {_SOURCE}", _SOME),
+    "validation": Option(str, ..., f"reported file {_SOURCE}", _SOME),
+    "held_out": Option(str | None, None, f"model-selection file {_SOURCE}", _SOME),
+    "hub_dataset": Option(str | None, None, "hub id, or folder laid out like one", _SOME),
+    "hub_config": Option(str | None, None, "configuration of hub_dataset", _SOME),
+    "hub_revision": Option(str | None, None, "branch, tag or commit of hub_dataset", _SOME),
+    "label_field": Option(str, "label", "field with the label", _SOME),
+    "labels": Option(
+        list[str] | None, None, "labels in column order; null: those of train, sorted"
+    ),
+    "group_field": Option(str | None, None, "field that rows scored together share", _SOME),
+    "choices_fields": Option(
+        list[str] | None,
+        None,
+        "fields with the choices of each row; the label is a position or field",
+    ),
+    "template": Option(str | None, None, "one template for every readout", _SOME),
+    "templates": Option(dict[str, str] | None, None, "template per readout"),
+    "verbalizer": Option(dict[str, str] | None, None, "label words; null: the labels"),
+    "metrics": Option(list[str], ["accuracy"], "metrics; the score is their mean", _SOME),
+}
+"""What a recipe may set under `task.options` for the task `files`."""
+
+
+@dataclass(frozen=True)
+class FilesOptions:
+    """The options of the task `files`, in the form its loader uses.
+
+    Attributes:
+        train: training file or split.
+        validation: reported file or split.
+        held_out: model-selection file or split, or None.
+        hub_dataset: hub set, or None for files.
+        hub_config: its configuration.
+        hub_revision: its branch, tag or commit.
+        label_field: field with the label.
+        labels: labels in column order, or None.
+        group_field: field that rows scored together share, or None.
+        choices_fields: fields with the choices; empty for tasks with labels.
+        templates: template per readout kind.
+        verbalizer: label words, or None.
+        metrics: metric names.
+    """
+
+    train: str
+    validation: str
+    held_out: str | None
+    hub_dataset: str | None
+    hub_config: str | None
+    hub_revision: str | None
+    label_field: str
+    labels: tuple[str, ...] | None
+    group_field: str | None
+    choices_fields: tuple[str, ...]
+    templates: Mapping[str, str]
+    verbalizer: Mapping[str, str] | None
+    metrics: tuple[str, ...]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> FilesOptions:
+        """Return checked options in the loader's form.
+
+        Args:
+            options: values by name, without problems, with defaults filled in.
+        """
+        values = dict(options)
+        template = values.pop("template")
+        choices = tuple(values["choices_fields"] or ())
+        labels = values["labels"]
+        values |= {
+            "labels": None if labels is None else tuple(labels),
+            "choices_fields": choices,
+            "templates": values["templates"] or spread_template(template, bool(choices)),
+            "metrics": tuple(values["metrics"]),
+        }
+        return cls(**values)
+
+
+def spread_template(template: str, has_choices: bool) -> dict[str, str]:
+    """Return a template per readout kind out of one.
+
+    Args:
+        template: such as `"{premise} {sep} {hypothesis}"`, without `{mask}` and `{choice}`.
+        has_choices: whether each row brings its own choices.
+
+    Returns:
+        The template itself for `text`; with `{mask}` at its end for `cloze`; for `linear` with
+        `{choice}` at its end where there are choices.
+    """
+    border = " " if "sep" in template_names(template) else " {sep} "
+    linear = f"{template}{border}{{choice}}" if has_choices else template
+    return {"linear": linear, "cloze": f"{template} {{mask}}", "text": template}
+
+
+def files_problems(options: Mapping[str, Any]) -> list[str]:
+    """Say what options of the task `files` contradict; reads no data.
+
+    Args:
+        options: values by name, of the right types, with defaults filled in.
+
+    Returns:
+        One sentence per problem; empty when all is well.
+    """
+    problems = [*_template_problems(options), *_label_problems(options)]
+    for key in ("hub_config", "hub_revision"):
+        if options[key] is not None and options["hub_dataset"] is None:
+            problems.append(f"`{key}` must come with `hub_dataset`, but is {options[key]!r} alone.")
+    for metric in options["metrics"]:
+        if metric not in METRICS:
+            problems.append(unknown_name("metric", metric, METRICS.names()))
+        elif options["metrics"].count(metric) > 1:
+            problems.append(f"`metrics` must be distinct, but {metric!r} comes twice.")
+        elif metric == "multirc-em" and options["group_field"] is None:
+            problems.append(f"metric {metric!r} must come with `group_field`, but it is null.")
+        elif metric.startswith("record-") and not options["choices_fields"]:
+            problems.append(f"metric {metric!r} must come with `choices_fields`, but it is empty.")
+        elif metric.startswith(("multirc-", "macro-")) and options["choices_fields"]:
+            problems.append(f"metric {metric!r} must be used with labels, but rows bring choices.")
+    return list(dict.fromkeys(problems))
+
+
+def _template_problems(options: Mapping[str, Any]) -> list[str]:
+    template, templates = options["template"], options["templates"]
+    has_choices = bool(options["choices_fields"])
+    if (template is None) == (not templates):
+        given = "neither is" if template is None else "both are"
+        return [f"one of `template` and `templates` must be given, but {given}."]
+    if template is None:
+        problems = []
+        for kind, text in templates.items():
+            if kind not in READOUTS:
+                problems.append(unknown_name("readout", kind, READOUTS.names()))
+            problems += template_problems(kind, text, has_choices)
+        return problems
+    try:
+        places = [name for name in template_names(template) if name in ("mask", "choice")]
+    except ValueError as error:
+        return [str(error)]
+    if places:
+        return [
+            f"`template` must not have {{{places[0]}}}, which not every readout can fill, but is "
+            f"{template!r}. Use `templates`."
+        ]
+    return template_problems("text", template, has_choices)
+
+
+def _label_problems(options: Mapping[str, Any]) -> list[str]:
+    labels, choices, words = options["labels"], options["choices_fields"], options["verbalizer"]
+    problems = []
+    if choices is not None:
+        if len(set(choices)) != len(choices) or len(choices) < 2:
+            problems.append(
+                f"`choices_fields` must be at least two and distinct, but are {choices}."
+            )
+        for key, value in (("labels", labels), ("verbalizer", words)):
+            if value is not None:
+                problems.append(
+                    f"`{key}` must be left out when `choices_fields` is given, but is {value}."
+                )
+        return problems
+    if labels is not None:
+        if len(set(labels)) != len(labels) or len(labels) < 2 or "" in labels:
+            problems.append(
+                f"`labels` must be at least two, distinct and not empty, but are {labels}."
+            )
+        if words is not None and set(words) != set(labels):
+            problems.append(
+                f"`verbalizer` must have exactly the labels {', '.join(labels)}, but has "
+                f"{', '.join(words) or 'none'}."
+            )
+    if words is not None and (len(set(words.values())) != len(words) or "" in words.values()):
+        problems.append(f"`verbalizer` words must be distinct and not empty, but are {words}.")
+    return problems

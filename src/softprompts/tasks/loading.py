@@ -1,0 +1,154 @@
+"""Load a task by name: the one way in, for recipes and for code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from softprompts.errors import DataError, RecipeError
+from softprompts.registry import Entry, unknown_name
+from softprompts.tasks.base import Example, Task
+from softprompts.tasks.files import read_files_examples
+from softprompts.tasks.files_options import FilesOptions
+from softprompts.tasks.formats import FORMATS
+from softprompts.tasks.reading import collect, read_file
+from softprompts.tasks.registry import TASKS
+from softprompts.tasks.request import TaskRequest
+from softprompts.tasks.rows import shown
+from softprompts.tasks.sampling import class_name, sample_few_shot
+from softprompts.tasks.superglue import convert_rows
+
+
+def load_task(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    shots: int | None = None,
+    shots_total: int | None = None,
+    seed: int = 0,
+    skip_bad_rows: bool = False,
+    allow_missing_labels: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Task:
+    """Load a task. The parameters are the keys of a recipe's `task` section, so there are many.
+
+    Args:
+        name: registry name, such as `superglue/cb`, `bundled/sentiment` or `files`.
+        data_dir: folder with the task's files; None asks the hub where the task has a home there.
+        shots: training rows to draw per class; None keeps all.
+        shots_total: training rows to draw in all; None keeps all.
+        seed: the run's seed, for the draw.
+        skip_bad_rows: whether bad rows are counted in `Task.skipped_rows` instead of refused.
+        allow_missing_labels: whether labels without a training row are allowed.
+        options: the task's own options.
+
+    Returns:
+        The task.
+
+    Raises:
+        UnknownNameError: if there is no such task.
+        RecipeError: if options are unknown, wrong or contradict each other.
+        DataError: if files or rows are missing or wrong, or a label has no training row.
+    """
+    entry = TASKS.entry(name)
+    request = TaskRequest(
+        name,
+        None if data_dir is None else Path(data_dir).expanduser(),
+        skip_bad_rows,
+        check_options(entry, options or {}),
+    )
+    task = TASKS.load(name)(request)
+    if not allow_missing_labels:
+        _check_labels(task)
+    train = sample_few_shot(
+        task.train, task.format, shots=shots, shots_total=shots_total, seed=seed
+    )
+    return replace(task, train=train)
+
+
+def load_examples(
+    task: Task,
+    path: str | Path,
+    *,
+    skip_bad_rows: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[tuple[Example, ...], int]:
+    """Read one more file in the form of a task's own rows, with or without labels.
+
+    Args:
+        task: the task; gives the format.
+        path: a jsonl, csv or parquet file.
+        skip_bad_rows: whether bad rows are counted instead of refused.
+        options: the options that `files` was loaded with; None for other tasks.
+
+    Returns:
+        The examples, and the number of rows left out.
+
+    Raises:
+        DataError: if the file or a row is wrong, or the task's rows cannot be read from files.
+    """
+    name, path = task.format.name, Path(path)
+    if name == "files":
+        checked = check_options(TASKS.entry(name), options or {})
+        items, converter = read_files_examples(path, FilesOptions.of(checked), task.format)
+        return collect(items, converter, name=str(path), skip_bad_rows=skip_bad_rows)
+    if options:
+        raise DataError(f"`options` must be left out for {name}, but are {dict(options)}.")
+    items = read_file(path, needs_label=False)
+    if name in FORMATS:
+        return convert_rows(items, task.format, str(path), skip_bad_rows)
+    from softprompts.tasks.own_rows import convert_own_row
+
+    fields = tuple(task.train[0].fields)
+    convert = partial(convert_own_row, fields=fields, labels=task.format.labels)
+    return collect(items, convert, name=str(path), skip_bad_rows=skip_bad_rows)
+
+
+def check_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options against a registry entry.
+
+    Args:
+        entry: the task's entry.
+        options: values by name.
+
+    Returns:
+        The options with their defaults filled in.
+
+    Raises:
+        RecipeError: if an option is unknown or wrong; carries every problem.
+    """
+    try:
+        return entry.schema(**options).model_dump()
+    except ValidationError as error:
+        problems = [
+            _problem(".".join(map(str, e["loc"])), e["type"], e["msg"], e["input"], entry)
+            for e in error.errors()
+        ]
+        raise RecipeError(problems, f"options of task {entry.name!r}") from error
+
+
+def _problem(place: str, kind: str, message: str, value: object, entry: Entry) -> str:
+    if kind == "extra_forbidden":
+        return unknown_name("option", place, entry.options)
+    if kind == "missing":
+        return f"`{place}` must be given, but is missing."
+    return f"`{place}` must fit its type and range, but is {shown(value)}: {message}."
+
+
+def _check_labels(task: Task) -> None:
+    seen = {column for row in task.train for column in row.answers}
+    missing = [
+        class_name(task.format, column)
+        for column in range(len(task.format.labels))
+        if column not in seen
+    ]
+    if missing:
+        raise DataError(
+            f"training rows of {task.format.name} must have every label, but have none with "
+            f"{', '.join(missing)}. To train all the same, set `allow_missing_labels`."
+        )

@@ -1,0 +1,261 @@
+"""Rows out of jsonl, csv and parquet files and hub sets, and examples out of rows.
+
+A reader yields rows one by one. What is wrong with a single row is yielded too, as a `DataError`,
+so that `collect` can refuse or count it; what is wrong with a whole file is raised.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from softprompts.errors import DataError
+from softprompts.tasks.base import Example
+from softprompts.tasks.rows import Row, shown, shown_plain
+
+Item = Row | DataError
+Convert = Callable[[Row], Iterable[Example]]
+
+
+@dataclass(frozen=True)
+class HubSplit:
+    """One split of a set on the Hugging Face hub, or of a local folder laid out like one.
+
+    Attributes:
+        repository: the set's id, or a folder.
+        config: the configuration, or None for the default one.
+        split: the split's name.
+        revision: branch, tag or commit, or None for the newest.
+    """
+
+    repository: str
+    config: str | None
+    split: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        config = "" if self.config is None else f"/{self.config}"
+        return f"{self.repository}{config}[{self.split}]"
+
+
+def read_file(path: Path, *, needs_label: bool = True) -> Iterator[Item]:
+    """Yield the rows of a file, by its ending.
+
+    Args:
+        path: a `.jsonl`, `.csv` or `.parquet` file.
+        needs_label: passed on to every row.
+
+    Yields:
+        A row, or what is wrong with it.
+
+    Raises:
+        DataError: if the file is missing, unreadable or of another kind.
+    """
+    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "missing"
+        raise DataError(f"must be a file, but is {kind}.", file=path)
+    if path.suffix.lower() not in readers:
+        raise DataError(
+            f"must end in one of {', '.join(readers)}, but ends in {path.suffix!r}.", file=path
+        )
+    yield from readers[path.suffix.lower()](path, needs_label)
+
+
+def read_hub(
+    split: HubSplit, *, label_field: str = "label", labels: Iterable[str] = ()
+) -> Iterator[Item]:
+    """Yield the rows of a hub split through `datasets`; needs a network or a filled cache.
+
+    Integer labels become names: those of the set's own `ClassLabel` feature, else those given.
+
+    Args:
+        split: which rows.
+        label_field: the label's field.
+        labels: label names in the set's order, for sets that do not name them.
+
+    Yields:
+        Rows, numbered from 1.
+
+    Raises:
+        DataError: if the split cannot be loaded.
+    """
+    import datasets
+
+    try:
+        table = datasets.load_dataset(
+            split.repository, split.config, split=split.split, revision=split.revision
+        )
+    except Exception as error:  # any of a dozen kinds, by cause and version
+        reason = shown_plain(f"{type(error).__name__}: {error}")
+        raise DataError(
+            f"hub set {split} must load, but does not ({reason}). "
+            "Offline, pass `data_dir` with the task's files."
+        ) from error
+    names = list(getattr(table.features.get(label_field), "names", None) or labels)
+    for number, values in enumerate(table, start=1):
+        value = values.get(label_field)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+            values = {**values, label_field: names[value]}
+        yield Row(values, str(split), number)
+
+
+def collect(
+    items: Iterable[Item], convert: Convert, *, name: str, skip_bad_rows: bool = False
+) -> tuple[tuple[Example, ...], int]:
+    """Turn rows into examples.
+
+    Args:
+        items: what a reader yields.
+        convert: one row to its examples; raises `DataError` for a bad one.
+        name: the file or split, for messages.
+        skip_bad_rows: whether bad rows are counted instead of refused.
+
+    Returns:
+        The examples and the number of rows left out.
+
+    Raises:
+        DataError: if a row is bad and not to be skipped, or no example is left.
+    """
+    examples: list[Example] = []
+    num_skipped = 0
+    first: DataError | None = None
+    for item in items:
+        try:
+            if isinstance(item, DataError):
+                raise item
+            examples.extend(list(convert(item)))
+        except DataError as error:
+            if not skip_bad_rows:
+                raise
+            num_skipped += 1
+            first = first or error
+    if not examples:
+        why = f"all {num_skipped} rows are bad, first {first}" if first else "it is empty"
+        raise DataError(f"must hold at least one row, but {why}.".replace("..", "."), file=name)
+    return tuple(examples), num_skipped
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise DataError(
+            f"must be readable, but is not: {error.strerror or error}.", file=path
+        ) from error
+
+
+def _read_jsonl(path: Path, needs_label: bool) -> Iterator[Item]:
+    for line, raw in enumerate(_bytes(path).rstrip().split(b"\n"), start=1):
+        if line == 1 and not raw:
+            return
+        try:
+            yield Row(_parse_object(raw), str(path), line, needs_label=needs_label)
+        except _BadRowError as error:
+            yield DataError(str(error), file=path, line=line)
+
+
+class _BadRowError(ValueError):
+    """What is wrong with a row, without its place."""
+
+
+def _parse_object(raw: bytes) -> dict[str, Any]:
+    if not raw.strip():
+        raise _BadRowError("must be one JSON object, but is a blank line.")
+    try:
+        value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise _BadRowError(
+            f"must be UTF-8, but has byte {raw[error.start]:#04x} at {error.start}."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise _BadRowError(
+            f"must be one JSON object, but breaks at column {error.colno}: {error.msg}."
+        ) from error
+    except _BadRowError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _BadRowError(f"must be one JSON object, but cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise _BadRowError(f"must be one JSON object, but is {shown(value)}.")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _BadRowError(f"field names must be distinct, but `{key}` comes twice.")
+        found[key] = value
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _BadRowError(f"numbers must be finite, but one is {name}.")
+
+
+def _read_csv(path: Path, needs_label: bool) -> Iterator[Item]:
+    raw = _bytes(path).rstrip(b"\r\n")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"must be UTF-8, but has byte {raw[error.start]:#04x}.", file=path, line=line
+        ) from error
+    if not text:
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    columns: list[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            start, line = line, reader.line_num + 1
+            if columns is None:
+                columns = _distinct(cells, path)
+            elif len(cells) != len(columns):
+                yield DataError(
+                    f"must have {len(columns)} cells, as the header has, but has {len(cells)}.",
+                    file=path,
+                    line=start,
+                )
+            else:
+                values = dict(zip(columns, cells, strict=True))
+                yield Row(values, str(path), start, needs_label=needs_label)
+    except csv.Error as error:
+        raise DataError(f"must be CSV, but breaks here: {error}.", file=path, line=line) from error
+
+
+def _distinct(columns: list[str], path: Path) -> list[str]:
+    for column in columns:
+        if not column.strip():
+            raise DataError("column names must not be blank, but one is.", file=path, line=1)
+        if columns.count(column) > 1:
+            raise DataError(
+                f"column names must be distinct, but {column!r} comes twice.", file=path, line=1
+            )
+    return columns
+
+
+def _read_parquet(path: Path, needs_label: bool) -> Iterator[Item]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        with file:
+            _distinct(list(file.schema_arrow.names), path)
+            number = 0
+            for batch in file.iter_batches():
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(values, str(path), number, needs_label=needs_label)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"must be a parquet file, but cannot be read: {shown_plain(str(error))}", file=path
+        ) from error

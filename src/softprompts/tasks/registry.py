@@ -1,0 +1,71 @@
+"""Tasks that a recipe may name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from softprompts.registry import Option, Registry
+from softprompts.tasks.files_options import OPTIONS
+from softprompts.tasks.formats import FOLDERS, FORMATS
+
+if TYPE_CHECKING:
+    from softprompts.tasks.base import Task
+    from softprompts.tasks.request import TaskRequest
+
+    LoadTask = Callable[[TaskRequest], Task]
+
+_SUMMARIES = {
+    "boolq": "yes/no question about a passage",
+    "cb": "does a clause follow from, contradict or neither, its context",
+    "copa": "which of two sentences is the cause or effect",
+    "multirc": "is a proposed answer to a question about a passage right",
+    "record": "which of a passage's names fills a gap",
+    "rte": "does a sentence follow from a passage",
+    "wic": "does a word mean the same in two sentences",
+    "wsc": "does a pronoun stand for a noun phrase",
+}
+_HUB_OPTIONS = {
+    "repository": Option(
+        str | None,
+        None,
+        "hub id or folder laid out like one, when data_dir is null; null: aps/super_glue",
+        {"min_length": 1},
+    ),
+    "revision": Option(
+        str | None, None, "branch, tag or commit of the repository", {"min_length": 1}
+    ),
+}
+BUNDLED = {
+    "bundled/sentiment": "is a remark positive or negative",
+    "bundled/entailment": "does a sentence follow from another",
+    "bundled/question-type": "what a question asks for",
+}
+"""The tasks that come with the library, with their summaries."""
+
+TASKS: Registry[LoadTask] = Registry("task")
+for _short in FOLDERS:
+    TASKS.register(
+        f"superglue/{_short}",
+        "softprompts.tasks.superglue:load_superglue",
+        summary=_SUMMARIES[_short],
+        version=FORMATS[f"superglue/{_short}"].version,
+        options=_HUB_OPTIONS,
+        reference=FORMATS[f"superglue/{_short}"].reference,
+    )
+for _short in FOLDERS:
+    TASKS.register(
+        f"fewglue/{_short}",
+        "softprompts.tasks.fewglue:load_fewglue",
+        summary=f"{_SUMMARIES[_short]}; 32 training rows",
+        version=FORMATS[f"fewglue/{_short}"].version,
+        reference=FORMATS[f"fewglue/{_short}"].reference,
+    )
+for _name, _summary in BUNDLED.items():
+    TASKS.register(_name, "softprompts.tasks.bundled_loading:load_bundled_task", summary=_summary)
+TASKS.register(
+    "files",
+    "softprompts.tasks.files:load_files",
+    summary="your own jsonl, csv or parquet files, or a hub set",
+    options=OPTIONS,
+)

@@ -1,0 +1,59 @@
+"""What a task loader is asked for: one small value, the same for every loader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from softprompts.errors import DataError
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """The part of a recipe's `task` section that a loader needs.
+
+    Attributes:
+        name: registry name, such as `superglue/cb`.
+        data_dir: folder with the task's files, or None where the loader knows another source.
+        skip_bad_rows: whether bad rows are counted and left out instead of refused.
+        options: the loader's own options, checked and with their defaults filled in.
+    """
+
+    name: str
+    data_dir: Path | None = None
+    skip_bad_rows: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def option(self, key: str) -> Any:
+        """Return an option, or None where it was not given."""
+        return self.options.get(key)
+
+
+def find_folder(request: TaskRequest, suite: str, folder: str) -> Path:
+    """Return the folder of one task below `data_dir`.
+
+    Args:
+        request: what is asked for; `data_dir` must be set.
+        suite: the suite's folder, such as `superglue`; tried before `data_dir` itself.
+        folder: the task's folder, such as `CB`.
+
+    Returns:
+        `data_dir/suite/folder` or `data_dir/folder`, the first that exists.
+
+    Raises:
+        DataError: if neither exists; the text names both.
+    """
+    if request.data_dir is None:
+        raise DataError(
+            f"`data_dir` must be the folder that holds {folder}, but is None for {request.name}."
+        )
+    tried = (request.data_dir / suite / folder, request.data_dir / folder)
+    for path in tried:
+        if path.is_dir():
+            return path
+    raise DataError(
+        f"`data_dir` must hold the folder of {request.name}, but neither {tried[0]} nor "
+        f"{tried[1]} is a folder."
+    )

@@ -1,0 +1,185 @@
+"""One raw row with typed access: every wrong value becomes an error with file, line and field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from softprompts.errors import DataError
+
+BOOLEAN_LABELS = ("False", "True")
+_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """Return `repr(value)` on one line, cut to a length that fits in a message."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row, or a mapping nested in one, and where it comes from.
+
+    Attributes:
+        values: the fields.
+        file: the file's path, or the hub set's name and split.
+        line: the row's line, counted from 1; a row number where there are no lines.
+        prefix: the place of a nested mapping, such as `passage.questions[0].`.
+        needs_label: whether a row without a label is an error.
+    """
+
+    values: Mapping[str, Any]
+    file: str
+    line: int
+    prefix: str = ""
+    needs_label: bool = True
+
+    @property
+    def source(self) -> str:
+        """`file:line`."""
+        return f"{self.file}:{self.line}"
+
+    def error(self, field: str, reason: str) -> DataError:
+        """Return a `DataError` that names this row and `field`."""
+        return DataError(reason, file=self.file, line=self.line, field=self.prefix + field)
+
+    def value(self, field: str) -> Any:
+        """Return a field as it is.
+
+        Raises:
+            DataError: if the row lacks it.
+        """
+        if field not in self.values:
+            fields = ", ".join(map(str, self.values)) or "no field"
+            raise self.error(field, f"must be present, but the row has {shown_plain(fields)}.")
+        return self.values[field]
+
+    def text(self, field: str) -> str:
+        """Return a text field.
+
+        Raises:
+            DataError: if it is missing, not text, or text that UTF-8 cannot write.
+        """
+        return self._text(field, self.value(field))
+
+    def texts(self, field: str) -> list[str]:
+        """Return a field that is a list of texts.
+
+        Raises:
+            DataError: if it is missing or anything else.
+        """
+        return [
+            self._text(f"{field}[{index}]", value) for index, value in enumerate(self._list(field))
+        ]
+
+    def word(self, field: str) -> str:
+        """Return a text or number as text; for users' own files.
+
+        Raises:
+            DataError: if it is missing, or neither text nor a finite number.
+        """
+        value = self.value(field)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise self.error(field, f"must be text or a number, but is {shown(value)}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(field, f"must be a finite number, but is {value}.")
+        return self._text(field, str(value))
+
+    def integer(self, field: str) -> int:
+        """Return a whole number of 0 or more.
+
+        Raises:
+            DataError: if it is missing or anything else.
+        """
+        value = self.value(field)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self.error(field, f"must be a whole number ≥ 0, but is {shown(value)}.")
+        return value
+
+    def child(self, field: str) -> Row:
+        """Return a nested mapping as a row of its own.
+
+        Raises:
+            DataError: if it is missing or not a mapping.
+        """
+        return self._nested(field, self.value(field))
+
+    def children(self, field: str) -> list[Row]:
+        """Return a list of nested mappings as rows.
+
+        Raises:
+            DataError: if it is missing or not a list of mappings.
+        """
+        return [
+            self._nested(f"{field}[{index}]", value)
+            for index, value in enumerate(self._list(field))
+        ]
+
+    def has_label(self, field: str) -> bool:
+        """Whether the row has a label; None, "" and the hub's -1 count as no label.
+
+        Raises:
+            DataError: if there is none, but `needs_label` is set.
+        """
+        value = self.values.get(field)
+        is_unmarked = isinstance(value, int) and not isinstance(value, bool) and value == -1
+        if value is not None and value != "" and not is_unmarked:
+            return True
+        if self.needs_label:
+            self.value(field)
+            raise self.error(field, f"must be a label, but is {value!r}.")
+        return False
+
+    def label(self, field: str, labels: Sequence[str]) -> tuple[int, ...]:
+        """Return the column of a label by name, or for False and True also by JSON boolean, 0 or 1.
+
+        Args:
+            field: the label's field.
+            labels: label names in column order.
+
+        Returns:
+            One column, or none where the row has no label.
+
+        Raises:
+            DataError: if the label is unknown, or missing though `needs_label` is set.
+        """
+        if not self.has_label(field):
+            return ()
+        value = self.values[field]
+        if tuple(labels) == BOOLEAN_LABELS and isinstance(value, int) and value in (0, 1):
+            return (int(value),)
+        if not isinstance(value, str) or value not in labels:
+            raise self.error(field, f"must be one of {', '.join(labels)}, but is {shown(value)}.")
+        return (labels.index(value),)
+
+    def _text(self, field: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise self.error(field, f"must be text, but is {shown(value)}.")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise self.error(
+                field, f"must be valid Unicode, but has half a pair at {error.start}."
+            ) from error
+        return value
+
+    def _list(self, field: str) -> Sequence[Any]:
+        value = self.value(field)
+        if not isinstance(value, list | tuple):
+            raise self.error(field, f"must be a list, but is {shown(value)}.")
+        return value
+
+    def _nested(self, field: str, value: object) -> Row:
+        if not isinstance(value, Mapping):
+            raise self.error(field, f"must be an object, but is {shown(value)}.")
+        prefix = f"{self.prefix}{field}."
+        return Row(value, self.file, self.line, prefix, self.needs_label)
+
+
+def shown_plain(text: str) -> str:
+    """Return `text` without line breaks, cut to a length that fits in a message."""
+    text = " ".join(text.split())
+    return text if len(text) <= 2 * _SHOWN else text[: 2 * _SHOWN - 1] + "…"

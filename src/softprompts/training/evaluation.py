@@ -1,0 +1,97 @@
+"""Scores and metrics of a prompt on examples, without gradients or randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.encoding.batch import collate
+from softprompts.encoding.inputs import EncodedExample
+from softprompts.metrics.scoring import compute
+from softprompts.prompts.prompt import Prompt
+from softprompts.readouts.base import Readout
+from softprompts.tasks.base import Example, TaskFormat
+from softprompts.training.batching import by_length
+from softprompts.training.forward import Part, score
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """A split's examples beside their encoded form, in the same order."""
+
+    examples: tuple[Example, ...]
+    encoded: tuple[EncodedExample, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a prompt did on a split.
+
+    Attributes:
+        scores: score per example and column, `-inf` for columns it lacks.
+        metrics: metric values in `[0, 1]`, by name.
+        score: their mean.
+        loss: mean loss.
+    """
+
+    scores: tuple[tuple[float, ...], ...]
+    metrics: dict[str, float]
+    score: float
+    loss: float
+
+
+@torch.no_grad()
+def score_examples(
+    backbone: Backbone, prompt: Prompt, readout: Readout, encoded: Sequence[EncodedExample]
+) -> tuple[list[tuple[float, ...]], list[float]]:
+    """Score examples, batched by length, returned in their own order.
+
+    Returns:
+        Scores per example, one per column it has; and losses, NaN for unlabelled examples.
+    """
+    scores: list[tuple[float, ...]] = [()] * len(encoded)
+    losses = [float("nan")] * len(encoded)
+    for indices in by_length(encoded):
+        rows = [encoded[i] for i in indices]
+        batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
+        values = score(backbone, [Part(prompt, readout, batch)])[0]
+        loss = readout.loss(values, batch).tolist()
+        for place, (index, line) in enumerate(zip(indices, values.tolist(), strict=True)):
+            scores[index] = tuple(line[: encoded[index].num_columns])
+            if encoded[index].answers:
+                losses[index] = loss[place]
+    return scores, losses
+
+
+def evaluate(
+    backbone: Backbone,
+    prompt: Prompt,
+    readout: Readout,
+    split: EncodedSplit,
+    format: TaskFormat,
+) -> Evaluation:
+    """Evaluate a prompt on a labelled split.
+
+    Args:
+        backbone: the frozen model.
+        prompt: the prompt.
+        readout: the readout.
+        split: labelled examples, at least one.
+        format: the task's labels and metrics.
+    """
+    scores, losses = score_examples(backbone, prompt, readout, split.encoded)
+    predictions = [best_column(line) for line in scores]
+    metrics = compute(format.metrics, predictions, split.examples, format)
+    return Evaluation(tuple(scores), metrics, fmean(metrics.values()), sum(losses) / len(losses))
+
+
+def best_column(scores: Sequence[float]) -> int:
+    """Return the column with the highest score; the first of equals, and 0 if all are NaN."""
+    return max(range(len(scores)), key=lambda c: (scores[c] == scores[c], scores[c], -c))

@@ -1,0 +1,99 @@
+"""One frozen forward for several runs: prompts, splice, backbone, readouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from softprompts.backbones.backbone import Backbone, DecoderInputs
+from softprompts.encoding.batch import Batch
+from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.splice import Spliced, concatenate, splice
+from softprompts.readouts.base import Readout
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run's share of a forward.
+
+    Attributes:
+        prompt: the run's prompt.
+        readout: the run's readout.
+        batch: the run's examples, on the backbone's device.
+        generator: draws dropout; `None` means evaluation.
+    """
+
+    prompt: Prompt
+    readout: Readout
+    batch: Batch
+    generator: Generator | None = None
+
+
+def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
+    """Score the batches of several runs through one frozen forward.
+
+    Every run's examples are rows of one batch, and rows of a batch do not see each other, so the
+    scores and gradients of a run are those it would have alone.
+
+    Args:
+        backbone: the frozen model that all runs share.
+        parts: the runs; their readouts must all need a language head, or none.
+
+    Returns:
+        Scores per run, float32. Shape `(batch, labels)` each.
+    """
+    spliced = [_splice(backbone, part) for part in parts]
+    places = [p.readout.places(p.batch, s) for p, s in zip(parts, spliced, strict=True)]
+    values = _read(backbone, parts, concatenate(spliced), _stack(places))
+    shares = values.split([len(place) for place in places])
+    return [
+        part.readout.scores(share[:, : place.shape[1]], part.batch)
+        for part, share, place in zip(parts, shares, places, strict=True)
+    ]
+
+
+def _splice(backbone: Backbone, part: Part) -> Spliced:
+    batch = part.batch
+    output = part.prompt(batch.start, batch.end, part.generator)
+    return splice(
+        backbone.embed(batch.ids),
+        batch.attention_mask,
+        batch.segments,
+        output.rows,
+        output.anchors,
+    )
+
+
+def _read(
+    backbone: Backbone, parts: Sequence[Part], joint: Spliced, places: Tensor
+) -> Tensor:
+    """Run the backbone and return its output at `places`. Shape `(reads, slots, width)`."""
+    inputs = (joint.embeddings, joint.attention_mask, joint.segment_ids)
+    if not parts[0].readout.needs_head:
+        return backbone.hidden(*inputs, gather=places)
+    decoder = None
+    if backbone.family == "encoder-decoder":
+        decoder = _decoder_inputs(backbone, parts)
+    return backbone.logits(*inputs, gather=places, decoder=decoder)
+
+
+def _decoder_inputs(backbone: Backbone, parts: Sequence[Part]) -> DecoderInputs:
+    sources, offset = [], 0
+    for part in parts:
+        sources.append(part.batch.targets.inputs + offset)
+        offset += part.batch.ids.shape[0]
+    labels = _stack([part.batch.targets.tokens for part in parts])
+    mask = _stack([part.batch.targets.mask.long() for part in parts])
+    return DecoderInputs(backbone.shift_right(labels), torch.cat(sources), mask)
+
+
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenate along the first axis, the second padded with 0 to the widest."""
+    width = max(tensor.shape[1] for tensor in tensors)
+    padded = [
+        torch.cat([t, t.new_zeros(t.shape[0], width - t.shape[1])], dim=1) for t in tensors
+    ]
+    return padded[0] if len(padded) == 1 else torch.cat(padded)

@@ -1,0 +1,212 @@
+"""Where a run leaves its traces: a folder that survives any kill, or nothing.
+
+A run folder holds `config.json` (what the run is), `metrics.jsonl` (a line per update and per
+evaluation), `state/checkpoint.safetensors` (what resuming needs), `prompt.safetensors` and, written
+last, `result.json`: its presence means that the run is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, final
+
+from torch import Tensor
+
+from softprompts.errors import RunFolderError, StorageError
+from softprompts.storage import make_folder, read_json, read_tensors, write_json, write_tensors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What resuming a run needs.
+
+    Attributes:
+        tensors: parameters, optimizer moments and the best parameters so far, by name.
+        about: counters and scores, as JSON can hold them.
+    """
+
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+
+class Journal(ABC):
+    """Keeps the traces of one run."""
+
+    @abstractmethod
+    def restore(self) -> Checkpoint | None:
+        """Return the last checkpoint, or `None` at the beginning."""
+
+    @abstractmethod
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add a line of metrics; it becomes durable with the next checkpoint."""
+
+    @abstractmethod
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Make the lines so far and this checkpoint durable, both or neither."""
+
+    @abstractmethod
+    def finish(
+        self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
+        """Keep the trained prompt and, last of all, the result."""
+
+
+@final
+class NoJournal(Journal):
+    """Keeps nothing: for runs inside a program."""
+
+    def restore(self) -> Checkpoint | None:
+        """Return `None`: there is nothing to go on from."""
+        return None
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Drop the line."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Drop the checkpoint."""
+
+    def finish(
+        self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
+        """Drop prompt and result; the caller has them."""
+
+
+@final
+class RunFolder(Journal):
+    """A run's folder, held by one process at a time.
+
+    Use it as a context manager, so that the lock is given back.
+
+    Args:
+        path: the folder; created if missing.
+        about: content of `config.json`; its `identity` says whose folder it is.
+
+    Raises:
+        RunFolderError: if the folder belongs to another run, holds other files, or another
+            process is using it.
+        StorageError: if it cannot be written.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+        self.path = path
+        check_free(path, about)
+        make_folder(path)
+        self._lock = _lock(path / ".lock")
+        if not (path / "config.json").exists():
+            write_json(path / "config.json", dict(about))
+        make_folder(path / "state")
+        self._lines: list[str] = []
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.close()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run's result is there."""
+        return (self.path / "result.json").exists()
+
+    def restore(self) -> Checkpoint | None:
+        """Return the last checkpoint; lines of metrics written after it are taken back."""
+        path = self.path / "state" / "checkpoint.safetensors"
+        lines = self.path / "metrics.jsonl"
+        self._lines.clear()
+        if not path.exists():
+            lines.unlink(missing_ok=True)
+            return None
+        tensors, about = read_tensors(path)
+        with open(lines, "ab") as file:
+            file.truncate(about["metrics_bytes"])
+        return Checkpoint(tensors, about)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add a line of metrics."""
+        self._lines.append(json.dumps(dict(record)) + "\n")
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Append the lines, then replace the checkpoint, which says how long the lines are."""
+        size = self._flush()
+        about = {**checkpoint.about, "metrics_bytes": size}
+        write_tensors(self.path / "state" / "checkpoint.safetensors", checkpoint.tensors, about)
+
+    def finish(
+        self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
+        """Write `prompt.safetensors`, then `result.json`."""
+        self._flush()
+        write_tensors(self.path / "prompt.safetensors", tensors, about)
+        write_json(self.path / "result.json", dict(result))
+
+    def _flush(self) -> int:
+        """Append the waiting lines and return the file's size in bytes."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with open(path, "ab") as file:
+                file.write("".join(self._lines).encode())
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+        except OSError as error:
+            raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
+        self._lines.clear()
+        return size
+
+
+def check_free(path: Path, about: Mapping[str, Any]) -> None:
+    """Check, without writing, that a folder may be used by a run.
+
+    Args:
+        path: the folder.
+        about: the run's `config.json`.
+
+    Raises:
+        RunFolderError: if it belongs to another run, or holds other files.
+        StorageError: if it is not a folder.
+    """
+    if path.exists() and not path.is_dir():
+        raise StorageError(f"{path} must be a folder, but is a file.")
+    if not path.is_dir():
+        return
+    if not (path / "config.json").exists():
+        others = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+        if others:
+            raise RunFolderError(
+                f"{path} must be empty or a run's folder, but holds {', '.join(others[:3])}."
+            )
+        return
+    found = read_json(path / "config.json")
+    for key, name in (
+        ("identity", "the run"),
+        ("data_digest", "a run on data"),
+        ("backbone_fingerprint", "a run on backbone weights"),
+    ):
+        if found.get(key) != about.get(key):
+            raise RunFolderError(
+                f"{path} must belong to {name} {about.get(key)}, but belongs to {found.get(key)}. "
+                "Choose another folder."
+            )
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Open and lock a file; the lock goes with the process, however it ends."""
+    try:
+        file = open(path, "ab")  # noqa: SIM115
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this platform
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise RunFolderError(f"{path.parent} is in use by another process.") from None
+    return file

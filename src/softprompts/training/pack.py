@@ -1,0 +1,64 @@
+"""The one training loop: runs side by side through one frozen forward."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.tasks.base import TaskFormat
+from softprompts.training.forward import Part, score
+from softprompts.training.member import Member
+from softprompts.training.progress import Progress, Silent
+
+
+def train_pack(
+    backbone: Backbone,
+    members: Sequence[Member],
+    format: TaskFormat,
+    progress: Progress | None = None,
+) -> None:
+    """Train runs that share a frozen backbone, all in one batch; a single run is a pack of one.
+
+    Each run keeps its own data order, optimizer, schedule, clipping and selection, and leaves the
+    pack when it is done or diverges, without disturbing the others.
+
+    Args:
+        backbone: the frozen model.
+        members: the runs; they may be at different steps.
+        format: the task's labels and metrics.
+        progress: told of every update.
+    """
+    progress = progress or Silent()
+    while active := [member for member in members if not member.is_done]:
+        began = time.perf_counter()
+        losses = _backward(backbone, [member.parts(backbone) for member in active])
+        for member, loss in zip(active, losses, strict=True):
+            member.update(loss)
+        spent = time.perf_counter() - began
+        for member in active:
+            member.counters.training_seconds += spent
+            member.after_update(backbone, format)
+        furthest = max(active, key=lambda member: member.counters.step)
+        progress.update(furthest.counters.step, furthest.plan.total_steps)
+    for member in members:
+        member.select_last()
+
+
+def _backward(backbone: Backbone, parts: Sequence[list[tuple[Part, float]]]) -> list[float]:
+    """Accumulate every run's gradient over its micro-batches and return its mean loss.
+
+    Micro-batch `k` of all runs shares a forward.
+    """
+    losses = [0.0] * len(parts)
+    for group in zip_longest(*parts):
+        present = [(run, *entry) for run, entry in enumerate(group) if entry is not None]
+        scores = score(backbone, [part for _, part, _ in present])
+        shares = []
+        for (_, part, weight), values in zip(present, scores, strict=True):
+            shares.append(part.readout.loss(values, part.batch).sum() * weight)
+        sum(shares[1:], shares[0]).backward()
+        for (run, _, _), share in zip(present, shares, strict=True):
+            losses[run] += float(share.detach())
+    return losses

@@ -1,0 +1,49 @@
+"""Optimizers and learning-rate schedules that a recipe may name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from softprompts.registry import Option, Registry
+
+OPTIMIZERS: Registry[Callable[..., Any]] = Registry("optimizer")
+OPTIMIZERS.register(
+    "adamw",
+    "softprompts.training.optimizers:adamw",
+    summary="AdamW",
+    reference="Loshchilov and Hutter 2019, arXiv 1711.05101",
+    options={
+        "weight_decay": Option(float, 1e-5, "decoupled weight decay", {"ge": 0.0}),
+        "beta1": Option(float, 0.9, "decay of the first moment", {"ge": 0.0, "lt": 1.0}),
+        "beta2": Option(float, 0.999, "decay of the second moment", {"ge": 0.0, "lt": 1.0}),
+    },
+)
+OPTIMIZERS.register(
+    "adafactor",
+    "softprompts.training.optimizers:adafactor",
+    summary="Adafactor with a fixed learning rate",
+    reference="Shazeer and Stern 2018, arXiv 1804.04235",
+    options={"weight_decay": Option(float, 0.0, "weight decay", {"ge": 0.0})},
+)
+
+SCHEDULES: Registry[Callable[..., Any]] = Registry("schedule")
+_WARMUP = {"warmup_steps": Option(int, 0, "steps of linear warm-up from 0", {"ge": 0})}
+SCHEDULES.register(
+    "constant",
+    "softprompts.training.schedules:constant",
+    summary="constant after warm-up",
+    options=_WARMUP,
+)
+SCHEDULES.register(
+    "linear",
+    "softprompts.training.schedules:linear",
+    summary="linear to 0 after warm-up",
+    options=_WARMUP,
+)
+SCHEDULES.register(
+    "cosine",
+    "softprompts.training.schedules:cosine",
+    summary="half a cosine to 0 after warm-up",
+    options=_WARMUP,
+)

@@ -1,0 +1,86 @@
+"""What runs of one process share: backbones, tasks and encoded rows, each loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import torch
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.loading import load_backbone
+from softprompts.encoding.inputs import EncodedExample
+from softprompts.readouts.base import Readout
+from softprompts.recipes.schema import BackboneConfig, RunConfig, TaskConfig
+from softprompts.tasks.base import Example, Task
+from softprompts.tasks.loading import load_task
+
+
+@final
+class Resources:
+    """Loads what recipes name, once."""
+
+    def __init__(self) -> None:
+        self._backbones: dict[str, Backbone] = {}
+        self._tasks: dict[str, Task] = {}
+        self._encoded: dict[tuple[str, int], tuple[Example, EncodedExample]] = {}
+
+    def backbone(self, config: BackboneConfig) -> Backbone:
+        """Return the backbone that a recipe names."""
+        key = config.model_dump_json()
+        if key not in self._backbones:
+            self._backbones[key] = load_backbone(
+                config.name,
+                dtype=config.dtype,
+                device=choose_device(config.device),
+                attention=config.attention,
+            )
+        return self._backbones[key]
+
+    def task(self, config: TaskConfig, seed: int) -> Task:
+        """Return the task that a recipe names; `seed` draws the few-shot sample."""
+        is_sampled = config.shots is not None or config.shots_total is not None
+        key = f"{config.model_dump_json()}/{seed if is_sampled else ''}"
+        if key not in self._tasks:
+            self._tasks[key] = load_configured_task(config, seed)
+        return self._tasks[key]
+
+    def encode(
+        self, config: RunConfig, readout: Readout, examples: Sequence[Example]
+    ) -> tuple[EncodedExample, ...]:
+        """Encode examples, or return what an earlier run with the same encoding has kept."""
+        key = repr((config.backbone, config.task, config.readout, config.prompt.length))
+        encoded = []
+        for example in examples:
+            place = (key, id(example))
+            if place not in self._encoded:
+                self._encoded[place] = (example, readout.encode(example))
+            encoded.append(self._encoded[place][1])
+        return tuple(encoded)
+
+
+def choose_device(name: str) -> str:
+    """Return a torch device name; `auto` is the accelerator where there is one."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_configured_task(config: TaskConfig, seed: int) -> Task:
+    """Load the task that a recipe names.
+
+    Args:
+        config: the task's part of a recipe.
+        seed: draws the few-shot sample.
+    """
+    return load_task(
+        config.name,
+        data_dir=Path(config.data_dir) if config.data_dir is not None else None,
+        shots=config.shots,
+        shots_total=config.shots_total,
+        seed=seed,
+        skip_bad_rows=config.skip_bad_rows,
+        allow_missing_labels=config.allow_missing_labels,
+        options=config.options,
+    )

@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests: tiny backbones, built once per session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from softprompts.backbones.backbone import Backbone
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function from a kind of `tests/backbones.py` to its folder, built on first use."""
+    from backbones import build
+
+    folders: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if kind not in folders:
+            folders[kind] = build(kind, tmp_path_factory.mktemp(f"tiny-{kind}"))
+        return folders[kind]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny(backbone_folder: Callable[[str], Path]) -> Callable[[str], Backbone]:
+    """Return a function from a kind to its loaded float32 backbone, shared: it is frozen."""
+    from softprompts.backbones.loading import load_backbone
+
+    loaded: dict[str, Backbone] = {}
+
+    def get(kind: str) -> Backbone:
+        if kind not in loaded:
+            loaded[kind] = load_backbone(str(backbone_folder(kind)))
+        return loaded[kind]
+
+    return get

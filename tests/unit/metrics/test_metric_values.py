@@ -1,0 +1,216 @@
+"""Metrics against scikit-learn, by hand on tiny cases, and under changes that must not matter."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
+
+from softprompts.errors import DataError, UnknownNameError
+from softprompts.metrics.record import normalize_answer, text_equal, text_f1
+from softprompts.metrics.registry import METRICS
+from softprompts.metrics.scoring import compute, majority, score
+from softprompts.tasks.base import Example, TaskFormat
+from softprompts.tasks.formats import FORMATS
+
+CB = FORMATS["superglue/cb"]
+MULTIRC = FORMATS["superglue/multirc"]
+RECORD = FORMATS["superglue/record"]
+
+pairs = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30)
+binary = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 4)), min_size=1, max_size=30
+)
+
+
+def labelled(golds: list[int]) -> list[Example]:
+    return [Example({}, (gold,), source=f"f:{n}") for n, gold in enumerate(golds, start=1)]
+
+
+def asked(triples: list[tuple[int, int, int]]) -> list[Example]:
+    return [Example({}, (gold,), group=f"0/{group}") for _, gold, group in triples]
+
+
+def chosen(choices: tuple[str, ...], *references: str) -> Example:
+    answers = tuple(n for n, choice in enumerate(choices) if choice in references)
+    return Example({}, answers, choices, references, source="f:1")
+
+
+@given(pairs)
+def test_classification_agrees_with_scikit_learn(rows: list[tuple[int, int]]) -> None:
+    predictions, golds = [p for p, _ in rows], [g for _, g in rows]
+    values = compute(["accuracy", "macro-f1"], predictions, labelled(golds), CB)
+    assert values["accuracy"] == pytest.approx(accuracy_score(golds, predictions))
+    expected = f1_score(golds, predictions, labels=[0, 1, 2], average="macro", zero_division=0)
+    assert values["macro-f1"] == pytest.approx(expected)
+
+
+@given(binary)
+def test_answer_f1_agrees_with_scikit_learn(rows: list[tuple[int, int, int]]) -> None:
+    predictions = [p for p, _, _ in rows]
+    expected = f1_score([g for _, g, _ in rows], predictions, zero_division=0)
+    value = compute(["multirc-f1a"], predictions, asked(rows), MULTIRC)["multirc-f1a"]
+    assert value == pytest.approx(expected)
+
+
+@given(binary, st.randoms(use_true_random=False))
+def test_order_of_rows_does_not_matter(
+    rows: list[tuple[int, int, int]], shuffler: random.Random
+) -> None:
+    mixed = list(rows)
+    shuffler.shuffle(mixed)
+    names = ["accuracy", "macro-f1", "multirc-f1a", "multirc-em"]
+    first, second = (
+        compute(names, [p for p, _, _ in order], asked(order), MULTIRC) for order in (rows, mixed)
+    )
+    assert first == pytest.approx(second)
+    assert all(0.0 <= value <= 1.0 for value in first.values())
+
+
+@given(pairs)
+def test_renamed_labels_do_not_matter(rows: list[tuple[int, int]]) -> None:
+    turn = {0: 2, 1: 0, 2: 1}
+    first = score(
+        ["accuracy", "macro-f1"], [p for p, _ in rows], labelled([g for _, g in rows]), CB
+    )
+    turned = labelled([turn[g] for _, g in rows])
+    second = score(["accuracy", "macro-f1"], [turn[p] for p, _ in rows], turned, CB)
+    assert first == pytest.approx(second)
+
+
+@given(binary)
+def test_right_predictions_score_one(rows: list[tuple[int, int, int]]) -> None:
+    golds = [gold for _, gold, _ in rows]
+    values = compute(["accuracy", "multirc-em"], golds, asked(rows), MULTIRC)
+    assert values == {"accuracy": 1.0, "multirc-em": 1.0}
+
+
+def test_multirc_by_hand() -> None:
+    # Question 0: both right. Question 1: one of three wrong. Question 2: one of one wrong.
+    golds = [1, 0, 1, 1, 0, 0]
+    groups = ["0/0", "0/0", "0/1", "0/1", "0/1", "1/0"]
+    rows = [Example({}, (g,), group=group) for g, group in zip(golds, groups, strict=True)]
+    values = compute(["multirc-f1a", "multirc-em"], [1, 0, 1, 0, 0, 1], rows, MULTIRC)
+    assert values == pytest.approx({"multirc-f1a": 2 * 2 / (3 + 3), "multirc-em": 1 / 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("The  U.S. Senate", "us senate"),
+        ("a cat, an owl and the Thermos", "cat owl and thermos"),
+        ("Théâtre\tNational", "théâtre national"),
+        ("the", ""),
+        ("O'Brien-Smith", "obriensmith"),
+    ],
+)
+def test_normalization_by_hand(text: str, normal: str) -> None:
+    assert normalize_answer(text) == normal
+
+
+@given(st.text(), st.text())
+def test_text_metrics_are_symmetric_and_bounded(first: str, second: str) -> None:
+    assert text_f1(first, second) == text_f1(second, first)
+    assert text_equal(first, second) <= text_f1(first, second) <= 1.0
+    assert normalize_answer(normalize_answer(first)) == normalize_answer(first)
+    assert text_f1(first, first) == 1.0
+
+
+def test_repeated_words_count_as_often_as_shared() -> None:
+    assert text_f1("new york new york", "york york") == pytest.approx(2 * 2 / (4 + 2))
+
+
+def test_record_takes_the_best_reference() -> None:
+    rows = [
+        chosen(("Bhutto", "Benazir Bhutto", "Pakistan"), "Benazir Bhutto", "Bhutto"),
+        chosen(("Costa", "Diego Costa", "Zouma"), "Diego Costa"),
+        chosen(("the Senate", "Obama"), "Senate"),
+    ]
+    values = compute(["record-f1", "record-em"], [0, 0, 0], rows, RECORD)
+    assert values == pytest.approx({"record-f1": (1 + 2 / 3 + 1) / 3, "record-em": 2 / 3})
+    assert compute(["record-em"], [2, 2, 1], rows, RECORD) == {"record-em": 0.0}
+
+
+def test_any_of_several_right_columns_is_accurate() -> None:
+    rows = [Example({}, (0, 2), ("a", "b", "a")), Example({}, (1,), ("a", "b", "c"))]
+    assert compute(["accuracy"], [2, 0], rows, RECORD) == {"accuracy": 0.5}
+
+
+def test_score_is_the_mean_and_numpy_columns_do() -> None:
+    rows = labelled([0, 1, 1, 2])
+    predictions = np.array([0, 1, 2, 2])
+    values = compute(CB.metrics, predictions, rows, CB)
+    assert values == pytest.approx({"accuracy": 3 / 4, "macro-f1": (1 + 2 / 3 + 2 / 3) / 3})
+    assert score(CB.metrics, predictions, rows, CB) == pytest.approx(sum(values.values()) / 2)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=30))
+def test_majority_is_the_share_of_the_commonest_class(golds: list[int]) -> None:
+    rows = labelled(golds)
+    most = max(golds.count(label) for label in range(3)) / len(golds)
+    assert majority(rows, CB, ["accuracy"]) == pytest.approx(most)
+    best = max(score(CB.metrics, [label] * len(golds), rows, CB) for label in range(3))
+    assert majority(rows, CB) == best
+
+
+def test_majority_of_choices_tries_the_columns_that_all_rows_have() -> None:
+    rows = [
+        chosen(("x", "y", "z"), "z"),
+        chosen(("x", "y"), "y"),
+        chosen(("x", "y", "z"), "z"),
+        chosen(("x", "y", "z"), "x"),
+    ]
+    assert majority(rows, RECORD, ["record-em"]) == 0.25
+
+
+def test_majority_of_multirc_by_hand() -> None:
+    rows = asked([(0, 1, 0), (0, 0, 0), (0, 1, 1)])
+    # All right: f1 = 4/5, one question of two. All wrong: 0 and 0.
+    assert majority(rows, MULTIRC) == pytest.approx((4 / 5 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "predictions", "rows", "form", "said"),
+    [
+        (["accuracy"], [], [], CB, "at least one, but are 0"),
+        (["accuracy"], [0], labelled([0, 1]), CB, "but are 1 for 2 rows"),
+        (["accuracy"], [3], labelled([0]), CB, "f:1: .* from 0 to 2, but is 3"),
+        (["accuracy"], [-1], labelled([0]), CB, "from 0 to 2, but is -1"),
+        (["accuracy"], [0.5], labelled([0]), CB, "f:1: .* column number, but is 0.5"),
+        (["accuracy"], [0], [Example({}, source="f:9")], CB, "f:9: .*answer, but has none"),
+        ([], [0], labelled([0]), CB, r"but are \[\]"),
+        (["macro-f1"], [0], [chosen(("a",), "a")], RECORD, "superglue/record has none"),
+        (["macro-f1"], [0], [Example({}, (0, 1), source="f:2")], CB, r"f:2: .*has \[0, 1\]"),
+        (["multirc-em"], [0], labelled([0]), CB, "superglue/cb has 3"),
+        (["multirc-f1a"], [0], labelled([0]), CB, "superglue/cb has 3"),
+        (["multirc-em"], [0], labelled([0]), MULTIRC, "f:1: .*with a group, but it is ''"),
+        (["record-f1"], [0], labelled([0]), CB, "f:1: .*but has 0 and 0"),
+        (["accuracy"], [0], [Example({}, (0,), source="f:3")], RECORD, "f:3: .*choices, but has 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    names: list[str], predictions: list[int], rows: list[Example], form: TaskFormat, said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        compute(names, predictions, rows, form)
+
+
+def test_unknown_metric_names_near_ones() -> None:
+    with pytest.raises(UnknownNameError, match=r"is 'macro-f2'\. Did you mean 'macro-f1'"):
+        compute(["macro-f2"], [0], labelled([0]), CB)
+
+
+def test_majority_of_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="at least one, but are 0"):
+        majority([], CB)
+    with pytest.raises(DataError, match="choices, but has 0"):
+        majority([Example({}, (0,))], RECORD)
+
+
+def test_every_metric_loads_and_every_task_names_known_ones() -> None:
+    for entry in METRICS:
+        assert callable(entry.load())
+        assert entry.summary
+    assert {name for form in FORMATS.values() for name in form.metrics} == set(METRICS.names())

@@ -1,0 +1,89 @@
+"""The committed JSON Schemas are current, and agree with the real checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from softprompts.recipes.json_schema import run_schema, study_schema, write_schemas
+from softprompts.recipes.loading import read_recipe, shipped_recipes
+from softprompts.recipes.problems import field_paths
+from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.study import StudyConfig
+from softprompts.registry import Registry
+
+FOLDER = Path(__file__).resolve().parents[3] / "schema"
+SMALLEST = {"backbone": {"name": "minilm"}, "task": {"name": "bundled/sentiment"}}
+
+
+def test_committed_schemas_are_current(tmp_path):
+    """Write them again with `python -m softprompts.recipes.json_schema schema`."""
+    write_schemas(tmp_path)
+
+    for name in ("recipe.schema.json", "study.schema.json"):
+        assert (FOLDER / name).read_text("utf-8") == (tmp_path / name).read_text("utf-8")
+
+
+@pytest.mark.parametrize("schema", [run_schema(), study_schema()], ids=["run", "study"])
+def test_schemas_are_valid_schemas(schema):
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_fit_their_schema(name):
+    data, _ = read_recipe(name)
+    schema = study_schema() if "base" in data else run_schema()
+
+    jsonschema.validate(data, schema)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ("trainig: {}", "trainig"),
+        ("seed: -1", "minimum"),
+        ("prompt: {rows: residul}", "residul"),
+        ("prompt: {method: residul}", "residul"),
+        ("prompt: {rows: {kind: residual, bottleneck: 0}}", "bottleneck"),
+        ("prompt: {initializer: {kind: text}}", "text"),
+        ("training: {learning_rate: 0}", "exclusiveMinimum"),
+        ("task: {name: bundled/sentimant}", "sentimant"),
+        ("backbone: {}", "required"),
+    ],
+)
+def test_schemas_refuse_what_is_wrong(change, word):
+    data = {**SMALLEST, **yaml.safe_load(change)}
+
+    with pytest.raises(jsonschema.ValidationError, match=word):
+        jsonschema.validate(data, run_schema())
+    if word != "required" and word != "minimum":
+        with pytest.raises(jsonschema.ValidationError, match=word):
+            jsonschema.validate({"base": data}, study_schema())
+
+
+def test_a_study_may_be_partial_where_a_run_may_not():
+    jsonschema.validate({"base": {"prompt": {"rows": {"bottleneck": 3}}}}, study_schema())
+    with pytest.raises(jsonschema.ValidationError, match="seed"):
+        jsonschema.validate({"base": {"seed": 3}}, study_schema())
+
+
+@pytest.mark.parametrize("model", [RunConfig, StudyConfig])
+def test_every_field_is_described_in_its_docstring(model):
+    schema = run_schema() if model is RunConfig else study_schema()
+    for path in field_paths(model):
+        node = schema
+        for name in path.split("."):
+            if "$ref" in node:
+                node = schema["$defs"][node["$ref"].split("/")[-1]]
+            node = node["properties"][name]
+        assert len(node["description"]) > 5, path
+
+
+def test_schemas_know_no_third_party_parts():
+    """The committed files hold what comes with the library; a plug-in would show here."""
+    assert isinstance(json.dumps(run_schema()), str)
+    assert Registry("readout").names() == ()

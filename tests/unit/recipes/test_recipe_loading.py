@@ -1,0 +1,211 @@
+"""Recipes from files and by name, with overrides."""
+
+from __future__ import annotations
+
+import pytest
+
+from softprompts.errors import RecipeError
+from softprompts.recipes.identity import identity
+from softprompts.recipes.loading import load_recipe, shipped_recipes
+from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.study import StudyConfig
+from softprompts.studies.grid import expand
+
+RUN = "backbone: {name: minilm}\ntask: {name: bundled/sentiment}\n"
+STUDY = """
+base:
+  backbone: {name: minilm}
+  task: {name: bundled/sentiment}
+  prompt: {rows: residual}
+variants: {a: {prompt.length: 1}, b: }
+grid: {training.learning_rate: [1e-1, 1e-2]}
+seeds: [3, 4]
+"""
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_right_and_says_what_it_does(name):
+    config = load_recipe(name)
+
+    assert shipped_recipes()[name].read_text("utf-8").startswith("# ")
+    if isinstance(config, RunConfig):
+        assert len(identity(config)) == 16
+    else:
+        assert config.name == name
+        assert len(expand(config)) == {"quickstart": 15, "fewglue": 105}[name]
+
+
+def test_shipped_recipes_are_the_documented_ones():
+    assert list(shipped_recipes()) == ["fewglue", "quickstart", "residual-cb"]
+
+
+def test_a_file_is_read(write):
+    config = load_recipe(write("\ufeff" + RUN + "training: {learning_rate: 1e-3}\n"))
+
+    assert isinstance(config, RunConfig)
+    assert config.training.learning_rate == 0.001
+
+
+def test_a_study_file_is_read_and_named_after_it(write):
+    study = load_recipe(str(write(STUDY)))
+
+    assert isinstance(study, StudyConfig)
+    assert (study.name, study.seeds) == ("mine", (3, 4))
+    assert study.variants == {"a": {"prompt.length": 1}, "b": {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "a recipe must be a mapping, but is empty."),
+        ("# only a comment\n", "a recipe must be a mapping, but is empty."),
+        ("- a\n- b\n", """a recipe must be a mapping, but is ["a", "b"]."""),
+        ("just text", "a recipe must be a mapping, but is 'just text'."),
+    ],
+)
+def test_a_file_without_a_mapping(write, text, sentence):
+    path = write(text)
+
+    with pytest.raises(RecipeError, match="a recipe must be a mapping, but is") as caught:
+        load_recipe(path)
+
+    assert str(caught.value) == f"{path}: {sentence}"
+
+
+def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
+    with pytest.raises(RecipeError, match=r"one of fewglue, quickstart, residual-cb, but is 'quik"):
+        load_recipe("quikstart")
+    with pytest.raises(RecipeError, match=r"Did you mean 'quickstart'"):
+        load_recipe("quikstart")
+    with pytest.raises(RecipeError, match=r"absent\.yaml', which is neither"):
+        load_recipe(tmp_path / "absent.yaml")
+    with pytest.raises(RecipeError, match=r"which is neither"):
+        load_recipe("")
+    with pytest.raises(RecipeError, match=r"a recipe must be a file"):
+        load_recipe("a\0b")
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(RecipeError, match=rf"{tmp_path.name}: .* must be a file, but is a folder"):
+        load_recipe(tmp_path)
+
+
+def test_a_file_that_is_not_utf8(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("# caf\u00e9".encode("latin-1"))
+
+    with pytest.raises(RecipeError, match="must be UTF-8 text, but byte 5 is not"):
+        load_recipe(path)
+
+
+def test_a_shipped_name_wins_over_a_file_but_a_path_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").write_text(RUN)
+
+    assert isinstance(load_recipe("quickstart"), StudyConfig)
+    assert isinstance(load_recipe("./quickstart"), RunConfig)
+
+
+def test_overrides_set_values_of_every_shape(write):
+    config = load_recipe(
+        write(RUN),
+        [
+            "training.learning_rate=1e-1",
+            "training.clip_norm=null",
+            "prompt.rows.kind=residual",
+            "prompt.rows.bottleneck=8",
+            "training.optimizer={kind: adafactor, weight_decay: 0.5}",
+            "prompt.initializer={kind: text, text: 'a=b: no'}",
+            "task.data_dir=",
+        ],
+    )
+
+    assert config.training.learning_rate == 0.1
+    assert config.training.clip_norm is None
+    assert config.prompt.rows.options["bottleneck"] == 8
+    assert config.training.optimizer.options == {"weight_decay": 0.5}
+    assert config.prompt.initializer.options == {"text": "a=b: no"}
+    assert config.task.data_dir is None
+
+
+def test_an_option_can_be_set_on_a_component_given_by_name(write):
+    config = load_recipe(write(RUN + "readout: linear\n"), ["readout.pool=cls"])
+
+    assert config.readout.options == {"pool": "cls"}
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("training", "an override must look like `a.b=value`, but is 'training'"),
+        ("=3", "an override must look like `a.b=value`, but is '=3'"),
+        ("a..b=3", "an override must look like `a.b=value`, but is 'a..b=3'"),
+        ("seed=[1", "`seed`: line 1, column 3: the text must be valid YAML"),
+        ("seed=-1", "`seed` must be at least 0, but is -1"),
+        ("trainig.steps=1", "`trainig` is an unknown key; did you mean `training`"),
+        ("training.step=1", "did you mean `training.steps`"),
+        ("backbone.name.x=1", "`backbone.name.x` must lie in a mapping, but `backbone.name` is 'm"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(write, override, sentence):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(RUN), [override])
+
+    assert len(caught.value.problems) == 1
+    assert sentence in caught.value.problems[0]
+
+
+def test_an_override_given_twice_is_refused(write):
+    with pytest.raises(RecipeError, match=r"`seed` must be overridden once, .* 'seed=2'"):
+        load_recipe(write(RUN), ["seed=1", "seed=2"])
+
+
+def test_problems_of_overrides_and_of_the_recipe_come_together(write):
+    with pytest.raises(RecipeError, match="seed") as caught:
+        load_recipe(write(RUN + "seed: -1\ntrainig: 3\n"), ["nonsense", "task.shots=0"])
+
+    assert [p.split("`")[1] for p in caught.value.problems] == [
+        "a.b=value",
+        "task.shots",
+        "seed",
+        "trainig",
+    ]
+
+
+def test_overrides_of_a_study_reach_base_variants_grid_and_seeds(write):
+    study = load_recipe(
+        write(STUDY),
+        [
+            "training.steps=5",
+            "base.prompt.rows.bottleneck=6",
+            "variants.a.prompt.length=2",
+            "variants.c.training.batch_size=4",
+            "grid.training.learning_rate=[1]",
+            "grid.task.name=[bundled/sentiment, bundled/entailment]",
+            "seeds=2",
+            "name=other",
+        ],
+    )
+    cells = expand(study)
+
+    assert (study.name, study.seeds) == ("other", (0, 1))
+    assert len(cells) == 3 * 1 * 2 * 2
+    assert {cell.config.training.steps for cell in cells} == {5}
+    assert {cell.config.prompt.rows.options["bottleneck"] for cell in cells} == {6}
+    assert cells[0].config.prompt.length == 2
+    assert cells[-1].variant == "c"
+    assert cells[-1].config.training.batch_size == 4
+
+
+def test_an_override_that_a_variant_or_the_grid_would_undo_is_refused(write):
+    with pytest.raises(RecipeError, match=r"`variants.a` sets `prompt.length` over it"):
+        load_recipe(write(STUDY), ["prompt.length=4"])
+    with pytest.raises(RecipeError, match=r"override `grid.training.learning_rate`"):
+        load_recipe(write(STUDY), ["base.training.learning_rate=4"])
+
+
+def test_overrides_do_not_change_the_shipped_recipe():
+    before = load_recipe("residual-cb")
+    load_recipe("residual-cb", ["prompt.length=3", "training.batch_size=2"])
+
+    assert load_recipe("residual-cb") == before

@@ -1,0 +1,98 @@
+"""Presets are lines over the axes, and an explicit axis wins."""
+
+from __future__ import annotations
+
+import pytest
+
+from softprompts.errors import RecipeError
+from softprompts.prompts.registry import INITIALIZERS, POSITIONS, ROWS
+from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.presets import METHODS
+from softprompts.recipes.resolving import resolve, resolve_prompt
+from softprompts.recipes.schema import PromptConfig
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_names_known_parts_and_resolves(recipe, method):
+    preset = METHODS[method]
+    resolved = resolve(parse_run(recipe(prompt__method=method)))
+
+    assert preset.rows in ROWS
+    assert preset.position in POSITIONS
+    assert preset.initializer in INITIALIZERS
+    assert resolved.prompt.length == preset.length
+    assert resolved.prompt.rows.kind == preset.rows
+    assert resolved.prompt.position.kind == preset.position
+    assert resolved.prompt.initializer.kind == preset.initializer
+
+
+def test_methods_differ_in_what_they_resolve_to(recipe):
+    found = {
+        name: resolve(parse_run(recipe(prompt__method=name))).prompt.model_dump(exclude={"method"})
+        for name in METHODS
+    }
+
+    assert found["prompt-tuning"]["rows"]["kind"] == "plain"
+    assert found["residual"]["rows"]["kind"] == "residual"
+    assert found["head-only"]["length"] == 0
+    assert len({str(prompt) for prompt in found.values()}) == len(METHODS)
+
+
+def test_an_explicit_axis_wins(recipe):
+    config = parse_run(
+        recipe(
+            prompt__method="residual",
+            prompt__length=3,
+            prompt__rows="plain",
+            prompt__initializer="normal",
+            prompt__position={"split": 1},
+        )
+    )
+    prompt = resolve(config).prompt
+
+    assert (prompt.length, prompt.rows.kind, prompt.initializer.kind) == (3, "plain", "normal")
+    assert prompt.position.options == {"split": 1}
+
+
+def test_epochs_are_filled_in_only_without_steps(recipe):
+    silent = resolve(parse_run(recipe())).training
+    in_steps = resolve(parse_run(recipe(training__steps=7))).training
+
+    assert (silent.epochs, silent.steps) == (20, None)
+    assert (in_steps.epochs, in_steps.steps) == (None, 7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resolving_again_changes_nothing(recipe, method):
+    resolved = resolve(parse_run(recipe(prompt__method=method)))
+
+    assert resolve(resolved) == resolved
+    assert resolve(parse_run(resolved.model_dump(mode="json"))) == resolved
+
+
+def test_without_rows_the_axes_are_the_plain_ones(recipe):
+    prompt = resolve(parse_run(recipe(prompt__method="residual", prompt__length=0))).prompt
+
+    assert (prompt.rows.kind, prompt.position.kind, prompt.length) == ("plain", "fixed", 0)
+
+
+def test_resolving_refuses_what_does_not_go_together(recipe):
+    config = parse_run(recipe())
+    wrong = config.model_copy(
+        update={"training": config.training.model_copy(update={"steps": 3, "epochs": 4})}
+    )
+
+    with pytest.raises(RecipeError, match=r"`training.epochs` must be left out .* but is 4"):
+        resolve(wrong)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_prompt_resolves_alone_as_it_does_in_a_run(recipe, method):
+    in_a_run = resolve(parse_run(recipe(prompt__method=method))).prompt
+
+    assert resolve_prompt(PromptConfig(method=method)) == in_a_run
+
+
+def test_a_prompt_alone_refuses_what_does_not_go_together():
+    with pytest.raises(RecipeError, match=r"`prompt.position.split` must be at most .* but is 5"):
+        resolve_prompt(PromptConfig(length=4, position={"kind": "fixed", "split": 5}))

@@ -1,0 +1,159 @@
+"""A study recipe: its own fields, and every problem of its runs said once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from softprompts.errors import RecipeError
+from softprompts.recipes.study import StudyConfig, merged, parse_study, points
+
+BASE = {"backbone": {"name": "minilm"}, "task": {"name": "bundled/sentiment"}}
+
+
+def problems(**fields: Any) -> tuple[str, ...]:
+    try:
+        parse_study({"base": BASE, **fields})
+    except RecipeError as error:
+        return error.problems
+    return ()
+
+
+def test_the_smallest_study_is_one_variant_with_five_seeds():
+    study = parse_study({"base": BASE})
+
+    assert study.variants == {"base": {}}
+    assert study.seeds == (0, 1, 2, 3, 4)
+    assert list(points(study)) == [("base", {})]
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(1, (0,)), (3, (0, 1, 2)), ([7, 0], (7, 0))])
+def test_seeds_are_a_number_or_a_list(seeds, expected):
+    assert parse_study({"base": BASE, "seeds": seeds}).seeds == expected
+
+
+def test_a_study_survives_its_own_dump():
+    study = parse_study({"base": BASE, "seeds": [7, 0], "variants": {"a": None}, "name": "x"})
+
+    assert parse_study(study.model_dump(mode="json")) == study
+
+
+@pytest.mark.parametrize("seeds", [0, -1, True, 1.0, "5", [], [1, 1], [-1], [True], [1.0], None])
+def test_wrong_seeds(seeds):
+    (found,) = problems(seeds=seeds)
+
+    assert found.startswith("`seeds` must be a whole number of at least 1, or a list of distinct")
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"name": ""}, "`name` must be text of at least 1 character, but is ''."),
+        ({"base": 3}, "`base` must be a mapping, but is 3."),
+        ({"variants": {}}, "`variants` must be a collection of at least 1 entry, but is {}."),
+        ({"variants": ["a"]}, """`variants` must be a mapping, but is ["a"]."""),
+        ({"variants": {"a": 3}}, "`variants.a` must be a mapping, but is 3."),
+        ({"variants": {"": {}}}, "text of at least 1 character, but is ''."),
+        ({"grid": {"seed": [1]}}, "`grid` must leave the seed to `seeds`, but sets `seed`."),
+        ({"grid": {"training.steps": 3}}, "`grid.training.steps` must be a list, but is 3."),
+        ({"grid": {"training.steps": []}}, "must be a collection of at least 1 entry, but is []."),
+        ({"grid": {"training.steps": [1, 1]}}, "must have distinct values, but has 1 again."),
+        ({"grid": {"training..steps": [1]}}, "must name dotted fields of a run, but has 'trai"),
+        ({"variants": {"a": {"seed": 1}}}, "`variants.a` must leave the seed to `seeds`, but se"),
+        ({"base": {**BASE, "seed": 1}}, "`base.seed` must be left out: `seeds` sets it, but is 1"),
+        ({"base": {**BASE, "sead": 1}}, "`sead` is an unknown key; did you mean `seed`?"),
+        ({"task": {"name": "x"}}, "`task` is an unknown key; did you mean `base.task`?"),
+        ({"variant": {}}, "`variant` is an unknown key; did you mean `variants`?"),
+        (
+            {"grid": {"prompt.length": [1]}, "variants": {"a": {"prompt": {}}}},
+            "`variants.a` must leave the fields of the grid alone, but sets `prompt` beside the",
+        ),
+        (
+            {"variants": {"a": {"prompt": {}, "prompt.length": 3}}},
+            "`variants.a` must set a field once, but sets both `prompt` and `prompt.length`.",
+        ),
+    ],
+)
+def test_a_wrong_study_is_one_clear_sentence(fields, sentence):
+    found = problems(**fields)
+
+    assert sentence in found[0]
+    assert len(found) == 1 or ".." in str(fields)
+
+
+def test_a_problem_of_every_run_is_said_once_without_a_place():
+    found = problems(
+        base={**BASE, "training": {"learning_rate": -1}},
+        variants={"a": {}, "b": {"prompt.method": "residual"}},
+        grid={"training.batch_size": [1, 2]},
+    )
+
+    assert found == ("`training.learning_rate` must be greater than 0, but is -1.",)
+
+
+def test_a_problem_of_some_runs_names_them():
+    found = problems(
+        variants={"a": {}, "b": {"prompt.lenght": 3}},
+        grid={"training.batch_size": [1, 0]},
+    )
+
+    assert found == (
+        "`training.batch_size` must be at least 1, but is 0. "
+        "(variant a, training.batch_size 0; b, training.batch_size 0)",
+        "`prompt.lenght` is an unknown key; did you mean `prompt.length`? "
+        "(variant b, training.batch_size 1; b, training.batch_size 0)",
+    )
+
+
+def test_many_places_are_counted():
+    found = problems(
+        variants={"a": {"seeds": 1}, "b": {}}, grid={"training.steps": [1, 2, 3, 4, 5]}
+    )
+
+    assert found[0].endswith(
+        "(variant a, training.steps 1; a, training.steps 2; a, training.steps 3; and 2 more)"
+    )
+
+
+def test_problems_of_the_study_and_of_its_runs_come_together():
+    found = problems(seeds=0, variants={"a": 3, "b": {"prompt.method": "none"}}, nam="x")
+
+    assert [text.split("`")[1] for text in found] == ["variants.a", "seeds", "nam", "prompt.method"]
+
+
+def test_a_wrong_grid_does_not_make_its_field_missing():
+    base = {"backbone": {"name": "minilm"}}
+
+    assert problems(base=base, grid={"task.name": 3}) == (
+        "`grid.task.name` must be a list, but is 3.",
+    )
+
+
+def test_a_change_through_a_value_is_refused():
+    found = problems(variants={"a": {"backbone.name.x": 1}})
+
+    assert found == ("`backbone.name.x` must lie in a mapping, but `backbone.name` is 'minilm'.",)
+
+
+@pytest.mark.parametrize("data", [None, 3, "text", [1]])
+def test_a_study_that_is_no_mapping(data):
+    with pytest.raises(RecipeError, match="`recipe` must be a mapping, but is"):
+        parse_study(data)
+
+
+def test_merging_takes_the_base_then_the_variant_then_the_point():
+    study = StudyConfig(
+        base={**BASE, "prompt": {"rows": "residual", "length": 4}},
+        variants={"a": {"prompt.rows.bottleneck": 3, "prompt.length": None}},
+        grid={"task.name": ["bundled/entailment"]},
+    )
+    (place,) = points(study)
+    before = study.model_dump()
+
+    assert merged(study, *place) == {
+        "backbone": {"name": "minilm"},
+        "task": {"name": "bundled/entailment"},
+        "prompt": {"rows": {"kind": "residual", "bottleneck": 3}, "length": None},
+    }
+    assert study.model_dump() == before
