@@ -54,8 +54,8 @@ def train(
         },
         "task": {**origin, "max_tokens": max_tokens},
         "readout": readout,
-        "prompt": (prompt or PromptConfig()).model_dump(mode="json", exclude_none=True),
-        "training": (training or TrainingConfig()).model_dump(mode="json", exclude_none=True),
+        "prompt": prompt or PromptConfig(),
+        "training": training or TrainingConfig(),
         "seed": seed,
     }
     config = parse_run(recipe, "train")

@@ -12,8 +12,8 @@ SoftPromptsError
 └── StorageError         (OSError)         a file could not be written or read
 ```
 
-Each one is the user's to mend, so the command line prints one line and exits with 2. Anything else is a failure
-of the library and exits with 1.
+Each one is the user's to mend, so the command line prints one line and exits with 2. Anything else
+is a failure of the library and exits with 1.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Registries: what exists under which name, known without importing torch.
 
-A room keeps one `Registry` in its `registry.py`. An entry names where the component lives, so that listing and
-validating stay fast, and says which options the component takes, so that a recipe can be checked before anything heavy
-is loaded. Third parties add entries through the entry point group `softprompts.<kind>`; the entry point loads to an
-`Entry`, best kept in a module of its own that does not import torch.
+A room keeps one `Registry` in its `registry.py`. An entry names where the component lives, so that
+listing and validating stay fast, and says which options the component takes, so that a recipe can
+be checked before anything heavy is loaded. Third parties add entries through the entry point group
+`softprompts.<kind>`; the entry point loads to an `Entry`, best kept in a module of its own that
+does not import torch.
 """
 
 from __future__ import annotations
@@ -83,9 +84,10 @@ class Registry(Generic[T]):
     """Components of one kind, by name.
 
     Args:
-        kind: the kind, in the singular, as errors and the entry point group `softprompts.<kind>` say it.
-        base: `"module:attribute"` of the abstract base that every component must derive from, or `""` where
-            components are functions.
+        kind: the kind, in the singular, as errors and the entry point group `softprompts.<kind>`
+            say it.
+        base: `"module:attribute"` of the abstract base that every component must derive from, or
+            `""` where components are functions.
     """
 
     def __init__(self, kind: str, base: str = "") -> None:
@@ -102,7 +104,8 @@ class Registry(Generic[T]):
         """
         if entry.name in self._entries:
             raise RegistryError(
-                f"{self.kind} name must be free, but {entry.name!r} is taken by {self._entries[entry.name].target}."
+                f"{self.kind} name must be free, but {entry.name!r} is taken by "
+                f"{self._entries[entry.name].target}."
             )
         self._entries[entry.name] = entry
         return entry
@@ -160,8 +163,8 @@ class Registry(Generic[T]):
             entry = point.load()
             if not isinstance(entry, Entry):
                 raise RegistryError(
-                    f"entry point {point.name!r} of softprompts.{self.kind} must load to softprompts.registry.Entry, "
-                    f"but is {entry!r}."
+                    f"entry point {point.name!r} of softprompts.{self.kind} must load to "
+                    f"softprompts.registry.Entry, but is {entry!r}."
                 )
             self.add(entry)
 

@@ -8,13 +8,19 @@ from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import DataError, RunFolderError
-from softprompts.recipes.loading import parse_run
+from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import make_folder, read_json, read_tensors, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
+from softprompts.tasks.templates import template_fields
 from softprompts.training.building import Model, build_model
-from softprompts.training.evaluation import Evaluation, EncodedSplit, best_column, evaluate
-from softprompts.training.evaluation import score_examples
+from softprompts.training.evaluation import (
+    EncodedSplit,
+    Evaluation,
+    best_column,
+    evaluate,
+    score_examples,
+)
 from softprompts.training.execution import Outcome
 from softprompts.training.resources import Resources
 
@@ -130,17 +136,14 @@ class Result:
         tensors = {f"{name}.{k}": v for name, m in modules for k, v in m.state_dict().items()}
         tensors["rows"] = self.model.prompt.bake()
         write_json(path / "config.json", dict(self.about))
-        write_tensors(
-            path / "prompt.safetensors", tensors, {"identity": self.about["identity"]}
-        )
+        write_tensors(path / "prompt.safetensors", tensors, {"identity": self.about["identity"]})
         write_json(path / "result.json", dict(self.summary))
 
     def _example(self, value: str | Mapping[str, Any], place: int) -> Example:
         """Turn a user's input into an example."""
         source = f"input {place + 1}"
         if isinstance(value, str):
-            template = getattr(self.model.readout, "template", None)
-            fields = template.fields if template is not None else ()
+            fields = template_fields(self.format.templates[self.config.readout.kind])
             if len(fields) != 1 or self.format.has_choices:
                 raise DataError(
                     f"must be a mapping with {', '.join(fields)}, but is a string.", file=source
@@ -158,8 +161,8 @@ class Result:
             raise DataError(
                 f"must be text, but is {value[wrong[0]]!r}.", file=source, field=wrong[0]
             )
-        fields = {k: v for k, v in value.items() if k != "choices"}
-        return Example(fields, choices=tuple(choices), source=source)
+        texts = {k: v for k, v in value.items() if k != "choices"}
+        return Example(texts, choices=tuple(choices), source=source)
 
 
 def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
@@ -200,5 +203,3 @@ def _format(data: Mapping[str, Any]) -> TaskFormat:
     """Rebuild a task format from JSON."""
     lists = {key: tuple(data[key]) for key in ("labels", "metrics")}
     return TaskFormat(**{**data, **lists})
-
-

@@ -1,8 +1,9 @@
 """Named random generators: every draw in the library says whose it is.
 
-A run has one seed. Each kind of draw (initialization, order, few-shot, noise, …) gets a generator of its own, derived
-from that seed, the name, and where needed a counter such as the epoch. Since a generator is derived and never carried
-along, a run that is interrupted draws the same numbers when it goes on. No global generator is read or changed.
+A run has one seed. Each kind of draw (initialization, order, few-shot, noise, …) gets a generator
+of its own, derived from that seed, the name, and where needed a counter such as the epoch. Since a
+generator is derived and never carried along, a run that is interrupted draws the same numbers when
+it goes on. No global generator is read or changed.
 """
 
 from __future__ import annotations

@@ -36,17 +36,13 @@ def predict(
     result = load(run_dir)
     task = Task(result.format, (), (), ())
     options = dict(result.config.task.options) if result.config.task.name == "files" else None
-    examples, num_skipped = load_examples(
-        task, source, skip_bad_rows=should_skip, options=options
-    )
+    examples, num_skipped = load_examples(task, source, skip_bad_rows=should_skip, options=options)
     lines = []
     for example, prediction in zip(examples, result.predict_examples(examples), strict=True):
         lines.append(json.dumps({"source": example.source, **prediction}) + "\n")
     write_bytes(output, "".join(lines).encode())
     if as_json:
-        print_json(
-            {"output": str(output), "num_rows": len(lines), "num_skipped": num_skipped}
-        )
+        print_json({"output": str(output), "num_rows": len(lines), "num_skipped": num_skipped})
     else:
         skipped = f"; {num_skipped} bad rows skipped" if num_skipped else ""
         print(f"{len(lines)} predictions in {output}{skipped}")

@@ -7,14 +7,12 @@ pair; `{{` and `}}` are literal braces.
 
 from __future__ import annotations
 
-import string
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
 from softprompts.errors import DataError
-
-RESERVED = ("choice", "mask", "sep")
+from softprompts.tasks import templates
 
 
 class Role(IntEnum):
@@ -51,8 +49,7 @@ class Template:
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the row fields in the template, in order, each once."""
-        names = (p.name for pieces in self.texts for p in pieces)
-        return tuple(dict.fromkeys(n for n in names if n and n not in RESERVED))
+        return templates.template_fields(self.source)
 
     def has(self, name: str) -> bool:
         """Return whether the place `name` occurs."""
@@ -74,52 +71,30 @@ class Template:
         return {name: fields[name] for name in self.fields}
 
 
-def parse_template(source: str, allowed: Collection[str] | None = None) -> Template:
+def parse_template(source: str) -> Template:
     """Parse a template.
 
     Args:
         source: the template's text.
-        allowed: field names that rows have; `None` accepts any.
 
     Returns:
         The parsed template.
 
     Raises:
-        DataError: if braces do not match, a place is unnamed or unknown, there is more than one
-            `{sep}` or `{mask}`, or nothing stands in it.
+        DataError: if braces do not match or a place is not a plain name.
 
     Example:
         >>> parse_template("{premise} {sep} {hypothesis}").fields
         ('premise', 'hypothesis')
     """
-    texts: list[list[Piece]] = [[]]
     try:
-        parsed = list(string.Formatter().parse(source))
+        pieces = templates.parse_template(source)
     except ValueError as error:
-        raise DataError(
-            f"template must have matching braces, but is {source!r} ({error})."
-        ) from None
-    for literal, name, specification, conversion in parsed:
-        if literal:
-            texts[-1].append(Piece(literal))
-        if name is None:
-            continue
-        if not name.isidentifier() or specification or conversion:
-            raise DataError(
-                f"template place must be a plain name, but is {{{name}}} in {source!r}."
-            )
-        if allowed is not None and name not in allowed and name not in RESERVED:
-            known = ", ".join([*allowed, *RESERVED])
-            raise DataError(
-                f"template place must be one of {known}, but is {name!r} in {source!r}."
-            )
-        if name == "sep":
+        raise DataError(str(error)) from None
+    texts: list[list[Piece]] = [[]]
+    for kind, text in pieces:
+        if (kind, text) == ("name", "sep"):
             texts.append([])
         else:
-            texts[-1].append(Piece("", name))
-    names = [piece.name for pieces in texts for piece in pieces]
-    if len(texts) > 2 or names.count("mask") > 1:
-        raise DataError(f"template must have at most one {{sep}} and one {{mask}}: {source!r}.")
-    if not all(texts):
-        raise DataError(f"template must have something on each side of {{sep}}: {source!r}.")
+            texts[-1].append(Piece(text) if kind == "text" else Piece("", text))
     return Template(source, tuple(tuple(pieces) for pieces in texts))

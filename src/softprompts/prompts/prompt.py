@@ -62,4 +62,5 @@ class Prompt(nn.Module):
         Returns:
             A detached copy, float32. Shape `(length, hidden)`.
         """
-        return self.rows(None).detach().clone()
+        rows: Tensor = self.rows(None)
+        return rows.detach().clone()

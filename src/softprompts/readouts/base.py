@@ -17,6 +17,7 @@ from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError
 from softprompts.prompts.splice import Spliced
 from softprompts.tasks.base import Example, TaskFormat
+from softprompts.tasks.templates import template_problems
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
@@ -97,14 +98,18 @@ def template_for(format: TaskFormat, readout: str) -> Template:
     """Return a task's template for a readout.
 
     Raises:
-        DataError: if the task has none.
+        DataError: if the task has none, or it lacks a place that the readout needs.
     """
     if readout not in format.templates:
         raise DataError(
             f"task {format.name} must have a template for the {readout!r} readout, but has "
             f"{', '.join(format.templates) or 'none'}."
         )
-    return parse_template(format.templates[readout])
+    source = format.templates[readout]
+    problems = template_problems(readout, source, format.has_choices)
+    if problems:
+        raise DataError(f"task {format.name}: {' '.join(problems)}")
+    return parse_template(source)
 
 
 def label_words(format: TaskFormat, verbalizer: Mapping[str, str]) -> tuple[str, ...]:

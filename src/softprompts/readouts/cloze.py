@@ -30,7 +30,7 @@ class ClozeReadout(Readout):
 
     Raises:
         BackboneError: if the backbone has no trained masked-language head or no mask token.
-        DataError: if the template has no mask, or a label no words.
+        DataError: if the task has no right template, or a label no words of its own.
 
     Reference:
         Schick and Schütze (2021), arXiv 2001.07676, section 3; several masks per label in one
@@ -54,8 +54,6 @@ class ClozeReadout(Readout):
             )
         self.format = setting.format
         self.template = template_for(setting.format, "cloze")
-        if not self.template.has("mask"):
-            raise DataError(f"a cloze template must have a {{mask}}: {self.template.source!r}.")
         self.tokenization = setting.tokenization
         self.is_length_normalized = is_length_normalized
         words = label_words(setting.format, setting.format.verbalizer)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample
-from softprompts.errors import BackboneError, DataError
+from softprompts.errors import BackboneError
 from softprompts.prompts.splice import Spliced
 from softprompts.readouts.base import Readout, Setting, template_for
 from softprompts.tasks.base import Example
@@ -33,7 +33,7 @@ class LinearReadout(Readout):
 
     Raises:
         BackboneError: if `pool` makes no sense for the backbone.
-        DataError: if the template has a mask, or lacks a choice that the task needs.
+        DataError: if the task has no right template.
     """
 
     needs_head = False
@@ -54,14 +54,6 @@ class LinearReadout(Readout):
             )
         self.format = setting.format
         self.template = template_for(setting.format, "linear")
-        if self.template.has("mask"):
-            raise DataError(f"a linear template must have no {{mask}}: {self.template.source!r}.")
-        if self.template.has("choice") != self.format.has_choices:
-            verb = "must" if self.format.has_choices else "must not"
-            raise DataError(
-                f"the linear template of {self.format.name} {verb} name {{choice}}, but is "
-                f"{self.template.source!r}."
-            )
         self.tokenization = setting.tokenization
         outputs = len(self.format.labels) or 1
         weight = torch.empty(outputs, backbone.hidden_size)

@@ -35,7 +35,7 @@ class TextReadout(Readout):
 
     Raises:
         BackboneError: if the backbone has no language head, or no end token that is needed.
-        DataError: if the template has a mask, or a label no words.
+        DataError: if the task has no right template, or a label no words of its own.
 
     Reference:
         Raffel et al. (2020), arXiv 1910.10683, section 2.4, for labels as strings.
@@ -63,8 +63,6 @@ class TextReadout(Readout):
         self.end_token = backbone.tokenizer.eos_token_id
         self.format = setting.format
         self.template = template_for(setting.format, "text")
-        if self.template.has("mask"):
-            raise DataError(f"a text template must have no {{mask}}: {self.template.source!r}.")
         self.tokenization = setting.tokenization
         self.is_length_normalized = is_length_normalized
         self.objective = objective

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +18,12 @@ class Example:
 
     Attributes:
         fields: what a template may name, by field.
-        answers: the columns that are right: indices into `TaskFormat.labels`, or into `choices`. Empty when the row
-            has no label.
+        answers: the columns that are right: indices into `TaskFormat.labels`, or into `choices`.
+            Empty when the row has no label.
         choices: the texts to choose from when each row brings its own (COPA, ReCoRD), else empty.
         references: the gold answers as text, for metrics that compare strings (ReCoRD), else empty.
-        group: examples that a metric scores together share it (a MultiRC question, a ReCoRD query), else "".
+        group: examples that a metric scores together share it (a MultiRC question, a ReCoRD
+            query), else "".
         source: `file:line` for messages.
     """
 
@@ -41,8 +43,9 @@ class TaskFormat:
         name: registry name, such as `superglue/cb`.
         version: goes up when the numbers may change.
         labels: label names in column order; empty for tasks whose rows bring their own choices.
-        templates: text per readout kind. `{field}` names a field, `{choice}` the choice being scored, `{mask}` the
-            place of the label words, `{sep}` the border between a text and its pair; `{{` and `}}` are braces.
+        templates: text per readout kind. `{field}` names a field, `{choice}` the choice being
+            scored, `{mask}` the place of the label words, `{sep}` the border between a text and
+            its pair; `{{` and `}}` are braces.
         verbalizer: label words per label, for `cloze` and `text`; empty for choice tasks.
         metrics: metric names; the score is their mean.
         reference: where the task comes from.
@@ -69,11 +72,13 @@ class Task:
     Attributes:
         format: how the rows are read and scored.
         train: rows to train on.
-        held_out: rows for model selection that come with the task (`dev32`), or empty: then a part of `train` is
-            held out.
+        held_out: rows for model selection that come with the task (`dev32`), or empty: then a part
+            of `train` is held out.
         validation: the reported split.
         validation_name: its name in tables, such as `val` or `dev32`.
         skipped_rows: bad rows left out by request, per file.
+        origin: what `load_task` was asked for, as a recipe's `task` section says it; empty for a
+            task that was built by hand.
     """
 
     format: TaskFormat
@@ -82,6 +87,7 @@ class Task:
     validation: tuple[Example, ...]
     validation_name: str = "validation"
     skipped_rows: Mapping[str, int] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def digest(self) -> str:
         """Return a fingerprint of all rows, so that a resumed run notices changed data."""

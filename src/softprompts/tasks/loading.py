@@ -22,6 +22,7 @@ from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import shown
 from softprompts.tasks.sampling import class_name, sample_few_shot
 from softprompts.tasks.superglue import convert_rows
+from softprompts.tasks.templates import template_fields
 
 
 def load_task(
@@ -68,7 +69,28 @@ def load_task(
     train = sample_few_shot(
         task.train, task.format, shots=shots, shots_total=shots_total, seed=seed
     )
-    return replace(task, train=train)
+    origin = {
+        "name": name,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "shots": shots,
+        "shots_total": shots_total,
+        "allow_missing_labels": allow_missing_labels,
+        "skip_bad_rows": skip_bad_rows,
+        "options": dict(options or {}),
+    }
+    return replace(task, train=train, origin=origin)
+
+
+def refuse_custom(request: TaskRequest) -> Task:
+    """Refuse to load a task that was built by hand: only its own program has the rows.
+
+    Raises:
+        DataError: always.
+    """
+    raise DataError(
+        f"task must be one that can be loaded by name, but is {request.name!r}: its rows were "
+        "built in a program. Pass that Task object."
+    )
 
 
 def load_examples(
@@ -104,7 +126,7 @@ def load_examples(
         return convert_rows(items, task.format, str(path), skip_bad_rows)
     from softprompts.tasks.own_rows import convert_own_row
 
-    fields = tuple(task.train[0].fields)
+    fields = template_fields(next(iter(task.format.templates.values())))
     convert = partial(convert_own_row, fields=fields, labels=task.format.labels)
     return collect(items, convert, name=str(path), skip_bad_rows=skip_bad_rows)
 

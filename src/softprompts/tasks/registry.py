@@ -69,3 +69,8 @@ TASKS.register(
     summary="your own jsonl, csv or parquet files, or a hub set",
     options=OPTIONS,
 )
+TASKS.register(
+    "custom",
+    "softprompts.tasks.loading:refuse_custom",
+    summary="a Task object built in a program; cannot be loaded by name",
+)

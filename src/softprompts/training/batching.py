@@ -69,9 +69,7 @@ def by_length(
     return batches
 
 
-def cut_by_length(
-    lengths: Sequence[int], max_size: int, overhead_tokens: int
-) -> list[list[int]]:
+def cut_by_length(lengths: Sequence[int], max_size: int, overhead_tokens: int) -> list[list[int]]:
     """Cut one update's examples into micro-batches that waste few positions on padding.
 
     Among all cuts of the length-sorted examples, the cheapest is returned, where a micro-batch of

@@ -22,7 +22,6 @@ from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
 from softprompts.seeding import generator
 from softprompts.tasks.base import Task, TaskFormat
 from softprompts.tasks.sampling import split_held_out
-from softprompts.training.evaluation import EncodedSplit
 from softprompts.training.member import Plan
 from softprompts.training.registry import OPTIMIZERS, SCHEDULES
 
@@ -169,5 +168,3 @@ def choose_splits(config: RunConfig, task: Task) -> dict[str, tuple[Any, ...]]:
                 "among them."
             )
     return {"train": train, "held_out": held_out, "validation": task.validation}
-
-

@@ -48,7 +48,7 @@ def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     spliced = [_splice(backbone, part) for part in parts]
     places = [p.readout.places(p.batch, s) for p, s in zip(parts, spliced, strict=True)]
     values = _read(backbone, parts, concatenate(spliced), _stack(places))
-    shares = values.split([len(place) for place in places])
+    shares = torch.split(values, [len(place) for place in places])
     return [
         part.readout.scores(share[:, : place.shape[1]], part.batch)
         for part, share, place in zip(parts, shares, places, strict=True)
@@ -67,9 +67,7 @@ def _splice(backbone: Backbone, part: Part) -> Spliced:
     )
 
 
-def _read(
-    backbone: Backbone, parts: Sequence[Part], joint: Spliced, places: Tensor
-) -> Tensor:
+def _read(backbone: Backbone, parts: Sequence[Part], joint: Spliced, places: Tensor) -> Tensor:
     """Run the backbone and return its output at `places`. Shape `(reads, slots, width)`."""
     inputs = (joint.embeddings, joint.attention_mask, joint.segment_ids)
     if not parts[0].readout.needs_head:
@@ -93,7 +91,5 @@ def _decoder_inputs(backbone: Backbone, parts: Sequence[Part]) -> DecoderInputs:
 def _stack(tensors: Sequence[Tensor]) -> Tensor:
     """Concatenate along the first axis, the second padded with 0 to the widest."""
     width = max(tensor.shape[1] for tensor in tensors)
-    padded = [
-        torch.cat([t, t.new_zeros(t.shape[0], width - t.shape[1])], dim=1) for t in tensors
-    ]
+    padded = [torch.cat([t, t.new_zeros(t.shape[0], width - t.shape[1])], dim=1) for t in tensors]
     return padded[0] if len(padded) == 1 else torch.cat(padded)

@@ -154,7 +154,9 @@ class RunFolder(Journal):
                 os.fsync(file.fileno())
                 size = file.tell()
         except OSError as error:
-            raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
+            raise StorageError(
+                f"{path} could not be written: {error.strerror or error}."
+            ) from error
         self._lines.clear()
         return size
 

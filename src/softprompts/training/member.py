@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -192,7 +191,10 @@ class Member:
                 **evaluation.metrics,
             }
         )
-        is_better = (evaluation.score, -evaluation.loss) > (counters.best_score, -counters.best_loss)
+        is_better = (evaluation.score, -evaluation.loss) > (
+            counters.best_score,
+            -counters.best_loss,
+        )
         if is_better:
             counters.best_score, counters.best_loss = evaluation.score, evaluation.loss
             counters.best_step = counters.step

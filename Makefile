@@ -1,0 +1,12 @@
+# One line per target, the same for people and for CI. Everything runs in `.venv`, made on first use.
+.PHONY: setup demo test test-all check clean
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+$(STAMP): requirements.lock pyproject.toml ; python3.11 -m venv .venv && $(BIN)/pip install -q --disable-pip-version-check --no-deps -r requirements.lock && $(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . && touch $@
+setup: $(STAMP) ## install what is missing
+demo: $(STAMP) ; $(BIN)/softprompts study quickstart
+test: $(STAMP) ; $(BIN)/pytest -q -m "not slow"
+test-all: $(STAMP) ; $(BIN)/pytest -q
+check: $(STAMP) ; $(BIN)/ruff format --check -q src tests && $(BIN)/ruff check -q src tests && $(BIN)/mypy
+clean: ; rm -rf .venv studies
