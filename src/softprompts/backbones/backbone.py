@@ -130,7 +130,7 @@ class Backbone:
                     f"{self.name!r}, but are in [{low}, {high}]."
                 )
         with torch.no_grad():
-            embeddings = self._table(ids)  # (..., tokens, embedding)
+            embeddings = self._table(ids.to(self.device))  # (..., tokens, embedding)
         assert isinstance(embeddings, Tensor)
         return embeddings
 

@@ -120,8 +120,6 @@ def _load_tokenizer(source: Source, config: Any) -> Any:
             f"{', '.join(names)}."
         )
     tokenizer.padding_side = tokenizer.truncation_side = "right"
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
 
 

@@ -104,7 +104,7 @@ class Tokenization:
             DataError: if what must not be cut is longer than the budget.
         """
         texts = template.texts
-        if len(texts) == 2 and not self.frame.middle and self.frame.segments == (0, 0):
+        if len(texts) == 2 and (self.family == "decoder" or not self.frame.middle):
             texts = ((*texts[0], Piece("\n"), *texts[1]),)
         is_pair = len(texts) == 2
         tokens = [self._tokens(pieces, values, num_masks) for pieces in texts]

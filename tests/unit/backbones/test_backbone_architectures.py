@@ -39,6 +39,7 @@ def draw_decoder(backbone: Any) -> tuple[DecoderInputs, torch.Tensor]:
     labels = torch.randint(12, backbone.vocabulary_size, (5, 4), generator=draws)
     mask = torch.ones_like(labels)
     mask[1, 2:] = 0
+    mask[0, 1] = 0  # a hole, which a causal decoder would read but for the mask
     source = torch.tensor([2, 0, 0, 1, 2])
     gather = torch.tensor([[0, 3], [1, 0], [2, 2], [3, 1], [0, 1]])
     return DecoderInputs(backbone.shift_right(labels), source, mask), gather

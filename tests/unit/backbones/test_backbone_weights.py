@@ -168,6 +168,7 @@ def test_minilm_for_real(no_network: None) -> None:
     assert backbone.vocabulary_size == 30522
     assert backbone.frame.wrap([7], [8]) == ([101, 7, 102, 8, 102], [0, 0, 0, 1, 1])
     assert not backbone.has_language_head
+    assert backbone.model.pooler is None
     texts = [
         "A man plays the guitar.",
         "Someone is playing a guitar.",
@@ -204,6 +205,15 @@ def test_minilm_falls_back_to_the_hub(
     assert asked == ["sentence-transformers/all-MiniLM-L6-v2"]
     content = (backbone_folder("bert") / "model.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() in str(error)
+
+
+def test_short_name_wins_over_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "minilm").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setattr(minilm, "download", lambda _hub_id: tmp_path)
+    assert sources.resolve("minilm").folder == tmp_path
+    assert sources.resolve("./minilm").folder == Path("minilm")
 
 
 def test_registry_entries_resolve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

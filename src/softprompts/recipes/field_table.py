@@ -1,0 +1,211 @@
+"""The tables of the documentation that say what a recipe may hold, made from the schema itself.
+
+`python -m softprompts.recipes.field_table docs` writes them between their markers,
+`<!-- table NAME -->` and `<!-- end of table -->`; a test checks that the committed ones are current.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from softprompts.backbones.registry import BACKBONES
+from softprompts.errors import UnknownNameError
+from softprompts.metrics.registry import METRICS
+from softprompts.prompts.registry import INITIALIZERS, POSITIONS, ROWS
+from softprompts.readouts.registry import READOUTS
+from softprompts.recipes.json_schema import run_schema, study_schema
+from softprompts.recipes.presets import METHODS
+from softprompts.recipes.schema import (
+    BackboneConfig,
+    PromptConfig,
+    RunConfig,
+    TaskConfig,
+    TrainingConfig,
+)
+from softprompts.recipes.study import StudyConfig
+from softprompts.registry import Registry, unknown_name
+from softprompts.tasks.registry import TASKS
+from softprompts.training.registry import OPTIMIZERS, SCHEDULES
+
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    "backbone": BackboneConfig,
+    "task": TaskConfig,
+    "prompt": PromptConfig,
+    "training": TrainingConfig,
+}
+COMPONENTS: Mapping[str, Registry[Any]] = {
+    "rows": ROWS,
+    "positions": POSITIONS,
+    "initializers": INITIALIZERS,
+    "readouts": READOUTS,
+    "optimizers": OPTIMIZERS,
+    "schedules": SCHEDULES,
+    "backbones": BACKBONES,
+    "tasks": TASKS,
+    "metrics": METRICS,
+}
+MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+_FIELD_HEADINGS = ("field", "values", "default", "meaning")
+_NONE = "–"
+
+
+def table(name: str) -> str:
+    """Return one table as Markdown.
+
+    Args:
+        name: `run` (fields outside sections), a section of the run recipe, `study`, `methods`, or
+            the plural of a component kind.
+
+    Returns:
+        The table's lines.
+
+    Raises:
+        UnknownNameError: if there is no such table.
+    """
+    if name in SECTIONS:
+        properties = run_schema()["$defs"][SECTIONS[name].__name__]["properties"]
+        return _markdown(_FIELD_HEADINGS, _fields(properties, SECTIONS[name], f"{name}."))
+    if name == "run":
+        kept = {k: v for k, v in run_schema()["properties"].items() if k not in SECTIONS}
+        return _markdown(_FIELD_HEADINGS, _fields(kept, RunConfig))
+    if name == "study":
+        properties = study_schema()["properties"]
+        return _markdown(_FIELD_HEADINGS, _fields(properties, StudyConfig))
+    if name == "methods":
+        return _methods()
+    if name in COMPONENTS:
+        return _components(COMPONENTS[name])
+    known = ["run", *SECTIONS, "study", "methods", *COMPONENTS]
+    raise UnknownNameError(unknown_name("table", name, known))
+
+
+def refreshed(text: str) -> str:
+    """Return a page with every marked table made anew.
+
+    Args:
+        text: the page's Markdown.
+
+    Returns:
+        The page; equal to `text` where its tables are current.
+
+    Raises:
+        UnknownNameError: if a marker names no table.
+    """
+    return MARKED.sub(lambda found: found[1] + table(found[2]) + found[3], text)
+
+
+def _fields(
+    properties: Mapping[str, Any], model: type[BaseModel], prefix: str = ""
+) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{prefix}{name}`",
+            _values(schema),
+            _field_default(schema, model, name),
+            schema.get("description", ""),
+        )
+        for name, schema in properties.items()
+    ]
+
+
+def _field_default(schema: Mapping[str, Any], model: type[BaseModel], name: str) -> str:
+    """Return a field's default; made ones are not in the schema, so the model is asked."""
+    field = model.model_fields[name]
+    if field.is_required():
+        return "required"
+    default = schema.get("default", field.get_default(call_default_factory=True))
+    return _code(default.kind if hasattr(default, "kind") else default)
+
+
+def _components(registry: Registry[Any]) -> str:
+    """Return a line per component, followed by a line per option."""
+    lines: list[tuple[str, ...]] = []
+    for entry in registry:
+        about = entry.summary + (f" ({entry.reference})" if entry.reference else "")
+        lines.append((f"`{entry.name}`", "", "", "", about))
+        schema = entry.schema.model_json_schema()
+        for name, option in schema.get("properties", {}).items():
+            is_required = name in schema.get("required", ())
+            default = "required" if is_required else _code(option["default"])
+            lines.append(("", f"`{name}`", _values(option), default, option.get("description", "")))
+    if not any(line[1] for line in lines):
+        return _markdown(("name", "meaning"), [(line[0], line[4]) for line in lines])
+    return _markdown(("name", "option", "values", "default", "meaning"), lines)
+
+
+def _methods() -> str:
+    headings = ("method", "rows", "position", "initializer", "length", "reference")
+    lines = [
+        (
+            f"`{preset.name}`",
+            *(f"`{kind}`" if preset.length else _NONE for kind in _axes(preset)),
+            f"{preset.length}{', always' if preset.is_length_fixed else ''}",
+            preset.reference or _NONE,
+        )
+        for preset in METHODS.values()
+    ]
+    return _markdown(headings, lines)
+
+
+def _axes(preset: Any) -> tuple[str, str, str]:
+    return preset.rows, preset.position, preset.initializer
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    """Say in words what a JSON Schema allows."""
+    if "anyOf" in schema:
+        choices = schema["anyOf"]
+        if "enum" in choices[0] and len(choices) > 1 and "kind" in _properties(choices[1]):
+            return f"one of {_values(choices[0])}, or a mapping with `kind` and options"
+        return " or ".join(dict.fromkeys(map(_values, choices)))
+    if "enum" in schema:
+        return ", ".join(map(_code, schema["enum"]))
+    kind = schema.get("type", "")
+    if kind in ("integer", "number"):
+        return _range({"integer": "whole number", "number": "number"}[kind], schema)
+    if kind == "string" and "pattern" in schema:
+        return ", ".join(map(_code, schema["pattern"].strip("^()$").split("|")))
+    if kind == "array":
+        return f"list of {_plural(schema['items'])}"
+    names = {"null": "`null`", "boolean": "`true`, `false`", "string": "text", "object": "mapping"}
+    return names[kind]
+
+
+def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = schema.get("properties", {})
+    return found
+
+
+def _plural(schema: Mapping[str, Any]) -> str:
+    return {"string": "texts", "integer": "whole numbers"}.get(schema.get("type", ""), "values")
+
+
+def _range(noun: str, schema: Mapping[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return " ".join([noun, " and ".join(limits)]).strip()
+
+
+def _code(value: Any) -> str:
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _markdown(headings: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    cells = [list(headings)]
+    cells += [["---"] * len(cells[0]), *map(list, lines)]
+    return "".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |\n" for row in cells)
+
+
+if __name__ == "__main__":
+    for page in sorted(Path(sys.argv[1]).rglob("*.md")):
+        before = page.read_text("utf-8")
+        if (after := refreshed(before)) != before:
+            page.write_text(after, encoding="utf-8")
