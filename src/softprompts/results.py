@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.errors import DataError, RunFolderError
+from softprompts.errors import DataError, RunFolderError, StorageError
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import RunConfig
-from softprompts.storage import make_folder, read_json, read_tensors, write_json, write_tensors
+from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.templates import template_fields
 from softprompts.training.building import Model, build_model
@@ -21,7 +21,8 @@ from softprompts.training.evaluation import (
     evaluate,
     score_examples,
 )
-from softprompts.training.execution import Outcome
+from softprompts.training.execution import Outcome, load_finished, prompt_header, read_result
+from softprompts.training.journal import read_about
 from softprompts.training.resources import Resources
 
 
@@ -129,14 +130,14 @@ class Result:
             StorageError: if it cannot be written.
         """
         path = Path(folder)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if is_there(path) and entries(path):
             raise RunFolderError(f"{path} must be a new or empty folder, but is not.")
         make_folder(path)
         modules = (("prompt", self.model.prompt), ("readout", self.model.readout))
         tensors = {f"{name}.{k}": v for name, m in modules for k, v in m.state_dict().items()}
         tensors["rows"] = self.model.prompt.bake()
         write_json(path / "config.json", dict(self.about))
-        write_tensors(path / "prompt.safetensors", tensors, {"identity": self.about["identity"]})
+        write_tensors(path / "prompt.safetensors", tensors, prompt_header(self.about))
         write_json(path / "result.json", dict(self.summary))
 
     def _example(self, value: str | Mapping[str, Any], place: int) -> Example:
@@ -177,11 +178,13 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
 
     Raises:
         StorageError: if the run is not finished or its files are broken.
-        RunFolderError: if the backbone's weights are not those that the prompt was trained for.
+        RecipeError: if its configuration breaks the schema.
+        RunFolderError: if its configuration was edited, or the backbone's weights are not those
+            that the prompt was trained for.
     """
     path = Path(folder)
-    about = read_json(path / "config.json")
-    summary = read_json(path / "result.json")
+    about = read_about(path)
+    read_result(path, about["identity"])  # before anything heavy
     config = parse_run(about["config"], str(path / "config.json"))
     if backbone is None:
         backbone = Resources().backbone(config.backbone)
@@ -190,16 +193,18 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
             f"{path} was trained on backbone weights {about['backbone_fingerprint']}, but "
             f"{backbone.name} has {backbone.fingerprint}."
         )
-    format = _format(about["task_format"])
+    format = _format(about["task_format"], path)
     model = build_model(config, backbone, format)
-    tensors, _ = read_tensors(path / "prompt.safetensors")
-    for name, module in (("prompt.", model.prompt), ("readout.", model.readout)):
-        state = {k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)}
-        module.load_state_dict(state)
+    summary = load_finished(path, about, model)
     return Result(config, backbone, format, model, about=about, summary=summary)
 
 
-def _format(data: Mapping[str, Any]) -> TaskFormat:
+def _format(data: Any, folder: Path) -> TaskFormat:
     """Rebuild a task format from JSON."""
-    lists = {key: tuple(data[key]) for key in ("labels", "metrics")}
-    return TaskFormat(**{**data, **lists})
+    try:
+        lists = {key: tuple(data[key]) for key in ("labels", "metrics")}
+        return TaskFormat(**{**data, **lists})
+    except (TypeError, LookupError) as error:
+        raise StorageError(
+            f"{folder / 'config.json'} must have a whole `task_format`, but has not: {error}."
+        ) from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,28 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"{path} must be JSON, but is not: {error}.") from error
 
 
+def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Read a JSON object that must have some keys.
+
+    Args:
+        path: the file.
+        keys: what it must have, at least.
+
+    Returns:
+        The object.
+
+    Raises:
+        StorageError: if it is missing, not JSON, no object, or lacks a key.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise StorageError(f"{path} must be a JSON object, but is a {type(content).__name__}.")
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise StorageError(f"{path} must have `{missing[0]}`, but lacks it.")
+    return content
+
+
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
 ) -> None:
@@ -97,9 +119,51 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("softprompts", "{}"))
+            if not isinstance(about, dict):
+                raise ValueError("its header holds no JSON object")
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise StorageError(f"{path} must be a safetensors file, but is not: {error}.") from error
+
+
+def is_there(path: Path) -> bool:
+    """Return whether something is at a path.
+
+    Raises:
+        StorageError: if that cannot be told, as in a folder that may not be entered.
+    """
+    try:
+        return path.exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"{path} could not be read: {reason}.") from error
+
+
+def entries(path: Path) -> list[str]:
+    """Return the names in a folder, sorted, without hidden ones.
+
+    Raises:
+        StorageError: if it is no folder or cannot be read.
+    """
+    try:
+        return sorted(name for name in os.listdir(path) if not name.startswith("."))
+    except NotADirectoryError:
+        raise StorageError(f"{path} must be a folder, but is a file.") from None
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what killed processes left half-written in a folder; only its owner may call this.
+
+    Raises:
+        StorageError: if that is not possible.
+    """
+    try:
+        for part in path.glob(".*.part"):
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} could not be cleaned: {error.strerror or error}.") from error
 
 
 def make_folder(path: Path) -> None:

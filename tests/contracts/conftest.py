@@ -67,9 +67,7 @@ def choice_task() -> Task:
     )
     choices = ("it rained", "the road was closed for the day", "nobody came")
     examples = tuple(
-        Example(
-            {"text": text}, answers=(i % 2,), choices=choices[: 2 + i % 2], source=f"row {i}"
-        )
+        Example({"text": text}, answers=(i % 2,), choices=choices[: 2 + i % 2], source=f"row {i}")
         for i, text in enumerate(TEXTS)
     )
     return Task(format, examples, (), examples)

@@ -159,8 +159,12 @@ def test_rows_equal_to_tokens_are_those_tokens_as_text(tiny, kind):
         last += len(frame.prefix)
     row_places += keep[last : last + len(back)]
     token_places = [i for i in keep if i not in row_places]
-    torch.testing.assert_close(output.last_hidden_state[0], expected[token_places], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(output.prompt_hidden_state[0], expected[row_places], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        output.last_hidden_state[0], expected[token_places], atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        output.prompt_hidden_state[0], expected[row_places], atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("kind", "method", "readout"), CELLS)

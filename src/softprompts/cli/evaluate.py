@@ -47,6 +47,7 @@ def evaluate(
     rows = names[split]
     if not rows:
         raise DataError(f"split {split!r} of {task.format.name} must have rows, but is empty.")
+    is_same_data = task.digest() == result.about["data_digest"]
     found = result.evaluate(rows)
     floor = majority(rows, task.format)
     if as_json:
@@ -59,6 +60,7 @@ def evaluate(
                 "majority": floor,
                 "num_items": len(rows),
                 "identity": result.about["identity"],
+                "is_same_data": is_same_data,
             }
         )
         return
@@ -67,3 +69,5 @@ def evaluate(
         f"score {100 * found.score:.1f} ({each}) on {len(rows)} items of {split}; majority "
         f"{100 * floor:.1f}"
     )
+    if not is_same_data:
+        print("the task's rows are not those that the run was trained and reported on")

@@ -33,6 +33,8 @@ def predict(
 
     if not output.parent.is_dir():
         raise StorageError(f"{output} must be in a folder that exists, but {output.parent} is not.")
+    if output.exists() and (output.is_dir() or output.samefile(source)):
+        raise StorageError(f"{output} must be a file other than the input, but is not.")
     result = load(run_dir)
     task = Task(result.format, (), (), ())
     options = dict(result.config.task.options) if result.config.task.name == "files" else None

@@ -28,11 +28,12 @@ def train(
     from softprompts.errors import RecipeError, RunFolderError
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.schema import RunConfig
+    from softprompts.storage import is_there
 
     config = load_recipe(recipe, overrides or ())
     if not isinstance(config, RunConfig):
         raise RecipeError(["a run must not have study keys; use softprompts study."], recipe)
-    if (out / "config.json").exists() and not should_resume:
+    if is_there(out / "config.json") and not should_resume:
         raise RunFolderError(f"{out} holds a run already; pass --resume to go on with it.")
 
     from softprompts.cli.progress import Bar, Updates

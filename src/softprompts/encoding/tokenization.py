@@ -75,7 +75,7 @@ class Tokenization:
             )
             if stop > len(lead)
         )
-        if not ids:
+        if not text.strip() or not ids:
             raise DataError(f"label words must have at least one token, but are {text!r}.")
         return ids
 
@@ -146,10 +146,8 @@ class Tokenization:
         spans: list[tuple[int, int, Role, int]] = []
         for place, piece in enumerate(pieces):
             if piece.name == "mask":
-                result += self._stretch(text.rstrip(), spans)
-                mask_id = self.tokenizer.mask_token_id
-                if mask_id is None:
-                    raise DataError("`{mask}` must stand for a mask token, but there is none.")
+                mask_id, eats_space = self._mask()
+                result += self._stretch(text.rstrip() if eats_space else text, spans)
                 result += [_Token(mask_id, Role.MASK)] * num_masks
                 text, spans = "", []
                 continue
@@ -160,6 +158,14 @@ class Tokenization:
             spans.append((len(text), len(text) + len(content), role, place))
             text += content
         return result + self._stretch(text, spans)
+
+    def _mask(self) -> tuple[int, bool]:
+        """Return the mask token's id, and whether it takes the space before it."""
+        mask_id = self.tokenizer.mask_token_id
+        if mask_id is None:
+            raise DataError("`{mask}` must stand for a mask token, but there is none.")
+        token = self.tokenizer.added_tokens_decoder.get(mask_id)
+        return mask_id, bool(token is not None and token.lstrip)
 
     def _stretch(self, text: str, spans: Sequence[tuple[int, int, Role, int]]) -> list[_Token]:
         """Tokenize a stretch; a token that touches a field belongs to it."""

@@ -1,7 +1,8 @@
 """The tables of the documentation that say what a recipe may hold, made from the schema itself.
 
 `python -m softprompts.recipes.field_table docs` writes them between their markers,
-`<!-- table NAME -->` and `<!-- end of table -->`; a test checks that the committed ones are current.
+`<!-- table NAME -->` and `<!-- end of table -->`. A test checks that the committed ones are
+current.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from softprompts.recipes.schema import (
     TrainingConfig,
 )
 from softprompts.recipes.study import StudyConfig
-from softprompts.registry import Registry, unknown_name
+from softprompts.registry import Entry, Registry, unknown_name
+from softprompts.tasks.listing import list_tasks
 from softprompts.tasks.registry import TASKS
 from softprompts.training.registry import OPTIMIZERS, SCHEDULES
 
@@ -48,21 +50,22 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
     "backbones": BACKBONES,
-    "tasks": TASKS,
     "metrics": METRICS,
 }
+TASK_OPTIONS = {"superglue-options": "superglue/cb", "files-options": "files"}
 MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 _FIELD_HEADINGS = ("field", "values", "default", "meaning")
 _NONE = "–"
+_MOST_NAMES = 10
 
 
 def table(name: str) -> str:
     """Return one table as Markdown.
 
     Args:
-        name: `run` (fields outside sections), a section of the run recipe, `study`, `methods`, or
-            the plural of a component kind.
+        name: `run` (fields outside sections), a section of the run recipe, `study`, `methods`,
+            `tasks`, `superglue-options`, `files-options`, or the plural of a component kind.
 
     Returns:
         The table's lines.
@@ -79,11 +82,14 @@ def table(name: str) -> str:
     if name == "study":
         properties = study_schema()["properties"]
         return _markdown(_FIELD_HEADINGS, _fields(properties, StudyConfig))
-    if name == "methods":
-        return _methods()
+    if name in ("methods", "tasks"):
+        return _methods() if name == "methods" else _tasks()
+    if name in TASK_OPTIONS:
+        lines = _options(TASKS.entry(TASK_OPTIONS[name]))
+        return _markdown(("option", "values", "default", "meaning"), lines)
     if name in COMPONENTS:
         return _components(COMPONENTS[name])
-    known = ["run", *SECTIONS, "study", "methods", *COMPONENTS]
+    known = ["run", *SECTIONS, "study", "methods", "tasks", *TASK_OPTIONS, *COMPONENTS]
     raise UnknownNameError(unknown_name("table", name, known))
 
 
@@ -131,14 +137,37 @@ def _components(registry: Registry[Any]) -> str:
     for entry in registry:
         about = entry.summary + (f" ({entry.reference})" if entry.reference else "")
         lines.append((f"`{entry.name}`", "", "", "", about))
-        schema = entry.schema.model_json_schema()
-        for name, option in schema.get("properties", {}).items():
-            is_required = name in schema.get("required", ())
-            default = "required" if is_required else _code(option["default"])
-            lines.append(("", f"`{name}`", _values(option), default, option.get("description", "")))
+        lines += [("", *line) for line in _options(entry)]
     if not any(line[1] for line in lines):
         return _markdown(("name", "meaning"), [(line[0], line[4]) for line in lines])
     return _markdown(("name", "option", "values", "default", "meaning"), lines)
+
+
+def _options(entry: Entry) -> list[tuple[str, ...]]:
+    schema = entry.schema.model_json_schema()
+    required = schema.get("required", ())
+    return [
+        (
+            f"`{name}`",
+            _values(option),
+            "required" if name in required else _code(option["default"]),
+            option.get("description", ""),
+        )
+        for name, option in _properties(schema).items()
+    ]
+
+
+def _tasks() -> str:
+    lines = [
+        (
+            f"`{task.name}`",
+            ", ".join(f"`{label}`" for label in task.labels) or _NONE,
+            ", ".join(f"`{metric}`" for metric in task.metrics) or _NONE,
+            task.summary,
+        )
+        for task in list_tasks()
+    ]
+    return _markdown(("task", "labels", "metrics", "what it asks"), lines)
 
 
 def _methods() -> str:
@@ -146,17 +175,14 @@ def _methods() -> str:
     lines = [
         (
             f"`{preset.name}`",
-            *(f"`{kind}`" if preset.length else _NONE for kind in _axes(preset)),
+            *(f"`{kind}`" if preset.length else _NONE for kind in axes),
             f"{preset.length}{', always' if preset.is_length_fixed else ''}",
             preset.reference or _NONE,
         )
         for preset in METHODS.values()
+        for axes in [(preset.rows, preset.position, preset.initializer)]
     ]
     return _markdown(headings, lines)
-
-
-def _axes(preset: Any) -> tuple[str, str, str]:
-    return preset.rows, preset.position, preset.initializer
 
 
 def _values(schema: Mapping[str, Any]) -> str:
@@ -166,6 +192,8 @@ def _values(schema: Mapping[str, Any]) -> str:
         if "enum" in choices[0] and len(choices) > 1 and "kind" in _properties(choices[1]):
             return f"one of {_values(choices[0])}, or a mapping with `kind` and options"
         return " or ".join(dict.fromkeys(map(_values, choices)))
+    if len(schema.get("enum", ())) > _MOST_NAMES:
+        return "a registered name"
     if "enum" in schema:
         return ", ".join(map(_code, schema["enum"]))
     kind = schema.get("type", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import sys
 from collections.abc import Mapping
@@ -14,11 +16,12 @@ from typing import Any
 import torch
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.errors import StorageError
 from softprompts.metrics.scoring import majority
 from softprompts.recipes.identity import identity
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
-from softprompts.storage import read_json
+from softprompts.storage import is_there, read_record, read_tensors
 from softprompts.tasks.base import Task
 from softprompts.training.building import (
     Model,
@@ -33,6 +36,22 @@ from softprompts.training.member import Member
 from softprompts.training.pack import train_pack
 from softprompts.training.progress import Progress
 from softprompts.training.resources import Resources
+
+RESULT = (
+    "identity",
+    "status",
+    "metric",
+    "score",
+    "last_score",
+    "majority",
+    "num_items",
+    "split",
+    "steps",
+    "seconds",
+    "trainable_parameters",
+    "num_cut",
+)
+"""What `result.json` must have to be read: what summaries and reports are made from."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,7 @@ def execute(
     """Train one run and report it.
 
     Everything that can be wrong is found before the folder is touched. A folder with an
-    interrupted run of the same identity is resumed.
+    interrupted run of the same identity is resumed; a finished one is read and left as it is.
 
     Args:
         config: the recipe; resolved here.
@@ -98,10 +117,13 @@ def execute(
     """
     config = resolve(config)
     about = describe_run(config, backbone, task)
+    model = build_model(config, backbone, task.format)
     if folder is not None:
         check_free(folder, about)
+        if is_there(folder / "result.json"):
+            found = load_finished(folder, about, model)
+            return Outcome(config, backbone, task, model, about, found)
     resources = resources or Resources()
-    model = build_model(config, backbone, task.format)
     splits = {
         name: EncodedSplit(rows, resources.encode(config, model.readout, rows))
         for name, rows in choose_splits(config, task).items()
@@ -128,7 +150,7 @@ def execute(
             "skipped_rows": dict(task.skipped_rows),
         }
         tensors = {"rows": model.prompt.bake(), **member.modules.state_dict()}
-        journal.finish(tensors, {"identity": about["identity"]}, result)
+        journal.finish(tensors, prompt_header(about), result)
     return Outcome(config, backbone, task, model, about, result)
 
 
@@ -178,10 +200,62 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """Return a run folder's result, or `None` while it is not finished."""
+def prompt_header(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `prompt.safetensors` says of its run: whose it is, and the labels it scores."""
+    text = json.dumps(about["task_format"], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"identity": about["identity"], "task_format_digest": digest}
+
+
+def read_result(folder: Path, identity: str) -> dict[str, Any]:
+    """Read a run folder's `result.json`.
+
+    Args:
+        folder: the folder of a finished run.
+        identity: the run that the result must be of.
+
+    Raises:
+        StorageError: if the run is not finished, or the file is broken or of another run.
+    """
     path = folder / "result.json"
-    if not path.exists():
-        return None
-    result: dict[str, Any] = read_json(path)
+    if not is_there(path):
+        raise StorageError(f"{folder} must hold a finished run, but has no result.json.")
+    result = read_record(path, RESULT)
+    if result["identity"] != identity:
+        raise StorageError(
+            f"{path} must be the result of run {identity}, but is of {result['identity']}."
+        )
+    return result
+
+
+def load_finished(folder: Path, about: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """Put a finished run's prompt and readout into a model.
+
+    Args:
+        folder: the folder.
+        about: content of its `config.json`.
+        model: the run's model, in any state.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        StorageError: if a file is missing, broken or of another run.
+    """
+    result = read_result(folder, about["identity"])
+    path = folder / "prompt.safetensors"
+    tensors, header = read_tensors(path)
+    for key, value in prompt_header(about).items():
+        if header.get(key) != value:
+            raise StorageError(
+                f"{path} must have `{key}` {value}, as config.json has, but has {header.get(key)}."
+            )
+    for name, module in (("prompt.", model.prompt), ("readout.", model.readout)):
+        state = {k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)}
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise StorageError(
+                f"{path} must hold the run's {name[:-1]}, but does not: {error}"
+            ) from error
     return result

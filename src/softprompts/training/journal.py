@@ -18,7 +18,21 @@ from typing import IO, Any, final
 from torch import Tensor
 
 from softprompts.errors import RunFolderError, StorageError
-from softprompts.storage import make_folder, read_json, read_tensors, write_json, write_tensors
+from softprompts.recipes.identity import identity
+from softprompts.recipes.parsing import parse_run
+from softprompts.storage import (
+    entries,
+    is_there,
+    make_folder,
+    read_record,
+    read_tensors,
+    remove_parts,
+    write_json,
+    write_tensors,
+)
+
+ABOUT = ("identity", "config", "data_digest", "backbone_fingerprint", "task_format")
+"""What `config.json` must have."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +107,21 @@ class RunFolder(Journal):
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        self.path = path
+        self.path, self.identity = path, about["identity"]
+        self._lines: list[str] = []
         check_free(path, about)
         make_folder(path)
         self._lock = _lock(path / ".lock")
-        if not (path / "config.json").exists():
-            write_json(path / "config.json", dict(about))
-        make_folder(path / "state")
-        self._lines: list[str] = []
+        try:
+            check_free(path, about)  # another process may have been here before the lock
+            if not is_there(path / "config.json"):
+                write_json(path / "config.json", dict(about))
+            make_folder(path / "state")
+            for folder in (path, path / "state"):
+                remove_parts(folder)
+        except BaseException:
+            self._lock.close()
+            raise
 
     def __enter__(self) -> RunFolder:
         return self
@@ -108,22 +129,24 @@ class RunFolder(Journal):
     def __exit__(self, *exception: object) -> None:
         self._lock.close()
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run's result is there."""
-        return (self.path / "result.json").exists()
-
     def restore(self) -> Checkpoint | None:
-        """Return the last checkpoint; lines of metrics written after it are taken back."""
+        """Return the last checkpoint; lines of metrics written after it are taken back.
+
+        Raises:
+            StorageError: if checkpoint or metrics are broken, or not this run's.
+        """
         path = self.path / "state" / "checkpoint.safetensors"
-        lines = self.path / "metrics.jsonl"
         self._lines.clear()
         if not path.exists():
-            lines.unlink(missing_ok=True)
+            self._take_back(0)
             return None
         tensors, about = read_tensors(path)
-        with open(lines, "ab") as file:
-            file.truncate(about["metrics_bytes"])
+        if about.get("identity") != self.identity:
+            raise StorageError(
+                f"{path} must be a checkpoint of run {self.identity}, but is of "
+                f"{about.get('identity')}."
+            )
+        self._take_back(about["metrics_bytes"])
         return Checkpoint(tensors, about)
 
     def log(self, record: Mapping[str, Any]) -> None:
@@ -133,7 +156,7 @@ class RunFolder(Journal):
     def save(self, checkpoint: Checkpoint) -> None:
         """Append the lines, then replace the checkpoint, which says how long the lines are."""
         size = self._flush()
-        about = {**checkpoint.about, "metrics_bytes": size}
+        about = {**checkpoint.about, "identity": self.identity, "metrics_bytes": size}
         write_tensors(self.path / "state" / "checkpoint.safetensors", checkpoint.tensors, about)
 
     def finish(
@@ -143,6 +166,23 @@ class RunFolder(Journal):
         self._flush()
         write_tensors(self.path / "prompt.safetensors", tensors, about)
         write_json(self.path / "result.json", dict(result))
+
+    def _take_back(self, size: int) -> None:
+        """Cut the metrics to the bytes that the checkpoint knows."""
+        path = self.path / "metrics.jsonl"
+        try:
+            found = path.stat().st_size if path.exists() else 0
+            if found > size:
+                os.truncate(path, size)
+        except OSError as error:
+            raise StorageError(
+                f"{path} could not be written: {error.strerror or error}."
+            ) from error
+        if found < size:
+            raise StorageError(
+                f"{path} must have at least the {size} bytes that the checkpoint knows, but has "
+                f"{found}."
+            )
 
     def _flush(self) -> int:
         """Append the waiting lines and return the file's size in bytes."""
@@ -172,18 +212,16 @@ def check_free(path: Path, about: Mapping[str, Any]) -> None:
         RunFolderError: if it belongs to another run, or holds other files.
         StorageError: if it is not a folder.
     """
-    if path.exists() and not path.is_dir():
-        raise StorageError(f"{path} must be a folder, but is a file.")
-    if not path.is_dir():
+    if not is_there(path):
         return
-    if not (path / "config.json").exists():
-        others = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+    others = entries(path)
+    if "config.json" not in others:
         if others:
             raise RunFolderError(
                 f"{path} must be empty or a run's folder, but holds {', '.join(others[:3])}."
             )
         return
-    found = read_json(path / "config.json")
+    found = read_record(path / "config.json", ABOUT)
     for key, name in (
         ("identity", "the run"),
         ("data_digest", "a run on data"),
@@ -194,6 +232,38 @@ def check_free(path: Path, about: Mapping[str, Any]) -> None:
                 f"{path} must belong to {name} {about.get(key)}, but belongs to {found.get(key)}. "
                 "Choose another folder."
             )
+    _check_config(path / "config.json", found)
+    if found["task_format"] != json.loads(json.dumps(about["task_format"])):
+        raise RunFolderError(f"{path / 'config.json'} must keep `task_format`, but was edited.")
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Read a run folder's `config.json`.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Its content, which describes the run that it names.
+
+    Raises:
+        StorageError: if it is missing or broken.
+        RecipeError: if its configuration breaks the schema.
+        RunFolderError: if its configuration is another run's than its identity says.
+    """
+    about = read_record(path / "config.json", ABOUT)
+    _check_config(path / "config.json", about)
+    return about
+
+
+def _check_config(path: Path, about: Mapping[str, Any]) -> None:
+    """Check that the configuration in a file is the one that its identity was made from."""
+    computed = identity(parse_run(about["config"], str(path)))
+    if computed != about["identity"]:
+        raise RunFolderError(
+            f"{path} must describe run {about['identity']}, but its `config` is that of "
+            f"{computed}: it was edited, or made by components of another version."
+        )
 
 
 def _lock(path: Path) -> IO[bytes]:
