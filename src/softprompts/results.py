@@ -187,7 +187,8 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
     read_result(path, about["identity"])  # before anything heavy
     config = parse_run(about["config"], str(path / "config.json"))
     if backbone is None:
-        backbone = Resources().backbone(config.backbone)
+        kept = config.backbone.model_copy(update={"dtype": about["dtype"]})
+        backbone = Resources().backbone(kept)
     if backbone.fingerprint != about["backbone_fingerprint"]:
         raise RunFolderError(
             f"{path} was trained on backbone weights {about['backbone_fingerprint']}, but "

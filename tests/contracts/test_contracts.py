@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from backbones import KINDS
-from contracts.conftest import run_config
 
 import softprompts as sp
+from backbones import KINDS
+from contracts.conftest import run_config
 from softprompts.encoding.batch import collate
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.registry import POSITIONS, ROWS
@@ -151,7 +151,7 @@ def test_rows_equal_to_tokens_are_those_tokens_as_text(tiny, kind):
     model = sp.SoftPromptModel(backbone, fixed(rows, len(front))).eval()
     with torch.no_grad():
         output = model(torch.tensor([inner]))
-    keep = [i for i in range(len(whole))]
+    keep = list(range(len(whole)))
     first = 0 if backbone.family == "decoder" else len(frame.prefix)
     row_places = keep[first : first + len(front)]
     last = first + len(front) + len(middle)

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from contracts.conftest import run_config
 
+from contracts.conftest import run_config
 from softprompts.recipes.schema import RunConfig
 from softprompts.seeding import generator
 from softprompts.training.building import (

@@ -15,6 +15,7 @@ from softprompts.backbones.sources import Source, check_folder, fingerprint, fir
 from softprompts.errors import BackboneError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTO = "auto"
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
 _NUM_NAMED_KEYS = 3
 _LOAD_ERRORS = (
@@ -40,7 +41,7 @@ def load_backbone(
 
     Args:
         name: a registered short name such as `minilm`, a local folder, or a hub id.
-        dtype: `float32`, `bfloat16` or `float16`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`; see `choose_dtype`.
         device: a torch device such as `cpu` or `cuda:0`.
         attention: `eager`, `sdpa` or `flash_attention_2`. By default `eager` for bfloat16 on the
             CPU, whose fused kernel is slow backwards, else `sdpa` where the model supports it.
@@ -52,13 +53,15 @@ def load_backbone(
         BackboneError: if the name cannot be found, or what is found cannot be a backbone; the
             text says why in one line.
     """
-    if dtype not in DTYPES:
-        raise BackboneError(f"dtype must be one of {', '.join(DTYPES)}, but is {dtype!r}.")
+    if dtype not in (*DTYPES, AUTO):
+        known = ", ".join((*DTYPES, AUTO))
+        raise BackboneError(f"dtype must be one of {known}, but is {dtype!r}.")
     if attention is not None and attention not in ATTENTIONS:
         raise BackboneError(
             f"attention must be one of {', '.join(ATTENTIONS)}, but is {attention!r}."
         )
     place = _check_device(device)
+    dtype = choose_dtype(place) if dtype == AUTO else dtype
     source = resolve(name)
     content = check_folder(source)
     with _quiet():
@@ -70,6 +73,20 @@ def load_backbone(
     identity = fingerprint(source, content)
     with _reported(source, "model"):
         return Backbone(name, family, model.to(place), tokenizer, has_language_head, identity)
+
+
+def choose_dtype(device: torch.device) -> str:
+    """Return `bfloat16` where the device computes in it natively, else `float32`.
+
+    On a processor without such instructions bfloat16 is emulated and slower than float32.
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    capabilities: dict[str, Any] = {}
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+    is_native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return "bfloat16" if is_native else "float32"
 
 
 def _check_device(device: str) -> torch.device:

@@ -33,7 +33,7 @@ def predict(
 
     if not output.parent.is_dir():
         raise StorageError(f"{output} must be in a folder that exists, but {output.parent} is not.")
-    if output.exists() and (output.is_dir() or output.samefile(source)):
+    if output.is_dir() or output.resolve() == source.resolve():
         raise StorageError(f"{output} must be a file other than the input, but is not.")
     result = load(run_dir)
     task = Task(result.format, (), (), ())

@@ -36,12 +36,14 @@ class BackboneConfig(Section):
     Attributes:
         name: a registered short name, a local folder, or a hub id.
         dtype: the precision of its weights; prompt, readout and optimizer are always float32.
+            `auto` is bfloat16 where the processor has instructions for it, else float32; what it
+            came to is kept in `config.json`.
         device: where it runs; `auto` takes an accelerator when there is one.
         attention: the attention implementation; null leaves the choice to the loader.
     """
 
     name: str = Field(min_length=1)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     device: str = Field("auto", min_length=1)
     attention: Literal["eager", "sdpa"] | None = None
 

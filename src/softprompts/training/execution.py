@@ -82,6 +82,7 @@ def describe_run(config: RunConfig, backbone: Backbone, task: Task) -> dict[str,
         "config": config.model_dump(mode="json"),
         "data_digest": task.digest(),
         "backbone_fingerprint": backbone.fingerprint,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
         "task_format": asdict(task.format),
         "versions": {name: version(name) for name in ("softprompts", "torch", "transformers")},
     }

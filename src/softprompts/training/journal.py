@@ -226,6 +226,7 @@ def check_free(path: Path, about: Mapping[str, Any]) -> None:
         ("identity", "the run"),
         ("data_digest", "a run on data"),
         ("backbone_fingerprint", "a run on backbone weights"),
+        ("dtype", "a run in"),
     ):
         if found.get(key) != about.get(key):
             raise RunFolderError(

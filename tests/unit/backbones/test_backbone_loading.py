@@ -92,7 +92,7 @@ def test_hub_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"dtype": "float64"}, "dtype must be one of float32, bfloat16, float16, but is 'float64'"),
+        ({"dtype": "float64"}, "dtype must be one of float32, bfloat16, float16, auto, but is 'float64'"),
         ({"device": "toaster"}, "device must be usable by torch, but is 'toaster'"),
         ({"device": "cuda:99"}, "device must be usable by torch, but is 'cuda:99'"),
         ({"attention": "fast"}, "sdpa, flash_attention_2, but is 'fast'"),
@@ -216,3 +216,10 @@ def test_code_in_a_folder_is_not_run(copy: Copy) -> None:
     assert_refused("the configuration in", folder)
     edit_json(folder / "config.json", model_type="bert")
     assert load_backbone(str(folder)).has_language_head
+
+
+def test_auto_dtype_is_what_the_processor_computes_natively(backbone_folder, monkeypatch):
+    folder = str(backbone_folder("bert"))
+    for capability, expected in (("avx512_bf16", torch.bfloat16), ("sse2", torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capability: {c: True})
+        assert load_backbone(folder, dtype="auto").dtype is expected

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from backbones import KINDS
 
+from backbones import KINDS
 from softprompts.encoding.template import Role, parse_template
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError
