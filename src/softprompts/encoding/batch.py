@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from softprompts.encoding.inputs import EncodedExample
+from softprompts.encoding.inputs import EncodedExample, EncodedInput
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Batch:
         targets: what a language head reads.
         valid: which columns each example has. Shape `(batch, labels)`.
         answers: which columns are right. Shape `(batch, labels)`.
+        items: the encoded inputs, in order.
     """
 
     ids: Tensor
@@ -61,6 +63,7 @@ class Batch:
     targets: Targets
     valid: Tensor
     answers: Tensor
+    items: tuple[EncodedInput, ...]
 
     @property
     def size(self) -> int:
@@ -69,12 +72,12 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Targets):
                 value = Targets(*(getattr(value, part.name).to(device) for part in fields(value)))
-            else:
+            elif isinstance(value, Tensor):
                 value = value.to(device)
             moved[field.name] = value
         return Batch(**moved)
@@ -114,6 +117,7 @@ def collate(examples: Sequence[EncodedExample], pad_id: int) -> Batch:
         ),
         valid=torch.tensor([[c < e.num_columns for c in range(columns)] for e in examples]),
         answers=torch.tensor([[c in e.answers for c in range(columns)] for e in examples]),
+        items=tuple(items),
     )
 
 

@@ -39,6 +39,11 @@ class Prompt(nn.Module):
         self.rows = rows
         self.position = position
 
+    @property
+    def length(self) -> int:
+        """Number of rows."""
+        return self.position.length
+
     def forward(
         self, start: Tensor, end: Tensor, generator: Generator | None = None
     ) -> PromptOutput:

@@ -45,9 +45,11 @@ class Readout(nn.Module, ABC):
 
     Attributes:
         needs_head: whether scores come from vocabulary logits rather than hidden states.
+        summary_name: says how `summary` summarizes; equal names mean equal summaries.
     """
 
     needs_head: bool
+    summary_name: str = "values"
 
     @abstractmethod
     def __init__(self, setting: Setting, **options: Any) -> None:
@@ -68,12 +70,24 @@ class Readout(nn.Module, ABC):
         A read is an input, or for encoder-decoders a target.
         """
 
+    def summary(self, values: Tensor, batch: Batch) -> Tensor:
+        """Return what `scores` needs of the backbone's output; nothing trained comes before it.
+
+        Args:
+            values: hidden states or logits at `places`. Shape `(reads, slots, width)`.
+            batch: the batch that was read.
+
+        Returns:
+            The values themselves, or fewer: a readout that pools returns `(reads, width)`.
+        """
+        return values
+
     @abstractmethod
     def scores(self, values: Tensor, batch: Batch) -> Tensor:
         """Return a score per example and column, `-inf` where an example has no such column.
 
         Args:
-            values: hidden states or logits at `places`. Shape `(reads, slots, width)`.
+            values: what `summary` returned.
             batch: the batch that was read.
 
         Returns:

@@ -42,6 +42,7 @@ class LinearReadout(Readout):
         super().__init__(setting)
         backbone = setting.backbone
         self.pool = _AUTO[backbone.family] if pool == "auto" else pool
+        self.summary_name = self.pool
         if self.pool == "cls" and (backbone.family == "decoder" or not backbone.frame.prefix):
             raise BackboneError(
                 f"`readout.pool` must not be 'cls' for {backbone.name}: its inputs have no leading "
@@ -81,15 +82,17 @@ class LinearReadout(Readout):
             return spliced.lengths[:, None] - 1
         return spliced.token_positions
 
-    def scores(self, values: Tensor, batch: Batch) -> Tensor:
-        """Return `(batch, labels)` scores from `(inputs, slots, hidden)` states."""
+    def summary(self, values: Tensor, batch: Batch) -> Tensor:
+        """Return the pooled states, float32. Shape `(inputs, hidden)`."""
         values = values.float()
-        if self.pool == "mean":
-            mask = batch.attention_mask[..., None].to(values)  # (inputs, tokens, 1)
-            pooled = (values * mask).sum(dim=1) / mask.sum(dim=1)  # (inputs, hidden)
-        else:
-            pooled = values[:, 0]  # (inputs, hidden)
-        outputs = pooled @ self.weight.T + self.bias  # (inputs, labels), or (inputs, 1)
+        if self.pool != "mean":
+            return values[:, 0]
+        mask = batch.attention_mask[..., None].to(values)  # (inputs, tokens, 1)
+        return (values * mask).sum(dim=1) / mask.sum(dim=1)
+
+    def scores(self, values: Tensor, batch: Batch) -> Tensor:
+        """Return `(batch, labels)` scores from `(inputs, hidden)` pooled states."""
+        outputs = values @ self.weight.T + self.bias  # (inputs, labels), or (inputs, 1)
         if not self.format.has_choices:
             return outputs
         scores = outputs.new_full(batch.valid.shape, -torch.inf)

@@ -13,9 +13,10 @@ from softprompts.encoding.batch import Batch
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.splice import Spliced, concatenate, splice
 from softprompts.readouts.base import Readout
+from softprompts.training.bare import bare_summary, is_bare
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """One run's share of a forward.
 
@@ -45,12 +46,28 @@ def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     Returns:
         Scores per run, float32. Shape `(batch, labels)` each.
     """
+    bare = [part for part in parts if is_bare(part.prompt, part.readout)]
+    read = iter(_summaries(backbone, [part for part in parts if part not in bare]))
+    summaries = [
+        bare_summary(backbone, part.readout, part.batch) if part in bare else next(read)
+        for part in parts
+    ]
+    return [
+        part.readout.scores(summary, part.batch)
+        for part, summary in zip(parts, summaries, strict=True)
+    ]
+
+
+def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
+    """Read several runs' batches through one forward; return each run's share, summarized."""
+    if not parts:
+        return []
     spliced = [_splice(backbone, part) for part in parts]
     places = [p.readout.places(p.batch, s) for p, s in zip(parts, spliced, strict=True)]
     values = _read(backbone, parts, concatenate(spliced), _stack(places))
     shares = torch.split(values, [len(place) for place in places])
     return [
-        part.readout.scores(share[:, : place.shape[1]], part.batch)
+        part.readout.summary(share[:, : place.shape[1]], part.batch)
         for part, share, place in zip(parts, shares, places, strict=True)
     ]
 

@@ -19,6 +19,7 @@ class Position(nn.Module, ABC):
     @abstractmethod
     def __init__(self, length: int, **options: Any) -> None:
         super().__init__()
+        self.length = length
 
     @abstractmethod
     def forward(self, start: Tensor, end: Tensor) -> Tensor:

@@ -27,7 +27,6 @@ class FixedPosition(Position):
         super().__init__(length)
         if split is not None and not 0 <= split <= length:
             raise PromptError(f"`prompt.position.split` must be 0 to {length}, but is {split}.")
-        self.length = length
         self.split = length if split is None else split
 
     def forward(self, start: Tensor, end: Tensor) -> Tensor:
