@@ -6,7 +6,7 @@ request starts does everything else anew, from `execute` on.
 
 A request holds `config`, `folder` and one of
   `kill_after: [updates, seconds]`  the parent kills the child some time after its n-th update;
-  `kill_at: [call, is_after]`       the child kills itself before or after its n-th change of a file;
+  `kill_at: [call, is_after]`       the child kills itself before or after its n-th change;
   neither                           the child runs to its end.
 The answer holds `is_killed`, `exit_code`, and `num_calls` where the child came to its end.
 """

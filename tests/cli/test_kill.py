@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -18,7 +19,8 @@ import pytest
 from conftest import rows, write_rows
 from softprompts.errors import RunFolderError
 from softprompts.recipes.parsing import parse_run
-from softprompts.training.execution import execute
+from softprompts.recipes.resolving import resolve
+from softprompts.training.execution import describe_run, execute
 from softprompts.training.journal import RunFolder
 from softprompts.training.progress import Progress
 from softprompts.training.resources import Resources
@@ -130,9 +132,11 @@ def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(ask, config, tmp_
     assert num_kept >= KILLS[optimizer] // 3
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize(
+    ("optimizer", "moments"), [("adamw", (False, True)), ("adafactor", (True,))]
+)
 def test_a_run_killed_at_every_change_of_a_file_ends_as_if_undisturbed(
-    ask, config, tmp_path, optimizer
+    ask, config, tmp_path, optimizer, moments
 ):
     recipe = config(optimizer, steps=4)
     whole = ask(recipe, tmp_path / "whole")
@@ -141,7 +145,7 @@ def test_a_run_killed_at_every_change_of_a_file_ends_as_if_undisturbed(
     assert whole["num_calls"] == 13
 
     for call in range(1, whole["num_calls"] + 1):
-        for is_after in (False, True):
+        for is_after in moments:
             folder = tmp_path / f"killed-{call}-{is_after}"
             first = ask(recipe, folder, kill_at=[call, is_after])
             assert first["is_killed"], (call, is_after)
@@ -157,12 +161,12 @@ def test_a_kill_while_metrics_are_taken_back_is_survived(ask, config, tmp_path):
     recipe = config("adamw", steps=4)
     ask(recipe, tmp_path / "whole")
     expected = outcome(tmp_path / "whole")
-    # 6 is the replacement of the second checkpoint... of its metrics: lines without a checkpoint
+    # change 7 writes the second checkpoint; at the restart, 1 removes its part, 2 cuts the lines
     for is_after in (False, True):
         folder = tmp_path / f"killed-{is_after}"
         assert ask(recipe, folder, kill_at=[7, False])["is_killed"]
         lines = (folder / "metrics.jsonl").stat().st_size
-        assert ask(recipe, folder, kill_at=[1, is_after])["is_killed"]
+        assert ask(recipe, folder, kill_at=[2, is_after])["is_killed"]
         assert ((folder / "metrics.jsonl").stat().st_size < lines) == is_after
         assert ask(recipe, folder)["exit_code"] == 0
         assert outcome(folder) == expected
@@ -170,7 +174,7 @@ def test_a_kill_while_metrics_are_taken_back_is_survived(ask, config, tmp_path):
 
 def test_the_command_killed_and_given_again_goes_on(config, tmp_path):
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(json.dumps(config("adamw", steps=400)))  # JSON is YAML
+    recipe.write_text(json.dumps(config("adamw", steps=120)))  # JSON is YAML
     script = Path(sys.executable).with_name("softprompts")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -211,13 +215,9 @@ class Meddler(Progress):
 
 
 def test_a_second_user_of_a_run_folder_is_refused(config, tmp_path):
-    from softprompts.training.execution import describe_run
-
     run = parse_run(config("adamw", steps=2))
     resources = Resources()
     backbone, task = resources.backbone(run.backbone), resources.task(run.task, run.seed)
-    from softprompts.recipes.resolving import resolve
-
     folder = tmp_path / "run"
     meddler = Meddler(folder, describe_run(resolve(run), backbone, task))
     execute(run, backbone, task, folder=folder, progress=meddler)
@@ -234,8 +234,6 @@ def test_a_second_process_on_a_run_folder_is_refused(config, tmp_path):
         f"sys.exit(main(['train', {str(recipe)!r}, '--out', {str(tmp_path / 'run')!r}]))"
     )
     (tmp_path / "run").mkdir()
-    import fcntl
-
     with open(tmp_path / "run" / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = subprocess.run(

@@ -92,7 +92,10 @@ def test_hub_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"dtype": "float64"}, "dtype must be one of float32, bfloat16, float16, auto, but is 'float64'"),
+        (
+            {"dtype": "float64"},
+            "dtype must be one of float32, bfloat16, float16, auto, but is 'float64'",
+        ),
         ({"device": "toaster"}, "device must be usable by torch, but is 'toaster'"),
         ({"device": "cuda:99"}, "device must be usable by torch, but is 'cuda:99'"),
         ({"attention": "fast"}, "sdpa, flash_attention_2, but is 'fast'"),

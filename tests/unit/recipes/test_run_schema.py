@@ -35,7 +35,7 @@ def test_smallest_recipe_has_the_documented_defaults(recipe):
 WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("backbone__name", "", "`backbone.name` must be text of at least 1 character, but is ''."),
     ("backbone__name", 3, "`backbone.name` must be text, but is 3."),
-    ("backbone__dtype", "fp16", "`backbone.dtype` must be one of float32, bfloat16, float16, auto, but"),
+    ("backbone__dtype", "fp16", "must be one of float32, bfloat16, float16, auto, but is 'fp16'"),
     ("backbone__device", None, "`backbone.device` must be text, but is null."),
     ("backbone__attention", "flash", "`backbone.attention` must be one of eager, sdpa, but is "),
     ("task__name", "bundled/sentimant", "Did you mean 'bundled/sentiment'"),
