@@ -1,0 +1,90 @@
+"""First rows, per initializer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from softprompts.errors import PromptError
+from softprompts.prompts.initializers.base import Surroundings
+from softprompts.prompts.registry import INITIALIZERS
+from softprompts.storage import write_tensors
+
+
+def draw(backbone, kind, length=6, words=("good", "bad"), seed=0, **options):
+    surroundings = Surroundings(backbone, words, torch.Generator().manual_seed(seed))
+    return INITIALIZERS.load(kind)(**options)(length, surroundings)
+
+
+def is_row(backbone, row):
+    table = backbone.embed(torch.arange(backbone.vocabulary_size)).float()
+    return bool((table == row).all(dim=1).any())
+
+
+@pytest.mark.parametrize("kind", ["bert", "albert", "gpt2", "t5", "bart", "gemma3"])
+def test_vocabulary_rows_are_distinct_and_not_special(tiny, kind):
+    backbone = tiny(kind)
+    rows = draw(backbone, "vocabulary", length=40)
+    assert rows.shape == (40, backbone.embedding_size)
+    assert rows.dtype == torch.float32
+    table = backbone.embed(torch.arange(backbone.vocabulary_size)).float()
+    ids = [int((table == row).all(dim=1).nonzero()[0]) for row in rows]
+    assert len(set(ids)) == 40
+    assert not set(ids) & set(backbone.tokenizer.all_special_ids)
+    assert torch.equal(rows, draw(backbone, "vocabulary", length=40))
+    assert not torch.equal(rows, draw(backbone, "vocabulary", length=40, seed=1))
+
+
+def test_a_prompt_longer_than_the_vocabulary(tiny):
+    backbone = tiny("bert")
+    assert draw(backbone, "vocabulary", length=2000).shape[0] == 2000
+
+
+def test_text_is_repeated_and_cut(tiny):
+    backbone = tiny("bert")
+    ids = backbone.tokenizer("good bread", add_special_tokens=False)["input_ids"]
+    rows = draw(backbone, "text", length=len(ids) + 1, text="good bread")
+    expected = backbone.embed(torch.tensor([*ids, ids[0]]))
+    assert torch.equal(rows, expected)
+    with pytest.raises(PromptError, match=r"at least one token, but is ' '"):
+        draw(backbone, "text", text=" ")
+
+
+def test_labels_are_mean_embeddings_then_vocabulary(tiny):
+    backbone = tiny("bert")
+    rows = draw(backbone, "labels", length=4, words=("good", "hard to say"))
+    for row, words in enumerate(("good", "hard to say")):
+        ids = backbone.tokenizer(words, add_special_tokens=False)["input_ids"]
+        torch.testing.assert_close(rows[row], backbone.embed(torch.tensor(ids)).mean(0))
+    assert is_row(backbone, rows[2])
+    assert is_row(backbone, rows[3])
+    assert draw(backbone, "labels", length=1).shape[0] == 1
+    with pytest.raises(PromptError, match="must not be 'labels'"):
+        draw(backbone, "labels", words=())
+
+
+def test_uniform_stays_in_its_range(tiny):
+    rows = draw(tiny("bert"), "uniform", length=500, range=0.2)
+    assert 0.19 < rows.abs().max() <= 0.2
+    assert abs(float(rows.mean())) < 0.01
+
+
+def test_normal_has_the_tables_moments(tiny):
+    backbone = tiny("bert")
+    rows = draw(backbone, "normal", length=20000)
+    table = backbone.embed(torch.arange(backbone.vocabulary_size)).float()
+    torch.testing.assert_close(rows.mean(0), table.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(rows.std(0), table.std(0), atol=0.02, rtol=0)
+
+
+def test_file_is_read_exactly_and_checked(tiny, tmp_path):
+    backbone = tiny("bert")
+    rows = torch.randn(6, backbone.embedding_size)
+    write_tensors(tmp_path / "prompt.safetensors", {"rows": rows})
+    for path in (tmp_path, tmp_path / "prompt.safetensors"):
+        assert torch.equal(draw(backbone, "file", path=str(path)), rows)
+    with pytest.raises(PromptError, match=r"must have shape \(5, 32\), but have \(6, 32\)"):
+        draw(backbone, "file", length=5, path=str(tmp_path))
+    write_tensors(tmp_path / "other.safetensors", {"weights": rows})
+    with pytest.raises(PromptError, match=r"must hold a tensor 'rows', but holds \['weights'\]"):
+        draw(backbone, "file", path=str(tmp_path / "other.safetensors"))

@@ -1,0 +1,57 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from softprompts import storage
+from softprompts.errors import StorageError
+
+
+def test_tensors_round_trip_exactly(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tensors = {"a": torch.randn(3, 2), "b": torch.arange(4), "empty": torch.zeros(0, 5)}
+    storage.write_tensors(path, tensors, {"step": 3, "score": 0.1})
+    found, about = storage.read_tensors(path)
+    assert about == {"step": 3, "score": 0.1}
+    assert set(found) == set(tensors)
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    first = path.read_bytes()
+    storage.write_tensors(path, tensors, {"score": 0.1, "step": 3})
+    assert path.read_bytes() == first
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    storage.write_json(path, {"a": 1})
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match=r"x.json could not be written: No space left"):
+        storage.write_json(path, {"a": 2})
+    assert storage.read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_what_cannot_be_read(tmp_path):
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(StorageError, match=r"broken.json must be JSON"):
+        storage.read_json(broken)
+    with pytest.raises(StorageError, match=r"none.json could not be read"):
+        storage.read_json(tmp_path / "none.json")
+    with pytest.raises(StorageError, match=r"none.safetensors could not be read"):
+        storage.read_tensors(tmp_path / "none.safetensors")
+    with pytest.raises(StorageError, match=r"broken.json must be a safetensors file"):
+        storage.read_tensors(broken)
+
+
+def test_json_that_is_not_finite_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nan"):
+        storage.write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())
