@@ -1,0 +1,74 @@
+"""From a study to its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from softprompts.errors import RecipeError
+from softprompts.recipes.identity import identity
+from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.resolving import resolve
+from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.study import StudyConfig, merged, place, points, study_problems
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        variant: the variant's name.
+        point: the grid's values at this run, by dotted field.
+        task: the task's registry name.
+        config: the run, resolved.
+        identity: what the run computes, as `softprompts.recipes.identity.identity` says it.
+    """
+
+    variant: str
+    point: dict[str, Any]
+    task: str
+    config: RunConfig
+    identity: str
+
+
+def expand(study: StudyConfig) -> tuple[Cell, ...]:
+    """Return every run of a study: variants outermost, then points of the grid, seeds innermost.
+
+    Args:
+        study: the study.
+
+    Returns:
+        One cell per variant, point and seed.
+
+    Raises:
+        RecipeError: with every problem of every run, each said once; or with the variants and
+            points that are the same run under two names.
+    """
+    source = study.name or "study"
+    problems = study_problems(study)
+    if problems:
+        raise RecipeError([problem.text for problem in problems], source)
+    cells: list[Cell] = []
+    for variant, point in points(study):
+        config = resolve(parse_run(merged(study, variant, point), source))
+        for seed in study.seeds:
+            seeded = config.model_copy(update={"seed": seed})
+            cells.append(Cell(variant, dict(point), config.task.name, seeded, identity(seeded)))
+    twins = _twins(cells)
+    if twins:
+        raise RecipeError(twins, source)
+    return tuple(cells)
+
+
+def _twins(cells: Sequence[Cell]) -> list[str]:
+    """Return one sentence per pair of variants or points that are the same run."""
+    first: dict[str, Cell] = {}
+    found: dict[str, None] = {}
+    for cell in cells:
+        twin = first.setdefault(cell.identity, cell)
+        if twin is not cell:
+            names = f"({place(twin.variant, twin.point)}) and ({place(cell.variant, cell.point)})"
+            found[f"runs must differ, but {names} are the same run."] = None
+    return list(found)
