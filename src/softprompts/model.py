@@ -173,5 +173,5 @@ def _matching(input_ids: Tensor, begin: Tensor, expected: tuple[int, ...]) -> Te
 
 
 def _take(states: Tensor, places: Tensor) -> Tensor:
-    """Gather states at places. Shape `(batch, places, hidden)`."""
+    """Gather states at places. Shape `(batch, slots, hidden)`."""
     return states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))

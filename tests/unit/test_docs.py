@@ -128,6 +128,8 @@ def test_every_command_parses(page):
                 group = app.make_context("softprompts", list(arguments))
                 verb, rest = arguments[0], list(arguments[1:])
                 app.get_command(group, verb).make_context(verb, rest, parent=group)
+            elif program == "python":
+                assert arguments[0] == "-m" or (ROOT / arguments[0]).is_file(), command
             else:
                 assert program in ("pip", "softprompts"), command
 
@@ -143,7 +145,6 @@ def test_a_command_that_does_not_parse_is_noticed():
 def test_every_yaml_block_is_a_valid_recipe(page, tmp_path):
     for block in blocks(page.read_text("utf-8")):
         if block.language == "yaml":
-            assert block.mark == "recipe" or block.mark.startswith("file: "), block.text
             path = tmp_path / "recipe.yaml"
             path.write_text(block.text, "utf-8")
             assert isinstance(load_recipe(path), RunConfig | StudyConfig)
@@ -228,10 +229,23 @@ def test_every_page_can_be_reached_from_the_readme():
 
 def test_every_registered_name_is_documented():
     text = "".join(_COMMENT.sub("", page.read_text("utf-8")) for page in DOCS.rglob("*.md"))
-    registries = [*COMPONENTS.values(), TASKS]
-    names = [name for registry in registries for name in registry.names()]
+    registries = [registry for kind, registry in COMPONENTS.items() if kind != "backbones"]
+    names = [name for registry in [*registries, TASKS] for name in registry.names()]
     assert len(names) > 40
-    assert [name for name in names if f"`{name}`" not in text] == []
+    assert [name for name in names if f"\n| `{name}` |" not in text] == []
+    backbones = (DOCS / "backbones.md").read_text("utf-8")
+    assert all(f"`{name}`" in backbones for name in COMPONENTS["backbones"].names())
+
+
+def test_every_axis_of_a_shape_is_in_the_notation():
+    text = (DOCS / "notation.md").read_text("utf-8")
+    defined = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    used = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        for shape in re.findall(r"Shapes?\b[^`.]*`\(([^`]+)\)`", file.read_text("utf-8")):
+            used |= set(re.findall(r"[a-z]+", shape))
+    assert {"batch", "tokens", "length", "hidden", "labels"} <= used
+    assert used - defined == set()
 
 
 def test_methods_have_a_page_each_and_a_line_in_the_readme():

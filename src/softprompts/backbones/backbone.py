@@ -148,11 +148,11 @@ class Backbone:
             attention_mask: 1 at positions to attend to, else 0, long. Shape `(batch, tokens)`.
             segment_ids: segment ids, used where the model has token types. Shape
                 `(batch, tokens)`.
-            gather: positions to return, long; all when `None`. Shape `(batch, k)`.
+            gather: positions to return, long; all when `None`. Shape `(batch, slots)`.
 
         Returns:
             States in the backbone's dtype, with gradient to `embeddings`. Shape
-            `(batch, tokens, hidden)`, or with `gather` `(batch, k, hidden)`.
+            `(batch, tokens, hidden)`, or with `gather` `(batch, slots, hidden)`.
 
         Raises:
             BackboneError: if a shape does not fit.
@@ -176,13 +176,14 @@ class Backbone:
             attention_mask: 1 at positions to attend to, else 0, long. Shape `(batch, tokens)`.
             segment_ids: segment ids, used where the model has token types. Shape
                 `(batch, tokens)`.
-            gather: positions, long. Shape `(batch, k)`; of an encoder-decoder, positions of the
-                decoder. Shape `(targets, k)`.
+            gather: positions, long. Shape `(batch, slots)`; of an encoder-decoder, positions of the
+                decoder. Shape `(targets, slots)`.
             decoder: decoder inputs, for an encoder-decoder only. The encoder runs once on the
                 batch, however many targets read it.
 
         Returns:
-            Logits in the backbone's dtype. Shape `(batch, k, vocab)`, or `(targets, k, vocab)`.
+            Logits in the backbone's dtype. Shape `(batch, slots, vocab)`, or
+            `(targets, slots, vocab)`.
 
         Raises:
             BackboneError: if there is no trained head, `decoder` does not fit the family, or a
@@ -354,7 +355,7 @@ def _decoder_call(encoded: Any, mask: Tensor, decoder: DecoderInputs) -> dict[st
 
 
 def _gather_positions(states: Tensor, gather: Tensor) -> Tensor:
-    """Return states at positions. Shapes `(batch, tokens, hidden)` and `(batch, k)`."""
+    """Return states at positions. Shapes `(batch, tokens, hidden)` and `(batch, slots)`."""
     if gather.dim() != 2 or gather.shape[0] != states.shape[0]:
         raise BackboneError(
             f"gather must have shape ({states.shape[0]}, k), but has {tuple(gather.shape)}."
