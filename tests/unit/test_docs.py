@@ -178,7 +178,7 @@ def test_tables_are_current(page):
 
 def test_a_stale_table_is_noticed():
     page = (DOCS / "recipes.md").read_text("utf-8")
-    stale = page.replace("| `0.03` | of the prompt.", "| `0.3` | of the prompt.")
+    stale = page.replace("| `0.01` | of the prompt.", "| `0.3` | of the prompt.")
     assert stale != page
     assert refreshed(stale) == page
 

@@ -27,7 +27,7 @@ OPTIMIZER = ComponentOf(OPTIMIZERS, "adamw")
 SCHEDULE = ComponentOf(SCHEDULES, "constant")
 
 DEFAULT_EPOCHS = 20
-DEFAULT_READOUT_LEARNING_RATE = 0.001
+DEFAULT_READOUT_LEARNING_RATE = 0.01
 
 
 class BackboneConfig(Section):
@@ -161,7 +161,7 @@ class TrainingConfig(Section):
     """
 
     optimizer: Annotated[Component, OPTIMIZER] = Field(default_factory=lambda: OPTIMIZER.build({}))
-    learning_rate: float = Field(0.03, gt=0)
+    learning_rate: float = Field(0.01, gt=0)
     readout_learning_rate: float = Field(DEFAULT_READOUT_LEARNING_RATE, gt=0)
     schedule: Annotated[Component, SCHEDULE] = Field(default_factory=lambda: SCHEDULE.build({}))
     batch_size: int = Field(16, ge=1)
