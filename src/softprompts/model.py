@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import BackboneError, PromptError
+from softprompts.prompts.draws import Draws
 from softprompts.prompts.prompt import Prompt
-from softprompts.prompts.splice import splice
+from softprompts.prompts.splice import choose, splice
 from softprompts.recipes.schema import PromptConfig
-from softprompts.seeding import generator
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class SoftPromptModel(nn.Module):
         self._backbone = (backbone,)  # a tuple, so that nothing of it can be registered
         self.seed, self.with_logits = seed, with_logits
         self.prompt = prompt if isinstance(prompt, Prompt) else self._build(prompt, seed)
-        self._draws = 0
+        self.temperature = 1.0
+        self._num_forwards = 0
 
     @property
     def backbone(self) -> Backbone:
@@ -110,8 +111,13 @@ class SoftPromptModel(nn.Module):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         start, end = self._edges(input_ids, mask)
-        output = self.prompt(start, end, self._generator())
-        spliced = splice(backbone.embed(input_ids), mask, segments, output.rows, output.anchors)
+        tokens = backbone.embed(input_ids)
+        instances = self._instances(tokens, mask, segments) if self.prompt.needs_instances else None
+        output = self.prompt(start, end, instances, self._new_draws(len(input_ids)))
+        spliced = splice(tokens, mask, segments, output.rows, output.anchors)
+        weights = output.placement.weights
+        if weights is not None and weights.requires_grad:
+            spliced = choose(spliced, weights, tokens, mask, output.rows, (start, end))
         limit = backbone.context_length
         longest = int(spliced.lengths.max())
         if limit is not None and longest > limit:
@@ -148,12 +154,23 @@ class SoftPromptModel(nn.Module):
         begin = (stop - size).clamp(min=0)
         return first, stop - _matching(input_ids, begin, frame.single_suffix)
 
-    def _generator(self) -> Generator | None:
-        """Return a fresh generator per training forward; `None` in evaluation."""
+    @torch.no_grad()
+    def _instances(self, tokens: Tensor, mask: Tensor, segments: Tensor) -> Tensor:
+        """Return the mean state of each input read without the prompt. Shape `(batch, hidden)`."""
+        none = tokens.new_zeros(len(tokens), 0, tokens.shape[-1])
+        bare = splice(tokens, mask, segments, none, mask.new_zeros(len(tokens), 0))
+        inputs = (bare.embeddings, bare.attention_mask, bare.segment_ids)
+        states = self.backbone.hidden(*inputs).float()  # (batch, tokens, hidden)
+        keep = bare.attention_mask[..., None]
+        return (states * keep).sum(dim=1) / keep.sum(dim=1)
+
+    def _new_draws(self, batch: int) -> Draws | None:
+        """Return fresh draws per training forward; `None` in evaluation."""
         if not self.training:
             return None
-        self._draws += 1
-        return generator(self.seed, "dropout", self._draws)
+        self._num_forwards += 1
+        places = torch.arange(batch, device=self.backbone.device)
+        return Draws(self.seed, self._num_forwards, 0, places, batch, self.temperature)
 
     def _build(self, config: PromptConfig | None, seed: int) -> Prompt:
         from softprompts.recipes.resolving import resolve_prompt

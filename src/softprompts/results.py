@@ -112,6 +112,12 @@ class Result:
         results = []
         for example, line in zip(examples, scores, strict=True):
             names = example.choices or self.format.labels
+            if len(set(names)) < len(names):
+                raise DataError(
+                    f"must be different texts, but are {names}.",
+                    file=example.source or None,
+                    field="choices",
+                )
             label = names[best_column(line)]
             results.append({"label": label, "scores": dict(zip(names, line, strict=True))})
         return results

@@ -1,23 +1,19 @@
-"""Recipes, task files and folder contents for the verbs' tests."""
+"""Recipes and task files for the verbs' tests."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cli_material import files_task, rows, write_rows
+
+from softprompts.cli.main import main
 
 Recipe = Callable[..., str]
-Tree = dict[str, str]
-
-GOOD = ("fine", "lovely", "superb", "warm", "bright", "kind")
-BAD = ("awful", "grim", "rotten", "cold", "dull", "rude")
-THINGS = ("soup", "film", "room", "train")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,36 +27,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def rows(first: int, last: int, *, has_labels: bool = True) -> list[dict[str, Any]]:
-    """Return rows of a small two-class task, the classes in turn."""
-    found = []
-    for index in range(first, last):
-        words, label = ((GOOD, "good"), (BAD, "bad"))[index % 2]
-        text = f"the {THINGS[index % 4]} was {words[index % 6]} {'and so on ' * (index % 3)}"
-        found.append({"text": text.strip(), **({"label": label} if has_labels else {})})
-    return found
-
-
-def write_rows(path: Path, content: Sequence[Mapping[str, Any] | str]) -> Path:
-    """Write rows as jsonl: mappings as JSON, strings as they are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in content]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return path
-
-
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     """A folder with a small two-class task for `files`."""
     write_rows(tmp_path / "data" / "train.jsonl", rows(0, 24))
     write_rows(tmp_path / "data" / "val.jsonl", rows(100, 116))
     return tmp_path / "data"
-
-
-def files_task(data_dir: Path, **more: Any) -> dict[str, Any]:
-    """Return a `task` section for the rows of `data_dir`."""
-    options = {"train": "train.jsonl", "validation": "val.jsonl", "template": "{text}", **more}
-    return {"name": "files", "data_dir": str(data_dir), "options": options}
 
 
 @pytest.fixture
@@ -94,17 +66,6 @@ def recipe(tmp_path: Path) -> Recipe:
     return write
 
 
-def tree(folder: Path) -> Tree:
-    """Return the digest of every file below a folder, by relative path; hidden files too."""
-    return {
-        str(Path(place, name).relative_to(folder)): hashlib.sha256(
-            Path(place, name).read_bytes()
-        ).hexdigest()
-        for place, _, names in os.walk(folder)
-        for name in names
-    }
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real SuperGLUE and FewGLUE files; skips where it is absent."""
@@ -113,3 +74,20 @@ def real_data() -> Path:
     if not (folder / "fewglue").is_dir():
         pytest.skip(f"real task files are absent from {folder}")
     return folder
+
+
+@pytest.fixture
+def finished(capsys, recipe, run, tmp_path) -> tuple[str, Path]:
+    """The recipe and the folder of a finished run."""
+    path = recipe(run, "first.yaml")
+    assert main(["train", path, "--out", str(tmp_path / "out")]) == 0
+    return path, tmp_path / "out"
+
+
+@pytest.fixture
+def interrupted(finished) -> tuple[str, Path]:
+    """The recipe and the folder of a run that was killed before its prompt was written."""
+    path, out = finished
+    (out / "result.json").unlink()
+    (out / "prompt.safetensors").unlink()
+    return path, out

@@ -79,7 +79,7 @@ def run_config(backbone, method, readout, **training):
     prompt = {"method": method}
     if not head_only:
         prompt["length"] = 4
-    if method == "residual":
+    if method.startswith("residual"):
         prompt["rows"] = {"bottleneck": 6}
     if method == "split":
         prompt = {"method": "prompt-tuning", "length": 4, "position": {"split": 1}}

@@ -9,15 +9,25 @@ import softprompts as sp
 from backbones import KINDS
 from contracts.conftest import run_config
 from softprompts.encoding.batch import collate
+from softprompts.prompts.draws import Draws
 from softprompts.prompts.prompt import Prompt
-from softprompts.prompts.registry import POSITIONS, ROWS
+from softprompts.prompts.registry import POOLS, POSITIONS, ROWS
 from softprompts.prompts.rows.plain import PlainRows
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import score_examples
 from softprompts.training.execution import execute
 from softprompts.training.forward import Part, score
 
-METHODS = ("prompt-tuning", "residual", "split", "head-only")
+METHODS = (
+    "prompt-tuning",
+    "p-tuning",
+    "residual",
+    "split",
+    "adap-pos",
+    "adap-ins-vec-pos",
+    "residual-dynamic",
+    "head-only",
+)
 READOUTS = {
     "encoder": ("linear", "cloze"),
     "decoder": ("linear", "text"),
@@ -63,7 +73,8 @@ def test_every_trainable_number_is_trained_and_nothing_else(tiny, task, kind, me
     model = build_model(run_config(backbone, method, readout), backbone, task.format)
     encoded = [model.readout.encode(row) for row in task.train]
     batch = collate(encoded, backbone.tokenizer.pad_token_id)
-    scores = score(backbone, [Part(model.prompt, model.readout, batch)])[0]
+    draws = Draws(0, 0, 0, batch.examples, len(encoded))
+    scores = score(backbone, [Part(model.prompt, model.readout, batch, draws)])[0]
     weights = torch.arange(1.0, scores.numel() + 1).view_as(scores)
     (model.readout.loss(scores, batch).sum() + (scores * weights).sum()).backward()
     for parameter in model.parameters:
@@ -192,12 +203,13 @@ def test_baked_rows_are_the_live_ones(tiny, task, kind):
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "t5"])
 @pytest.mark.parametrize("position", [e.name for e in POSITIONS])
+@pytest.mark.parametrize("pool", [e.name for e in POOLS])
 @pytest.mark.parametrize("rows", [e.name for e in ROWS])
-def test_every_registered_part_trains(tiny, task, kind, rows, position):
+def test_every_registered_part_trains(tiny, task, kind, rows, pool, position):
     backbone = tiny(kind)
     config = run_config(backbone, "prompt-tuning", "linear")
     data = config.model_dump(mode="json")
-    data["prompt"] |= {"rows": rows, "position": position}
+    data["prompt"] |= {"rows": rows, "pool": pool, "position": position}
     outcome = execute(sp.RunConfig.model_validate(data), backbone, task)
     assert outcome.result["status"] == "finished"
     first = build_model(outcome.config, backbone, task.format)

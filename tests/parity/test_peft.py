@@ -52,4 +52,4 @@ def test_plain_rows_are_pefts_prompt_tuning(tiny, backbone_folder, kind):
             got[row, : len(line)], theirs[row, : len(line)], atol=1e-5, rtol=1e-5
         )
     assert table.grad.abs().max() > 1e-3
-    torch.testing.assert_close(prompt.rows.weight.grad, table.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(prompt.pool.rows.weight.grad, table.grad, atol=1e-4, rtol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def evaluate(
                 "split": split,
                 "score": found.score,
                 "metrics": found.metrics,
-                "loss": found.loss,
+                "loss": found.loss if math.isfinite(found.loss) else None,
                 "majority": floor,
                 "num_items": len(rows),
                 "identity": result.about["identity"],

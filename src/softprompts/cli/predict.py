@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,9 @@ def predict(
     examples, num_skipped = load_examples(task, source, skip_bad_rows=should_skip, options=options)
     lines = []
     for example, prediction in zip(examples, result.predict_examples(examples), strict=True):
-        lines.append(json.dumps({"source": example.source, **prediction}) + "\n")
+        scores = {k: v if math.isfinite(v) else None for k, v in prediction["scores"].items()}
+        line = {"source": example.source, "label": prediction["label"], "scores": scores}
+        lines.append(json.dumps(line) + "\n")
     write_bytes(output, "".join(lines).encode())
     if as_json:
         print_json({"output": str(output), "num_rows": len(lines), "num_skipped": num_skipped})

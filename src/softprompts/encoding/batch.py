@@ -70,6 +70,12 @@ class Batch:
         """Number of examples."""
         return self.valid.shape[0]
 
+    @property
+    def first_answers(self) -> Tensor:
+        """First right column of each example, -1 where there is none. Shape `(batch,)`."""
+        first = self.answers.long().argmax(dim=1)
+        return torch.where(self.answers.any(dim=1), first, -1)
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
         moved: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The parts of a prompt that a recipe may name: rows, positions and initializers."""
+"""The parts of a prompt that a recipe may name: rows, pools, positions and initializers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from softprompts.registry import Option, Registry
 
 if TYPE_CHECKING:
     from softprompts.prompts.initializers.base import Initializer
+    from softprompts.prompts.pools.base import Pool
     from softprompts.prompts.positions.base import Position
     from softprompts.prompts.rows.base import Rows
 
@@ -17,6 +18,21 @@ ROWS.register(
     "softprompts.prompts.rows.plain:PlainRows",
     summary="free rows of embeddings",
     reference="Lester et al. 2021, arXiv 2104.08691",
+)
+ROWS.register(
+    "p-tuning",
+    "softprompts.prompts.rows.p_tuning:PTuningRows",
+    summary="an embedding read through a small encoder, dropped after training",
+    reference="Liu et al. 2021, arXiv 2103.10385",
+    options={
+        "encoder": Option(
+            str, "mlp", "mlp, or lstm, where each row sees all", {"pattern": "^(mlp|lstm)$"}
+        ),
+        "hidden_size": Option(
+            int | None, None, "width of the encoder inside; null takes that of a row", {"ge": 1}
+        ),
+        "num_layers": Option(int, 2, "hidden layers of the MLP, or layers of the LSTM", {"ge": 1}),
+    },
 )
 ROWS.register(
     "residual",
@@ -45,6 +61,34 @@ POSITIONS.register(
     options={
         "split": Option(int | None, None, "rows before the input; null puts all there", {"ge": 0}),
     },
+)
+
+POSITIONS.register(
+    "task",
+    "softprompts.prompts.positions.task:TaskPosition",
+    summary="the split is learned once for the task",
+    reference="Yang et al. 2023, arXiv 2303.02909",
+)
+POSITIONS.register(
+    "instance",
+    "softprompts.prompts.positions.instance:InstancePosition",
+    summary="the split is learned as a function of each input",
+    reference="Yang et al. 2023, arXiv 2303.02909",
+    options={"has_relu": Option(bool, False, "pass the logits through a ReLU, as the code does")},
+)
+
+POOLS: Registry[type[Pool]] = Registry("pool", "softprompts.prompts.pools.base:Pool")
+POOLS.register(
+    "single",
+    "softprompts.prompts.pools.single:SinglePool",
+    summary="one set of rows for every input",
+)
+POOLS.register(
+    "attention",
+    "softprompts.prompts.pools.attention:AttentionPool",
+    summary="a mixture of several sets of rows, weighted per input",
+    reference="Yang et al. 2023, arXiv 2303.02909",
+    options={"size": Option(int, 4, "number of sets", {"ge": 1})},
 )
 
 INITIALIZERS: Registry[type[Initializer]] = Registry(

@@ -9,6 +9,7 @@ from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import (
     DEFAULT_READOUT_LEARNING_RATE,
     INITIALIZER_AXIS,
+    POOL_AXIS,
     POSITION_AXIS,
     ROWS_AXIS,
     PromptConfig,
@@ -94,6 +95,7 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
     for name, chosen, axis, neutral in (
         ("initializer", prompt.initializer, INITIALIZER_AXIS, "vocabulary"),
         ("rows", prompt.rows, ROWS_AXIS, "plain"),
+        ("pool", prompt.pool, POOL_AXIS, "single"),
         ("position", prompt.position, POSITION_AXIS, "fixed"),
     ):
         if length == 0 and chosen is not None and chosen != axis.build(neutral):

@@ -6,12 +6,12 @@ import hashlib
 import json
 from typing import Any
 
-from softprompts.prompts.registry import INITIALIZERS, POSITIONS, ROWS
+from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import OPTIMIZERS, SCHEDULES
+from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
 
 PRESENTATION = (
     ("prompt", "method"),
@@ -65,10 +65,12 @@ def versions(config: RunConfig) -> dict[str, int]:
     named = {
         "initializer": (INITIALIZERS, prompt.initializer),
         "rows": (ROWS, prompt.rows),
+        "pool": (POOLS, prompt.pool),
         "position": (POSITIONS, prompt.position),
         "readout": (READOUTS, config.readout),
         "optimizer": (OPTIMIZERS, training.optimizer),
         "schedule": (SCHEDULES, training.schedule),
+        "temperature": (TEMPERATURES, training.temperature),
     }
     found = {
         part: registry.entry(component.kind).version  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ class Preset:
         summary: one line.
         reference: the paper, or "" for a yardstick.
         rows: registry name of the rows.
+        pool: registry name of the pool.
         position: registry name of the position.
         initializer: registry name of the initializer.
         length: the number of rows.
@@ -25,11 +26,14 @@ class Preset:
     summary: str
     reference: str = ""
     rows: str = "plain"
+    pool: str = "single"
     position: str = "fixed"
     initializer: str = "vocabulary"
     length: int = 10
     is_length_fixed: bool = False
 
+
+_DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
 
 METHODS: Mapping[str, Preset] = {
     preset.name: preset
@@ -40,10 +44,40 @@ METHODS: Mapping[str, Preset] = {
             "Lester et al. 2021, arXiv 2104.08691",
         ),
         Preset(
+            "p-tuning",
+            "an embedding read through a small encoder",
+            "Liu et al. 2021, arXiv 2103.10385",
+            rows="p-tuning",
+        ),
+        Preset(
             "residual",
             "rows plus a shallow network with a skip connection",
             "Razdaibiedina et al. 2023, arXiv 2305.03937",
             rows="residual",
+        ),
+        Preset("adap-pos", "position learned per task", _DYNAMIC, position="task"),
+        Preset("adap-ins-pos", "position learned per input", _DYNAMIC, position="instance"),
+        Preset("adap-ins-vec", "mixture of prompts per input", _DYNAMIC, pool="attention"),
+        Preset(
+            "adap-ins-vec-pos",
+            "mixture and position per input",
+            _DYNAMIC,
+            pool="attention",
+            position="instance",
+        ),
+        Preset(
+            "adap-pos-ins-vec",
+            "position per task, mixture per input",
+            _DYNAMIC,
+            pool="attention",
+            position="task",
+        ),
+        Preset(
+            "residual-dynamic",
+            "residual rows with a position learned per input",
+            "Razdaibiedina et al. 2023, arXiv 2305.03937; Yang et al. 2023, arXiv 2303.02909",
+            rows="residual",
+            position="instance",
         ),
         Preset(
             "head-only",

@@ -9,6 +9,7 @@ from softprompts.recipes.presets import METHODS, Preset
 from softprompts.recipes.schema import (
     DEFAULT_EPOCHS,
     INITIALIZER_AXIS,
+    POOL_AXIS,
     POSITION_AXIS,
     ROWS_AXIS,
     PromptConfig,
@@ -69,6 +70,7 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
             "length": length,
             "initializer": _chosen(prompt.initializer, INITIALIZER_AXIS, preset.initializer),
             "rows": _chosen(prompt.rows, ROWS_AXIS, preset.rows),
+            "pool": _chosen(prompt.pool, POOL_AXIS, preset.pool),
             "position": _chosen(prompt.position, POSITION_AXIS, preset.position),
         }
     )

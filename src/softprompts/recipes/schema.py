@@ -11,19 +11,21 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from softprompts.backbones.registry import BACKBONES
-from softprompts.prompts.registry import INITIALIZERS, POSITIONS, ROWS
+from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component import Component, ComponentOf, check_options
 from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import OPTIMIZERS, SCHEDULES
+from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
 
 READOUT = ComponentOf(READOUTS, "linear")
 ROWS_AXIS = ComponentOf(ROWS)
+POOL_AXIS = ComponentOf(POOLS, "single")
 POSITION_AXIS = ComponentOf(POSITIONS, "fixed")
 INITIALIZER_AXIS = ComponentOf(INITIALIZERS, "vocabulary")
 OPTIMIZER = ComponentOf(OPTIMIZERS, "adamw")
+TEMPERATURE = ComponentOf(TEMPERATURES, "exponential")
 SCHEDULE = ComponentOf(SCHEDULES, "constant")
 
 DEFAULT_EPOCHS = 20
@@ -107,6 +109,7 @@ class PromptConfig(Section):
         length: the number of rows; null is the preset's.
         initializer: where rows start; null is the preset's.
         rows: how rows are parameterized; null is the preset's.
+        pool: one set of rows or a mixture of several; null is the preset's.
         position: where rows go around the input; null is the preset's.
     """
 
@@ -114,6 +117,7 @@ class PromptConfig(Section):
     length: int | None = Field(None, ge=0)
     initializer: Annotated[Component, INITIALIZER_AXIS] | None = None
     rows: Annotated[Component, ROWS_AXIS] | None = None
+    pool: Annotated[Component, POOL_AXIS] | None = None
     position: Annotated[Component, POSITION_AXIS] | None = None
 
     @field_validator("method")
@@ -134,7 +138,7 @@ class PromptConfig(Section):
         if preset is None:
             return data
         named = dict(data)
-        for axis in ("initializer", "rows", "position"):
+        for axis in ("initializer", "rows", "pool", "position"):
             if isinstance(data.get(axis), Mapping):
                 named[axis] = {"kind": getattr(preset, axis), **data[axis]}
         return named
@@ -148,6 +152,7 @@ class TrainingConfig(Section):
         learning_rate: of the prompt.
         readout_learning_rate: of the readout's own parameters.
         schedule: how learning rates change over the updates.
+        temperature: of learned selections, over the updates.
         batch_size: examples per forward pass and run.
         epochs: passes over the training rows; 20 when `steps` is left out too.
         steps: updates; leave `epochs` out when it is set.
@@ -161,9 +166,12 @@ class TrainingConfig(Section):
     """
 
     optimizer: Annotated[Component, OPTIMIZER] = Field(default_factory=lambda: OPTIMIZER.build({}))
-    learning_rate: float = Field(0.01, gt=0)
-    readout_learning_rate: float = Field(DEFAULT_READOUT_LEARNING_RATE, gt=0)
+    learning_rate: float = Field(0.01, gt=0, le=1e30)
+    readout_learning_rate: float = Field(DEFAULT_READOUT_LEARNING_RATE, gt=0, le=1e30)
     schedule: Annotated[Component, SCHEDULE] = Field(default_factory=lambda: SCHEDULE.build({}))
+    temperature: Annotated[Component, TEMPERATURE] = Field(
+        default_factory=lambda: TEMPERATURE.build({})
+    )
     batch_size: int = Field(16, ge=1)
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)

@@ -39,8 +39,9 @@ class Store:
         others = entries(path)
         if "study.json" not in others:
             if others:
+                held = ", ".join(others[:3])
                 raise RunFolderError(
-                    f"{path} must be empty or the study's folder, but holds {', '.join(others[:3])}."
+                    f"{path} must be empty or the study's folder, but holds {held}."
                 )
             return
         found = read_record(path / "study.json", ["name"])["name"]

@@ -15,7 +15,7 @@ from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError, PromptError
 from softprompts.prompts.initializers.base import Surroundings
 from softprompts.prompts.prompt import Prompt
-from softprompts.prompts.registry import INITIALIZERS, POSITIONS, ROWS
+from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
 from softprompts.readouts.base import Readout, Setting
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
@@ -23,7 +23,7 @@ from softprompts.seeding import generator
 from softprompts.tasks.base import Task, TaskFormat
 from softprompts.tasks.sampling import split_held_out
 from softprompts.training.member import Plan
-from softprompts.training.registry import OPTIMIZERS, SCHEDULES
+from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,24 @@ def build_prompt(
         PromptError: if the prompt cannot be built for this backbone or task.
     """
     rows, position, initializer = config.rows, config.position, config.initializer
-    if rows is None or position is None or initializer is None or config.length is None:
+    length, pool, width = config.length, config.pool, backbone.hidden_size
+    if rows is None or position is None or initializer is None or pool is None or length is None:
         raise PromptError("`prompt` must be resolved before it is built.")
-    draws = generator(seed, "initialization", "rows")
     start = INITIALIZERS.load(initializer.kind)(**initializer.options)
-    initial = start(config.length, Surroundings(backbone, label_words, draws))
-    network = generator(seed, "initialization", "network")
-    module = ROWS.load(rows.kind)(initial, network, **rows.options)
-    place = POSITIONS.load(position.kind)(config.length, **position.options)
-    return Prompt(module, place).to(backbone.device)
+    sets = []
+    for number in range(pool.options.get("size", 1)):
+        path = (number,) if number else ()  # the first set starts as a single one would
+        draws = generator(seed, "initialization", "rows", *path)
+        initial = start(length, Surroundings(backbone, label_words, draws))
+        network = generator(seed, "initialization", "network", *path)
+        sets.append(ROWS.load(rows.kind)(initial, network, **rows.options))
+    mixture = POOLS.load(pool.kind)(
+        sets, width, generator(seed, "initialization", "pool"), **pool.options
+    )
+    place = POSITIONS.load(position.kind)(
+        length, width, generator(seed, "initialization", "position"), **position.options
+    )
+    return Prompt(mixture, place).to(backbone.device)
 
 
 def build_model(config: RunConfig, backbone: Backbone, format: TaskFormat) -> Model:
@@ -130,6 +139,7 @@ def build_plan(config: TrainingConfig, num_examples: int, seed: int) -> Plan:
     total = config.steps if config.steps is not None else (config.epochs or 0) * per_epoch
     count = min(config.num_evaluations, total)
     schedule = SCHEDULES.load(config.schedule.kind)
+    temperature = TEMPERATURES.load(config.temperature.kind)
     return Plan(
         seed=seed,
         total_steps=total,
@@ -140,6 +150,7 @@ def build_plan(config: TrainingConfig, num_examples: int, seed: int) -> Plan:
         checkpoint_every_steps=config.checkpoint_every_steps or 0,
         patience=float("inf") if config.patience is None else config.patience,
         factor=partial(schedule, total_steps=total, **config.schedule.options),
+        temperature=partial(temperature, total_steps=total, **config.temperature.options),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.metrics.scoring import compute
+from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.base import Readout
 from softprompts.tasks.base import Example, TaskFormat
@@ -39,19 +41,32 @@ class Evaluation:
         metrics: metric values in `[0, 1]`, by name.
         score: their mean.
         loss: mean loss.
+        choices: what the prompt chose; see `ChoiceLog.summary`.
     """
 
     scores: tuple[tuple[float, ...], ...]
     metrics: dict[str, float]
     score: float
     loss: float
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 @torch.no_grad()
 def score_examples(
-    backbone: Backbone, prompt: Prompt, readout: Readout, encoded: Sequence[EncodedExample]
+    backbone: Backbone,
+    prompt: Prompt,
+    readout: Readout,
+    encoded: Sequence[EncodedExample],
+    choices: ChoiceLog | None = None,
 ) -> tuple[list[tuple[float, ...]], list[float]]:
     """Score examples, batched by length, returned in their own order.
+
+    Args:
+        backbone: the frozen model.
+        prompt: the prompt.
+        readout: the readout.
+        encoded: the examples.
+        choices: takes note of what the prompt chose.
 
     Returns:
         Scores per example, one per column it has; and losses, NaN for unlabelled examples.
@@ -61,7 +76,10 @@ def score_examples(
     for indices in by_length(encoded):
         rows = [encoded[i] for i in indices]
         batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
-        values = score(backbone, [Part(prompt, readout, batch)])[0]
+        part = Part(prompt, readout, batch)
+        values = score(backbone, [part])[0]
+        if choices is not None:
+            choices.extend(part.choices)
         loss = readout.loss(values, batch).tolist()
         for place, (index, line) in enumerate(zip(indices, values.tolist(), strict=True)):
             scores[index] = tuple(line[: encoded[index].num_columns])
@@ -86,10 +104,13 @@ def evaluate(
         split: labelled examples, at least one.
         format: the task's labels and metrics.
     """
-    scores, losses = score_examples(backbone, prompt, readout, split.encoded)
+    choices = ChoiceLog()
+    scores, losses = score_examples(backbone, prompt, readout, split.encoded, choices)
     predictions = [best_column(line) for line in scores]
     metrics = compute(format.metrics, predictions, split.examples, format)
-    return Evaluation(tuple(scores), metrics, fmean(metrics.values()), sum(losses) / len(losses))
+    loss = sum(losses) / len(losses)
+    found = choices.summary(format.labels)
+    return Evaluation(tuple(scores), metrics, fmean(metrics.values()), loss, found)
 
 
 def best_column(scores: Sequence[float]) -> int:

@@ -175,6 +175,7 @@ def _conclude(
         "score": selected.score if selected else None,
         "last_score": last.score if last else None,
         "metrics": selected.metrics if selected else None,
+        "choices": dict(selected.choices) if selected else None,
         "last_metrics": last.metrics if last else None,
         "majority": majority(reported.examples, format),
         "num_items": len(reported),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone, DecoderInputs
 from softprompts.encoding.batch import Batch
+from softprompts.prompts.choices import ChoiceLog
+from softprompts.prompts.draws import Draws
 from softprompts.prompts.prompt import Prompt
-from softprompts.prompts.splice import Spliced, concatenate, splice
+from softprompts.prompts.splice import Spliced, choose, concatenate, splice
 from softprompts.readouts.base import Readout
-from softprompts.training.bare import bare_summary, is_bare
+from softprompts.training.frozen import bare_summary, instance_vectors, is_bare
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +26,15 @@ class Part:
         prompt: the run's prompt.
         readout: the run's readout.
         batch: the run's examples, on the backbone's device.
-        generator: draws dropout; `None` means evaluation.
+        draws: noise, temperature and dropout; `None` means evaluation.
+        choices: takes note of what the prompt chose.
     """
 
     prompt: Prompt
     readout: Readout
     batch: Batch
-    generator: Generator | None = None
+    draws: Draws | None = None
+    choices: ChoiceLog = field(default_factory=ChoiceLog)
 
 
 def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
@@ -73,15 +77,17 @@ def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
 
 
 def _splice(backbone: Backbone, part: Part) -> Spliced:
-    batch = part.batch
-    output = part.prompt(batch.start, batch.end, part.generator)
-    return splice(
-        backbone.embed(batch.ids),
-        batch.attention_mask,
-        batch.segments,
-        output.rows,
-        output.anchors,
-    )
+    batch, prompt = part.batch, part.prompt
+    instances = instance_vectors(backbone, batch) if prompt.needs_instances else None
+    output = prompt(batch.start, batch.end, instances, part.draws)
+    part.choices.add(output, batch.first_answers[batch.examples])
+    tokens, mask = backbone.embed(batch.ids), batch.attention_mask
+    spliced = splice(tokens, mask, batch.segments, output.rows, output.anchors)
+    weights = output.placement.weights
+    if weights is not None and weights.requires_grad:
+        edges = (batch.start, batch.end)
+        spliced = choose(spliced, weights, tokens, mask, output.rows, edges)
+    return spliced
 
 
 def _read(backbone: Backbone, parts: Sequence[Part], joint: Spliced, places: Tensor) -> Tensor:

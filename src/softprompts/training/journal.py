@@ -31,7 +31,7 @@ from softprompts.storage import (
     write_tensors,
 )
 
-ABOUT = ("identity", "config", "data_digest", "backbone_fingerprint", "task_format")
+ABOUT = ("identity", "config", "data_digest", "backbone_fingerprint", "dtype", "task_format")
 """What `config.json` must have."""
 
 

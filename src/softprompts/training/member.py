@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import collate
+from softprompts.prompts.choices import ChoiceLog
+from softprompts.prompts.draws import Draws
 from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.base import Readout
-from softprompts.seeding import generator
 from softprompts.tasks.base import TaskFormat
 from softprompts.training.batching import cut_by_length, update_indices
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate
@@ -41,6 +43,7 @@ class Plan:
         checkpoint_every_steps: updates between checkpoints; 0 checkpoints at evaluations.
         patience: evaluations without gain before stopping, or infinity.
         factor: schedule, from the number of updates done to the factor on the learning rates.
+        temperature: from the number of updates done to the temperature of selections.
     """
 
     seed: int
@@ -52,6 +55,7 @@ class Plan:
     checkpoint_every_steps: int
     patience: float
     factor: Callable[[int], float]
+    temperature: Callable[[int], float]
 
 
 @dataclass
@@ -96,6 +100,7 @@ class Member:
         self.train, self.held_out = splits["train"], splits["held_out"]
         self.modules = nn.ModuleDict({"prompt": prompt, "readout": readout})
         self.best = self._snapshot()
+        self._parts: list[Part] = []
         self.counters = _Counters()
         self._restore()
         self._began = time.perf_counter() - self.counters.seconds
@@ -122,9 +127,17 @@ class Member:
         for micro, chosen in enumerate(cut_by_length(lengths, plan.batch_size, overhead)):
             rows = [encoded[i] for i in chosen]
             batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
-            draws = generator(plan.seed, "dropout", step, micro)
+            draws = Draws(
+                plan.seed,
+                step,
+                micro,
+                torch.tensor(chosen, device=backbone.device)[batch.examples],
+                len(indices),
+                plan.temperature(step),
+            )
             parts.append((Part(self.prompt, self.readout, batch, draws), 1 / len(indices)))
         self.counters.examples += len(indices)
+        self._parts = [part for part, _ in parts]
         return parts
 
     def update(self, loss: float) -> None:
@@ -145,6 +158,8 @@ class Member:
             "learning_rate": rates[0],
             "gradient_norm": _finite(norm),
         }
+        if chosen := self._choices():
+            record |= {"temperature": self.plan.temperature(counters.step - 1), **chosen}
         self.journal.log(record)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             counters.divergence = {**record, "loss": repr(loss), "gradient_norm": repr(norm)}
@@ -189,17 +204,23 @@ class Member:
                 "score": evaluation.score,
                 "loss": _finite(evaluation.loss),
                 **evaluation.metrics,
+                **evaluation.choices,
             }
         )
-        is_better = (evaluation.score, -evaluation.loss) > (
-            counters.best_score,
-            -counters.best_loss,
-        )
+        loss = evaluation.loss if math.isfinite(evaluation.loss) else math.inf  # NaN has no order
+        is_better = (evaluation.score, -loss) > (counters.best_score, -counters.best_loss)
         if is_better:
-            counters.best_score, counters.best_loss = evaluation.score, evaluation.loss
+            counters.best_score, counters.best_loss = evaluation.score, loss
             counters.best_step = counters.step
             self.best = self._snapshot()
         counters.stale = 0 if is_better else counters.stale + 1
+
+    def _choices(self) -> dict[str, Any]:
+        """Return what the prompt chose in the last update."""
+        choices = ChoiceLog()
+        for part in self._parts:
+            choices.extend(part.choices)
+        return choices.summary()
 
     def _snapshot(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.modules.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules that a recipe may name."""
+"""Optimizers and schedules that a recipe may name."""
 
 from __future__ import annotations
 
@@ -25,6 +25,24 @@ OPTIMIZERS.register(
     summary="Adafactor with a fixed learning rate",
     reference="Shazeer and Stern 2018, arXiv 1804.04235",
     options={"weight_decay": Option(float, 0.0, "weight decay", {"ge": 0.0})},
+)
+
+TEMPERATURES: Registry[Callable[..., Any]] = Registry("temperature")
+TEMPERATURES.register(
+    "exponential",
+    "softprompts.training.temperatures:exponential",
+    summary="falls by a constant factor per update to a floor",
+    options={
+        "start": Option(float, 1.0, "temperature of the first update", {"gt": 0.0}),
+        "floor": Option(float, 0.5, "lowest temperature", {"gt": 0.0}),
+        "steps": Option(int | None, None, "updates to the floor; null: all of them", {"ge": 1}),
+    },
+)
+TEMPERATURES.register(
+    "constant",
+    "softprompts.training.temperatures:constant",
+    summary="stays the same",
+    options={"start": Option(float, 1.0, "the temperature", {"gt": 0.0})},
 )
 
 SCHEDULES: Registry[Callable[..., Any]] = Registry("schedule")

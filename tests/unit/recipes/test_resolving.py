@@ -33,6 +33,7 @@ def test_methods_differ_in_what_they_resolve_to(recipe):
     }
 
     assert found["prompt-tuning"]["rows"]["kind"] == "plain"
+    assert found["p-tuning"]["rows"]["kind"] == "p-tuning"
     assert found["residual"]["rows"]["kind"] == "residual"
     assert found["head-only"]["length"] == 0
     assert len({str(prompt) for prompt in found.values()}) == len(METHODS)

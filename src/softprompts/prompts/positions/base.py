@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Generator, Tensor, nn
+
+from softprompts.errors import PromptError
+from softprompts.prompts.draws import Draws
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where rows stand, for each input.
+
+    Attributes:
+        split: rows in front of the input; the others stand behind it. Shape `(batch,)`.
+        weights: one-hot at the split, with the selector's gradient; `None` where nothing selects.
+            Shape `(batch, length + 1)`.
+        logits: the selector's logits, without noise; likewise. Shape `(batch, length + 1)`.
+    """
+
+    split: Tensor
+    weights: Tensor | None = None
+    logits: Tensor | None = None
 
 
 class Position(nn.Module, ABC):
@@ -13,22 +34,56 @@ class Position(nn.Module, ABC):
 
     Args:
         length: number of rows.
+        width: width of instance vectors.
+        generator: draws the selector's first weights.
         options: the kind's own options, as its registry entry lists them.
+
+    Attributes:
+        needs_instances: whether the choice looks at instance vectors.
     """
 
+    needs_instances = False
+
     @abstractmethod
-    def __init__(self, length: int, **options: Any) -> None:
+    def __init__(self, length: int, width: int, generator: Generator, **options: Any) -> None:
         super().__init__()
         self.length = length
 
     @abstractmethod
-    def forward(self, start: Tensor, end: Tensor) -> Tensor:
-        """Return the token index before which each row stands.
+    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Placement:
+        """Place the rows.
 
         Args:
-            start: index before which rows in front of the input stand. Shape `(batch,)`.
-            end: index before which rows behind the input stand. Shape `(batch,)`.
+            batch: number of inputs.
+            instances: instance vectors, where the kind needs them. Shape `(batch, width)`.
+            draws: noise and temperature; `None` means evaluation.
 
         Returns:
-            Token indices, not falling along the rows. Shape `(batch, length)`.
+            The split of every input.
         """
+
+
+def require_rows(length: int) -> None:
+    """Check that there is something to place.
+
+    Raises:
+        PromptError: if there are no rows.
+    """
+    if not length:
+        raise PromptError("`prompt.length` must be at least 1 for a learned position, but is 0.")
+
+
+def anchors(split: Tensor, length: int, start: Tensor, end: Tensor) -> Tensor:
+    """Return the token index before which each row stands.
+
+    Args:
+        split: rows in front. Shape `(batch,)`.
+        length: number of rows.
+        start: index before which rows in front of the input stand. Shape `(batch,)`.
+        end: index before which rows behind the input stand. Shape `(batch,)`.
+
+    Returns:
+        Token indices, not falling along the rows. Shape `(batch, length)`.
+    """
+    is_front = torch.arange(length, device=split.device) < split[:, None]  # (batch, length)
+    return torch.where(is_front, start[:, None], end[:, None])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from softprompts.errors import PromptError
-from softprompts.prompts.positions.base import Position
+from softprompts.prompts.draws import Draws
+from softprompts.prompts.positions.base import Placement, Position
 
 
 @final
@@ -17,19 +18,28 @@ class FixedPosition(Position):
 
     Args:
         length: number of rows `l`.
+        width: not used.
+        generator: not used.
         split: rows in front of the input `s`; `None` puts all of them there.
 
     Raises:
         PromptError: if `split` is larger than `length`.
     """
 
-    def __init__(self, length: int, split: int | None = None) -> None:
-        super().__init__(length)
+    def __init__(
+        self,
+        length: int,
+        width: int = 0,
+        generator: Generator | None = None,
+        split: int | None = None,
+    ) -> None:
+        super().__init__(length, width, generator or Generator())
         if split is not None and not 0 <= split <= length:
             raise PromptError(f"`prompt.position.split` must be 0 to {length}, but is {split}.")
         self.split = length if split is None else split
+        self.register_buffer("_place", torch.tensor(self.split), persistent=False)
 
-    def forward(self, start: Tensor, end: Tensor) -> Tensor:
-        """Return the anchors. Shape `(batch, length)`."""
-        is_front = torch.arange(self.length, device=start.device) < self.split  # (length,)
-        return torch.where(is_front, start[:, None], end[:, None])
+    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Placement:
+        """Return the same split for every input."""
+        place = self.get_buffer("_place")
+        return Placement(place.expand(batch))

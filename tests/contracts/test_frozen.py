@@ -6,7 +6,7 @@ import torch
 
 from contracts.conftest import run_config
 from softprompts.encoding.batch import collate
-from softprompts.training import bare, forward
+from softprompts.training import forward, frozen
 from softprompts.training.building import build_model
 from softprompts.training.execution import execute
 from softprompts.training.forward import Part
@@ -31,7 +31,7 @@ def test_memory_equals_reading(tiny, task, choice_task, monkeypatch):
 
 def test_five_seeds_read_each_input_once(tiny, task, monkeypatch):
     backbone = tiny("bert")
-    bare._KEPT.clear()
+    frozen._KEPT.clear()
     calls = []
     hidden = type(backbone).hidden
 
@@ -51,4 +51,4 @@ def test_a_frozen_prompt_is_no_bare_run(tiny, task):
     backbone = tiny("bert")
     model = build_model(run_config(backbone, "prompt-tuning", "linear"), backbone, task.format)
     model.prompt.requires_grad_(False)
-    assert not bare.is_bare(model.prompt, model.readout)
+    assert not frozen.is_bare(model.prompt, model.readout)

@@ -1,0 +1,70 @@
+"""A mixture of several sets of rows, weighted per instance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Generator, Tensor, nn
+
+from softprompts.errors import PromptError
+from softprompts.prompts.draws import Draws
+from softprompts.prompts.pools.base import Pool
+from softprompts.prompts.rows.base import Rows
+from softprompts.prompts.selection import linear_weight, unit_rms
+
+
+@final
+class AttentionPool(Pool):
+    """`sum_i beta_i P^(i)` with `beta = softmax(W x + b)` of the instance vector `x`.
+
+    Args:
+        sets: the sets `P^(1)..P^(k)`, each of any kind.
+        width: width of instance vectors.
+        generator: draws `W`.
+        size: the number of sets `k`.
+
+    Raises:
+        PromptError: if the number of sets is not `size`.
+
+    Reference:
+        Yang et al. (2023), arXiv 2303.02909, section 3.3 (adap_ins_vec).
+
+    Differences:
+        Instance vectors are scaled to a root-mean-square of 1.
+    """
+
+    needs_instances = True
+
+    def __init__(
+        self, sets: Sequence[Rows], width: int, generator: Generator, *, size: int = 4
+    ) -> None:
+        super().__init__(sets, width, generator)
+        if len(sets) != size:
+            raise PromptError(f"`prompt.pool.size` must be {len(sets)}, but is {size}.")
+        self.sets = nn.ModuleList(sets)
+        self.weight = nn.Parameter(linear_weight(width, size, generator))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    @torch.no_grad()
+    def bake(self) -> Tensor:
+        """Return all sets. Shape `(pool, length, hidden)`."""
+        return torch.stack([rows(None) for rows in self.sets])
+
+    def forward(
+        self, batch: int, instances: Tensor | None, draws: Draws | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return each input's mixture and its weights.
+
+        Raises:
+            PromptError: if there are no instance vectors.
+        """
+        if instances is None:
+            raise PromptError("instance vectors must be given to a pool.")
+        dropout = draws.generator("dropout") if draws else None
+        sets = torch.stack([rows(dropout) for rows in self.sets])  # (pool, length, hidden)
+        logits = unit_rms(instances) @ self.weight.T + self.bias  # (batch, pool)
+        weights = logits.softmax(dim=1)
+        rows = (weights @ sets.flatten(1)).view(batch, *sets.shape[1:])  # (batch, length, hidden)
+        return rows, weights

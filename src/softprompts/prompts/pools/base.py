@@ -1,0 +1,53 @@
+"""Pools: one set of rows, or a mixture chosen per instance."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Generator, Tensor, nn
+
+from softprompts.prompts.draws import Draws
+from softprompts.prompts.rows.base import Rows
+
+
+class Pool(nn.Module, ABC):
+    """Sets of rows and what becomes of them.
+
+    Args:
+        sets: one or more sets of rows, each of any kind.
+        width: width of instance vectors.
+        generator: draws the pool's own first weights.
+        options: the kind's own options, as its registry entry lists them.
+
+    Attributes:
+        needs_instances: whether the mixture looks at instance vectors.
+    """
+
+    needs_instances = False
+
+    @abstractmethod
+    def __init__(
+        self, sets: Sequence[Rows], width: int, generator: Generator, **options: Any
+    ) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def bake(self) -> Tensor:
+        """Return all sets as inference needs them, detached. Shape `(pool, length, hidden)`."""
+
+    @abstractmethod
+    def forward(
+        self, batch: int, instances: Tensor | None, draws: Draws | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return each input's rows and, where there is a mixture, its weights.
+
+        Args:
+            batch: number of inputs.
+            instances: instance vectors, where the kind needs them. Shape `(batch, width)`.
+            draws: dropout; `None` means evaluation.
+
+        Returns:
+            Rows. Shape `(batch, length, hidden)`. Weights or `None`. Shape `(batch, pool)`.
+        """

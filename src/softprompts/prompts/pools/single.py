@@ -1,0 +1,41 @@
+"""One set of rows for every input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Generator, Tensor
+
+from softprompts.prompts.draws import Draws
+from softprompts.prompts.pools.base import Pool
+from softprompts.prompts.rows.base import Rows
+
+
+@final
+class SinglePool(Pool):
+    """The first and only set of rows.
+
+    Args:
+        sets: exactly one set.
+        width: not used.
+        generator: not used.
+    """
+
+    def __init__(self, sets: Sequence[Rows], width: int, generator: Generator) -> None:
+        super().__init__(sets, width, generator)
+        (self.rows,) = sets
+
+    @torch.no_grad()
+    def bake(self) -> Tensor:
+        """Return the set. Shape `(1, length, hidden)`."""
+        rows: Tensor = self.rows(None)
+        return rows.detach().clone()[None]
+
+    def forward(
+        self, batch: int, instances: Tensor | None, draws: Draws | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the same rows for every input."""
+        rows: Tensor = self.rows(draws.generator("dropout") if draws else None)
+        return rows.expand(batch, -1, -1), None

@@ -1,0 +1,59 @@
+"""Position learned per instance."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Generator, Tensor, nn
+
+from softprompts.errors import PromptError
+from softprompts.prompts.draws import Draws
+from softprompts.prompts.positions.base import Placement, Position, require_rows
+from softprompts.prompts.selection import linear_weight, select, unit_rms
+
+
+@final
+class InstancePosition(Position):
+    """`[P_1..P_s ; X ; P_{s+1}..P_l]`, `s` chosen by one linear map of the instance vector.
+
+    Args:
+        length: number of rows `l`, at least 1.
+        width: width of instance vectors.
+        generator: draws the map's first weights.
+        has_relu: pass the logits through a ReLU, as the authors' code does.
+
+    Raises:
+        PromptError: if there are no rows.
+
+    Reference:
+        Yang et al. (2023), arXiv 2303.02909, section 3.2 (adap_ins_pos).
+
+    Differences:
+        The authors' code always has the ReLU, whose gradient dies once all logits are negative.
+        Instance vectors are scaled to a root-mean-square of 1.
+    """
+
+    needs_instances = True
+
+    def __init__(
+        self, length: int, width: int, generator: Generator, *, has_relu: bool = False
+    ) -> None:
+        super().__init__(length, width, generator)
+        require_rows(length)
+        self.weight = nn.Parameter(linear_weight(width, length + 1, generator))
+        self.bias = nn.Parameter(torch.zeros(length + 1))
+        self.has_relu = has_relu
+
+    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Placement:
+        """Choose a split for every input.
+
+        Raises:
+            PromptError: if there are no instance vectors.
+        """
+        if instances is None:
+            raise PromptError("instance vectors must be given to a position learned per instance.")
+        logits = unit_rms(instances) @ self.weight.T + self.bias  # (batch, length + 1)
+        logits = logits.relu() if self.has_relu else logits
+        weights = select(logits, draws, "position")
+        return Placement(weights.argmax(dim=1), weights, logits)

@@ -1,0 +1,42 @@
+"""Position learned once for the whole task."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Generator, Tensor, nn
+
+from softprompts.prompts.draws import Draws
+from softprompts.prompts.positions.base import Placement, Position, require_rows
+from softprompts.prompts.selection import select
+
+
+@final
+class TaskPosition(Position):
+    """`[P_1..P_s ; X ; P_{s+1}..P_l]`, `s` chosen among `0..l` by `l + 1` trained logits.
+
+    While training, each example draws its own choice; in evaluation all take the likeliest.
+
+    Args:
+        length: number of rows `l`, at least 1.
+        width: not used.
+        generator: not used; the logits start at zero.
+
+    Raises:
+        PromptError: if there are no rows.
+
+    Reference:
+        Yang et al. (2023), arXiv 2303.02909, section 3.2 (adap_pos).
+    """
+
+    def __init__(self, length: int, width: int, generator: Generator) -> None:
+        super().__init__(length, width, generator)
+        require_rows(length)
+        self.logits = nn.Parameter(torch.zeros(length + 1))
+
+    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Placement:
+        """Choose a split for every input."""
+        logits = self.logits.expand(batch, -1)
+        weights = select(logits, draws, "position")
+        return Placement(weights.argmax(dim=1), weights, logits)

@@ -1,0 +1,144 @@
+"""P-tuning rows: an embedding read through a small encoder."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar, final
+
+from torch import Generator, Tensor, nn
+
+from softprompts.errors import PromptError
+from softprompts.prompts.rows.base import Rows
+
+_Layer = TypeVar("_Layer", bound=nn.Module)
+
+
+@final
+class MlpEncoder(nn.Module):
+    """`num_layers` times Linear and ReLU, then Linear: each row on its own.
+
+    Args:
+        hidden: width of a row.
+        hidden_size: width of each hidden layer.
+        num_layers: number of hidden layers.
+        generator: draws the weights, as `torch.nn.Linear` draws them.
+    """
+
+    def __init__(
+        self, hidden: int, hidden_size: int, num_layers: int, generator: Generator
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for layer in range(num_layers):
+            width = hidden_size if layer else hidden
+            layers += [_linear(width, hidden_size, generator), nn.ReLU()]
+        self.head = nn.Sequential(*layers, _linear(hidden_size, hidden, generator))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the encoded rows. Shapes in and out `(length, hidden)`."""
+        encoded: Tensor = self.head(rows)
+        return encoded
+
+
+@final
+class LstmEncoder(nn.Module):
+    """A bidirectional LSTM, then Linear, ReLU, Linear: each row sees all the others.
+
+    Args:
+        hidden: width of a row.
+        hidden_size: width of the LSTM in each direction; the Linear between is twice as wide.
+        num_layers: layers of the LSTM.
+        generator: draws the weights, as `torch.nn.LSTM` and `torch.nn.Linear` draw them.
+    """
+
+    def __init__(
+        self, hidden: int, hidden_size: int, num_layers: int, generator: Generator
+    ) -> None:
+        super().__init__()
+        lstm = nn.LSTM(hidden, hidden_size, num_layers, bidirectional=True, device="meta")
+        self.lstm = _drawn(lstm, hidden_size, generator)
+        both = 2 * hidden_size
+        self.head = nn.Sequential(
+            _linear(both, both, generator), nn.ReLU(), _linear(both, hidden, generator)
+        )
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the encoded rows. Shapes in and out `(length, hidden)`."""
+        states, _ = self.lstm(rows)  # (length, 2 * hidden_size)
+        encoded: Tensor = self.head(states)  # (length, hidden)
+        return encoded
+
+
+@final
+class PTuningRows(Rows):
+    """Rows read through an encoder: `P = encoder(E)`.
+
+    `E` and the encoder are trained together; afterwards only `P` is kept for inference. Trainable
+    numbers, with `d = hidden`, `h = hidden_size` and two layers: `d l + 2 d h + h h + 2 h + d` for
+    `mlp`; `d l + 10 d h + 36 h h + 34 h + d` for `lstm`.
+
+    Args:
+        initial: the embedding `E` before training. Shape `(length, hidden)`.
+        generator: draws the encoder's weights.
+        encoder: `mlp`, or `lstm` for a bidirectional LSTM with a small network after it.
+        hidden_size: width of the hidden layers, or of the LSTM in each direction; `None` takes the
+            width of a row.
+        num_layers: hidden layers of the MLP, or layers of the LSTM.
+
+    Raises:
+        PromptError: if there are no rows, or the encoder is an unknown one.
+
+    Reference:
+        Liu et al. (2021), arXiv 2103.10385, section 3.
+
+    Differences:
+        No dropout inside the LSTM. The sizes are those of PEFT; the authors' own code has an LSTM
+        half as wide for one benchmark, and a narrower network after it for the other.
+    """
+
+    def __init__(
+        self,
+        initial: Tensor,
+        generator: Generator,
+        *,
+        encoder: str = "mlp",
+        hidden_size: int | None = None,
+        num_layers: int = 2,
+    ) -> None:
+        super().__init__(initial, generator)
+        length, hidden = initial.shape
+        if not length:
+            raise PromptError("`prompt.length` must be at least 1 for p-tuning rows, but is 0.")
+        encoders: dict[str, type[MlpEncoder | LstmEncoder]] = {
+            "mlp": MlpEncoder,
+            "lstm": LstmEncoder,
+        }
+        if encoder not in encoders:
+            raise PromptError(f"`prompt.rows.encoder` must be mlp or lstm, but is {encoder!r}.")
+        self.weight = nn.Parameter(initial.detach().clone().float())
+        width = hidden if hidden_size is None else hidden_size
+        self.encoder = encoders[encoder](hidden, width, num_layers, generator)
+
+    def forward(self, generator: Generator | None = None) -> Tensor:
+        """Return `P`; nothing is drawn, so `generator` is not used. Shape `(length, hidden)`."""
+        rows: Tensor = self.encoder(self.weight)
+        return rows
+
+
+def _linear(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
+    """Return a Linear layer with weights drawn from `generator`."""
+    layer = nn.Linear(inputs, outputs, device="meta")
+    return _drawn(layer, inputs, generator)
+
+
+def _drawn(layer: _Layer, fan_in: int, generator: Generator) -> _Layer:
+    """Give a layer that was built without weights its first ones: uniform in `±1 / sqrt(fan_in)`.
+
+    Torch's own constructors draw from the global generator, which the library leaves alone. For an
+    LSTM they count its width alone as the fan-in.
+    """
+    layer = layer.to_empty(device="cpu")
+    bound = 1 / math.sqrt(fan_in)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator)
+    return layer

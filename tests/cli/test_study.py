@@ -1,0 +1,260 @@
+"""`softprompts study`: every run once, whatever happens, and what they say together."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_material import rows, tree, write_rows
+
+from softprompts.cli.main import main
+from softprompts.errors import BackboneError
+from softprompts.studies import runner
+
+LINE = {"variant", "task", "scores", "mean", "std", "min", "max", "interval"}
+
+
+@pytest.fixture
+def study(run: dict[str, Any]) -> dict[str, Any]:
+    """Two variants, two seeds."""
+    del run["seed"]
+    return {
+        "name": "small",
+        "base": run,
+        "variants": {"plain": {}, "bare": {"prompt.method": "head-only", "prompt.length": 0}},
+        "seeds": 2,
+    }
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Method and seed of every run that is executed."""
+    calls: list[tuple[str, int]] = []
+    real = runner.execute
+
+    def execute(config: Any, *args: Any, **options: Any) -> Any:
+        calls.append((config.prompt.method, config.seed))
+        return real(config, *args, **options)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    return calls
+
+
+def run_study(capsys: Any, path: str, out: Path, code: int = 0) -> dict[str, Any]:
+    assert main(["study", path, "--out", str(out), "--json"]) == code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    found: dict[str, Any] = json.loads(captured.out)
+    return found
+
+
+def test_the_summary_is_that_of_the_runs(capsys, recipe, study, tmp_path):
+    out = tmp_path / "out"
+    printed = run_study(capsys, recipe(study), out)
+    summary = json.loads((out / "summary.json").read_text())
+    folders = sorted((out / "runs").iterdir())
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    configs = [json.loads((folder / "config.json").read_text())["config"] for folder in folders]
+
+    assert printed == {**summary, "folder": str(out)}
+    assert {path.name for path in out.iterdir()} == {"runs", "study.json", "summary.json"}
+    assert [r["identity"] for r in results] == [folder.name for folder in folders]
+    assert (summary["name"], summary["num_runs"], summary["num_finished"]) == ("small", 4, 4)
+    assert [line["variant"] for line in summary["cells"]] == ["plain", "bare"]
+    for line, method in zip(summary["cells"], ("prompt-tuning", "head-only"), strict=True):
+        own = {
+            config["seed"]: result["score"]
+            for config, result in zip(configs, results, strict=True)
+            if config["prompt"]["method"] == method
+        }
+        assert line.keys() >= LINE
+        assert (line["task"], line["seeds"]) == ("files", [0, 1])
+        assert line["scores"] == [own[0], own[1]]
+        assert line["mean"] == pytest.approx(statistics.fmean(own.values()))
+        assert line["std"] == pytest.approx(statistics.stdev(own.values()))
+        assert (line["min"], line["max"]) == (min(own.values()), max(own.values()))
+        assert line["interval"][0] <= line["mean"] <= line["interval"][1]
+        assert (line["num_diverged"], line["num_failed"], line["num_missing"]) == (0, 0, 0)
+
+
+def test_the_same_command_again_trains_nothing(capsys, recipe, study, tmp_path, executed):
+    path, out = recipe(study), tmp_path / "out"
+    first = run_study(capsys, path, out)
+    before = tree(out)
+    assert executed == [
+        ("prompt-tuning", 0),
+        ("prompt-tuning", 1),
+        ("head-only", 0),
+        ("head-only", 1),
+    ]
+    executed.clear()
+
+    assert run_study(capsys, path, out) == first
+    assert executed == []
+    assert tree(out) == before
+
+
+def test_new_seeds_and_variants_run_alone(capsys, recipe, study, tmp_path, executed):
+    out = tmp_path / "out"
+    run_study(capsys, recipe(study), out)
+    runs = tree(out / "runs")
+    executed.clear()
+    study["seeds"] = [0, 1, 7]
+    study["variants"]["residual"] = {"prompt.method": "residual"}
+    summary = run_study(capsys, recipe(study), out)
+
+    assert executed == [
+        ("prompt-tuning", 7),
+        ("head-only", 7),
+        ("residual", 0),
+        ("residual", 1),
+        ("residual", 7),
+    ]
+    assert summary["num_finished"] == 9
+    assert [line["seeds"] for line in summary["cells"]] == [[0, 1, 7]] * 3
+    assert tree(out / "runs").items() >= runs.items()
+
+
+def test_the_table_in_words(capsys, recipe, study, tmp_path):
+    out = tmp_path / "out"
+    assert main(["study", recipe(study), "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+
+    assert lines[0].split()[:4] == ["task", "variant", "score", "min"]
+    assert [line.split()[:2] for line in lines[2:4]] == [["files", "plain"], ["files", "bare"]]
+    assert lines[-1] == f"folder: {out}"
+    assert [line.split(":")[0] for line in captured.err.splitlines()] == [
+        "[1/4] plain, files, seed 0",
+        "[2/4] plain, files, seed 1",
+        "[3/4] bare, files, seed 0",
+        "[4/4] bare, files, seed 1",
+    ]
+
+
+def test_a_run_that_diverges_does_not_stop_the_others(capsys, recipe, study, tmp_path):
+    wild = {"training.learning_rate": 1e30, "training.clip_norm": None}
+    study["variants"] = {"wild": wild, "plain": {}}
+    summary = run_study(capsys, recipe(study), tmp_path / "out")
+    first, second = summary["cells"]
+
+    assert (first["num_diverged"], first["scores"], first["mean"]) == (2, [], None)
+    assert (second["num_diverged"], len(second["scores"])) == (0, 2)
+    assert summary["num_finished"] == 4
+    assert main(["study", recipe(study), "--out", str(tmp_path / "out")]) == 0
+    assert "wild on files: 2 diverged." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (BackboneError("the backbone must work, but is tired."), "but is tired."),
+        (MemoryError("no room\nfor 9 tensors"), "MemoryError: no room for 9 tensors"),
+    ],
+)
+def test_a_run_that_fails_is_kept_and_tried_again(
+    capsys, recipe, study, tmp_path, monkeypatch, executed, error, text
+):
+    counting = runner.execute
+
+    def execute(config: Any, *args: Any, **options: Any) -> Any:
+        if (config.prompt.method, config.seed) == ("prompt-tuning", 1):
+            raise error
+        return counting(config, *args, **options)
+
+    path, out = recipe(study), tmp_path / "out"
+    monkeypatch.setattr(runner, "execute", execute)
+    summary = run_study(capsys, path, out, code=1)
+    failed, other = summary["cells"]
+
+    assert (failed["num_failed"], failed["num_missing"], failed["seeds"]) == (1, 0, [0])
+    assert [text in found for found in failed["errors"]] == [True]
+    assert (other["num_failed"], other["seeds"]) == (0, [0, 1])
+    assert json.loads((out / "summary.json").read_text())["cells"] == summary["cells"]
+
+    monkeypatch.setattr(runner, "execute", counting)
+    executed.clear()
+    summary = run_study(capsys, path, out)
+    assert executed == [("prompt-tuning", 1)]
+    assert (summary["num_finished"], summary["cells"][0]["errors"]) == (4, [])
+
+
+def test_data_that_breaks_after_the_check_fails_only_its_runs(
+    capsys, recipe, study, tmp_path, monkeypatch, data_dir
+):
+    """Rows drawn per seed are read once more for each seed, so the second seed meets the damage."""
+    study["base"]["task"]["shots"] = 8
+    counting = runner.execute
+
+    def execute(*args: Any, **options: Any) -> Any:
+        write_rows(data_dir / "val.jsonl", ["broken"])
+        return counting(*args, **options)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    summary = run_study(capsys, recipe(study), tmp_path / "out", code=1)
+
+    for line in summary["cells"]:
+        assert (line["seeds"], line["num_failed"]) == ([0], 1)
+        assert f"{data_dir / 'val.jsonl'}:1" in line["errors"][0]
+
+
+def test_changed_rows_do_not_mix_with_finished_runs(capsys, recipe, study, tmp_path, data_dir):
+    out = tmp_path / "out"
+    run_study(capsys, recipe(study), out)
+    write_rows(data_dir / "val.jsonl", rows(100, 120))
+    study["seeds"] = 3
+    before = tree(out)
+
+    assert main(["study", recipe(study), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "must belong to a run on data" in error
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (
+            {"study.json": '{"name": "large"}'},
+            "must belong to study 'small', but belongs to 'large'",
+        ),
+        ({"study.json": "[]"}, "study.json must be a JSON object, but is a list"),
+        ({"study.json": "{}"}, "study.json must have `name`"),
+        ({"study.json": "{"}, "study.json must be JSON"),
+        ({"thesis.txt": "x"}, "must be empty or the study's folder, but holds thesis.txt"),
+    ],
+)
+def test_another_folder_is_refused_and_left_alone(capsys, recipe, study, tmp_path, content, text):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, words in content.items():
+        (out / name).write_text(words)
+    before = tree(out)
+
+    assert main(["study", recipe(study), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert text in error
+    assert tree(out) == before
+
+
+def test_a_broken_result_is_refused(capsys, recipe, study, tmp_path):
+    path, out = recipe(study), tmp_path / "out"
+    run_study(capsys, path, out)
+    broken = next((out / "runs").iterdir()) / "result.json"
+    for text, reason in (("{", "must be JSON"), ('{"identity": 1}', "must have `status`")):
+        broken.write_text(text)
+        assert main(["study", path, "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {broken} {reason}")
+        assert len(error.splitlines()) == 1
+
+
+def test_a_run_recipe_is_refused(capsys, recipe, run, tmp_path):
+    assert main(["study", recipe(run), "--out", str(tmp_path / "out")]) == 2
+    assert "must have `base`" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
