@@ -3,7 +3,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-$(STAMP): requirements.lock pyproject.toml ; python3.11 -m venv .venv && $(BIN)/pip install -q --disable-pip-version-check --no-deps -r requirements.lock && $(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . && touch $@
+$(STAMP): requirements.lock pyproject.toml ; python3.11 -m venv .venv && $(BIN)/pip install -qq --disable-pip-version-check --no-deps -r requirements.lock && $(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . && touch $@
 setup: $(STAMP) ## install what is missing
 demo: $(STAMP) ; $(BIN)/softprompts study quickstart
 test: $(STAMP) ; $(BIN)/pytest -q -m "not slow"
