@@ -20,7 +20,7 @@ RECIPES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "`training.batch_size` must be a whole number, but is 'four'",
         ],
     ),
-    "unknown method": ({"prompt": {"method": "residul"}}, ["Did you mean 'residual'?"]),
+    "unknown method": ({"prompt": {"method": "residul"}}, ["Did you mean 'residual'"]),
     "unknown task": ({"task": {"name": "superglue/cd"}}, ["Did you mean 'superglue/cb'"]),
     "unknown backbone": ({"backbone": {"name": "minilmm"}}, ["Did you mean 'minilm'?"]),
     "unknown readout": ({"readout": "linaer"}, ["Did you mean 'linear'?"]),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 
 import pytest
 import torch
 
+import softprompts as sp
 from contracts.conftest import run_config
-from softprompts.errors import PromptError
+from softprompts.errors import PromptError, RecipeError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.pools.attention import AttentionPool
 from softprompts.prompts.positions.base import anchors
@@ -19,9 +22,13 @@ from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.rows.plain import PlainRows
 from softprompts.prompts.selection import select
 from softprompts.prompts.splice import choose, splice
+from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.presets import METHODS
 from softprompts.training import frozen
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import score_examples
+from softprompts.training.execution import execute
+from softprompts.training.progress import Progress
 from softprompts.training.temperatures import constant, exponential
 
 LENGTH, HIDDEN, TOKENS = 4, 5, 7
@@ -241,3 +248,76 @@ def test_temperatures():
     assert exponential(100, 100) == exponential(1000, 100) == pytest.approx(0.5)
     assert exponential(10, 100, start=4.0, floor=1.0, steps=20) == pytest.approx(2.0)
     assert constant(7, 100, start=0.3) == 0.3
+
+
+def test_sets_of_a_pool_must_start_apart(tiny, task):
+    backbone = tiny("bert")
+    data = run_config(backbone, "adap-ins-vec", "linear").model_dump(mode="json")
+    data["prompt"]["initializer"] = {"kind": "text", "text": "good bread"}
+    with pytest.raises(PromptError, match=r"must start the sets of a pool apart.*but is 'text'"):
+        build_model(sp.RunConfig.model_validate(data), backbone, task.format)
+
+
+def test_choices_are_logged(tiny, task, tmp_path):
+    backbone = tiny("bert")
+    config = run_config(backbone, "adap-ins-vec-pos", "linear", steps=4)
+    outcome = execute(config, backbone, task, folder=tmp_path / "run")
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 4
+    for step, line in enumerate(lines):
+        assert len(line["position"]["counts"]) == 5
+        assert sum(line["position"]["counts"]) == (4, 4, 1, 4)[step]
+        assert 0 < line["position"]["entropy"] <= math.log(5) + 1e-6
+        assert sum(line["pool"]["weights"]) == pytest.approx(1)
+        assert line["temperature"] == pytest.approx(0.5 ** (step / 4))
+    choices = outcome.result["choices"]
+    assert sum(choices["position"]["counts"]) == len(task.validation)
+    assert set(choices["pool"]["by_class"]) == set(task.format.labels)
+    for weights in choices["pool"]["by_class"].values():
+        assert sum(weights) == pytest.approx(1)
+
+
+class Stop(Progress):
+    """Ends a run like a crash would, at a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def update(self, step, total_steps):
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_interrupted_and_resumed_is_uninterrupted(tiny, task, tmp_path, method):
+    backbone = tiny("bert")
+    config = run_config(
+        backbone,
+        method,
+        "linear",
+        steps=9,
+        selection="held-out",
+        held_out_fraction=0.4,
+        num_evaluations=3,
+        checkpoint_every_steps=2,
+    )
+    whole = tmp_path / "whole"
+    execute(config, backbone, task, folder=whole)
+    halves = tmp_path / "halves"
+    for step in (3, 5, 8):
+        with pytest.raises(KeyboardInterrupt):
+            execute(config, backbone, task, folder=halves, progress=Stop(step))
+    execute(config, backbone, task, folder=halves)
+    for name in ("prompt.safetensors", "metrics.jsonl"):
+        assert (whole / name).read_bytes() == (halves / name).read_bytes()
+
+
+def test_the_temperature_of_nothing_is_refused():
+    with pytest.raises(RecipeError, match=r"`training.temperature` must be left out with a fixed"):
+        parse_run(
+            {
+                "backbone": {"name": "minilm"},
+                "task": {"name": "bundled/sentiment"},
+                "training": {"temperature": {"start": 2.0}},
+            }
+        )

@@ -59,6 +59,7 @@ def evaluate(
                 "metrics": found.metrics,
                 "loss": found.loss if math.isfinite(found.loss) else None,
                 "majority": floor,
+                "choices": dict(found.choices),
                 "num_items": len(rows),
                 "identity": result.about["identity"],
                 "is_same_data": is_same_data,

@@ -22,11 +22,13 @@ class Kind(StrEnum):
     TASKS = "tasks"
     BACKBONES = "backbones"
     ROWS = "rows"
+    POOLS = "pools"
     POSITIONS = "positions"
     INITIALIZERS = "initializers"
     READOUTS = "readouts"
     OPTIMIZERS = "optimizers"
     SCHEDULES = "schedules"
+    TEMPERATURES = "temperatures"
     RECIPES = "recipes"
 
 
@@ -67,7 +69,8 @@ def catalogue(kind: Kind) -> list[dict[str, Any]]:
     if kind is Kind.METHODS:
         from softprompts.recipes.presets import METHODS
 
-        axes = ("name", "summary", "reference", "rows", "position", "initializer", "length")
+        choices = ("rows", "pool", "position", "initializer", "length")
+        axes = ("name", "summary", "reference", *choices)
         return [{axis: getattr(preset, axis) for axis in axes} for preset in METHODS.values()]
     if kind is Kind.RECIPES:
         from softprompts.recipes.loading import shipped_recipes
@@ -91,20 +94,22 @@ def catalogue(kind: Kind) -> list[dict[str, Any]]:
 
 def _registry(kind: Kind) -> Registry[Any]:
     from softprompts.backbones.registry import BACKBONES
-    from softprompts.prompts.registry import INITIALIZERS, POSITIONS, ROWS
+    from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
     from softprompts.readouts.registry import READOUTS
     from softprompts.tasks.registry import TASKS
-    from softprompts.training.registry import OPTIMIZERS, SCHEDULES
+    from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
 
     registries: dict[Kind, Registry[Any]] = {
         Kind.TASKS: TASKS,
         Kind.BACKBONES: BACKBONES,
         Kind.ROWS: ROWS,
+        Kind.POOLS: POOLS,
         Kind.POSITIONS: POSITIONS,
         Kind.INITIALIZERS: INITIALIZERS,
         Kind.READOUTS: READOUTS,
         Kind.OPTIMIZERS: OPTIMIZERS,
         Kind.SCHEDULES: SCHEDULES,
+        Kind.TEMPERATURES: TEMPERATURES,
     }
     return registries[kind]
 

@@ -12,6 +12,7 @@ from softprompts.recipes.schema import (
     POOL_AXIS,
     POSITION_AXIS,
     ROWS_AXIS,
+    TEMPERATURE,
     PromptConfig,
     RunConfig,
 )
@@ -128,6 +129,14 @@ def _training_problems(config: RunConfig) -> Iterator[Problem]:
             ("training.selection", "training.patience"),
             "`training.patience` must be left out when `training.selection` is last, "
             f"but is {training.patience}.",
+        )
+    position = config.prompt.position
+    kind = METHODS[config.prompt.method].position if position is None else position.kind
+    if training.temperature != TEMPERATURE.build({}) and kind == "fixed":
+        yield Problem(
+            ("training.temperature", "prompt.position", "prompt.method"),
+            "`training.temperature` must be left out with a fixed position, since nothing is "
+            f"selected, but is {show(training.temperature)}.",
         )
     is_changed = training.readout_learning_rate != DEFAULT_READOUT_LEARNING_RATE
     if is_changed and readout in READOUTS_WITHOUT_PARAMETERS:

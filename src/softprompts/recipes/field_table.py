@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from softprompts.backbones.registry import BACKBONES
 from softprompts.errors import UnknownNameError
 from softprompts.metrics.registry import METRICS
-from softprompts.prompts.registry import INITIALIZERS, POSITIONS, ROWS
+from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.json_schema import run_schema, study_schema
 from softprompts.recipes.presets import METHODS
@@ -34,7 +34,7 @@ from softprompts.recipes.study import StudyConfig
 from softprompts.registry import Entry, Registry, unknown_name
 from softprompts.tasks.listing import list_tasks
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import OPTIMIZERS, SCHEDULES
+from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "backbone": BackboneConfig,
@@ -44,11 +44,13 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
 }
 COMPONENTS: Mapping[str, Registry[Any]] = {
     "rows": ROWS,
+    "pools": POOLS,
     "positions": POSITIONS,
     "initializers": INITIALIZERS,
     "readouts": READOUTS,
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
+    "temperatures": TEMPERATURES,
     "backbones": BACKBONES,
     "metrics": METRICS,
 }
@@ -171,7 +173,7 @@ def _tasks() -> str:
 
 
 def _methods() -> str:
-    headings = ("method", "rows", "position", "initializer", "length", "reference")
+    headings = ("method", "rows", "pool", "position", "initializer", "length", "reference")
     lines = [
         (
             f"`{preset.name}`",
@@ -180,7 +182,7 @@ def _methods() -> str:
             preset.reference or _NONE,
         )
         for preset in METHODS.values()
-        for axes in [(preset.rows, preset.position, preset.initializer)]
+        for axes in [(preset.rows, preset.pool, preset.position, preset.initializer)]
     ]
     return _markdown(headings, lines)
 

@@ -26,7 +26,7 @@ from softprompts.recipes.study import StudyConfig
 from softprompts.tasks.registry import TASKS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_ATTRIBUTE = re.compile(r"^ {8}(\w+): (.+)$", re.MULTILINE)
+_ATTRIBUTE = re.compile(r"^ {8}(\w+): (.+(?:\n {12}.+)*)$", re.MULTILINE)
 
 
 def run_schema() -> dict[str, Any]:
@@ -74,11 +74,14 @@ def write_schemas(folder: Path) -> None:
 
 
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Move the lines of a model's docstring to the fields that they describe."""
+    """Move what a model's docstring says of its fields to the fields.
+
+    A description may go on over further lines, each four spaces deeper than the field's name.
+    """
     text = model.__doc__ or ""
     schema["description"] = text.splitlines()[0]
-    for name, line in _ATTRIBUTE.findall(text):
-        schema["properties"][name]["description"] = line
+    for name, about in _ATTRIBUTE.findall(text):
+        schema["properties"][name]["description"] = " ".join(about.split())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -64,11 +65,17 @@ def build_prompt(
     if rows is None or position is None or initializer is None or pool is None or length is None:
         raise PromptError("`prompt` must be resolved before it is built.")
     start = INITIALIZERS.load(initializer.kind)(**initializer.options)
-    sets = []
+    sets, initials = [], list[Tensor]()
     for number in range(pool.options.get("size", 1)):
         path = (number,) if number else ()  # the first set starts as a single one would
         draws = generator(seed, "initialization", "rows", *path)
         initial = start(length, Surroundings(backbone, label_words, draws))
+        if initial.numel() and any(torch.equal(initial, other) for other in initials):
+            raise PromptError(
+                "`prompt.initializer` must start the sets of a pool apart, since equal sets stay "
+                f"equal, but is {initializer.kind!r}."
+            )
+        initials.append(initial)
         network = generator(seed, "initialization", "network", *path)
         sets.append(ROWS.load(rows.kind)(initial, network, **rows.options))
     mixture = POOLS.load(pool.kind)(

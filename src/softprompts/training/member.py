@@ -158,8 +158,10 @@ class Member:
             "learning_rate": rates[0],
             "gradient_norm": _finite(norm),
         }
-        if chosen := self._choices():
-            record |= {"temperature": self.plan.temperature(counters.step - 1), **chosen}
+        chosen = self._choices()
+        if "position" in chosen:
+            record["temperature"] = self.plan.temperature(counters.step - 1)
+        record |= chosen
         self.journal.log(record)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             counters.divergence = {**record, "loss": repr(loss), "gradient_norm": repr(norm)}

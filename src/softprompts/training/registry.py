@@ -34,7 +34,7 @@ TEMPERATURES.register(
     summary="falls by a constant factor per update to a floor",
     options={
         "start": Option(float, 1.0, "temperature of the first update", {"gt": 0.0}),
-        "floor": Option(float, 0.5, "lowest temperature", {"gt": 0.0}),
+        "floor": Option(float, 0.5, "temperature from `steps` on", {"gt": 0.0}),
         "steps": Option(int | None, None, "updates to the floor; null: all of them", {"ge": 1}),
     },
 )

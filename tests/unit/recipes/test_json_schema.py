@@ -83,6 +83,14 @@ def test_every_field_is_described_in_its_docstring(model):
         assert len(node["description"]) > 5, path
 
 
+def test_a_description_goes_on_over_further_lines():
+    dtype = run_schema()["$defs"]["BackboneConfig"]["properties"]["dtype"]["description"]
+
+    assert dtype.startswith("the precision of its weights; ")
+    assert "always float32. `auto` is bfloat16 where" in dtype
+    assert dtype.endswith("`config.json`.")
+
+
 def test_schemas_know_no_third_party_parts():
     """The committed files hold what comes with the library; a plug-in would show here."""
     assert isinstance(json.dumps(run_schema()), str)
