@@ -1,13 +1,12 @@
 # One line per target, the same for people and for CI. Everything runs in `.venv`, made on first use.
-.PHONY: setup demo test test-all check bench clean
+.PHONY: setup demo test check bench clean
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 $(STAMP): requirements.lock pyproject.toml ; python3.11 -m venv .venv && $(BIN)/pip install -qq --disable-pip-version-check --no-deps -r requirements.lock && $(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . && touch $@
 setup: $(STAMP) ## install what is missing
 demo: $(STAMP) ; $(BIN)/softprompts study quickstart
-test: $(STAMP) ; $(BIN)/pytest -q -m "not slow" --cov --cov-fail-under=95 --cov-report=
-test-all: $(STAMP) ; $(BIN)/pytest -q
+test: $(STAMP) ; $(BIN)/pytest -q --cov --cov-fail-under=95 --cov-report=
 check: $(STAMP) ; $(BIN)/ruff format --check -q src tests && $(BIN)/ruff check -q src tests && $(BIN)/mypy
 bench: $(STAMP) ; $(BIN)/python benchmarks/presets.py --out benchmarks/results/presets.json
 clean: ; rm -rf .venv studies
