@@ -230,3 +230,22 @@ def test_rows_with_choices_of_their_own(tiny, choice_task, kind, readout):
     assert set(found["scores"]) == set(row.choices)
     assert found["label"] == max(found["scores"], key=found["scores"].get)
     assert len(set(found["scores"].values())) == len(row.choices)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_linear_readout_pools_tokens_and_never_rows(tiny, task, kind):
+    backbone = tiny(kind)
+    model = build_model(run_config(backbone, "split", "linear"), backbone, task.format)
+    encoded = [model.readout.encode(row) for row in task.train]
+    batch = collate(encoded, backbone.tokenizer.pad_token_id)
+    whole = sp.SoftPromptModel(backbone, model.prompt).eval()
+    with torch.no_grad():
+        scores = score(backbone, [Part(model.prompt, model.readout, batch)])[0]
+        output = whole(batch.ids, batch.attention_mask, batch.segments)
+    if backbone.family == "decoder":  # with rows behind the input, the last position is a row
+        pooled = output.prompt_hidden_state[:, -1]
+    else:
+        mask = batch.attention_mask[..., None]
+        pooled = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
+    expected = pooled @ model.readout.weight.T + model.readout.bias
+    torch.testing.assert_close(scores, expected.detach(), atol=1e-5, rtol=1e-4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from contracts.conftest import run_config
+from softprompts.encoding.batch import collate
 from softprompts.recipes.schema import RunConfig
 from softprompts.seeding import generator
 from softprompts.training.building import (
@@ -17,6 +18,7 @@ from softprompts.training.building import (
     choose_splits,
 )
 from softprompts.training.evaluation import EncodedSplit
+from softprompts.training.forward import Part, score
 from softprompts.training.journal import NoJournal
 from softprompts.training.member import Member
 from softprompts.training.pack import train_pack
@@ -89,9 +91,6 @@ def test_an_update_sees_the_gradient_of_its_whole_batch(tiny, task):
     run = member(config, backbone, task)
     parts = run.parts(backbone)
     assert len(parts) > 1
-    from softprompts.encoding.batch import collate
-    from softprompts.training.forward import Part, score
-
     for part, weight in parts:
         loss = run.readout.loss(score(backbone, [part])[0], part.batch)
         (loss.sum() * weight).backward()
@@ -126,3 +125,21 @@ def test_generators_are_apart():
         for path in ((0, "order", 1), (0, "order", 2), (1, "order", 1), (0, "dropout", 1))
     }
     assert len(draws) == 4
+
+
+def test_noise_follows_an_example_into_any_micro_batch(tiny, task):
+    backbone = tiny("bert")
+    chosen = []
+    for size, accumulation in ((9, 1), (3, 3), (1, 9)):
+        config = run_config(
+            backbone, "adap-pos", "linear", batch_size=size, accumulation_steps=accumulation
+        )
+        run = member(config, backbone, task)
+        splits = {}
+        for part, _ in run.parts(backbone):
+            score(backbone, [part])
+            places = torch.cat(part.choices.splits).tolist()
+            splits |= {i.ids: s for i, s in zip(part.batch.items, places, strict=True)}
+        chosen.append(splits)
+    assert len(set(chosen[0].values())) > 1
+    assert chosen[0] == chosen[1] == chosen[2]
