@@ -32,11 +32,11 @@ def test_every_shipped_recipe_is_right_and_says_what_it_does(name):
         assert len(identity(config)) == 16
     else:
         assert config.name == name
-        assert len(expand(config)) == {"quickstart": 15, "fewglue": 105}[name]
+        assert len(expand(config)) == {"quickstart": 15, "fewglue": 105, "presets": 50}[name]
 
 
 def test_shipped_recipes_are_the_documented_ones():
-    assert list(shipped_recipes()) == ["fewglue", "quickstart", "residual-cb"]
+    assert list(shipped_recipes()) == ["fewglue", "presets", "quickstart", "residual-cb"]
 
 
 def test_a_file_is_read(write):
@@ -73,7 +73,7 @@ def test_a_file_without_a_mapping(write, text, sentence):
 
 
 def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
-    with pytest.raises(RecipeError, match=r"one of fewglue, quickstart, residual-cb, but is 'quik"):
+    with pytest.raises(RecipeError, match=r"one of fewglue, presets, quickstart, residual-cb, but is 'quik"):
         load_recipe("quikstart")
     with pytest.raises(RecipeError, match=r"Did you mean 'quickstart'"):
         load_recipe("quikstart")
