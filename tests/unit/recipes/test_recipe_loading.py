@@ -73,7 +73,9 @@ def test_a_file_without_a_mapping(write, text, sentence):
 
 
 def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
-    with pytest.raises(RecipeError, match=r"one of fewglue, presets, quickstart, residual-cb, but is 'quik"):
+    with pytest.raises(
+        RecipeError, match=r"one of fewglue, presets, quickstart, residual-cb, but is 'quik"
+    ):
         load_recipe("quikstart")
     with pytest.raises(RecipeError, match=r"Did you mean 'quickstart'"):
         load_recipe("quikstart")
