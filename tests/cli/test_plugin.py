@@ -1,0 +1,98 @@
+"""A package of somebody else's adds a kind of rows, without a change here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+ENTRY = """
+from softprompts.registry import Entry, Option
+
+SCALED = Entry(
+    "scaled",
+    "their_package.rows:ScaledRows",
+    summary="rows times a trained number",
+    version=3,
+    options={"start": Option(float, 1.0, "the number before training", {"gt": 0.0})},
+)
+"""
+ROWS = """
+from typing import final
+
+import torch
+from torch import nn
+
+from softprompts.prompts.rows.base import Rows
+
+
+@final
+class ScaledRows(Rows):
+    def __init__(self, initial, generator, *, start=1.0):
+        super().__init__(initial, generator)
+        self.weight = nn.Parameter(initial.clone())
+        self.scale = nn.Parameter(torch.tensor(start))
+
+    def forward(self, generator=None):
+        return self.scale * self.weight
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Lay the package out as an installed one, and return a function that runs a command."""
+    place = tmp_path / "site"
+    package, about = place / "their_package", place / "their_package-1.0.dist-info"
+    package.mkdir(parents=True)
+    about.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "entries.py").write_text(ENTRY)
+    (package / "rows.py").write_text(ROWS)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[softprompts.rows]\nscaled = their_package.entries:SCALED\n"
+    )
+
+    def call(*arguments):
+        path = os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(
+            [sys.executable, "-m", "softprompts.cli.main", *arguments],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+def test_rows_of_an_installed_package_are_listed_checked_and_trained(
+    run, tmp_path, backbone_folder
+):
+    listed = json.loads(run("list", "rows", "--json").stdout)["rows"]
+    (entry,) = [item for item in listed if item["name"] == "scaled"]
+    assert entry["version"] == 3
+    assert entry["options"]["start"]["default"] == 1.0
+
+    recipe = tmp_path / "run.yaml"
+    recipe.write_text(
+        f"backbone: {{name: {backbone_folder('bert')}}}\n"
+        "task: {name: bundled/sentiment, max_tokens: 16}\n"
+        "prompt: {length: 3, rows: {kind: scaled, start: 2.0}}\n"
+        "training: {steps: 3, batch_size: 4, num_evaluations: 1}\n"
+    )
+    wrong = run("validate", str(recipe), "--set", "prompt.rows.start=-1")
+    assert wrong.returncode == 2
+    assert "`prompt.rows.start` must be greater than 0, but is -1" in wrong.stderr
+
+    out = tmp_path / "out"
+    trained = run("train", str(recipe), "--out", str(out), "--json")
+    assert trained.returncode == 0, trained.stderr
+    result = json.loads(trained.stdout)
+    assert result["status"] == "finished"
+    assert result["trainable_parameters"] == 3 * 32 + 1 + 2 * 32 + 2
+    again = json.loads(run("evaluate", str(out), "--json").stdout)
+    assert again["score"] == result["score"]
