@@ -1,7 +1,8 @@
-"""Fixtures shared by all tests: tiny backbones, built once per session."""
+"""Fixtures shared by all tests: real task files, and tiny backbones built once per session."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,16 @@ import pytest
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real SuperGLUE and FewGLUE files; skips where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SOFTPROMPTS_TEST_DATA", beside))
+    if not (folder / "fewglue").is_dir():
+        pytest.skip(f"real task files are absent from {folder}")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,16 +63,6 @@ def recipe(tmp_path: Path) -> Recipe:
         return str(tmp_path / name)
 
     return write
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder with real SuperGLUE and FewGLUE files; skips where it is absent."""
-    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("SOFTPROMPTS_TEST_DATA", beside))
-    if not (folder / "fewglue").is_dir():
-        pytest.skip(f"real task files are absent from {folder}")
-    return folder
 
 
 @pytest.fixture

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from softprompts.cli.output import print_json
+
+if TYPE_CHECKING:
+    from softprompts.tasks.base import Example, Task
 
 
 def evaluate(
@@ -24,7 +28,6 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a finished run again on a split of its task."""
-    from softprompts.errors import DataError
     from softprompts.metrics.scoring import majority
     from softprompts.results import load
     from softprompts.training.building import choose_splits
@@ -36,18 +39,7 @@ def evaluate(
         moved = config.task.model_copy(update={"data_dir": str(data_dir)})
         config = config.model_copy(update={"task": moved})
     task = load_configured_task(config.task, config.seed)
-    splits = choose_splits(config, task)
-    names = {
-        "train": splits["train"],
-        "held-out": splits["held_out"],
-        "validation": splits["validation"],
-        task.validation_name: splits["validation"],
-    }
-    if split not in names:
-        raise DataError(f"`--split` must be one of {', '.join(names)}, but is {split!r}.")
-    rows = names[split]
-    if not rows:
-        raise DataError(f"split {split!r} of {task.format.name} must have rows, but is empty.")
+    rows = _rows(choose_splits(config, task), split, task)
     is_same_data = task.digest() == result.about["data_digest"]
     found = result.evaluate(rows)
     floor = majority(rows, task.format)
@@ -73,3 +65,20 @@ def evaluate(
     )
     if not is_same_data:
         print("the task's rows are not those that the run was trained and reported on")
+
+
+def _rows(splits: Mapping[str, tuple[Example, ...]], split: str, task: Task) -> tuple[Example, ...]:
+    """Return the rows of a split by its name."""
+    from softprompts.errors import DataError
+
+    names = {
+        "train": splits["train"],
+        "held-out": splits["held_out"],
+        "validation": splits["validation"],
+        task.validation_name: splits["validation"],
+    }
+    if split not in names:
+        raise DataError(f"`--split` must be one of {', '.join(names)}, but is {split!r}.")
+    if not names[split]:
+        raise DataError(f"split {split!r} of {task.format.name} must have rows, but is empty.")
+    return names[split]

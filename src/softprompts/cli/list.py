@@ -116,9 +116,9 @@ def _registry(kind: Kind) -> Registry[Any]:
 
 def _task_format(name: str) -> dict[str, Any]:
     """Return how a task is scored; nothing for a task whose options decide it."""
-    from softprompts.tasks import bundled, formats
+    from softprompts.tasks.listing import task_format
 
-    form = {**formats.FORMATS, **bundled.FORMATS}.get(name)
+    form = task_format(name)
     if form is None:
         return {}
     return {"labels": list(form.labels), "metrics": list(form.metrics)}

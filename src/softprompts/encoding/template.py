@@ -51,10 +51,6 @@ class Template:
         """Names of the row fields in the template, in order, each once."""
         return templates.template_fields(self.source)
 
-    def has(self, name: str) -> bool:
-        """Return whether the place `name` occurs."""
-        return any(piece.name == name for pieces in self.texts for piece in pieces)
-
     def values(self, fields: Mapping[str, str], source: str = "") -> dict[str, str]:
         """Return the row's values for the template's fields.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,6 @@ CB_ROWS = [
     {"premise": "It rained.", "hypothesis": "It was dry.", "label": "contradiction"},
     {"premise": "It rained.", "hypothesis": "It was May.", "label": "neutral"},
 ]
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder with real SuperGLUE and FewGLUE files; skips where it is absent."""
-    beside = Path(__file__).resolve().parents[4] / "shared" / "data"
-    folder = Path(os.environ.get("SOFTPROMPTS_TEST_DATA", beside))
-    if not (folder / "fewglue").is_dir():
-        pytest.skip(f"real task files are absent from {folder}")
-    return folder
 
 
 @pytest.fixture
