@@ -24,7 +24,10 @@ class Kind(StrEnum):
     ROWS = "rows"
     POOLS = "pools"
     POSITIONS = "positions"
+    ACTIVE_LENGTHS = "active-lengths"
+    DEPTHS = "depths"
     INITIALIZERS = "initializers"
+    ADAPTATIONS = "adaptations"
     READOUTS = "readouts"
     OPTIMIZERS = "optimizers"
     SCHEDULES = "schedules"
@@ -93,8 +96,16 @@ def catalogue(kind: Kind) -> list[dict[str, Any]]:
 
 
 def _registry(kind: Kind) -> Registry[Any]:
+    from softprompts.backbones.adaptations.registry import ADAPTATIONS
     from softprompts.backbones.registry import BACKBONES
-    from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
+    from softprompts.prompts.registry import (
+        ACTIVE_LENGTHS,
+        DEPTHS,
+        INITIALIZERS,
+        POOLS,
+        POSITIONS,
+        ROWS,
+    )
     from softprompts.readouts.registry import READOUTS
     from softprompts.tasks.registry import TASKS
     from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
@@ -105,7 +116,10 @@ def _registry(kind: Kind) -> Registry[Any]:
         Kind.ROWS: ROWS,
         Kind.POOLS: POOLS,
         Kind.POSITIONS: POSITIONS,
+        Kind.ACTIVE_LENGTHS: ACTIVE_LENGTHS,
+        Kind.DEPTHS: DEPTHS,
         Kind.INITIALIZERS: INITIALIZERS,
+        Kind.ADAPTATIONS: ADAPTATIONS,
         Kind.READOUTS: READOUTS,
         Kind.OPTIMIZERS: OPTIMIZERS,
         Kind.SCHEDULES: SCHEDULES,

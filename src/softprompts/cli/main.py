@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from softprompts.cli.choices import choices
 from softprompts.cli.evaluate import evaluate
 from softprompts.cli.list import list_components
 from softprompts.cli.output import print_error, problems_of
@@ -32,6 +33,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "study": study,
+    "choices": choices,
 }
 
 SUCCESS, FAILURE, MISTAKE, INTERRUPTED = 0, 1, 2, 130

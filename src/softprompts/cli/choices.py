@@ -1,0 +1,81 @@
+"""`softprompts choices`: what a run's prompt chose, as a picture or as numbers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from softprompts.cli.output import print_json
+
+if TYPE_CHECKING:
+    from softprompts.reports.choices import Choices
+
+FORMATS = {".svg": "svg", ".png": "png", ".html": "html"}
+
+
+def choices(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="The picture: .svg, .png or .html; choices.svg if absent."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; draws only where --out is given.")
+    ] = False,
+) -> None:
+    """Draw what a run's prompt chose: positions, lengths, sets of a pool, entropy, temperature."""
+    from softprompts.reports.choices import read_choices
+
+    path = Path("choices.svg") if out is None and not as_json else out
+    if path is not None:
+        _check_place(path, run_dir)
+    found = read_choices(run_dir)
+    if path is not None:
+        from softprompts.reports.choices_figure import draw_choices
+        from softprompts.storage import write_bytes
+
+        write_bytes(path, draw_choices(found, FORMATS[path.suffix.lower()]))
+    if as_json:
+        print_json({**found.as_json(), "figure": None if path is None else str(path)})
+    else:
+        print(f"{path}: {_describe(found)}")
+
+
+def _check_place(path: Path, run_dir: Path) -> None:
+    """Check that a picture may be written to a place: a new one, or that of an earlier picture."""
+    from softprompts.errors import DataError, RunFolderError, StorageError
+    from softprompts.storage import is_there
+
+    if path.suffix.lower() not in FORMATS:
+        raise DataError(f"`--out` must end in {', '.join(FORMATS)}, but is {str(path)!r}.")
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(run_dir)):
+        raise RunFolderError(f"`--out` must lie outside the run's folder, but is {str(path)!r}.")
+    if not is_there(path):
+        return
+    from softprompts.reports.figures import MAKER
+
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    if MAKER.encode() not in head:
+        raise RunFolderError(
+            f"{path} must be new or an earlier picture, but is another file. Choose another name."
+        )
+
+
+def _describe(found: Choices) -> str:
+    """Return in words what was drawn."""
+    about = found.about
+    updates = f"{found.num_updates} update{'s' * (found.num_updates != 1)}"
+    state = "" if found.status == "finished" else f"; the run is {found.status}"
+    cut = "; its last line is half written and left out" if found.is_cut else ""
+    *others, last = found.parts
+    what = f"{', '.join(others)} and {last}" if others else last
+    return f"{what} of {about['method']} on {about['task']}, {updates}{state}{cut}"
