@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,15 @@ import pytest
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_user_cache() -> Iterator[None]:
+    """Keep all tests, and the processes they start, away from the user's cache of readings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTPROMPTS_CACHE", "off")
+        patch.delenv("SOFTPROMPTS_CACHE_BYTES", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

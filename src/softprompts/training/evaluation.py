@@ -19,6 +19,7 @@ from softprompts.readouts.base import Readout
 from softprompts.tasks.base import Example, TaskFormat
 from softprompts.training.batching import by_length
 from softprompts.training.forward import Part, score
+from softprompts.training.frozen import save_readings
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def evaluate(
     """
     choices = ChoiceLog()
     scores, losses = score_examples(backbone, prompt, readout, split.encoded, choices)
+    save_readings(backbone)
     predictions = [best_column(line) for line in scores]
     metrics = compute(format.metrics, predictions, split.examples, format)
     loss = sum(losses) / len(losses)

@@ -1,17 +1,17 @@
 """What the frozen backbone says of an input by itself never changes: it is read once.
 
 Two things need it: runs without a prompt, whose pooled states depend on the input alone, and
-prompts that look at instance vectors. Both are computed once per process and shared by all seeds.
-Every input is read by itself, not in a batch: floating-point sums differ with the padding beside
-them, and a run that is resumed must see the numbers it saw before.
+prompts that look at instance vectors. Both are read once, shared by all runs of a process, and kept
+on disk for later processes. Every input is read by itself, not in a batch: floating-point sums
+differ with the padding beside them, and a run that is resumed must see the numbers it saw before.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from weakref import WeakKeyDictionary
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,18 +19,16 @@ from torch import Tensor
 from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import Batch, collate
 from softprompts.encoding.inputs import EncodedExample, EncodedInput
-from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.prompt import InstanceKind, Prompt
 from softprompts.prompts.splice import Spliced, splice
 from softprompts.readouts.base import Readout
-
-_MAX_ENTRIES = 65536
-_Key = tuple[str, tuple[int, ...], tuple[int, ...]]
-_KEPT: WeakKeyDictionary[Backbone, OrderedDict[_Key, Tensor]] = WeakKeyDictionary()
+from softprompts.readouts.registry import READOUTS
+from softprompts.training.readings import all_readings, readings_of
 
 
-def is_bare(prompt: Prompt, readout: Readout) -> bool:
+def is_bare(backbone: Backbone, prompt: Prompt, readout: Readout) -> bool:
     """Return whether scores depend on the input and the readout's own head alone."""
-    return not readout.needs_head and prompt.length == 0
+    return backbone.is_frozen and not readout.needs_head and prompt.length == 0
 
 
 def bare_summary(backbone: Backbone, readout: Readout, batch: Batch) -> Tensor:
@@ -42,7 +40,7 @@ def bare_summary(backbone: Backbone, readout: Readout, batch: Batch) -> Tensor:
         batch: the batch.
 
     Returns:
-        What `readout.summary` returns, from memory where the input was read before.
+        What `readout.summary` returns, kept where the input was read before.
     """
 
     def read(item: EncodedInput) -> Tensor:
@@ -50,21 +48,31 @@ def bare_summary(backbone: Backbone, readout: Readout, batch: Batch) -> Tensor:
         places = readout.places(one, spliced)
         return readout.summary(_hidden(backbone, spliced, places), one)
 
-    return _remember(backbone, f"summary/{readout.summary_name}", batch.items, read)
+    def key(item: EncodedInput) -> tuple[Any, ...]:
+        edges = (item.start, item.end, item.num_continuation_tokens)
+        return (kind, item.ids, item.segments, item.roles, item.slots, edges)
+
+    origin, version = _origin(readout)
+    kind = f"summary/{readout.summary_name}/{origin}/{version}"
+    return _remember(backbone, batch.items, key, read, is_durable=version is not None)
 
 
-def instance_vectors(backbone: Backbone, batch: Batch) -> Tensor:
-    """Return the mean of the last hidden state over each input's own tokens.
+def instance_vectors(backbone: Backbone, batch: Batch, kind: InstanceKind = "states") -> Tensor:
+    """Return one vector per input that says what the input is, whatever the prompt.
 
-    Label tokens that follow an input do not enter its vector, so the label being scored cannot
-    choose the prompt.
+    `states` is the mean of the last hidden state, read without a prompt, over the input's own
+    tokens. `embeddings` is the mean of their input embeddings, which costs no forward. Special
+    tokens of the input count in both. Label tokens that follow an input do not enter its vector,
+    so the label being scored cannot choose the prompt; padding does not either.
 
     Args:
         backbone: the frozen model.
         batch: the batch.
+        kind: what a vector is.
 
     Returns:
-        Vectors, float32, from memory where the input was read before. Shape `(inputs, hidden)`.
+        Vectors, float32, kept where the input was read before. Shape `(inputs, hidden)`, or
+        `(inputs, embedding)` for `embeddings`.
 
     Reference:
         Yang et al. (2023), arXiv 2303.02909, section 3.2.
@@ -74,12 +82,38 @@ def instance_vectors(backbone: Backbone, batch: Batch) -> Tensor:
         at every step.
     """
 
-    def read(item: EncodedInput) -> Tensor:
+    def read_states(item: EncodedInput) -> Tensor:
         _, spliced = _alone(backbone, item)
         states = _hidden(backbone, spliced, spliced.token_positions)
         return states.float().mean(dim=1)  # (1, hidden)
 
-    return _remember(backbone, "instance", [_without_labels(i) for i in batch.items], read)
+    def read_embeddings(item: EncodedInput) -> Tensor:
+        ids = torch.tensor([item.ids], device=backbone.device)
+        return backbone.embed(ids).float().mean(dim=1)  # (1, embedding)
+
+    def key(item: EncodedInput) -> tuple[Any, ...]:
+        return (f"instance/{kind}", item.ids, item.segments)
+
+    items = [_without_labels(item) for item in batch.items]
+    read = read_states if kind == "states" else read_embeddings
+    return _remember(backbone, items, key, read, is_durable=kind == "states")
+
+
+def save_readings(backbone: Backbone) -> None:
+    """Make what was read of inputs durable; does nothing where all of it is.
+
+    Args:
+        backbone: whose readings; trouble with the disk is a warning, never an error.
+    """
+    for readings in all_readings(backbone):
+        readings.save()
+
+
+def _origin(readout: Readout) -> tuple[str, int | None]:
+    """Return a readout's class and registered version; without one, nothing tells it changed."""
+    target = f"{type(readout).__module__}:{type(readout).__qualname__}"
+    versions = [entry.version for entry in READOUTS if entry.target == target]
+    return target, max(versions, default=None)
 
 
 def _without_labels(item: EncodedInput) -> EncodedInput:
@@ -96,24 +130,31 @@ def _without_labels(item: EncodedInput) -> EncodedInput:
     )
 
 
-@torch.no_grad()
 def _remember(
     backbone: Backbone,
-    name: str,
-    items: list[EncodedInput] | tuple[EncodedInput, ...],
+    items: Sequence[EncodedInput],
+    key: Callable[[EncodedInput], tuple[Any, ...]],
     read: Callable[[EncodedInput], Tensor],
+    *,
+    is_durable: bool,
 ) -> Tensor:
-    """Return `read` of each item, read once per process. Shape `(items, width)`."""
-    kept = _KEPT.setdefault(backbone, OrderedDict())
+    """Return `read` of each item, read once per key. Shape `(items, width)`.
+
+    Of a run's own copy, which is trained, nothing is kept: what it says changes with every update.
+    """
+    if not backbone.is_frozen:
+        with torch.no_grad():
+            return torch.cat([read(item) for item in items])
+    readings = readings_of(backbone)
     values = []
     for item in items:
-        key = (name, item.ids, item.segments)
-        if key not in kept:
-            kept[key] = read(item)
-            if len(kept) > _MAX_ENTRIES:
-                kept.popitem(last=False)
-        values.append(kept[key])
-    return torch.cat(values)
+        name = key(item)
+        value = readings.find(name, is_durable)
+        if value is None:
+            value = readings.keep(name, partial(read, item), is_durable)
+        values.append(value)
+    with torch.no_grad():
+        return torch.cat(values)
 
 
 def _alone(backbone: Backbone, item: EncodedInput) -> tuple[Batch, Spliced]:
