@@ -1,5 +1,5 @@
 # One line per target, the same for people and for CI. Everything runs in `.venv`, made on first use.
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check support bench clean
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -8,5 +8,6 @@ setup: $(STAMP) ## install what is missing
 demo: $(STAMP) ; $(BIN)/softprompts study quickstart
 test: $(STAMP) ; $(BIN)/pytest -q --cov --cov-fail-under=95 --cov-report=
 check: $(STAMP) ; $(BIN)/ruff format --check -q src tests && $(BIN)/ruff check -q src tests && $(BIN)/mypy
+support: $(STAMP) ; SOFTPROMPTS_WRITE_SUPPORT=1 $(BIN)/pytest -q tests/contracts/test_contracts.py
 bench: $(STAMP) ; $(BIN)/python benchmarks/presets.py --out benchmarks/results/presets.json
 clean: ; rm -rf .venv studies

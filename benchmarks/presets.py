@@ -20,6 +20,7 @@ import torch
 
 import softprompts as sp
 from softprompts.encoding.batch import collate
+from softprompts.prompts import arranging
 from softprompts.prompts.positions.base import anchors
 from softprompts.prompts.splice import splice
 from softprompts.recipes.parsing import parse_run
@@ -58,9 +59,9 @@ def build(backbone, task, method):
     split = EncodedSplit(rows, tuple(map(model.readout.encode, rows)))
     empty = EncodedSplit((), ())
     plan = build_plan(config.training, len(rows), config.seed)
-    splits = {"train": split, "held_out": empty}
+    splits = {name: {"train": split, "held_out": empty} for name in model.tracks}
     optimizer = build_optimizer(config.training, model)
-    return Member(model.prompt, model.readout, optimizer, plan, splits, NoJournal())
+    return Member(model, optimizer, plan, splits, NoJournal())
 
 
 def main() -> None:
@@ -73,20 +74,20 @@ def main() -> None:
     options = parser.parse_args()
     backbone = sp.load_backbone("minilm", dtype="auto")
     task = sp.load_task(options.task, data_dir=options.data_dir)
-    members = {name: build(backbone, task, name) for name in METHODS if name != "head-only"}
+    members = {name: build(backbone, task, name) for name in METHODS if METHODS[name].length}
     members["brute-force"] = build(backbone, task, "adap-ins-pos")
     first = members["prompt-tuning"]
-    batch = collate(first.train.encoded, backbone.tokenizer.pad_token_id)
+    batch = collate(next(iter(first.train.values())).encoded, backbone.tokenizer.pad_token_id)
     forward.instance_vectors(backbone, batch)  # read once, as in any run of more than one epoch
-    fast = forward.choose
+    fast = arranging.choose
     times: dict[str, list[float]] = {name: [] for name in members}
     for round_ in range(options.rounds + 3):
         for name, member in members.items():
-            forward.choose = brute_force if name == "brute-force" else fast
+            arranging.choose = brute_force if name == "brute-force" else fast
             began = time.perf_counter()
             parts = member.parts(backbone)
             for part, weight in parts:
-                loss = member.readout.loss(forward.score(backbone, [part])[0], part.batch)
+                loss = part.readout.loss(forward.score(backbone, [part])[0], part.batch)
                 (loss.sum() * weight).backward()
             member.update(0.0)
             if round_ >= 3:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.errors import RecipeError
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import PromptConfig, TrainingConfig
 from softprompts.results import Result
@@ -16,13 +18,15 @@ from softprompts.training.progress import Progress
 
 def train(
     backbone: Backbone,
-    task: Task,
+    task: Task | Mapping[str, Task],
     *,
     prompt: PromptConfig | None = None,
     readout: str | dict[str, Any] = "linear",
+    adaptation: str | dict[str, Any] | None = None,
     training: TrainingConfig | None = None,
     seed: int = 0,
     max_tokens: int | None = None,
+    sampling: str | dict[str, Any] | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -30,12 +34,17 @@ def train(
 
     Args:
         backbone: from `load_backbone`.
-        task: from `load_task`, or built by hand.
+        task: from `load_task`, or built by hand; several by names of your own, which then share
+            the prompt.
         prompt: the prompt; prompt tuning with 10 rows when `None`.
         readout: a readout's name, or a mapping with `kind` and its options.
+        adaptation: what is trained of the backbone, in a copy: a name, or a mapping of its options;
+            the method's when `None`.
         training: optimizer, rates, steps and selection; the defaults when `None`.
         seed: moves initialization, order, held-out rows and dropout.
         max_tokens: cap on the tokens of one input; `None` uses the whole context.
+        sampling: how often each of several tasks is drawn: a name, or a mapping with `kind` and its
+            options; by size when `None`.
         out: the run's folder, resumed if it holds an interrupted run; `None` keeps nothing.
         progress: told of every update.
 
@@ -45,19 +54,40 @@ def train(
     Raises:
         SoftPromptsError: if the parts do not fit each other; the text says which and why.
     """
-    origin = dict(task.origin) or {"name": "custom"}
     recipe = {
         "backbone": {
             "name": backbone.name,
             "dtype": str(backbone.dtype).removeprefix("torch."),
             "device": str(backbone.device),
         },
-        "task": {**origin, "max_tokens": max_tokens},
+        **_tasks(task, max_tokens, sampling),
         "readout": readout,
         "prompt": prompt or PromptConfig(),
+        "adaptation": adaptation,
         "training": training or TrainingConfig(),
         "seed": seed,
     }
     config = parse_run(recipe, "train")
     folder = Path(out) if out is not None else None
     return Result.of(execute(config, backbone, task, folder=folder, progress=progress))
+
+
+def _tasks(
+    task: Task | Mapping[str, Task], max_tokens: int | None, sampling: str | dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what a recipe says of one task, or of several.
+
+    Raises:
+        RecipeError: if a sampling is given for one task.
+    """
+
+    def section(one: Task) -> dict[str, Any]:
+        return {**(dict(one.origin) or {"name": "custom"}), "max_tokens": max_tokens}
+
+    if isinstance(task, Task):
+        if sampling is not None:
+            text = f"`sampling` must be left out for one task, but is {sampling!r}."
+            raise RecipeError([text], "train")
+        return {"task": section(task)}
+    mixture: dict[str, Any] = {"tasks": {name: section(one) for name, one in task.items()}}
+    return {"mixture": mixture if sampling is None else {**mixture, "sampling": sampling}}

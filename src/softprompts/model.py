@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from softprompts.backbones.attention import Memory
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.generation import generate
 from softprompts.errors import BackboneError, PromptError
+from softprompts.prompts.arranging import arrange, join_memories
 from softprompts.prompts.draws import Draws
+from softprompts.prompts.positions.base import Edges
 from softprompts.prompts.prompt import Prompt
-from softprompts.prompts.splice import choose, splice
+from softprompts.prompts.splice import Spliced, splice
 from softprompts.recipes.schema import PromptConfig
 
 
@@ -47,11 +51,13 @@ class SoftPromptModel(nn.Module):
         seed: draws the first rows and, in training mode, dropout.
         with_logits: return vocabulary logits instead of hidden states (encoders and decoders
             with a language head).
+        with_decoder: let rows in every layer reach the decoder half of an encoder-decoder too,
+            which only `generate` runs here.
 
     Raises:
         BackboneError: if logits are asked of a backbone without a language head, or of an
             encoder-decoder, whose logits belong to its decoder.
-        PromptError: if the prompt does not fit the backbone.
+        PromptError: if the prompt does not fit the backbone, or its rows stand at marked places.
 
     Example:
         ```python
@@ -69,6 +75,7 @@ class SoftPromptModel(nn.Module):
         *,
         seed: int = 0,
         with_logits: bool = False,
+        with_decoder: bool = False,
     ) -> None:
         super().__init__()
         if with_logits and (not backbone.has_language_head or backbone.family == "encoder-decoder"):
@@ -78,7 +85,14 @@ class SoftPromptModel(nn.Module):
             )
         self._backbone = (backbone,)  # a tuple, so that nothing of it can be registered
         self.seed, self.with_logits = seed, with_logits
-        self.prompt = prompt if isinstance(prompt, Prompt) else self._build(prompt, seed)
+        if not isinstance(prompt, Prompt):
+            prompt = self._build(prompt, seed, with_decoder)
+        if prompt.position.needs_marks:
+            raise PromptError(
+                "`prompt.position` must have places of its own here, such as fixed, but is marked: "
+                "token ids come without a template that could mark places."
+            )
+        self.prompt = prompt
         self.temperature = 1.0
         self._num_forwards = 0
 
@@ -107,39 +121,73 @@ class SoftPromptModel(nn.Module):
         Raises:
             PromptError: if the input and the prompt together are longer than the context.
         """
-        backbone = self.backbone
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        draws = self._new_draws(len(input_ids))
+        spliced, memory = self._given(input_ids, mask, token_type_ids, draws)
+        inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
+        last = spliced.embeddings.shape[1] - 1
+        places = spliced.token_positions.clamp(max=last)  # (batch, tokens)
+        keep = mask[..., None]  # (batch, tokens, 1)
+        if self.with_logits:
+            logits = self.backbone.logits(*inputs, gather=places, memory=memory)
+            return SoftPromptOutput(None, None, logits * keep.to(logits))
+        states = self.backbone.hidden(*inputs, memory=memory)  # (batch, width, hidden)
+        rows = spliced.row_positions.clamp(max=last)  # (batch, length)
+        tokens = _take(states, places) * keep.to(states)
+        return SoftPromptOutput(tokens, _take(states, rows), None)
+
+    @torch.no_grad()
+    def generate(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        """Write text after an input with the prompt in place.
+
+        Args:
+            input_ids: token ids, special tokens included. Shape `(batch, tokens)`.
+            attention_mask: 1 on tokens, 0 on padding on either side; all ones when `None`. Shape
+                `(batch, tokens)`.
+            options: arguments of `generate` of transformers, such as `max_new_tokens`.
+
+        Returns:
+            Token ids, without the input; of an encoder-decoder with its start token. Shape
+            `(batch, tokens)`.
+
+        Raises:
+            BackboneError: if the backbone does not write text.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        spliced, memory = self._given(input_ids, mask, None, None)
+        inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
+        return generate(self.backbone, inputs, memory, **options)
+
+    def _given(
+        self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None, draws: Draws | None
+    ) -> tuple[Spliced, Memory | None]:
+        """Return what the backbone reads, without columns that are all padding.
+
+        Raises:
+            PromptError: if the input and the prompt together are longer than the context.
+        """
+        backbone = self.backbone
         segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         start, end = self._edges(input_ids, mask)
         tokens = backbone.embed(input_ids)
         instances = self._instances(tokens, mask, segments) if self.prompt.needs_instances else None
-        output = self.prompt(start, end, instances, self._new_draws(len(input_ids)))
-        spliced = splice(tokens, mask, segments, output.rows, output.anchors)
-        weights = output.placement.weights
-        if weights is not None and weights.requires_grad:
-            spliced = choose(spliced, weights, tokens, mask, output.rows, (start, end))
-        limit = backbone.context_length
+        output = self.prompt(Edges.unmarked(start, end), instances, draws)
+        spliced = arrange(output, (tokens, mask, segments), (start, end))
         longest = int(spliced.lengths.max())
-        if limit is not None and longest > limit:
+        spliced = spliced.cut(longest)
+        memory = join_memories([output], spliced)
+        limit = backbone.context_length
+        taken = longest
+        if memory is not None and backbone.family == "decoder":
+            taken += self.prompt.length if output.prefixes else 0
+        if limit is not None and taken > limit:
             raise PromptError(
                 f"input and prompt must take at most {limit} positions of {backbone.name}, but "
-                f"take {longest}."
+                f"take {taken}."
             )
-        width = longest  # trailing padding is dropped before the backbone sees it
-        inputs = (
-            spliced.embeddings[:, :width],
-            spliced.attention_mask[:, :width],
-            spliced.segment_ids[:, :width],
-        )
-        places = spliced.token_positions.clamp(max=width - 1)  # (batch, tokens)
-        keep = mask[..., None].to(output.rows)  # (batch, tokens, 1)
-        if self.with_logits:
-            logits = backbone.logits(*inputs, gather=places)  # (batch, tokens, vocab)
-            return SoftPromptOutput(None, None, logits * keep.to(logits))
-        states = backbone.hidden(*inputs)  # (batch, width, hidden)
-        rows = spliced.row_positions.clamp(max=width - 1)  # (batch, length)
-        tokens = _take(states, places) * keep.to(states)
-        return SoftPromptOutput(tokens, _take(states, rows), None)
+        return spliced, memory
 
     def _edges(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Find where rows before and behind the input stand, by the special tokens there."""
@@ -156,7 +204,10 @@ class SoftPromptModel(nn.Module):
 
     @torch.no_grad()
     def _instances(self, tokens: Tensor, mask: Tensor, segments: Tensor) -> Tensor:
-        """Return the mean state of each input read without the prompt. Shape `(batch, hidden)`."""
+        """Return the instance vector of each input. Shape `(batch, hidden)`, or as embeddings."""
+        if self.prompt.instance == "embeddings":
+            kept = mask[..., None]
+            return (tokens.float() * kept).sum(dim=1) / kept.sum(dim=1)
         none = tokens.new_zeros(len(tokens), 0, tokens.shape[-1])
         bare = splice(tokens, mask, segments, none, mask.new_zeros(len(tokens), 0))
         inputs = (bare.embeddings, bare.attention_mask, bare.segment_ids)
@@ -172,11 +223,17 @@ class SoftPromptModel(nn.Module):
         places = torch.arange(batch, device=self.backbone.device)
         return Draws(self.seed, self._num_forwards, 0, places, batch, self.temperature)
 
-    def _build(self, config: PromptConfig | None, seed: int) -> Prompt:
+    def _build(self, config: PromptConfig | None, seed: int, with_decoder: bool) -> Prompt:
         from softprompts.recipes.resolving import resolve_prompt
-        from softprompts.training.building import build_prompt
+        from softprompts.training.prompt_building import build_prompt
 
-        return build_prompt(resolve_prompt(config or PromptConfig()), self.backbone, (), seed)
+        config = resolve_prompt(config or PromptConfig())
+        if config.from_run is not None:
+            raise PromptError(
+                "`prompt.from_run` must be left out here, since only a run checks its source, but "
+                f"is {config.from_run.folder!r}."
+            )
+        return build_prompt(config, self.backbone, (), seed, with_decoder)
 
 
 def _matching(input_ids: Tensor, begin: Tensor, expected: tuple[int, ...]) -> Tensor:

@@ -51,6 +51,7 @@ class Entry:
         summary: one line.
         version: goes up when the component's numbers may change; part of a run's identity.
         options: what a recipe may set, by snake_case name.
+        defaults: values for fields of `training` where a recipe is silent, by name.
         reference: the paper, when there is one.
     """
 
@@ -59,6 +60,7 @@ class Entry:
     summary: str = ""
     version: int = 1
     options: Mapping[str, Option] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
 
     @cached_property

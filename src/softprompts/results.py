@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.errors import DataError, RunFolderError, StorageError
+from softprompts.encoding.batch import collate
+from softprompts.encoding.inputs import EncodedExample
+from softprompts.errors import BackboneError, DataError, RunFolderError, StorageError
+from softprompts.readouts.text import TextReadout
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.templates import template_fields
-from softprompts.training.building import Model, build_model
+from softprompts.training.building import build_model
 from softprompts.training.evaluation import (
     EncodedSplit,
     Evaluation,
@@ -21,9 +24,12 @@ from softprompts.training.evaluation import (
     evaluate,
     score_examples,
 )
-from softprompts.training.execution import Outcome, load_finished, prompt_header, read_result
+from softprompts.training.execution import Outcome
+from softprompts.training.finished import load_finished, prompt_header, read_result
+from softprompts.training.forward import write
 from softprompts.training.journal import read_about
 from softprompts.training.resources import Resources
+from softprompts.training.tracks import Model
 
 
 @final
@@ -33,8 +39,7 @@ class Result:
     Args:
         config: the resolved configuration.
         backbone: the frozen model.
-        format: the task's labels, templates and metrics.
-        model: prompt and readout in the selected state.
+        model: prompts, readouts and what is trained of the backbone, in the selected state.
         about: content of `config.json`.
         summary: content of `result.json`.
 
@@ -46,13 +51,12 @@ class Result:
         self,
         config: RunConfig,
         backbone: Backbone,
-        format: TaskFormat,
         model: Model,
         *,
         about: Mapping[str, Any],
         summary: Mapping[str, Any],
     ) -> None:
-        self.config, self.backbone, self.format, self.model = config, backbone, format, model
+        self.config, self.backbone, self.model = config, backbone, model
         self.about, self.summary = about, summary
 
     @classmethod
@@ -61,7 +65,6 @@ class Result:
         return cls(
             outcome.config,
             outcome.backbone,
-            outcome.task.format,
             outcome.model,
             about=outcome.about,
             summary=outcome.result,
@@ -73,45 +76,57 @@ class Result:
         score: float | None = self.summary["score"]
         return score
 
+    @property
+    def format(self) -> TaskFormat:
+        """Labels, templates and metrics of the task, where there is only one."""
+        return self.model.track().format
+
     def __repr__(self) -> str:
         score = "diverged" if self.score is None else f"{100 * self.score:.1f}"
+        name = " + ".join(track.format.name for track in self.model.tracks.values())
         return (
-            f"Result({self.format.name}, {self.config.prompt.method}, score={score}, "
+            f"Result({name}, {self.config.prompt.method}, score={score}, "
             f"majority={100 * self.summary['majority']:.1f}, seed={self.config.seed})"
         )
 
-    def predict(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[str]:
+    def predict(
+        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
+    ) -> list[str]:
         """Return the label, or the chosen text, for each input.
 
         Args:
             inputs: a mapping of the template's fields each; a plain string where the template has
                 one field. Choice tasks also need `choices`, a list of texts.
+            task: the task, by its name in the mixture; `None` in a run of one task.
 
         Returns:
             One label name or choice per input.
 
         Raises:
-            DataError: if an input lacks a field.
+            DataError: if an input lacks a field, or the run has no such task.
         """
-        return [prediction["label"] for prediction in self.predict_scores(inputs)]
+        return [prediction["label"] for prediction in self.predict_scores(inputs, task)]
 
-    def predict_scores(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def predict_scores(
+        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
+    ) -> list[dict[str, Any]]:
         """Return label and scores for each input; see `predict` for the inputs.
 
         Returns:
             A mapping with `label` and `scores` (score by label or choice) per input.
         """
-        examples = [self._example(value, place) for place, value in enumerate(inputs)]
-        return self.predict_examples(examples)
+        return self.predict_examples(self._examples(inputs, task), task)
 
-    def predict_examples(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    def predict_examples(
+        self, examples: Sequence[Example], task: str | None = None
+    ) -> list[dict[str, Any]]:
         """Return label and scores for each example, as `predict_scores` does."""
-        prompt, readout = self.model.prompt, self.model.readout
-        encoded = [readout.encode(example) for example in examples]
-        scores, _ = score_examples(self.backbone, prompt, readout, encoded)
+        track = self.model.track(task)
+        encoded = [track.readout.encode(example) for example in examples]
+        scores, _ = score_examples(self.model.backbone, track.prompt, track.readout, encoded)
         results = []
         for example, line in zip(examples, scores, strict=True):
-            names = example.choices or self.format.labels
+            names = example.choices or track.format.labels
             if len(set(names)) < len(names):
                 raise DataError(
                     f"must be different texts, but are {names}.",
@@ -122,11 +137,47 @@ class Result:
             results.append({"label": label, "scores": dict(zip(names, line, strict=True))})
         return results
 
-    def evaluate(self, examples: Sequence[Example]) -> Evaluation:
-        """Evaluate on labelled examples of the same format."""
-        encoded = tuple(map(self.model.readout.encode, examples))
+    def generate(
+        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None, **options: Any
+    ) -> list[str]:
+        """Return the text that the backbone writes after each input, the prompt in place.
+
+        Args:
+            inputs: as for `predict`.
+            task: likewise.
+            options: arguments of `generate` of transformers, such as `max_new_tokens`.
+
+        Returns:
+            One text per input, without special tokens; several with `num_return_sequences`.
+
+        Raises:
+            BackboneError: if the run was not trained with the `text` readout.
+            DataError: if an input lacks a field.
+        """
+        track = self.model.track(task)
+        readout = track.readout
+        if not isinstance(readout, TextReadout):
+            raise BackboneError(
+                f"`readout` must be text for a run that writes, but is {self.config.readout.kind}."
+            )
+        encoded = [
+            EncodedExample((readout.encode_input(example),), 1, (), False)
+            for example in self._examples(inputs, task)
+        ]
+        if not encoded:
+            return []
+        tokenizer = self.backbone.tokenizer
+        batch = collate(encoded, tokenizer.pad_token_id).to(self.backbone.device)
+        ids = write(self.backbone, track.prompt, batch, **options)
+        texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return texts
+
+    def evaluate(self, examples: Sequence[Example], task: str | None = None) -> Evaluation:
+        """Evaluate on labelled examples of the task's format; see `predict` for the task."""
+        track = self.model.track(task)
+        encoded = tuple(map(track.readout.encode, examples))
         split = EncodedSplit(tuple(examples), encoded)
-        return evaluate(self.backbone, self.model.prompt, self.model.readout, split, self.format)
+        return evaluate(self.model.backbone, track.prompt, track.readout, split, track.format)
 
     def save(self, folder: str | Path) -> None:
         """Write configuration, prompt and result to a folder that `load` reads.
@@ -139,25 +190,29 @@ class Result:
         if is_there(path) and entries(path):
             raise RunFolderError(f"{path} must be a new or empty folder, but is not.")
         make_folder(path)
-        modules = (("prompt", self.model.prompt), ("readout", self.model.readout))
-        tensors = {f"{name}.{k}": v for name, m in modules for k, v in m.state_dict().items()}
-        tensors["rows"] = self.model.prompt.bake()
+        tensors = {"rows": self.model.bake(), **self.model.state()}
         write_json(path / "config.json", dict(self.about))
         write_tensors(path / "prompt.safetensors", tensors, prompt_header(self.about))
         write_json(path / "result.json", dict(self.summary))
 
-    def _example(self, value: str | Mapping[str, Any], place: int) -> Example:
+    def _examples(
+        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None
+    ) -> list[Example]:
+        format = self.model.track(task).format
+        return [self._example(value, place, format) for place, value in enumerate(inputs)]
+
+    def _example(self, value: str | Mapping[str, Any], place: int, format: TaskFormat) -> Example:
         """Turn a user's input into an example."""
         source = f"input {place + 1}"
         if isinstance(value, str):
-            fields = template_fields(self.format.templates[self.config.readout.kind])
-            if len(fields) != 1 or self.format.has_choices:
+            fields = template_fields(format.templates[self.config.readout.kind])
+            if len(fields) != 1 or format.has_choices:
                 raise DataError(
                     f"must be a mapping with {', '.join(fields)}, but is a string.", file=source
                 )
             return Example({fields[0]: value}, source=source)
         choices = value.get("choices", ())
-        if self.format.has_choices and (not choices or isinstance(choices, str)):
+        if format.has_choices and (not choices or isinstance(choices, str)):
             raise DataError(
                 f"must be a list of at least one text, but is {choices!r}.",
                 file=source,
@@ -200,10 +255,21 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
             f"{path} was trained on backbone weights {about['backbone_fingerprint']}, but "
             f"{backbone.name} has {backbone.fingerprint}."
         )
-    format = _format(about["task_format"], path)
-    model = build_model(config, backbone, format)
+    model = build_model(config, backbone, _formats(config, about["task_format"], path))
     summary = load_finished(path, about, model)
-    return Result(config, backbone, format, model, about=about, summary=summary)
+    return Result(config, backbone, model, about=about, summary=summary)
+
+
+def _formats(config: RunConfig, data: Any, folder: Path) -> dict[str, TaskFormat]:
+    """Rebuild the format of every task from JSON."""
+    if config.mixture is None:
+        return {name: _format(data, folder) for name in config.tasks}
+    if not isinstance(data, Mapping) or set(data) != set(config.tasks):
+        raise StorageError(
+            f"{folder / 'config.json'} must have a `task_format` of each of "
+            f"{', '.join(config.tasks)}, but has not."
+        )
+    return {name: _format(data[name], folder) for name in config.tasks}
 
 
 def _format(data: Any, folder: Path) -> TaskFormat:

@@ -65,7 +65,7 @@ def test_list_refuses_an_unknown_kind(capsys):
 
     assert captured.out == ""
     assert captured.err.startswith("error: kind must be one of methods, tasks, ")
-    assert "Did you mean 'methods'?" in captured.err
+    assert "Did you mean 'methods' or 'depths'?" in captured.err
 
 
 def test_validate_says_what_a_recipe_is(capsys, tmp_path):

@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from backbones import KINDS
+from contracts.support import Support, settle
 from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.presets import METHODS
 from softprompts.recipes.resolving import resolve
 from softprompts.tasks.base import Example, Task, TaskFormat
 
@@ -73,16 +76,45 @@ def choice_task() -> Task:
     return Task(format, examples, (), examples)
 
 
+@pytest.fixture(scope="session")
+def tasks(task: Task) -> dict[str, Task]:
+    """Return two tasks of different sizes and labels."""
+    format = replace(
+        task.format,
+        name="other",
+        labels=("no", "yes"),
+        verbalizer={"no": "bad", "yes": "good"},
+        templates={**task.format.templates, "linear": "{aspect} {sep} {text}"},
+    )
+    pairs = tuple(replace(row, answers=(i % 2,)) for i, row in enumerate(rows(5)))
+    return {"one": task, "two": replace(task, format=format, train=pairs, validation=pairs)}
+
+
+NAMED = {
+    "split": {"method": "prompt-tuning", "position": {"split": 1}},
+    "residual-deep-pool-len": {
+        "method": "p-tuning-v2",
+        "rows": {"kind": "residual", "bottleneck": 6},
+        "pool": {"kind": "attention", "size": 2},
+        "active_length": "instance",
+    },
+    "split-pos-len": {"method": "adap-ins-pos", "active_length": {"kind": "task", "start": 2}},
+}
+"""Prompts that are no presets: what they override."""
+
+
+YARDSTICKS = ("fine-tuning", "lora")
+"""Methods that train a copy of the backbone instead of a prompt."""
+
+
 def run_config(backbone, method, readout, **training):
     """Return a resolved run for a backbone that is loaded already."""
-    head_only = method == "head-only"
     prompt = {"method": method}
-    if not head_only:
+    if method not in ("head-only", *YARDSTICKS):
         prompt["length"] = 4
-    if method.startswith("residual"):
+    if method in ("residual", "residual-dynamic"):
         prompt["rows"] = {"bottleneck": 6}
-    if method == "split":
-        prompt = {"method": "prompt-tuning", "length": 4, "position": {"split": 1}}
+    prompt |= NAMED.get(method, {})
     return resolve(
         parse_run(
             {
@@ -94,3 +126,26 @@ def run_config(backbone, method, readout, **training):
             }
         )
     )
+
+
+SUPPORT = Support()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Take note of what became of a cell of the support table."""
+    report = yield
+    cell = getattr(item, "callspec", None)
+    if cell and call.when == "call" and item.path.name == "test_contracts.py":
+        params = cell.params
+        if {"kind", "method"} <= set(params):
+            SUPPORT.add(item.originalname, (params["kind"], params["method"]), report.passed)
+    return report
+
+
+def pytest_sessionfinish(session):
+    """Write or compare the support table, once all of its cells have been tested."""
+    problem = settle(SUPPORT, list(METHODS), list(KINDS))
+    if problem:
+        session.config.get_terminal_writer().line(f"\n{problem}", red=True)
+        session.exitstatus = 1

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import softprompts as sp
 from backbones import KINDS
-from contracts.conftest import run_config
+from contracts.conftest import NAMED, YARDSTICKS, run_config
 from softprompts.encoding.batch import collate
+from softprompts.errors import BackboneError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.registry import POOLS, POSITIONS, ROWS
 from softprompts.prompts.rows.plain import PlainRows
+from softprompts.recipes.presets import METHODS as PRESETS
+from softprompts.tasks.templates import with_template
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import score_examples
 from softprompts.training.execution import execute
 from softprompts.training.forward import Part, score
 
-METHODS = (
-    "prompt-tuning",
-    "p-tuning",
-    "residual",
-    "split",
-    "adap-pos",
-    "adap-ins-vec-pos",
-    "residual-dynamic",
-    "head-only",
-)
+METHODS = (*PRESETS, *NAMED)
+REACHING = {
+    name
+    for name, preset in PRESETS.items()
+    if preset.depth != "input" or preset.active_length != "fixed"
+} | {"residual-deep-pool-len", "split-pos-len"}
+"""Methods that reach into attention."""
 READOUTS = {
     "encoder": ("linear", "cloze"),
     "decoder": ("linear", "text"),
@@ -48,7 +50,17 @@ CELLS = [
     for method in METHODS
     for readout in READOUTS[family_of(kind)]
     if method != "head-only" or readout == "linear"
+    if kind != "deberta-v2" or method not in REACHING
 ]
+
+
+def wake(model):
+    """Draw the matrices of LoRA that start at zero, since they hide the others' gradient."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.adaptation.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.2, generator=generator)
 
 
 def tokens_of(backbone, text):
@@ -66,6 +78,15 @@ def fixed(rows, split=None):
     return Prompt(PlainRows(rows, torch.Generator()), position)
 
 
+@pytest.mark.parametrize("kind", ["deberta-v2"])
+@pytest.mark.parametrize("method", sorted(REACHING))
+def test_what_is_refused_says_why(tiny, task, kind, method):
+    backbone = tiny(kind)
+    config = run_config(backbone, method, "linear")
+    with pytest.raises(BackboneError, match=r"attention interface.*that of 'deberta-v2' does not"):
+        build_model(config, backbone, task.format)
+
+
 @pytest.mark.parametrize(("kind", "method", "readout"), CELLS)
 def test_every_trainable_number_is_trained_and_nothing_else(tiny, task, kind, method, readout):
     backbone = tiny(kind)
@@ -74,12 +95,18 @@ def test_every_trainable_number_is_trained_and_nothing_else(tiny, task, kind, me
     encoded = [model.readout.encode(row) for row in task.train]
     batch = collate(encoded, backbone.tokenizer.pad_token_id)
     draws = Draws(0, 0, 0, batch.examples, len(encoded))
-    scores = score(backbone, [Part(model.prompt, model.readout, batch, draws)])[0]
+    wake(model)
+    scores = score(model.backbone, [Part(model.prompt, model.readout, batch, draws)])[0]
     weights = torch.arange(1.0, scores.numel() + 1).view_as(scores)
     (model.readout.loss(scores, batch).sum() + (scores * weights).sum()).backward()
     for parameter in model.parameters:
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
+    trained = {
+        p for p in model.backbone.model.parameters() if p.requires_grad or p.grad is not None
+    }
+    assert trained == set(model.adaptation.parameters())
+    assert bool(trained) == (method in YARDSTICKS)
     assert all(p.grad is None and not p.requires_grad for p in backbone.model.parameters())
     assert all(torch.equal(frozen[k], v) for k, v in backbone.model.state_dict().items())
 
@@ -88,16 +115,18 @@ def test_every_trainable_number_is_trained_and_nothing_else(tiny, task, kind, me
 def test_a_batch_scores_as_one_by_one(tiny, task, kind, method, readout):
     backbone = tiny(kind)
     model = build_model(run_config(backbone, method, readout), backbone, task.format)
+    wake(model)
+    read = model.backbone
     encoded = [model.readout.encode(row) for row in task.train]
     pad = backbone.tokenizer.pad_token_id
     with torch.no_grad():
-        joint = score(backbone, [Part(model.prompt, model.readout, collate(encoded, pad))])[0]
+        joint = score(read, [Part(model.prompt, model.readout, collate(encoded, pad))])[0]
         for place, example in enumerate(encoded):
             part = Part(model.prompt, model.readout, collate([example], pad))
             torch.testing.assert_close(
-                score(backbone, [part])[0][0], joint[place], atol=2e-5, rtol=1e-4
+                score(read, [part])[0][0], joint[place], atol=2e-5, rtol=1e-4
             )
-    sorted_scores, _ = score_examples(backbone, model.prompt, model.readout, encoded)
+    sorted_scores, _ = score_examples(read, model.prompt, model.readout, encoded)
     torch.testing.assert_close(torch.tensor(sorted_scores), joint, atol=2e-5, rtol=1e-4)
     assert joint.std(dim=0).min() > 1e-4  # the scores say something about the input
 
@@ -210,9 +239,12 @@ def test_every_registered_part_trains(tiny, task, kind, rows, pool, position):
     config = run_config(backbone, "prompt-tuning", "linear")
     data = config.model_dump(mode="json")
     data["prompt"] |= {"rows": rows, "pool": pool, "position": position}
-    outcome = execute(sp.RunConfig.model_validate(data), backbone, task)
+    own = task
+    if position == "marked":
+        own = replace(task, format=with_template(task.format, "{prompt} {text} {prompt}"))
+    outcome = execute(sp.RunConfig.model_validate(data), backbone, own)
     assert outcome.result["status"] == "finished"
-    first = build_model(outcome.config, backbone, task.format)
+    first = build_model(outcome.config, backbone, own.format)
     assert not torch.equal(first.prompt.bake(), outcome.model.prompt.bake())
 
 

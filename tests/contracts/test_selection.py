@@ -14,7 +14,7 @@ from contracts.conftest import run_config
 from softprompts.errors import PromptError, RecipeError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.pools.attention import AttentionPool
-from softprompts.prompts.positions.base import anchors
+from softprompts.prompts.positions.base import Edges, anchors
 from softprompts.prompts.positions.fixed import FixedPosition
 from softprompts.prompts.positions.instance import InstancePosition
 from softprompts.prompts.positions.task import TaskPosition
@@ -188,6 +188,11 @@ def test_a_pool_mixes_by_the_softmax_of_a_linear_map():
     assert pool.bake().shape == (4, 3, HIDDEN)
 
 
+def edges_of(count):
+    """Return the places of inputs of four tokens."""
+    return Edges.unmarked(torch.zeros(count, dtype=torch.long), torch.full((count,), 4))
+
+
 def test_what_learned_parts_refuse():
     generator = torch.Generator()
     rows = PlainRows(torch.zeros(2, HIDDEN), generator)
@@ -196,7 +201,7 @@ def test_what_learned_parts_refuse():
     with pytest.raises(PromptError, match="at least 1 for a learned position, but is 0"):
         InstancePosition(0, 6, generator)
     with pytest.raises(PromptError, match="instance vectors must be given to a position"):
-        InstancePosition(2, 6, generator)(1, None, None)
+        InstancePosition(2, 6, generator)(edges_of(1), None, None)
     with pytest.raises(PromptError, match="instance vectors must be given to a pool"):
         AttentionPool([rows], 6, generator, size=1)(1, None, None)
     with pytest.raises(PromptError, match=r"`prompt.pool.size` must be 1, but is 3"):
@@ -208,9 +213,11 @@ def test_relu_is_there_for_parity():
     with torch.no_grad():
         position.bias.fill_(-50.0)
         position.bias[2] = -49.0
-    assert position(1, torch.randn(1, 6), None).split.tolist() == [0]  # all logits are 0
+    assert position(edges_of(1), torch.randn(1, 6), None).weights.argmax(dim=1).tolist() == [
+        0
+    ]  # all logits are 0
     position.has_relu = False
-    assert position(1, torch.randn(1, 6), None).split.tolist() == [2]
+    assert position(edges_of(1), torch.randn(1, 6), None).weights.argmax(dim=1).tolist() == [2]
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "modernbert", "gpt2", "t5", "bart"])

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from softprompts.backbones.attention import KeyValues, Memory, Slot
 from softprompts.backbones.families import Family, context_length
 from softprompts.backbones.frame import Frame, probe_frame
+from softprompts.backbones.layers import Stack
+from softprompts.backbones.passing import DecoderInputs, decoder_call, gather_positions, only_at
+from softprompts.backbones.probing import probe_states
+from softprompts.backbones.reaching import find_slots, read_keys_and_values
 from softprompts.errors import BackboneError
 
 _ROWS_AT_ONCE = 8192
-_TOLERANCES = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-
-
-@final
-@dataclass(frozen=True)
-class DecoderInputs:
-    """What the decoder of an encoder-decoder reads; a target is one decoder sequence.
-
-    Attributes:
-        ids: decoder input ids, already shifted right. Shape `(targets, width)`.
-        source: row of the encoder batch that each target reads, long. Shape `(targets,)`.
-        mask: 1 at real positions, 0 at padding, long. Shape `(targets, width)`.
-    """
-
-    ids: Tensor
-    source: Tensor
-    mask: Tensor
 
 
 @final
 class Backbone:
     """A frozen pretrained transformer. Never modified, never trained, shared by all runs.
 
-    It is no `nn.Module`, so that a module that holds one does not register its parameters. Inputs
-    are right-padded; the model's own position ids are then right and are left to it.
+    A run that trains the backbone does so in a copy, which is a backbone of its own. It is no
+    `nn.Module`, so that a module that holds one does not register its parameters. Inputs are
+    right-padded; the model's own position ids are then right and are left to it.
 
     Args:
         name: the name it was loaded by.
@@ -50,6 +37,8 @@ class Backbone:
         tokenizer: its fast tokenizer.
         has_language_head: whether the head of `model` was trained.
         fingerprint: the identity of the weights.
+        has_checkpointing: whether layers are computed again in the backward pass, which takes less
+            memory and more time.
 
     Attributes:
         dtype: dtype of the weights and of all outputs.
@@ -60,6 +49,8 @@ class Backbone:
         context_length: most positions of the (encoder) input, prompt rows included; `None` where
             positions are only relative.
         frame: special tokens around one text or a pair.
+        stacks: the layers of the encoder or decoder, or of both halves.
+        is_frozen: whether nothing of it is trained; not so of a run's own copy.
 
     Raises:
         BackboneError: if the tokenizer has no frame, or the model has no embedding table, or reads
@@ -74,6 +65,7 @@ class Backbone:
         tokenizer: Any,
         has_language_head: bool,
         fingerprint: str,
+        has_checkpointing: bool = False,
     ) -> None:
         self.name = name
         self.family = family
@@ -81,7 +73,12 @@ class Backbone:
         self.tokenizer = tokenizer
         self.has_language_head = has_language_head
         self.fingerprint = fingerprint
+        self.is_frozen = True
+        self.has_checkpointing = has_checkpointing
         self._body = _find_body(model, family)
+        self.stacks = [Stack(self._body, "decoder" if family == "decoder" else "encoder")]
+        if family == "encoder-decoder":
+            self.stacks.append(Stack(model.get_decoder(), "decoder"))
         self._table = _find_table(self._body)
         weight = self._table.weight
         assert isinstance(weight, Tensor)
@@ -95,12 +92,30 @@ class Backbone:
         self.embedding_size = int(
             self.embed(torch.zeros(1, dtype=torch.long, device=self.device)).shape[-1]
         )
-        self.hidden_size = self._probe_states()
+        self.hidden_size = probe_states(
+            lambda ids, mask: self.read(self.embed(ids), mask),
+            self.vocabulary_size,
+            family,
+            weight,
+        )
 
     def __repr__(self) -> str:
         return f"Backbone({self.name!r}, {self.family}, {self.dtype}, {self.device})"
 
+    def train_only(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Let parameters be trained, and no others; only a run's own copy may be.
+
+        Args:
+            parameters: parameters of the model.
+        """
+        self.model.requires_grad_(False)
+        self.is_frozen = True
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+            self.is_frozen = False
+
     @cached_property
+    @torch.no_grad()
     def embedding_rms(self) -> float:
         """Root-mean-square of the entries of the embedding table, as `embed` returns them."""
         total = 0.0
@@ -111,7 +126,9 @@ class Backbone:
         return float((total / (self.vocabulary_size * self.embedding_size)) ** 0.5)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Return input embeddings, scaled as the model scales them, without gradient.
+        """Return input embeddings, scaled as the model scales them.
+
+        They have no gradient, but in a copy whose table of embeddings is trained.
 
         Args:
             ids: token ids, long. Shape `(..., tokens)`.
@@ -129,7 +146,8 @@ class Backbone:
                     f"token ids must be in [0, {self.vocabulary_size}), the rows of "
                     f"{self.name!r}, but are in [{low}, {high}]."
                 )
-        with torch.no_grad():
+        is_trained = any(weight.requires_grad for weight in self._table.parameters())
+        with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
             embeddings = self._table(ids.to(self.device))  # (..., tokens, embedding)
         assert isinstance(embeddings, Tensor)
         return embeddings
@@ -140,6 +158,7 @@ class Backbone:
         attention_mask: Tensor,
         segment_ids: Tensor | None,
         gather: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
         """Return the last hidden state of the encoder, encoder half or decoder.
 
@@ -149,6 +168,7 @@ class Backbone:
             segment_ids: segment ids, used where the model has token types. Shape
                 `(batch, tokens)`.
             gather: positions to return, long; all when `None`. Shape `(batch, slots)`.
+            memory: what attention is given beside the input.
 
         Returns:
             States in the backbone's dtype, with gradient to `embeddings`. Shape
@@ -157,9 +177,10 @@ class Backbone:
         Raises:
             BackboneError: if a shape does not fit.
         """
-        states = self._run_body(embeddings, attention_mask, segment_ids).last_hidden_state
+        body = self.read(embeddings, attention_mask, segment_ids, memory)
+        states = body.last_hidden_state
         assert isinstance(states, Tensor)
-        return states if gather is None else _gather_positions(states, gather)
+        return states if gather is None else gather_positions(states, gather)
 
     def logits(
         self,
@@ -168,6 +189,7 @@ class Backbone:
         segment_ids: Tensor | None,
         gather: Tensor,
         decoder: DecoderInputs | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
         """Return vocabulary logits at the gathered positions only; the head runs nowhere else.
 
@@ -180,6 +202,7 @@ class Backbone:
                 decoder. Shape `(targets, slots)`.
             decoder: decoder inputs, for an encoder-decoder only. The encoder runs once on the
                 batch, however many targets read it.
+            memory: what attention is given beside the input, for each input of the batch.
 
         Returns:
             Logits in the backbone's dtype. Shape `(batch, slots, vocab)`, or
@@ -199,14 +222,15 @@ class Backbone:
                 f"decoder must be given for an encoder-decoder only, but backbone {self.name!r} "
                 f"is of family {self.family!r} and decoder is {type(decoder).__name__}."
             )
+        body = self._body
         if decoder is None:
-            inputs = self._inputs(embeddings, attention_mask, segment_ids)
-            body = self._body
+            inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
         else:
-            encoded = self._run_body(embeddings, attention_mask, segment_ids)
-            inputs = _decoder_call(encoded, attention_mask, decoder)
             body = self.model.get_decoder()
-        with _only_at(body, gather):
+            encoded = self.read(embeddings, attention_mask, segment_ids, memory)
+            inputs = decoder_call(encoded, attention_mask, decoder)
+            memory = None if memory is None else memory.take(decoder.source)
+        with only_at(body, gather), self.stacks[-1].running(memory, self.has_checkpointing):
             logits = self.model(**inputs, **_without_cache(self.model)).logits
         assert isinstance(logits, Tensor)
         return logits
@@ -242,15 +266,52 @@ class Backbone:
         ids = torch.cat([first, label_ids[:, :-1]], dim=1)  # (targets, width)
         return ids.masked_fill(ids == -100, pad)
 
-    def _run_body(
-        self, embeddings: Tensor, attention_mask: Tensor, segment_ids: Tensor | None
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The attentions that a memory can reach, encoder first, each in the order it runs.
+
+        They are found, and a memory is tried on them, when they are first asked for.
+
+        Raises:
+            BackboneError: if attention does not go through transformers' attention interface, or
+                does not do what a memory asks of it.
+        """
+        return find_slots(self)
+
+    def keys_and_values(self, rows: Tensor) -> dict[Slot, KeyValues]:
+        """Return the keys and values that the backbone makes of rows it reads as its input.
+
+        A decoder that reads an encoder reads the same rows itself.
+
+        Args:
+            rows: embeddings. Shape `(length, embedding)`.
+
+        Returns:
+            Keys and values by attention. Shape `(1, heads, length, size)` each.
+
+        Raises:
+            BackboneError: if the attention cannot be reached.
+        """
+        return read_keys_and_values(self, rows)
+
+    def read(
+        self,
+        embeddings: Tensor,
+        attention_mask: Tensor,
+        segment_ids: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Any:
-        """Return all that the encoder, encoder half or decoder gives."""
-        inputs = self._inputs(embeddings, attention_mask, segment_ids)
-        return self._body(**inputs, **_without_cache(self._body))
+        """Return all that the encoder, encoder half or decoder gives; see `hidden`."""
+        inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
+        with self.stacks[0].running(memory, self.has_checkpointing):
+            return self._body(**inputs, **_without_cache(self._body))
 
     def _inputs(
-        self, embeddings: Tensor, attention_mask: Tensor, segment_ids: Tensor | None
+        self,
+        embeddings: Tensor,
+        attention_mask: Tensor,
+        segment_ids: Tensor | None,
+        memory: Memory | None = None,
     ) -> dict[str, Any]:
         """Return checked keyword arguments for the body or the model."""
         if embeddings.dim() != 3 or embeddings.shape[-1] != self.embedding_size:
@@ -276,39 +337,23 @@ class Backbone:
         }
         if self._has_segments and segment_ids is not None:
             inputs["token_type_ids"] = segment_ids
+        offsets = None if memory is None else memory.offsets
+        if self.family == "decoder" and offsets is not None:
+            inputs["position_ids"] = self._positions(attention_mask, offsets)
         return inputs
 
-    def _probe_states(self) -> int:
-        """Return the hidden size, after checking that masked and later positions are not read.
-
-        One short forward tells: its two rows differ at a masked position, and in a decoder at the
-        last position too, so their states at all other positions must be equal.
-        """
-        ids = torch.arange(4, device=self.device).repeat(2, 1) * (self.vocabulary_size // 7)
-        ids[1, 1] = self.vocabulary_size - 1
-        mask = torch.tensor([[1, 0, 1, 1]] * 2, device=self.device)  # (2, 4)
-        compared = [0, 2, 3]
-        if self.family == "decoder":
-            ids[1, 3] = self.vocabulary_size - 2
-            compared = [0, 2]
-        with torch.no_grad():
-            output = self._run_body(self.embed(ids), mask, None)
-        states = getattr(output, "last_hidden_state", None)
-        if not isinstance(states, Tensor) or states.shape[:2] != ids.shape:
-            found = tuple(states.shape) if isinstance(states, Tensor) else type(output).__name__
-            raise BackboneError(f"the body must give one state per position, but gives {found}.")
-        first, second = states[:, compared].double()
-        if not bool(torch.isfinite(first).all()):
+    def _positions(self, attention_mask: Tensor, offsets: Tensor) -> Tensor:
+        """Return positions that count from an offset on. Shape `(batch, tokens)`."""
+        places = torch.arange(attention_mask.shape[1], device=self.device) + offsets[:, None]
+        if self.context_length is None:
+            return places
+        furthest = int((attention_mask.sum(dim=1) + offsets).max())
+        if furthest > self.context_length:
             raise BackboneError(
-                f"states must be finite, but are not in {self.dtype}: take a wider dtype."
+                f"tokens and the keys before them must be at most {self.context_length}, the "
+                f"context length of {self.name!r}, but are {furthest}."
             )
-        change = float((first - second).abs().max() / first.square().mean().sqrt())
-        if not change <= _TOLERANCES[self.dtype]:
-            raise BackboneError(
-                "the body must not read masked positions, nor a decoder later ones, but they "
-                f"change its states by {change:.2g} of their size."
-            )
-        return int(states.shape[-1])
+        return places.clamp(max=self.context_length - 1)  # padding may lie beyond
 
 
 def _find_body(model: Any, family: Family) -> Any:
@@ -339,46 +384,3 @@ def _takes(module: nn.Module, argument: str) -> bool:
 def _without_cache(module: nn.Module) -> dict[str, bool]:
     """Return the argument that turns the key/value cache off, for a module that has one."""
     return {"use_cache": False} if _takes(module, "use_cache") else {}
-
-
-def _decoder_call(encoded: Any, mask: Tensor, decoder: DecoderInputs) -> dict[str, Any]:
-    """Return keyword arguments of an encoder-decoder whose encoder has run already."""
-    chosen = encoded.last_hidden_state.index_select(0, decoder.source)  # (targets, tokens, hidden)
-    encoded.last_hidden_state = chosen
-    return {
-        "encoder_outputs": encoded,
-        "attention_mask": mask.index_select(0, decoder.source),  # (targets, tokens)
-        "decoder_input_ids": decoder.ids,
-        "decoder_attention_mask": decoder.mask,
-        "return_dict": True,
-    }
-
-
-def _gather_positions(states: Tensor, gather: Tensor) -> Tensor:
-    """Return states at positions. Shapes `(batch, tokens, hidden)` and `(batch, slots)`."""
-    if gather.dim() != 2 or gather.shape[0] != states.shape[0]:
-        raise BackboneError(
-            f"gather must have shape ({states.shape[0]}, k), but has {tuple(gather.shape)}."
-        )
-    rows = torch.arange(states.shape[0], device=states.device)[:, None]  # (batch, 1)
-    return states[rows, gather]  # (batch, k, hidden)
-
-
-@contextmanager
-def _only_at(body: nn.Module, gather: Tensor) -> Iterator[None]:
-    """Let `body` give its last hidden state at the gathered positions only, while this lasts."""
-    num_calls = 0
-
-    def keep(_module: nn.Module, _arguments: Any, output: Any) -> Any:
-        nonlocal num_calls
-        num_calls += 1
-        output.last_hidden_state = _gather_positions(output.last_hidden_state, gather)
-        return output
-
-    handle = body.register_forward_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
-    if num_calls != 1:
-        raise BackboneError(f"the body must run once before the head, but ran {num_calls} times.")

@@ -32,7 +32,12 @@ _LOAD_ERRORS = (
 
 
 def load_backbone(
-    name: str, *, dtype: str = "float32", device: str = "cpu", attention: str | None = None
+    name: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    attention: str | None = None,
+    gradient_checkpointing: bool = False,
 ) -> Backbone:
     """Load a frozen backbone.
 
@@ -45,6 +50,7 @@ def load_backbone(
         device: a torch device such as `cpu` or `cuda:0`.
         attention: `eager`, `sdpa` or `flash_attention_2`. By default `eager` for bfloat16 on the
             CPU, whose fused kernel is slow backwards, else `sdpa` where the model supports it.
+        gradient_checkpointing: compute layers again in the backward pass, to save memory.
 
     Returns:
         The backbone.
@@ -72,7 +78,15 @@ def load_backbone(
     _set_padding(tokenizer, model)
     identity = fingerprint(source, content)
     with _reported(source, "model"):
-        return Backbone(name, family, model.to(place), tokenizer, has_language_head, identity)
+        return Backbone(
+            name,
+            family,
+            model.to(place),
+            tokenizer,
+            has_language_head,
+            identity,
+            gradient_checkpointing,
+        )
 
 
 def choose_dtype(device: torch.device) -> str:

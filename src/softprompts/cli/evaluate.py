@@ -25,28 +25,35 @@ def evaluate(
         Path | None,
         typer.Option("--data-dir", metavar="DIR", help="The task's files, if they moved."),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--task", metavar="NAME", help="The task of a run of several.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a finished run again on a split of its task."""
+    from softprompts.cli.tasks import choose_task, read_config
     from softprompts.metrics.scoring import majority
     from softprompts.results import load
     from softprompts.training.building import choose_splits
     from softprompts.training.resources import load_configured_task
 
+    config = read_config(run_dir)
+    name = choose_task(config, name)
     result = load(run_dir)
-    config = result.config
+    own = config.tasks[name]
     if data_dir is not None:
-        moved = config.task.model_copy(update={"data_dir": str(data_dir)})
-        config = config.model_copy(update={"task": moved})
-    task = load_configured_task(config.task, config.seed)
+        own = own.model_copy(update={"data_dir": str(data_dir)})
+    task = load_configured_task(own, config.seed)
     rows = _rows(choose_splits(config, task), split, task)
-    is_same_data = task.digest() == result.about["data_digest"]
-    found = result.evaluate(rows)
+    digests = result.about.get("task_digests", {name: result.about["data_digest"]})
+    is_same_data = task.digest() == digests[name]
+    found = result.evaluate(rows, name)
     floor = majority(rows, task.format)
     if as_json:
         print_json(
             {
                 "split": split,
+                **({} if config.mixture is None else {"task": name}),
                 "score": found.score,
                 "metrics": found.metrics,
                 "loss": found.loss if math.isfinite(found.loss) else None,

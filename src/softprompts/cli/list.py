@@ -72,7 +72,7 @@ def catalogue(kind: Kind) -> list[dict[str, Any]]:
     if kind is Kind.METHODS:
         from softprompts.recipes.presets import METHODS
 
-        choices = ("rows", "pool", "position", "initializer", "length")
+        choices = ("rows", "pool", "position", "initializer", "length", "adaptation")
         axes = ("name", "summary", "reference", *choices)
         return [{axis: getattr(preset, axis) for axis in axes} for preset in METHODS.values()]
     if kind is Kind.RECIPES:

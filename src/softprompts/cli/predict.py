@@ -23,9 +23,13 @@ def predict(
     should_skip: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and count them.")
     ] = False,
+    name: Annotated[
+        str | None, typer.Option("--task", metavar="NAME", help="The task of a run of several.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict labels for rows that need not have any."""
+    from softprompts.cli.tasks import choose_task, read_config
     from softprompts.errors import StorageError
     from softprompts.results import load
     from softprompts.storage import write_bytes
@@ -36,12 +40,14 @@ def predict(
         raise StorageError(f"{output} must be in a folder that exists, but {output.parent} is not.")
     if output.is_dir() or output.resolve() == source.resolve():
         raise StorageError(f"{output} must be a file other than the input, but is not.")
+    config = read_config(run_dir)
+    name = choose_task(config, name)
     result = load(run_dir)
-    task = Task(result.format, (), (), ())
-    options = dict(result.config.task.options) if result.config.task.name == "files" else None
+    task, own = Task(result.model.track(name).format, (), (), ()), config.tasks[name]
+    options = dict(own.options) if own.name == "files" else None
     examples, num_skipped = load_examples(task, source, skip_bad_rows=should_skip, options=options)
     lines = []
-    for example, prediction in zip(examples, result.predict_examples(examples), strict=True):
+    for example, prediction in zip(examples, result.predict_examples(examples, name), strict=True):
         scores = {k: v if math.isfinite(v) else None for k, v in prediction["scores"].items()}
         line = {"source": example.source, "label": prediction["label"], "scores": scores}
         lines.append(json.dumps(line) + "\n")

@@ -44,13 +44,13 @@ def train(
     from softprompts.training.resources import Resources
 
     resources = Resources()
-    backbone, task = resources.backbone(config.backbone), resources.task(config.task, config.seed)
-    cell = Cell(config.prompt.method, {}, config.task.name, resolve(config), identity(config))
+    backbone, tasks = resources.backbone(config.backbone), resources.tasks(config)
+    cell = Cell(config.prompt.method, {}, config.task_label, resolve(config), identity(config))
     with Bar() as bar:
         bar.start([cell], 0)
         updates = bar.begin(cell)
         assert isinstance(updates, Updates)
-        result = dict(execute(config, backbone, task, folder=out, progress=updates).result)
+        result = dict(execute(config, backbone, tasks, folder=out, progress=updates).result)
     if as_json:
         print_json({**result, "folder": str(out)})
     else:
@@ -73,6 +73,12 @@ def _print(result: dict[str, Any], out: Path) -> None:
             f"items of {result['split']}; majority {100 * result['majority']:.1f}; last "
             f"{100 * result['last_score']:.1f}"
         )
+        for name, line in result.get("tasks", {}).items():
+            print(
+                f"  {name} {100 * line['score']:.1f} ({line['metric']}) on {line['num_items']} "
+                f"items of {line['split']}; majority {100 * line['majority']:.1f}; last "
+                f"{100 * line['last_score']:.1f}"
+            )
         print(
             f"selected step {result['selected_step']} of {result['steps']}; "
             f"{result['seconds']:.0f} s, {result['examples_per_second']:.0f} examples/s, "

@@ -48,6 +48,8 @@ class Batch:
         valid: which columns each example has. Shape `(batch, labels)`.
         answers: which columns are right. Shape `(batch, labels)`.
         items: the encoded inputs, in order.
+        marks: where rows at marked places stand; as many in each input, since one template made
+            them. Shape `(inputs, marks)`.
     """
 
     ids: Tensor
@@ -64,6 +66,7 @@ class Batch:
     valid: Tensor
     answers: Tensor
     items: tuple[EncodedInput, ...]
+    marks: Tensor
 
     @property
     def size(self) -> int:
@@ -104,6 +107,7 @@ def collate(examples: Sequence[EncodedExample], pad_id: int) -> Batch:
     targets = [(i, target) for i, item in enumerate(items) for target in item.targets]
     columns = max(example.num_columns for example in examples)
     target_tokens = [target.tokens for _, target in targets]
+    marks = [item.marks for item in items]
     return Batch(
         ids=_pad([item.ids for item in items], pad_id),
         attention_mask=_pad([[1] * len(item.ids) for item in items], 0),
@@ -124,6 +128,7 @@ def collate(examples: Sequence[EncodedExample], pad_id: int) -> Batch:
         valid=torch.tensor([[c < e.num_columns for c in range(columns)] for e in examples]),
         answers=torch.tensor([[c in e.answers for c in range(columns)] for e in examples]),
         items=tuple(items),
+        marks=torch.tensor(marks, dtype=torch.long).reshape(len(items), len(marks[0])),
     )
 
 

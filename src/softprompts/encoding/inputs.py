@@ -32,6 +32,7 @@ class EncodedInput:
         slots: indices of the mask tokens (cloze), else empty.
         num_continuation_tokens: label tokens after `end` (decoders).
         targets: what is read from this input by a language head.
+        marks: indices before which rows at marked places stand, in order.
     """
 
     ids: tuple[int, ...]
@@ -43,6 +44,7 @@ class EncodedInput:
     slots: tuple[int, ...] = ()
     num_continuation_tokens: int = 0
     targets: tuple[Target, ...] = ()
+    marks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

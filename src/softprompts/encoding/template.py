@@ -1,18 +1,23 @@
 """Templates: how a row's fields become text, with the places that matter marked.
 
 A template is a string. `{field}` stands for a field of the row, `{choice}` for the choice being
-scored, `{mask}` for the place of the label words and `{sep}` for the border between a text and its
-pair; `{{` and `}}` are literal braces.
+scored, `{mask}` for the place of the label words, `{prompt}` for a place of prompt rows and `{sep}`
+for the border between a text and its pair; `{{` and `}}` are literal braces.
+
+`{prompt}` may stand anywhere, any number of times. It adds no token. The spaces beside it become
+one space that belongs to what follows; at the two ends of a template they go. A template with and
+without it is then read as the same tokens wherever a space stands beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from softprompts.errors import DataError
 from softprompts.tasks import templates
+from softprompts.tasks.templates import MARK
 
 
 class Role(IntEnum):
@@ -51,6 +56,12 @@ class Template:
         """Names of the row fields in the template, in order, each once."""
         return templates.template_fields(self.source)
 
+    @property
+    def num_leading_marks(self) -> int:
+        """How many marks stand before everything else."""
+        names = [piece.name for piece in self.texts[0]]
+        return next((i for i, name in enumerate(names) if name != MARK), len(names))
+
     def values(self, fields: Mapping[str, str], source: str = "") -> dict[str, str]:
         """Return the row's values for the template's fields.
 
@@ -87,10 +98,37 @@ def parse_template(source: str) -> Template:
         pieces = templates.parse_template(source)
     except ValueError as error:
         raise DataError(str(error)) from None
+    named = [Piece(text) if kind == "text" else Piece("", text) for kind, text in pieces]
     texts: list[list[Piece]] = [[]]
-    for kind, text in pieces:
-        if (kind, text) == ("name", "sep"):
+    for piece in _settled(named):
+        if piece.name == "sep":
             texts.append([])
         else:
-            texts[-1].append(Piece(text) if kind == "text" else Piece("", text))
+            texts[-1].append(piece)
     return Template(source, tuple(tuple(pieces) for pieces in texts))
+
+
+def _settled(pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """Yield the pieces, with the spaces beside each run of marks as one space behind it."""
+    waiting, has_space, is_first = 0, False, True
+    for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
+        text = piece.text
+        if piece.name == MARK:
+            waiting += 1
+            continue
+        if waiting and not piece.name:
+            text = text.lstrip(" ")
+            has_space |= text != piece.text
+            if not text:
+                continue
+        yield from [Piece("", MARK)] * waiting
+        if waiting and has_space and not is_first:
+            yield Piece(" ")
+        waiting, has_space = 0, False
+        if not piece.name and following is not None and following.name == MARK:
+            has_space = text != text.rstrip(" ")
+            text = text.rstrip(" ")
+        if piece.name or text:
+            yield Piece(text, piece.name)
+            is_first = False
+    yield from [Piece("", MARK)] * waiting

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from softprompts.encoding.inputs import EncodedInput
 from softprompts.encoding.template import Piece, Role, Template
 from softprompts.errors import DataError
+from softprompts.tasks.templates import MARK
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
@@ -22,6 +23,14 @@ class _Token:
     id: int
     role: Role
     place: int = -1  # which field it came from, -1 for none
+
+
+_MARK = _Token(-1, Role.PADDING)
+"""Stands among the tokens where rows of a prompt will, until the cut is done."""
+
+
+_Span: TypeAlias = tuple[int, int, Role, int]
+"""First character, character after the last, role, and number of the piece."""
 
 
 @final
@@ -115,17 +124,21 @@ class Tokenization:
         special = [[_Token(i, Role.SPECIAL) for i in ids] for ids in (self.frame.prefix, suffix)]
         first = special[0] + tokens[0] + [_Token(i, Role.SPECIAL) for i in middle]
         second = (tokens[1] if is_pair else []) + special[1]
-        body = first + second
-        segments = [self.frame.segments[0]] * len(first)
-        segments += [self.frame.segments[1 if is_pair else 0]] * len(second)
+        body, marks = _without_marks(first + second)
+        start = 0 if self.family == "decoder" else len(self.frame.prefix)
+        leading = template.num_leading_marks
+        num_first = len(_without_marks(first)[0])
+        segments = [self.frame.segments[0]] * num_first
+        segments += [self.frame.segments[1 if is_pair else 0]] * (len(body) - num_first)
         return EncodedInput(
             ids=(*(t.id for t in body), *continuation),
             segments=(*segments, *([0] * len(continuation))),
             roles=(*(t.role for t in body), *([Role.LABEL] * len(continuation))),
-            start=0 if self.family == "decoder" else len(self.frame.prefix),
+            start=start,
             end=len(body) - len(suffix),
             slots=tuple(i for i, t in enumerate(body) if t.role is Role.MASK),
             num_continuation_tokens=len(continuation),
+            marks=(*(start for _ in marks[:leading]), *marks[leading:]),
         ), is_cut
 
     def _tokenize(self, text: str) -> Any:
@@ -143,13 +156,17 @@ class Tokenization:
         """Tokenize one text, stretch by stretch between masks."""
         result: list[_Token] = []
         text = ""
-        spans: list[tuple[int, int, Role, int]] = []
+        spans: list[_Span] = []
+        marks: list[int] = []
         for place, piece in enumerate(pieces):
+            if piece.name == MARK:
+                marks.append(len(text))
+                continue
             if piece.name == "mask":
                 mask_id, eats_space = self._mask()
-                result += self._stretch(text.rstrip() if eats_space else text, spans)
+                result += self._stretch(text.rstrip() if eats_space else text, spans, marks)
                 result += [_Token(mask_id, Role.MASK)] * num_masks
-                text, spans = "", []
+                text, spans, marks = "", [], []
                 continue
             content = values[piece.name] if piece.name else piece.text
             role = Role.TEMPLATE
@@ -157,7 +174,7 @@ class Tokenization:
                 role = Role.LABEL if piece.name == "choice" else Role.FIELD
             spans.append((len(text), len(text) + len(content), role, place))
             text += content
-        return result + self._stretch(text, spans)
+        return result + self._stretch(text, spans, marks)
 
     def _mask(self) -> tuple[int, bool]:
         """Return the mask token's id, and whether it takes the space before it."""
@@ -167,14 +184,32 @@ class Tokenization:
         token = self.tokenizer.added_tokens_decoder.get(mask_id)
         return mask_id, bool(token is not None and token.lstrip)
 
-    def _stretch(self, text: str, spans: Sequence[tuple[int, int, Role, int]]) -> list[_Token]:
-        """Tokenize a stretch; a token that touches a field belongs to it."""
+    def _stretch(
+        self, text: str, spans: Sequence[_Span], marks: Sequence[int] = ()
+    ) -> list[_Token]:
+        """Tokenize a stretch; a token that touches a field belongs to it.
+
+        Where a space follows a mark, words are what they would be without the mark. Elsewhere, and
+        where a token would reach across, the text is cut there.
+        """
         if not text:
-            return []
+            return [_MARK] * len(marks)
         encoded = self._tokenize(text)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-        tokens = []
+        for cut in marks:
+            is_crossed = any(begin < cut < stop for begin, stop in offsets)
+            if 0 < cut < len(text) and (text[cut] != " " or is_crossed):
+                behind = [(s[0] - cut, s[1] - cut, s[2], s[3]) for s in spans]
+                return [
+                    *self._stretch(text[:cut], spans, [m for m in marks if m <= cut]),
+                    *self._stretch(text[cut:], behind, [m - cut for m in marks if m > cut]),
+                ]
+        tokens: list[_Token] = []
+        waiting = list(marks)
         for token, (begin, stop) in zip(ids, offsets, strict=True):
+            while waiting and (waiting[0] == 0 or waiting[0] < stop):
+                tokens.append(_MARK)
+                waiting.pop(0)
             touched = [s for s in spans if s[0] < stop and begin < s[1]]
             named = [s for s in touched if s[2] is not Role.TEMPLATE]
             if named:
@@ -182,11 +217,11 @@ class Tokenization:
                 tokens.append(_Token(token, role, place if role is Role.FIELD else -1))
             else:
                 tokens.append(_Token(token, Role.TEMPLATE))
-        return tokens
+        return tokens + [_MARK] * len(waiting)
 
     def _cut(self, texts: list[list[_Token]], overhead: int, source: str) -> bool:
         """Drop tokens from the end of the longest field until the budget holds, in place."""
-        total = overhead + sum(map(len, texts))
+        total = overhead + sum(token is not _MARK for tokens in texts for token in tokens)
         if self.budget is None or total <= self.budget:
             return False
         lengths: dict[tuple[int, int], int] = {}
@@ -215,3 +250,15 @@ class Tokenization:
                 kept.append(token)
             tokens[:] = kept
         return True
+
+
+def _without_marks(tokens: Sequence[_Token]) -> tuple[list[_Token], list[int]]:
+    """Return the tokens, and the index of the one that follows each mark."""
+    kept: list[_Token] = []
+    marks: list[int] = []
+    for token in tokens:
+        if token is _MARK:
+            marks.append(len(kept))
+        else:
+            kept.append(token)
+    return kept, marks

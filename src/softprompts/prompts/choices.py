@@ -18,14 +18,15 @@ class ChoiceLog:
     """Collects the choices of one or more batches.
 
     Attributes:
-        splits: rows in front of each input. Shape `(batch,)` each.
-        logits: the position's logits, where it is learned. Shape `(batch, length + 1)` each.
+        chosen: what each selector chose, by axis: rows in front of each input for `position`,
+            active rows for `length`. Shape `(batch,)` each.
+        logits: the selector's logits, likewise. Shape `(batch, length + 1)` each.
         mixtures: weights of the pool, where there is one. Shape `(batch, pool)` each.
         answers: first right column of each input, -1 where there is none. Shape `(batch,)` each.
     """
 
-    splits: list[Tensor] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
+    chosen: dict[str, list[Tensor]] = field(default_factory=dict)
+    logits: dict[str, list[Tensor]] = field(default_factory=dict)
     mixtures: list[Tensor] = field(default_factory=list)
     answers: list[Tensor] = field(default_factory=list)
 
@@ -36,17 +37,19 @@ class ChoiceLog:
             output: what the prompt emitted.
             answers: first right column of each input, -1 where there is none. Shape `(batch,)`.
         """
-        if output.placement.logits is not None:
-            self.splits.append(output.placement.split.detach())
-            self.logits.append(output.placement.logits.detach())
+        for name, choice in (("position", output.placement), ("length", output.activity)):
+            if choice.logits is not None and choice.weights is not None:
+                self.chosen.setdefault(name, []).append(choice.weights.detach().argmax(dim=1))
+                self.logits.setdefault(name, []).append(choice.logits.detach())
         if output.mixture is not None:
             self.mixtures.append(output.mixture.detach())
         self.answers.append(answers)
 
     def extend(self, other: ChoiceLog) -> None:
         """Take over what another log has collected."""
-        self.splits += other.splits
-        self.logits += other.logits
+        for name, values in other.chosen.items():
+            self.chosen.setdefault(name, []).extend(values)
+            self.logits.setdefault(name, []).extend(other.logits[name])
         self.mixtures += other.mixtures
         self.answers += other.answers
 
@@ -58,14 +61,15 @@ class ChoiceLog:
 
         Returns:
             `position`: how many inputs had each split, and the mean entropy of the selector in
-            nats. `pool`: mean weight of each set, and by class where labels are given.
+            nats. `length`: likewise how many had each number of active rows. `pool`: mean weight
+            of each set, and by class where labels are given.
         """
         found: dict[str, Any] = {}
-        if self.splits:
-            logits = torch.cat(self.logits).float()  # (inputs, length + 1)
+        for name, chosen in self.chosen.items():
+            logits = torch.cat(self.logits[name]).float()  # (inputs, length + 1)
             logs = logits.log_softmax(dim=1)
-            found["position"] = {
-                "counts": torch.cat(self.splits).bincount(minlength=logits.shape[1]).tolist(),
+            found[name] = {
+                "counts": torch.cat(chosen).bincount(minlength=logits.shape[1]).tolist(),
                 "entropy": float(-(logs.exp() * logs).sum(dim=1).mean()),
             }
         if self.mixtures:

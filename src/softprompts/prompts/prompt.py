@@ -1,18 +1,28 @@
-"""The prompt: rows, and where they go."""
+"""The prompt: rows, where they go, and how many of them take part."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
 
+from softprompts.backbones.attention import KeyValues, Slot
+from softprompts.errors import PromptError
+from softprompts.prompts.active_lengths.base import ActiveLength, Activity
+from softprompts.prompts.active_lengths.fixed import FixedActiveLength
+from softprompts.prompts.depths.base import Depth
+from softprompts.prompts.depths.input import InputDepth
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.pools.base import Pool
 from softprompts.prompts.pools.single import SinglePool
-from softprompts.prompts.positions.base import Placement, Position, anchors
+from softprompts.prompts.positions.base import Edges, Placement, Position
 from softprompts.prompts.rows.base import Rows
+
+InstanceKind = Literal["states", "embeddings"]
+"""What an instance vector is: the mean of the last hidden state, or of the embeddings."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +30,21 @@ class PromptOutput:
     """What a prompt emits for a batch.
 
     Attributes:
-        rows: prompt rows, float32. Shape `(batch, length, hidden)`.
-        anchors: token index before which each row stands. Shape `(batch, length)`.
+        rows: rows that stand in the input, float32. Shape `(batch, length, hidden)`; without rows
+            where they are read in every layer.
+        anchors: token index before which each of them stands. Shape `(batch, length)`.
         placement: the choice of the position.
         mixture: weights of the pool, or `None`. Shape `(batch, pool)`.
+        activity: the choice of the active length.
+        prefixes: rows that are read in every layer; none where they stand in the input.
     """
 
     rows: Tensor
     anchors: Tensor
     placement: Placement
     mixture: Tensor | None
+    activity: Activity = field(default_factory=Activity)
+    prefixes: Mapping[Slot, KeyValues] = field(default_factory=dict)
 
 
 @final
@@ -38,53 +53,96 @@ class Prompt(nn.Module):
 
     Args:
         rows: how the rows are parameterized, or a pool of several sets.
-        position: where they go.
+        position: where they go, if they stand in the input.
+        active_length: how many of them take part; all when `None`.
+        depth: where they are read; in the input when `None`.
+        instance: what an instance vector is.
+
+    Raises:
+        PromptError: if `instance` is unknown, or named although nothing looks at instance vectors.
     """
 
-    def __init__(self, rows: Rows | Pool, position: Position) -> None:
+    def __init__(
+        self,
+        rows: Rows | Pool,
+        position: Position,
+        active_length: ActiveLength | None = None,
+        depth: Depth | None = None,
+        *,
+        instance: InstanceKind = "states",
+    ) -> None:
         super().__init__()
         if isinstance(rows, Rows):
             rows = SinglePool([rows], 0, torch.Generator())
         self.pool: Pool = rows
         self.position: Position = position
+        self.active_length: ActiveLength = active_length or FixedActiveLength(position.length)
+        self.depth: Depth = depth or InputDepth()
+        self.instance: InstanceKind = instance
+        self._check_instance()
 
     @property
     def length(self) -> int:
         """Number of rows."""
-        return self.position.length
+        return self.active_length.length
 
     @property
     def needs_instances(self) -> bool:
-        """Whether rows or places depend on instance vectors."""
-        return self.pool.needs_instances or self.position.needs_instances
+        """Whether rows, places or numbers depend on instance vectors."""
+        parts = (self.pool, self.position, self.active_length)
+        return any(part.needs_instances for part in parts)
+
+    @property
+    def task_tensors(self) -> frozenset[str]:
+        """Names, in the prompt's state, of the tensors that belong to one task."""
+        parts: dict[str, Pool | Position | ActiveLength] = {
+            "pool": self.pool,
+            "position": self.position,
+            "active_length": self.active_length,
+        }
+        return frozenset(f"{axis}.{n}" for axis, part in parts.items() for n in part.task_tensors)
 
     def forward(
         self,
-        start: Tensor,
-        end: Tensor,
+        edges: Edges,
         instances: Tensor | None = None,
         draws: Draws | None = None,
     ) -> PromptOutput:
         """Return rows and places for a batch.
 
         Args:
-            start: index before which rows in front of the input stand. Shape `(batch,)`.
-            end: index before which rows behind the input stand. Shape `(batch,)`.
+            edges: where rows may stand.
             instances: instance vectors, where they are needed. Shape `(batch, width)`.
             draws: noise, temperature and dropout; `None` means evaluation.
         """
-        batch = start.shape[0]
+        batch = edges.batch
         rows, mixture = self.pool(batch, instances, draws)
-        placement: Placement = self.position(batch, instances, draws)
-        places = anchors(placement.split, self.length, start, end)
-        return PromptOutput(rows, places, placement, mixture)
+        placement: Placement = self.position(edges, instances, draws)
+        activity: Activity = self.active_length(batch, instances, draws)
+        prefixes: Mapping[Slot, KeyValues] = {}
+        if not self.depth.is_input:
+            prefixes, rows = self.depth.prefixes(rows), rows[:, :0]
+        places = placement.anchors[:, : rows.shape[1]]
+        return PromptOutput(rows, places, placement, mixture, activity, prefixes)
+
+    def _check_instance(self) -> None:
+        known = get_args(InstanceKind)
+        if self.instance not in known:
+            raise PromptError(
+                f"`prompt.instance` must be one of {', '.join(known)}, but is {self.instance!r}."
+            )
+        if self.instance != "states" and not self.needs_instances:
+            raise PromptError(
+                "`prompt.instance` must be left out where nothing looks at instance vectors, but "
+                f"is {self.instance!r}."
+            )
 
     def bake(self) -> Tensor:
         """Return the rows as inference needs them, without the network that trained them.
 
         Returns:
-            A detached copy, float32. Shape `(length, hidden)`, or `(pool, length, hidden)` where
-            there are several sets.
+            A detached copy, float32. Shape `(length, width)`, or `(pool, length, width)` where
+            there are several sets; the width is that of an embedding, or of all keys and values.
         """
         sets = self.pool.bake()
         return sets[0] if len(sets) == 1 else sets

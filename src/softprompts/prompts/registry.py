@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from softprompts.registry import Option, Registry
 
 if TYPE_CHECKING:
+    from softprompts.prompts.active_lengths.base import ActiveLength
+    from softprompts.prompts.depths.base import Depth
     from softprompts.prompts.initializers.base import Initializer
     from softprompts.prompts.pools.base import Pool
     from softprompts.prompts.positions.base import Position
@@ -49,6 +53,20 @@ ROWS.register(
         "dropout": Option(float, 0.0, "dropout before the LayerNorm", {"ge": 0.0, "lt": 1.0}),
     },
 )
+ROWS.register(
+    "prefix-mlp",
+    "softprompts.prompts.rows.prefix_mlp:PrefixMlpRows",
+    summary="an embedding widened to all layers by a small network, dropped after training",
+    reference="Li and Liang 2021, arXiv 2101.00190",
+    options={
+        "bottleneck": Option(
+            int | None,
+            None,
+            "width of the network's hidden layer; null takes that of the embedding",
+            {"ge": 1},
+        ),
+    },
+)
 
 POSITIONS: Registry[type[Position]] = Registry(
     "position", "softprompts.prompts.positions.base:Position"
@@ -63,6 +81,19 @@ POSITIONS.register(
     },
 )
 
+POSITIONS.register(
+    "marked",
+    "softprompts.prompts.positions.marked:MarkedPosition",
+    summary="rows stand where the template has `{prompt}`",
+    reference="Liu et al. 2021, arXiv 2103.10385",
+    options={
+        "counts": Option(
+            list[Annotated[int, Field(ge=0)]] | None,
+            None,
+            "rows at each `{prompt}`, in order; null shares them out evenly",
+        ),
+    },
+)
 POSITIONS.register(
     "task",
     "softprompts.prompts.positions.task:TaskPosition",
@@ -83,12 +114,66 @@ POOLS.register(
     "softprompts.prompts.pools.single:SinglePool",
     summary="one set of rows for every input",
 )
+_SIZE = {"size": Option(int, 4, "number of sets", {"ge": 1})}
 POOLS.register(
     "attention",
     "softprompts.prompts.pools.attention:AttentionPool",
     summary="a mixture of several sets of rows, weighted per input",
     reference="Yang et al. 2023, arXiv 2303.02909",
-    options={"size": Option(int, 4, "number of sets", {"ge": 1})},
+    options=_SIZE,
+)
+POOLS.register(
+    "task",
+    "softprompts.prompts.pools.task:TaskPool",
+    summary="a mixture of several sets of rows, weighted once for the task",
+    reference="Yang et al. 2023, arXiv 2303.02909",
+    options=_SIZE,
+)
+
+ACTIVE_LENGTHS: Registry[type[ActiveLength]] = Registry(
+    "active length", "softprompts.prompts.active_lengths.base:ActiveLength"
+)
+_START = {
+    "start": Option(int | None, None, "rows that lead at the start; null is all", {"ge": 0}),
+    "lead": Option(float, 1.0, "first logit of that length, where the others have 0"),
+}
+ACTIVE_LENGTHS.register(
+    "fixed",
+    "softprompts.prompts.active_lengths.fixed:FixedActiveLength",
+    summary="the same number of active rows for every input",
+    options={"count": Option(int | None, None, "active rows; null is all", {"ge": 0})},
+)
+ACTIVE_LENGTHS.register(
+    "task",
+    "softprompts.prompts.active_lengths.task:TaskActiveLength",
+    summary="the number of active rows is learned once for the task",
+    reference="Yang et al. 2023, arXiv 2303.02909",
+    options=_START,
+)
+ACTIVE_LENGTHS.register(
+    "instance",
+    "softprompts.prompts.active_lengths.instance:InstanceActiveLength",
+    summary="the number of active rows is learned as a function of each input",
+    reference="Yang et al. 2023, arXiv 2303.02909",
+    options={
+        **_START,
+        "has_relu": Option(bool, False, "pass the logits through a ReLU, as the code does"),
+    },
+)
+
+DEPTHS: Registry[type[Depth]] = Registry("depth", "softprompts.prompts.depths.base:Depth")
+DEPTHS.register(
+    "input",
+    "softprompts.prompts.depths.input:InputDepth",
+    summary="rows are embeddings among those of the input",
+    reference="Lester et al. 2021, arXiv 2104.08691",
+)
+DEPTHS.register(
+    "every-layer",
+    "softprompts.prompts.depths.every_layer:EveryLayerDepth",
+    summary="rows are keys and values in every layer",
+    reference="Liu et al. 2021, arXiv 2110.07602",
+    options={"from_layer": Option(int, 0, "first layer that gets rows, from 0", {"ge": 0})},
 )
 
 INITIALIZERS: Registry[type[Initializer]] = Registry(

@@ -35,7 +35,7 @@ def select(logits: Tensor, draws: Draws | None, name: str) -> Tensor:
     noise = draws.gumbel(name, logits.shape[1]).to(logits)
     soft = ((logits + noise) / draws.temperature).softmax(dim=1)
     hard = functional.one_hot(soft.argmax(dim=1), logits.shape[1]).to(logits)
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())
 
 
 def unit_rms(vectors: Tensor) -> Tensor:

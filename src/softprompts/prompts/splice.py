@@ -28,6 +28,10 @@ class Spliced:
         token_positions: where each token went. Shape `(batch, tokens)`.
         row_positions: where each row went. Shape `(batch, length)`.
         lengths: how many positions count. Shape `(batch,)`.
+        gates: weight of each position in attention, or `None` where all are 1. Shape
+            `(batch, length + tokens)`.
+        gated: first position whose gate may need a gradient and the one behind the last, the
+            same for all inputs; any may when `None`.
     """
 
     embeddings: Tensor
@@ -36,6 +40,33 @@ class Spliced:
     token_positions: Tensor
     row_positions: Tensor
     lengths: Tensor
+    gates: Tensor | None = None
+    gated: tuple[int, int] | None = None
+
+    def cut(self, width: int) -> Spliced:
+        """Return the first `width` positions; what is behind them must be padding."""
+        return replace(
+            self,
+            embeddings=self.embeddings[:, :width],
+            attention_mask=self.attention_mask[:, :width],
+            segment_ids=self.segment_ids[:, :width],
+            gates=None if self.gates is None else self.gates[:, :width],
+        )
+
+    def last_active(self, before: Tensor) -> Tensor:
+        """Return the last position in front of others whose gate is not 0.
+
+        Args:
+            before: one position per input. Shape `(batch,)`.
+
+        Returns:
+            Positions. Shape `(batch,)`.
+        """
+        if self.gates is None:
+            return before - 1
+        places = torch.arange(self.gates.shape[1], device=before.device)
+        is_active = (self.gates.detach() > 0) & (places < before[:, None])
+        return (places * is_active).argmax(dim=1)
 
 
 def splice(
@@ -89,6 +120,35 @@ def splice(
         row_positions=places[:, tokens:],
         lengths=valid.sum(dim=1),
     )
+
+
+def with_gates(embeddings: Tensor, gates: Tensor | None) -> Tensor:
+    """Put gates beside embeddings as one more dimension, so that they are spliced alike.
+
+    Args:
+        embeddings: tokens or rows. Shape `(batch, places, hidden)`.
+        gates: their gates; 1 when `None`. Shape `(batch, places)`.
+
+    Returns:
+        Both. Shape `(batch, places, hidden + 1)`.
+    """
+    if gates is None:
+        gates = embeddings.new_ones(embeddings.shape[:2])
+    return torch.cat([embeddings, gates[..., None].to(embeddings)], dim=-1)
+
+
+def take_gates(spliced: Spliced, is_learned: bool) -> Spliced:
+    """Take the last dimension of the embeddings for gates; see `with_gates`.
+
+    Args:
+        spliced: embeddings with gates beside them.
+        is_learned: whether places are learned, so that gates tell where rows might have stood.
+    """
+    both, places = spliced.embeddings, spliced.row_positions
+    gated = None
+    if not is_learned and places.numel():
+        gated = (int(places.min()), int(places.max()) + 1)
+    return replace(spliced, embeddings=both[..., :-1], gates=both[..., -1], gated=gated)
 
 
 class _Arrangement(torch.autograd.Function):
@@ -196,6 +256,14 @@ def concatenate(parts: Sequence[Spliced]) -> Spliced:
             padded.append(torch.cat([tensor, tensor.new_zeros(shape)], dim=1))
         return torch.cat(padded)
 
+    gates = gated = None
+    if any(part.gates is not None for part in parts):
+        gates = stack(
+            [part.attention_mask.float() if part.gates is None else part.gates for part in parts]
+        )
+        spans = [part.gated for part in parts if part.gated is not None]
+        if len(spans) == len(parts):
+            gated = (min(first for first, _ in spans), max(last for _, last in spans))
     empty = parts[0].lengths.new_zeros((sum(p.lengths.shape[0] for p in parts), 0))
     return Spliced(
         embeddings=stack([part.embeddings for part in parts]),
@@ -204,4 +272,6 @@ def concatenate(parts: Sequence[Spliced]) -> Spliced:
         token_positions=empty,
         row_positions=empty,
         lengths=torch.cat([part.lengths for part in parts]),
+        gates=gates,
+        gated=gated,
     )

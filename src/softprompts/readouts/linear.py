@@ -79,7 +79,7 @@ class LinearReadout(Readout):
         if self.pool == "cls":
             return spliced.token_positions[:, :1]
         if self.pool == "last":
-            return spliced.lengths[:, None] - 1
+            return spliced.last_active(spliced.lengths)[:, None]
         return spliced.token_positions
 
     def summary(self, values: Tensor, batch: Batch) -> Tensor:

@@ -88,6 +88,16 @@ class TextReadout(Readout):
             is_cut |= cut
         return EncodedExample(tuple(inputs), len(labels), example.answers, is_cut)
 
+    def encode_input(self, example: Example) -> EncodedInput:
+        """Return the input alone, without label tokens: what text is written after.
+
+        Raises:
+            DataError: as `encode` does.
+        """
+        values = self.template.values(example.fields, example.source)
+        item, _ = self.tokenization.encode(self.template, values, source=example.source)
+        return item
+
     def places(self, batch: Batch, spliced: Spliced) -> Tensor:
         """Return where label tokens are predicted.
 
@@ -99,8 +109,10 @@ class TextReadout(Readout):
         slots = torch.arange(width, device=batch.ids.device)
         if self.family == "encoder-decoder":
             return slots.expand(batch.targets.tokens.shape[0], -1)
-        before = spliced.lengths - batch.continuations - 1  # (inputs,)
-        return torch.minimum(before[:, None] + slots, spliced.lengths[:, None] - 1)
+        first = spliced.lengths - batch.continuations  # (inputs,)
+        places = torch.minimum(first[:, None] - 1 + slots, spliced.lengths[:, None] - 1)
+        places[:, 0] = spliced.last_active(first)
+        return places
 
     def scores(self, values: Tensor, batch: Batch) -> Tensor:
         """Return `(batch, labels)` scores from `(reads, slots, vocab)` logits."""

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from softprompts.recipes.presets import METHODS
+from softprompts.recipes.mixture_checks import mixture_problems
+from softprompts.recipes.presets import METHODS, Preset
 from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import (
+    AXES,
     DEFAULT_READOUT_LEARNING_RATE,
-    INITIALIZER_AXIS,
-    POOL_AXIS,
-    POSITION_AXIS,
-    ROWS_AXIS,
     TEMPERATURE,
     PromptConfig,
     RunConfig,
 )
-from softprompts.tasks.files_options import files_problems
-from softprompts.tasks.registry import BUNDLED
+from softprompts.recipes.sources import source_problems
+from softprompts.recipes.template_checks import (
+    MARKED,
+    counts_problem,
+    mark_problems,
+    task_template_problems,
+)
 
 READOUTS_WITHOUT_PARAMETERS = frozenset({"cloze", "text"})
+BLIND_KINDS = frozenset({"single", "fixed", "marked", "task"})
+"""Pools, positions and active lengths that look at no instance vector."""
 
+_NO_PROMPT = Preset("none", "no prompt", length=0)
 _LENGTH_FIELDS = ("prompt.length", "prompt.method")
 
 
@@ -34,9 +40,13 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         One problem per combination that is refused, in recipe order.
     """
     return [
-        *_task_problems(config),
+        *mixture_problems(config),
+        *source_problems(config.prompt),
+        *task_template_problems(config),
+        *mark_problems(config, axis_kind(config.prompt, "position"), prompt_length(config.prompt)),
         *_readout_problems(config),
         *prompt_problems(config.prompt),
+        *_adaptation_problems(config),
         *_training_problems(config),
     ]
 
@@ -44,30 +54,6 @@ def combination_problems(config: RunConfig) -> list[Problem]:
 def prompt_length(prompt: PromptConfig) -> int:
     """Return the number of rows: the recipe's, or the preset's where it is silent."""
     return METHODS[prompt.method].length if prompt.length is None else prompt.length
-
-
-def _task_problems(config: RunConfig) -> Iterator[Problem]:
-    task = config.task
-    if task.shots is not None and task.shots_total is not None:
-        yield Problem(
-            ("task.shots", "task.shots_total"),
-            "`task.shots_total` must be left out when `task.shots` is set, "
-            f"but is {task.shots_total} (with {task.shots} shots per class).",
-        )
-    if task.name in BUNDLED and task.data_dir is not None:
-        yield Problem(
-            ("task.name", "task.data_dir"),
-            f"`task.data_dir` must be left out for {task.name}, which brings its own rows, "
-            f"but is {show(task.data_dir)}.",
-        )
-    if task.name.startswith("fewglue/") and task.data_dir is None:
-        yield Problem(
-            ("task.name", "task.data_dir"),
-            f"`task.data_dir` must be the folder with the files of {task.name}, but is null.",
-        )
-    if task.name == "files":
-        for sentence in files_problems(task.options):
-            yield Problem(("task.name", "task.options"), f"`task.options`: {sentence.rstrip('.')}.")
 
 
 def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
@@ -93,13 +79,13 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
             (*_LENGTH_FIELDS, "prompt.position"),
             f"`prompt.position.split` must be at most `prompt.length`, {length}, but is {split}.",
         )
-    for name, chosen, axis, neutral in (
-        ("initializer", prompt.initializer, INITIALIZER_AXIS, "vocabulary"),
-        ("rows", prompt.rows, ROWS_AXIS, "plain"),
-        ("pool", prompt.pool, POOL_AXIS, "single"),
-        ("position", prompt.position, POSITION_AXIS, "fixed"),
-    ):
-        if length == 0 and chosen is not None and chosen != axis.build(neutral):
+    yield from _counts_problems(prompt, length)
+    yield from _active_length_problems(prompt, length)
+    yield from _depth_problems(prompt)
+    yield from _instance_problems(prompt)
+    for name, axis in AXES.items():
+        chosen = getattr(prompt, name)
+        if length == 0 and chosen is not None and chosen != axis.build(getattr(_NO_PROMPT, name)):
             yield Problem(
                 (*_LENGTH_FIELDS, f"prompt.{name}"),
                 f"`prompt.{name}` must be left out when `prompt.length` is 0, since there are no "
@@ -107,10 +93,85 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
             )
 
 
-def _readout_problems(config: RunConfig) -> Iterator[Problem]:
-    if prompt_length(config.prompt) == 0 and config.readout.kind in READOUTS_WITHOUT_PARAMETERS:
+def _counts_problems(prompt: PromptConfig, length: int) -> Iterator[Problem]:
+    position = prompt.position
+    counts = position.options["counts"] if position and position.kind == MARKED else None
+    problem = counts_problem(length, counts) if counts is not None and length else ""
+    if problem:
+        yield Problem((*_LENGTH_FIELDS, "prompt.position"), problem)
+
+
+def _active_length_problems(prompt: PromptConfig, length: int) -> Iterator[Problem]:
+    options = prompt.active_length.options if prompt.active_length else {}
+    for name in ("count", "start"):
+        count = options.get(name)
+        if count is not None and count > length:
+            yield Problem(
+                (*_LENGTH_FIELDS, "prompt.active_length"),
+                f"`prompt.active_length.{name}` must be at most `prompt.length`, {length}, but is "
+                f"{count}.",
+            )
+
+
+def _depth_problems(prompt: PromptConfig) -> Iterator[Problem]:
+    if axis_kind(prompt, "depth") != "every-layer":
+        return
+    position, neutral = prompt.position, AXES["position"].build("fixed")
+    kind = axis_kind(prompt, "position")
+    if kind != "fixed" or (position is not None and position != neutral):
         yield Problem(
-            (*_LENGTH_FIELDS, "readout"),
+            ("prompt.position", "prompt.depth", "prompt.method"),
+            "`prompt.position` must be left out with depth every-layer, since keys and values have "
+            f"no place in the input, but is {show(position if position else kind)}.",
+        )
+
+
+def axis_kind(prompt: PromptConfig, axis: str) -> str:
+    """Return the kind that a prompt has on an axis: the recipe's, or the preset's."""
+    chosen = getattr(prompt, axis)
+    kind: str = getattr(METHODS[prompt.method], axis) if chosen is None else chosen.kind
+    return kind
+
+
+def _instance_problems(prompt: PromptConfig) -> Iterator[Problem]:
+    kinds = [axis_kind(prompt, axis) for axis in ("pool", "position", "active_length")]
+    looks = prompt_length(prompt) > 0 and not BLIND_KINDS.issuperset(kinds)
+    if prompt.instance != "states" and not looks:
+        yield Problem(
+            ("prompt.instance", "prompt.pool", "prompt.position", "prompt.method"),
+            "`prompt.instance` must be left out where nothing looks at instance vectors, as pool "
+            f"attention or position instance do, but is {show(prompt.instance)}.",
+        )
+
+
+def adaptation_kind(config: RunConfig) -> str:
+    """Return what is trained of the backbone: what the recipe says, or the preset."""
+    chosen = config.adaptation
+    return METHODS[config.prompt.method].adaptation if chosen is None else chosen.kind
+
+
+def _adaptation_problems(config: RunConfig) -> Iterator[Problem]:
+    kind, length = adaptation_kind(config), prompt_length(config.prompt)
+    rate = config.training.backbone_learning_rate
+    if kind != "none" and length:
+        yield Problem(
+            (*_LENGTH_FIELDS, "adaptation"),
+            f"`adaptation` must be left out when `prompt.length` is {length}, since a prompt is "
+            f"trained on a frozen backbone, but is {show(kind)}.",
+        )
+    if kind == "none" and rate is not None:
+        yield Problem(
+            ("training.backbone_learning_rate", "adaptation", "prompt.method"),
+            "`training.backbone_learning_rate` must be left out where the backbone is frozen, "
+            f"which all methods but fine-tuning and lora leave it, but is {show(rate)}.",
+        )
+
+
+def _readout_problems(config: RunConfig) -> Iterator[Problem]:
+    is_bare = prompt_length(config.prompt) == 0 and adaptation_kind(config) == "none"
+    if is_bare and config.readout.kind in READOUTS_WITHOUT_PARAMETERS:
+        yield Problem(
+            (*_LENGTH_FIELDS, "readout", "adaptation"),
             "`readout` must have trainable parameters when `prompt.length` is 0, since nothing "
             f"else is trained, as linear has, but is {show(config.readout.kind)}.",
         )
@@ -130,13 +191,12 @@ def _training_problems(config: RunConfig) -> Iterator[Problem]:
             "`training.patience` must be left out when `training.selection` is last, "
             f"but is {training.patience}.",
         )
-    position = config.prompt.position
-    kind = METHODS[config.prompt.method].position if position is None else position.kind
-    if training.temperature != TEMPERATURE.build({}) and kind == "fixed":
+    selected = [axis_kind(config.prompt, axis) for axis in ("position", "active_length")]
+    if training.temperature != TEMPERATURE.build({}) and {"fixed", MARKED}.issuperset(selected):
         yield Problem(
-            ("training.temperature", "prompt.position", "prompt.method"),
-            "`training.temperature` must be left out with a fixed position, since nothing is "
-            f"selected, but is {show(training.temperature)}.",
+            ("training.temperature", "prompt.position", "prompt.active_length", "prompt.method"),
+            "`training.temperature` must be left out with a fixed position and length, since "
+            f"nothing is selected, but is {show(training.temperature)}.",
         )
     is_changed = training.readout_learning_rate != DEFAULT_READOUT_LEARNING_RATE
     if is_changed and readout in READOUTS_WITHOUT_PARAMETERS:

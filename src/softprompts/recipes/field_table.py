@@ -16,15 +16,24 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.registry import BACKBONES
 from softprompts.errors import UnknownNameError
 from softprompts.metrics.registry import METRICS
-from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
+from softprompts.prompts.registry import (
+    ACTIVE_LENGTHS,
+    DEPTHS,
+    INITIALIZERS,
+    POOLS,
+    POSITIONS,
+    ROWS,
+)
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.json_schema import run_schema, study_schema
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.schema import (
     BackboneConfig,
+    MixtureConfig,
     PromptConfig,
     RunConfig,
     TaskConfig,
@@ -34,11 +43,12 @@ from softprompts.recipes.study import StudyConfig
 from softprompts.registry import Entry, Registry, unknown_name
 from softprompts.tasks.listing import list_tasks
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
+from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "backbone": BackboneConfig,
     "task": TaskConfig,
+    "mixture": MixtureConfig,
     "prompt": PromptConfig,
     "training": TrainingConfig,
 }
@@ -46,11 +56,15 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
     "rows": ROWS,
     "pools": POOLS,
     "positions": POSITIONS,
+    "active-lengths": ACTIVE_LENGTHS,
+    "depths": DEPTHS,
     "initializers": INITIALIZERS,
+    "adaptations": ADAPTATIONS,
     "readouts": READOUTS,
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
     "temperatures": TEMPERATURES,
+    "samplings": SAMPLINGS,
     "backbones": BACKBONES,
     "metrics": METRICS,
 }
@@ -173,22 +187,25 @@ def _tasks() -> str:
 
 
 def _methods() -> str:
-    headings = ("method", "rows", "pool", "position", "initializer", "length", "reference")
+    axes = ("rows", "pool", "position", "active_length", "depth", "initializer")
+    names = [axis.replace("_", " ") for axis in axes]
     lines = [
         (
             f"`{preset.name}`",
-            *(f"`{kind}`" if preset.length else _NONE for kind in axes),
+            *(f"`{getattr(preset, axis)}`" if preset.length else _NONE for axis in axes),
             f"{preset.length}{', always' if preset.is_length_fixed else ''}",
+            f"`{preset.adaptation}`",
             preset.reference or _NONE,
         )
         for preset in METHODS.values()
-        for axes in [(preset.rows, preset.pool, preset.position, preset.initializer)]
     ]
-    return _markdown(headings, lines)
+    return _markdown(("method", *names, "length", "adaptation", "reference"), lines)
 
 
 def _values(schema: Mapping[str, Any]) -> str:
     """Say in words what a JSON Schema allows."""
+    if "$ref" in schema:
+        return "mapping"
     if "anyOf" in schema:
         choices = schema["anyOf"]
         if "enum" in choices[0] and len(choices) > 1 and "kind" in _properties(choices[1]):

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
+from softprompts.backbones.adaptations.registry import ADAPTATIONS
+from softprompts.prompts.registry import (
+    ACTIVE_LENGTHS,
+    DEPTHS,
+    INITIALIZERS,
+    POOLS,
+    POSITIONS,
+    ROWS,
+)
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
+from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
 PRESENTATION = (
     ("prompt", "method"),
+    ("prompt", "from_run", "folder"),
     ("backbone", "device"),
+    ("backbone", "gradient_checkpointing"),
     ("task", "data_dir"),
+    ("mixture", "tasks", "*", "data_dir"),
     ("training", "checkpoint_every_steps"),
 )
-"""Fields that say how a run is named, placed or stored, not what it computes."""
+"""Fields that say how a run is named, placed or stored, not what it computes; `*` is any key."""
 
 
 def identity(config: RunConfig) -> str:
@@ -47,9 +59,21 @@ def identity(config: RunConfig) -> str:
 def computed(config: RunConfig) -> dict[str, Any]:
     """Return the configuration as plain JSON values, without the fields in `PRESENTATION`."""
     data = config.model_dump(mode="json")
-    for section, name in PRESENTATION:
-        del data[section][name]
+    for path in PRESENTATION:
+        _drop(data, path)
     return data
+
+
+def _drop(data: Any, path: Sequence[str]) -> None:
+    """Delete a field of nested mappings; a section that is null has none."""
+    key, *rest = path
+    if data is None:
+        return
+    if not rest:
+        del data[key]
+        return
+    for item in data.values() if key == "*" else [data[key]]:
+        _drop(item, rest)
 
 
 def versions(config: RunConfig) -> dict[str, int]:
@@ -67,6 +91,9 @@ def versions(config: RunConfig) -> dict[str, int]:
         "rows": (ROWS, prompt.rows),
         "pool": (POOLS, prompt.pool),
         "position": (POSITIONS, prompt.position),
+        "active_length": (ACTIVE_LENGTHS, prompt.active_length),
+        "depth": (DEPTHS, prompt.depth),
+        "adaptation": (ADAPTATIONS, config.adaptation),
         "readout": (READOUTS, config.readout),
         "optimizer": (OPTIMIZERS, training.optimizer),
         "schedule": (SCHEDULES, training.schedule),
@@ -77,7 +104,12 @@ def versions(config: RunConfig) -> dict[str, int]:
         for part, (registry, component) in named.items()
         if component is not None
     }
-    return {"task": TASKS.entry(config.task.name).version, **found}
+    if config.mixture is None:
+        of_tasks = {"task": config.task_label}
+    else:
+        of_tasks = {f"tasks.{name}": task.name for name, task in config.tasks.items()}
+        found["sampling"] = SAMPLINGS.entry(config.mixture.sampling.kind).version
+    return {**{part: TASKS.entry(name).version for part, name in of_tasks.items()}, **found}
 
 
 def _without_nulls(value: Any) -> Any:

@@ -17,14 +17,24 @@ from pydantic import BaseModel
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.schema import (
     BackboneConfig,
+    MixtureConfig,
     PromptConfig,
     RunConfig,
+    SourceConfig,
     TaskConfig,
     TrainingConfig,
 )
 from softprompts.recipes.study import StudyConfig
 from softprompts.tasks.registry import TASKS
 
+_SECTIONS = (
+    BackboneConfig,
+    TaskConfig,
+    MixtureConfig,
+    PromptConfig,
+    SourceConfig,
+    TrainingConfig,
+)
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ATTRIBUTE = re.compile(r"^ {8}(\w+): (.+(?:\n {12}.+)*)$", re.MULTILINE)
 
@@ -34,8 +44,13 @@ def run_schema() -> dict[str, Any]:
     schema = RunConfig.model_json_schema()
     parts = schema["$defs"]
     _describe(schema, RunConfig)
-    for model in (BackboneConfig, TaskConfig, PromptConfig, TrainingConfig):
+    for model in _SECTIONS:
         _describe(parts[model.__name__], model)
+    for name in ("task", "mixture"):
+        field = schema["properties"][name]
+        schema["properties"][name] = {**field.pop("anyOf")[0], "description": field["description"]}
+    schema["oneOf"] = [{"required": ["task"]}, {"required": ["mixture"]}]
+    parts["PromptConfig"]["properties"]["from_run"]["anyOf"].insert(0, {"type": "string"})
     parts["TaskConfig"]["properties"]["name"]["enum"] = list(TASKS.names())
     parts["PromptConfig"]["properties"]["method"]["enum"] = list(METHODS)
     return {"$schema": _DIALECT, **schema}
@@ -47,9 +62,9 @@ def study_schema() -> dict[str, Any]:
     _describe(schema, StudyConfig)
     base = copy.deepcopy(run_schema())
     parts = base.pop("$defs")
-    for key in ("$schema", "required", "title"):
+    for key in ("$schema", "required", "oneOf", "title"):
         base.pop(key)
-    for name in ("BackboneConfig", "TaskConfig"):
+    for name in ("BackboneConfig", "TaskConfig", "MixtureConfig"):
         parts[name].pop("required")
     base["properties"].pop("seed")
     base["description"] = schema["properties"]["base"]["description"]

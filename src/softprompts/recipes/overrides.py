@@ -12,6 +12,8 @@ from softprompts.recipes.reading import read_yaml
 COMPONENT_FIELDS = frozenset(
     {
         "readout",
+        "adaptation",
+        "mixture.sampling",
         "prompt.initializer",
         "prompt.rows",
         "prompt.position",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from softprompts.errors import RecipeError
 from softprompts.recipes.checks import combination_problems
+from softprompts.recipes.mixture_checks import NO_TASK
 from softprompts.recipes.problems import Problem, describe, show
 from softprompts.recipes.schema import RunConfig
 
@@ -17,6 +18,8 @@ _STAND_INS: Mapping[str, Mapping[str, str]] = {
     "backbone": {"name": "minilm"},
     "task": {"name": "bundled/sentiment"},
 }
+_COMPONENTS = frozenset({"readout", "adaptation"})
+"""Fields beside the sections that hold a component."""
 
 
 def parse_run(data: Any, source: str = "recipe") -> RunConfig:
@@ -56,12 +59,22 @@ def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
-        found = describe(error, data, RunConfig, elsewhere)
+        found = _with_task(data, describe(error, data, RunConfig, elsewhere))
         wrong = [field for problem in found for field in problem.fields]
         partial = _sound_part(data, wrong)
+        if any(field.split(".")[0] == "mixture" for field in wrong):
+            wrong.append("task")  # a stand-in took the mixture's place
         others = [] if partial is None else combination_problems(partial)
         return None, found + [item for item in others if not overlaps(item.fields, wrong)]
     return config, combination_problems(config)
+
+
+def _with_task(data: Mapping[str, Any], found: Sequence[Problem]) -> list[Problem]:
+    """Return problems of fields with that of a missing task in the place of a field's."""
+    is_missing = data.get("task") is None and data.get("mixture") is None
+    first = [item for item in found if item.fields[0].split(".")[0] == "backbone"]
+    rest = [item for item in found if item not in first]
+    return [*first, *([NO_TASK] if is_missing else []), *rest]
 
 
 def overlaps(fields: Iterable[str], others: Sequence[str]) -> bool:
@@ -80,11 +93,13 @@ def _sound_part(data: Mapping[str, Any], wrong: Sequence[str]) -> RunConfig | No
         for field in wrong:
             section, *names = field.split(".")[:depth]
             held = part.get(section)
-            if names and isinstance(held, dict) and section != "readout":
+            if names and isinstance(held, dict) and section not in _COMPONENTS:
                 held.pop(names[0], None)
             else:
                 part.pop(section, None)
         for section, stand_in in _STAND_INS.items():
+            if section == "task" and part.get("mixture") is not None:
+                continue
             held = part.setdefault(section, {})
             if isinstance(held, dict):
                 part[section] = {**stand_in, **held}

@@ -17,7 +17,10 @@ class Preset:
         rows: registry name of the rows.
         pool: registry name of the pool.
         position: registry name of the position.
+        active_length: registry name of the active length.
+        depth: registry name of the depth.
         initializer: registry name of the initializer.
+        adaptation: registry name of what is trained of the backbone.
         length: the number of rows.
         is_length_fixed: whether another length would be another method.
     """
@@ -28,7 +31,10 @@ class Preset:
     rows: str = "plain"
     pool: str = "single"
     position: str = "fixed"
+    active_length: str = "fixed"
+    depth: str = "input"
     initializer: str = "vocabulary"
+    adaptation: str = "none"
     length: int = 10
     is_length_fixed: bool = False
 
@@ -50,6 +56,19 @@ METHODS: Mapping[str, Preset] = {
             rows="p-tuning",
         ),
         Preset(
+            "p-tuning-v2",
+            "free keys and values in every layer",
+            "Liu et al. 2021, arXiv 2110.07602",
+            depth="every-layer",
+        ),
+        Preset(
+            "prefix-tuning",
+            "keys and values in every layer through a small network",
+            "Li and Liang 2021, arXiv 2101.00190",
+            rows="prefix-mlp",
+            depth="every-layer",
+        ),
+        Preset(
             "residual",
             "rows plus a shallow network with a skip connection",
             "Razdaibiedina et al. 2023, arXiv 2305.03937",
@@ -57,6 +76,10 @@ METHODS: Mapping[str, Preset] = {
         ),
         Preset("adap-pos", "position learned per task", _DYNAMIC, position="task"),
         Preset("adap-ins-pos", "position learned per input", _DYNAMIC, position="instance"),
+        Preset("adap-len", "active length learned per task", _DYNAMIC, active_length="task"),
+        Preset(
+            "adap-ins-len", "active length learned per input", _DYNAMIC, active_length="instance"
+        ),
         Preset("adap-ins-vec", "mixture of prompts per input", _DYNAMIC, pool="attention"),
         Preset(
             "adap-ins-vec-pos",
@@ -82,6 +105,21 @@ METHODS: Mapping[str, Preset] = {
         Preset(
             "head-only",
             "no prompt: a trained readout on the bare backbone, the yardstick",
+            length=0,
+            is_length_fixed=True,
+        ),
+        Preset(
+            "fine-tuning",
+            "no prompt: all weights of the backbone are trained, a yardstick",
+            adaptation="full",
+            length=0,
+            is_length_fixed=True,
+        ),
+        Preset(
+            "lora",
+            "no prompt: low-rank changes of the backbone are trained, a yardstick",
+            "Hu et al. 2021, arXiv 2106.09685",
+            adaptation="lora",
             length=0,
             is_length_fixed=True,
         ),

@@ -12,7 +12,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -159,16 +160,29 @@ def _place(found: ErrorDetails, data: Any, model: type[BaseModel]) -> tuple[int 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
     """Return the model that a field holds, unless its keys are open as a component's are."""
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    if len(kinds) == 1 and NoneType in get_args(annotation):
+        (annotation,) = kinds
     if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return None
     return None if annotation.model_config.get("extra") == "allow" else annotation
 
 
+def _named_section(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of each value of a field that holds models by name."""
+    return _section(get_args(annotation)[1]) if get_origin(annotation) is dict else None
+
+
 def known_keys(model: type[BaseModel], path: Sequence[object]) -> tuple[str, ...]:
     """Return the keys that may stand under `path` of `model`; none where it holds no model."""
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = model.model_fields.get(str(part))
         inner = None if field is None else _section(field.annotation)
+        if field is not None and inner is None:
+            inner = _named_section(field.annotation)
+            if next(parts, None) is None:
+                return ()
         if inner is None:
             return ()
         model = inner

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.errors import RecipeError
-from softprompts.recipes.checks import combination_problems, prompt_length, prompt_problems
+from softprompts.recipes.checks import (
+    adaptation_kind,
+    combination_problems,
+    prompt_length,
+    prompt_problems,
+)
 from softprompts.recipes.component import Component, ComponentOf
 from softprompts.recipes.presets import METHODS, Preset
 from softprompts.recipes.schema import (
+    ADAPTATION,
+    AXES,
     DEFAULT_EPOCHS,
-    INITIALIZER_AXIS,
-    POOL_AXIS,
-    POSITION_AXIS,
-    ROWS_AXIS,
+    MixtureConfig,
     PromptConfig,
     RunConfig,
 )
+from softprompts.recipes.sources import pinned, source_problems
 
 _NEUTRAL = Preset("none", "no prompt", length=0)
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Return the same run with every axis of the prompt, and epochs or steps, spelled out.
+    """Return the same run with every axis of the prompt, and what else it leaves open, spelled out.
 
     An axis that the recipe names wins over the method's. Without rows the axes say nothing, so they
     are the plain ones.
@@ -40,10 +46,17 @@ def resolve(config: RunConfig) -> RunConfig:
     training = config.training
     is_silent = training.epochs is None and training.steps is None
     epochs = DEFAULT_EPOCHS if is_silent else training.epochs
+    adaptation = _chosen(config.adaptation, ADAPTATION, adaptation_kind(config))
+    rate = training.backbone_learning_rate
+    if rate is None:
+        rate = ADAPTATIONS.entry(adaptation.kind).defaults.get("backbone_learning_rate")
+    spelled_out = {"epochs": epochs, "backbone_learning_rate": rate}
     return config.model_copy(
         update={
+            "mixture": _ordered(config.mixture),
             "prompt": resolve_prompt(config.prompt),
-            "training": training.model_copy(update={"epochs": epochs}),
+            "adaptation": adaptation,
+            "training": training.model_copy(update=spelled_out),
         }
     )
 
@@ -60,20 +73,25 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     Raises:
         RecipeError: if fields that are each right do not go together.
     """
-    problems = [problem.text for problem in prompt_problems(prompt)]
+    found = [*source_problems(prompt), *prompt_problems(prompt)]
+    problems = [problem.text for problem in found]
     if problems:
         raise RecipeError(problems)
     length = prompt_length(prompt)
     preset = METHODS[prompt.method] if length else _NEUTRAL
-    return prompt.model_copy(
-        update={
-            "length": length,
-            "initializer": _chosen(prompt.initializer, INITIALIZER_AXIS, preset.initializer),
-            "rows": _chosen(prompt.rows, ROWS_AXIS, preset.rows),
-            "pool": _chosen(prompt.pool, POOL_AXIS, preset.pool),
-            "position": _chosen(prompt.position, POSITION_AXIS, preset.position),
-        }
-    )
+    axes = {
+        name: _chosen(getattr(prompt, name), axis, getattr(preset, name))
+        for name, axis in AXES.items()
+    }
+    source = pinned(prompt.from_run)
+    return prompt.model_copy(update={"length": length, "from_run": source, **axes})
+
+
+def _ordered(mixture: MixtureConfig | None) -> MixtureConfig | None:
+    """Return a mixture with its tasks by name, so that a recipe's order changes nothing."""
+    if mixture is None:
+        return None
+    return mixture.model_copy(update={"tasks": dict(sorted(mixture.tasks.items()))})
 
 
 def _chosen(component: Component | None, axis: ComponentOf, kind: str) -> Component:

@@ -7,26 +7,54 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.registry import BACKBONES
-from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
+from softprompts.prompts.registry import (
+    ACTIVE_LENGTHS,
+    DEPTHS,
+    INITIALIZERS,
+    POOLS,
+    POSITIONS,
+    ROWS,
+)
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component import Component, ComponentOf, check_options
 from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
+from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
 READOUT = ComponentOf(READOUTS, "linear")
 ROWS_AXIS = ComponentOf(ROWS)
 POOL_AXIS = ComponentOf(POOLS, "single")
 POSITION_AXIS = ComponentOf(POSITIONS, "fixed")
+ACTIVE_LENGTH_AXIS = ComponentOf(ACTIVE_LENGTHS, "fixed")
+DEPTH_AXIS = ComponentOf(DEPTHS, "input")
 INITIALIZER_AXIS = ComponentOf(INITIALIZERS, "vocabulary")
+ADAPTATION = ComponentOf(ADAPTATIONS, "none")
 OPTIMIZER = ComponentOf(OPTIMIZERS, "adamw")
 TEMPERATURE = ComponentOf(TEMPERATURES, "exponential")
 SCHEDULE = ComponentOf(SCHEDULES, "constant")
+SAMPLING = ComponentOf(SAMPLINGS, "size")
+
+AXES: Mapping[str, ComponentOf] = {
+    "initializer": INITIALIZER_AXIS,
+    "rows": ROWS_AXIS,
+    "pool": POOL_AXIS,
+    "position": POSITION_AXIS,
+    "active_length": ACTIVE_LENGTH_AXIS,
+    "depth": DEPTH_AXIS,
+}
+"""The axes of a prompt by their recipe key; a preset has an attribute of each name."""
 
 DEFAULT_EPOCHS = 20
 DEFAULT_READOUT_LEARNING_RATE = 0.01
@@ -42,12 +70,15 @@ class BackboneConfig(Section):
             came to is kept in `config.json`.
         device: where it runs; `auto` takes an accelerator when there is one.
         attention: the attention implementation; null leaves the choice to the loader.
+        gradient_checkpointing: compute layers again in the backward pass: less memory, more time,
+            the same numbers.
     """
 
     name: str = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     device: str = Field("auto", min_length=1)
     attention: Literal["eager", "sdpa"] | None = None
+    gradient_checkpointing: bool = False
 
     @field_validator("name")
     @classmethod
@@ -73,6 +104,7 @@ class TaskConfig(Section):
         max_tokens: most tokens of one input, without prompt rows; null is the backbone's limit.
         allow_missing_labels: accept a training set that lacks rows of some label.
         skip_bad_rows: leave out and count rows that cannot be read, instead of stopping.
+        template: how a row becomes text, for the run's readout; null is the task's own template.
         options: the task's own options.
     """
 
@@ -83,6 +115,7 @@ class TaskConfig(Section):
     max_tokens: int | None = Field(None, ge=8)
     allow_missing_labels: bool = False
     skip_bad_rows: bool = False
+    template: str | None = Field(None, min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("name")
@@ -101,6 +134,41 @@ class TaskConfig(Section):
         return check_options(TASKS.entry(info.data["name"]), options)
 
 
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""What a task of a mixture may be called: its name stands in files and on the command line."""
+
+
+class MixtureConfig(Section):
+    """Several tasks that share one prompt.
+
+    Attributes:
+        tasks: the tasks, each with the fields of `task`, by names of your own.
+        sampling: how often each task is drawn.
+    """
+
+    tasks: dict[TaskName, TaskConfig] = Field(min_length=1)
+    sampling: Annotated[Component, SAMPLING] = Field(default_factory=lambda: SAMPLING.build({}))
+
+
+class SourceConfig(Section):
+    """A trained run that a prompt starts from.
+
+    Attributes:
+        folder: the run's folder.
+        is_frozen: leave the sets of rows as they are; only selectors and readout are trained.
+        digest: fingerprint of the run's `prompt.safetensors`; null takes that of the folder.
+    """
+
+    folder: str = Field(min_length=1)
+    is_frozen: bool = False
+    digest: str | None = Field(None, min_length=1)
+
+
+def _folder_alone(value: Any) -> Any:
+    """Read a text as the mapping with that folder."""
+    return {"folder": value} if isinstance(value, str) else value
+
+
 class PromptConfig(Section):
     """The prompt: a method, and any axis that should differ from it.
 
@@ -111,6 +179,12 @@ class PromptConfig(Section):
         rows: how rows are parameterized; null is the preset's.
         pool: one set of rows or a mixture of several; null is the preset's.
         position: where rows go around the input; null is the preset's.
+        active_length: how many rows take part; null is the preset's.
+        depth: whether rows stand in the input or in every layer; null is the preset's.
+        instance: what a learned choice looks at: the mean of the bare backbone's last states, or
+            of the input embeddings.
+        from_run: a run whose trained sets of rows, and selectors per input, the prompt starts
+            from: a folder, or a mapping with `folder` and `is_frozen`.
     """
 
     method: str = "prompt-tuning"
@@ -119,6 +193,10 @@ class PromptConfig(Section):
     rows: Annotated[Component, ROWS_AXIS] | None = None
     pool: Annotated[Component, POOL_AXIS] | None = None
     position: Annotated[Component, POSITION_AXIS] | None = None
+    active_length: Annotated[Component, ACTIVE_LENGTH_AXIS] | None = None
+    depth: Annotated[Component, DEPTH_AXIS] | None = None
+    instance: Literal["states", "embeddings"] = "states"
+    from_run: Annotated[SourceConfig | None, BeforeValidator(_folder_alone)] = None
 
     @field_validator("method")
     @classmethod
@@ -138,7 +216,7 @@ class PromptConfig(Section):
         if preset is None:
             return data
         named = dict(data)
-        for axis in ("initializer", "rows", "pool", "position"):
+        for axis in AXES:
             if isinstance(data.get(axis), Mapping):
                 named[axis] = {"kind": getattr(preset, axis), **data[axis]}
         return named
@@ -151,6 +229,7 @@ class TrainingConfig(Section):
         optimizer: the optimizer and its options.
         learning_rate: of the prompt.
         readout_learning_rate: of the readout's own parameters.
+        backbone_learning_rate: of what is trained of the backbone; null is the adaptation's.
         schedule: how learning rates change over the updates.
         temperature: of learned selections, over the updates.
         batch_size: examples per forward pass and run.
@@ -168,6 +247,7 @@ class TrainingConfig(Section):
     optimizer: Annotated[Component, OPTIMIZER] = Field(default_factory=lambda: OPTIMIZER.build({}))
     learning_rate: float = Field(0.01, gt=0, le=1e30)
     readout_learning_rate: float = Field(DEFAULT_READOUT_LEARNING_RATE, gt=0, le=1e30)
+    backbone_learning_rate: float | None = Field(None, gt=0, le=1e30)
     schedule: Annotated[Component, SCHEDULE] = Field(default_factory=lambda: SCHEDULE.build({}))
     temperature: Annotated[Component, TEMPERATURE] = Field(
         default_factory=lambda: TEMPERATURE.build({})
@@ -185,20 +265,56 @@ class TrainingConfig(Section):
 
 
 class RunConfig(Section):
-    """One run: a backbone, a task, a readout, a prompt, its training and a seed.
+    """One run: a backbone, a task or several, a readout, a prompt, its training and a seed.
 
     Attributes:
         backbone: the frozen backbone.
         task: the task and its rows.
+        mixture: several tasks with one prompt, instead of `task`.
         readout: how scores are read from the backbone's output.
         prompt: the prompt.
+        adaptation: what is trained of the backbone, in a copy; null is the method's.
         training: how prompt and readout are trained.
         seed: moves initialization, order, few-shot sample and noise.
     """
 
     backbone: BackboneConfig
-    task: TaskConfig
+    task: TaskConfig | None = None
+    mixture: MixtureConfig | None = None
     readout: Annotated[Component, READOUT] = Field(default_factory=lambda: READOUT.build({}))
     prompt: PromptConfig = Field(default_factory=PromptConfig)
+    adaptation: Annotated[Component, ADAPTATION] | None = None
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     seed: int = Field(0, ge=0)
+
+    @property
+    def tasks(self) -> dict[str, TaskConfig]:
+        """The tasks by name; the only one of `task` by its registry name."""
+        if self.mixture is not None:
+            return dict(self.mixture.tasks)
+        return {} if self.task is None else {self.task.name: self.task}
+
+    @property
+    def task_fields(self) -> dict[str, str]:
+        """Where a recipe says each task, by the names of `tasks`: `task`, `mixture.tasks.NAME`."""
+        if self.mixture is None:
+            return dict.fromkeys(self.tasks, "task")
+        return {name: f"mixture.tasks.{name}" for name in self.mixture.tasks}
+
+    @property
+    def task_label(self) -> str:
+        """What to call the task in tables: names of several are joined by ` + `."""
+        return " + ".join(self.tasks)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_adaptation(cls, data: Any) -> Any:
+        """Let options without a `kind` belong to the adaptation that the method chooses."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("adaptation"), Mapping):
+            return data
+        prompt = data.get("prompt", {})
+        is_plain = isinstance(prompt, Mapping)
+        method = prompt.get("method") if is_plain else getattr(prompt, "method", None)
+        preset = METHODS.get(method) if isinstance(method, str) else None
+        kind = "none" if preset is None else preset.adaptation
+        return {**data, "adaptation": {"kind": kind, **data["adaptation"]}}

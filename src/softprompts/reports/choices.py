@@ -194,6 +194,11 @@ def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     content = read_record(path, ("identity", "config"))
     config = content["config"]
+    if isinstance(config, dict) and config.get("mixture") is not None:
+        raise RunFolderError(
+            f"{folder} must be a run of one task, but is of a mixture: its choices are in "
+            "metrics.jsonl and result.json, under `tasks`."
+        )
     try:
         about = {
             "identity": content["identity"],

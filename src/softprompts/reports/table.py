@@ -22,6 +22,8 @@ HEADINGS = (
 def score_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return one row per variant, task and grid point, tasks together.
 
+    Below a mixture's row comes one for each of its tasks, whose name begins with `· `.
+
     Args:
         summary: content of `summary.json`.
 
@@ -30,7 +32,7 @@ def score_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """
     order = list(dict.fromkeys(line["task"] for line in summary["cells"]))
     lines = sorted(summary["cells"], key=lambda line: order.index(line["task"]))
-    return [_row(line) for line in lines]
+    return [row for line in lines for row in (_row(line), *_task_rows(line))]
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
@@ -71,6 +73,15 @@ def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
         "–" if line["updates"] is None else str(line["updates"]),
         f"{line['seconds']:.0f}",
     )
+
+
+def _task_rows(line: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row per task of a mixture: what is the mixture's alone is left out."""
+    rows = []
+    for name, own in line.get("tasks", {}).items():
+        _, variant, *_ = whole = _row({**line, **own})
+        rows.append((f"· {name}", variant, *whole[2:8], "", ""))
+    return rows
 
 
 def _percent(value: float | None) -> str:

@@ -21,7 +21,7 @@ class Cell:
     Attributes:
         variant: the variant's name.
         point: the grid's values at this run, by dotted field.
-        task: the task's registry name.
+        task: the task's registry name, or the names of a mixture's tasks.
         config: the run, resolved.
         identity: what the run computes, as `softprompts.recipes.identity.identity` says it.
     """
@@ -55,7 +55,7 @@ def expand(study: StudyConfig) -> tuple[Cell, ...]:
         config = resolve(parse_run(merged(study, variant, point), source))
         for seed in study.seeds:
             seeded = config.model_copy(update={"seed": seed})
-            cells.append(Cell(variant, dict(point), config.task.name, seeded, identity(seeded)))
+            cells.append(Cell(variant, dict(point), config.task_label, seeded, identity(seeded)))
     twins = _twins(cells)
     if twins:
         raise RecipeError(twins, source)

@@ -12,6 +12,7 @@ from softprompts.recipes.study import StudyConfig
 from softprompts.storage import is_there
 from softprompts.studies.grid import Cell, expand
 from softprompts.studies.store import Store
+from softprompts.training.adopting import adopt
 from softprompts.training.building import build_model, choose_splits
 from softprompts.training.execution import describe_run, execute
 from softprompts.training.journal import check_free
@@ -100,9 +101,9 @@ def run_study(
 def _run(cell: Cell, folder: Path, resources: Resources, progress: Progress) -> dict[str, Any]:
     """Run one cell in its folder and return its result."""
     backbone = resources.backbone(cell.config.backbone)
-    task = resources.task(cell.config.task, cell.config.seed)
+    tasks = resources.tasks(cell.config)
     outcome = execute(
-        cell.config, backbone, task, folder=folder, resources=resources, progress=progress
+        cell.config, backbone, tasks, folder=folder, resources=resources, progress=progress
     )
     return dict(outcome.result)
 
@@ -116,9 +117,11 @@ def _check(cells: Sequence[Cell], resources: Resources) -> None:
             continue
         seen.add(key)
         backbone = resources.backbone(cell.config.backbone)
-        task = resources.task(cell.config.task, cell.config.seed)
-        build_model(cell.config, backbone, task.format)
-        choose_splits(cell.config, task)
+        tasks = resources.tasks(cell.config)
+        formats = {name: task.format for name, task in tasks.items()}
+        adopt(build_model(cell.config, backbone, formats), cell.config)
+        for task in tasks.values():
+            choose_splits(cell.config, task)
 
 
 def _check_folders(cells: Sequence[Cell], store: Store, resources: Resources) -> None:
@@ -126,5 +129,5 @@ def _check_folders(cells: Sequence[Cell], store: Store, resources: Resources) ->
     for cell in cells:
         if is_there(store.folder(cell)):
             backbone = resources.backbone(cell.config.backbone)
-            task = resources.task(cell.config.task, cell.config.seed)
-            check_free(store.folder(cell), describe_run(cell.config, backbone, task))
+            tasks = resources.tasks(cell.config)
+            check_free(store.folder(cell), describe_run(cell.config, backbone, tasks))

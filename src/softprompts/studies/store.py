@@ -12,7 +12,7 @@ from softprompts.errors import RunFolderError
 from softprompts.recipes.study import StudyConfig
 from softprompts.storage import entries, is_there, make_folder, read_record, write_json
 from softprompts.studies.grid import Cell
-from softprompts.training.execution import read_result
+from softprompts.training.finished import read_result
 
 
 @final
@@ -80,7 +80,8 @@ class Store:
         Returns:
             `name`, `num_runs`, `num_finished`, and `cells`: per variant, task and grid point the
             seeds, scores, mean, standard deviation, extremes, interval, majority score, number of
-            items, seconds, and how many runs diverged, failed or are missing. Nothing in it
+            items, seconds, and how many runs diverged, failed or are missing; of a mixture also
+            `tasks`, with scores and majority of each. Nothing in it
             depends on when or in how many sittings the runs were made, but `seconds`.
         """
         groups: dict[tuple[str, str, str], list[Cell]] = {}
@@ -100,7 +101,7 @@ class Store:
         done = [(cell, r) for cell, r in results if r is not None and r["status"] == "finished"]
         any_result = next((r for _, r in results if r is not None), None)
         failed = [errors[cell.identity] for cell, r in results if cell.identity in errors]
-        return {
+        line = {
             "variant": cells[0].variant,
             "task": cells[0].task,
             "point": cells[0].point,
@@ -120,3 +121,21 @@ class Store:
             "num_missing": sum(r is None for _, r in results) - len(failed),
             "errors": sorted(set(failed)),
         }
+        if cells[0].config.mixture is not None:
+            line["tasks"] = _by_task([r for _, r in done], any_result)
+        return line
+
+
+def _by_task(
+    results: Sequence[Mapping[str, Any]], any_result: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Summarize the seeds of each task of a mixture."""
+    about = ("majority", "metric", "num_items", "split")
+    return {
+        name: {
+            **asdict(spread([r["tasks"][name]["score"] for r in results])),
+            "last": asdict(spread([r["tasks"][name]["last_score"] for r in results])),
+            **{key: first[key] for key in about},
+        }
+        for name, first in (any_result["tasks"] if any_result else {}).items()
+    }

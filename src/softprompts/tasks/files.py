@@ -12,7 +12,7 @@ from softprompts.tasks.files_options import FilesOptions, files_problems
 from softprompts.tasks.reading import HubSplit, Item, collect, read_file, read_hub
 from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import Row, shown
-from softprompts.tasks.templates import format_problems, template_fields
+from softprompts.tasks.templates import format_problems, template_fields, with_template
 
 _VERSION = 1
 
@@ -45,7 +45,7 @@ def load_files(request: TaskRequest) -> Task:
     if not raw["train"][1]:
         raise DataError("must hold at least one row, but it is empty.", file=raw["train"][0])
     labels = _labels(options, raw["train"][1], request.skip_bad_rows)
-    form = _format(request.name, options, labels)
+    form = with_template(_format(request.name, options, labels), request.template)
     converter = FilesConverter(options, form)
     rows: dict[str, tuple[Example, ...]] = {"held_out": ()}
     skipped = {}

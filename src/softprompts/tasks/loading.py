@@ -22,7 +22,7 @@ from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import shown
 from softprompts.tasks.sampling import class_name, sample_few_shot
 from softprompts.tasks.superglue import convert_rows
-from softprompts.tasks.templates import template_fields
+from softprompts.tasks.templates import template_fields, with_template
 
 
 def load_task(
@@ -34,6 +34,7 @@ def load_task(
     seed: int = 0,
     skip_bad_rows: bool = False,
     allow_missing_labels: bool = False,
+    template: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Task:
     """Load a task. The parameters are the keys of a recipe's `task` section, so there are many.
@@ -46,6 +47,7 @@ def load_task(
         seed: the run's seed, for the draw.
         skip_bad_rows: whether bad rows are counted in `Task.skipped_rows` instead of refused.
         allow_missing_labels: whether labels without a training row are allowed.
+        template: how a row becomes text, whatever the readout; None keeps the task's own templates.
         options: the task's own options.
 
     Returns:
@@ -54,7 +56,8 @@ def load_task(
     Raises:
         UnknownNameError: if there is no such task.
         RecipeError: if options are unknown, wrong or contradict each other.
-        DataError: if files or rows are missing or wrong, or a label has no training row.
+        DataError: if files or rows are missing or wrong, a label has no training row, or rows lack
+            a field of the template.
     """
     entry = TASKS.entry(name)
     request = TaskRequest(
@@ -62,8 +65,12 @@ def load_task(
         None if data_dir is None else Path(data_dir).expanduser(),
         skip_bad_rows,
         check_options(entry, options or {}),
+        template,
     )
     task = TASKS.load(name)(request)
+    if template is not None:
+        _check_fields(task, template)
+        task = replace(task, format=with_template(task.format, template))
     if not allow_missing_labels:
         _check_labels(task)
     train = sample_few_shot(
@@ -76,6 +83,7 @@ def load_task(
         "shots_total": shots_total,
         "allow_missing_labels": allow_missing_labels,
         "skip_bad_rows": skip_bad_rows,
+        "template": template,
         "options": dict(options or {}),
     }
     return replace(task, train=train, origin=origin)
@@ -160,6 +168,22 @@ def _problem(place: str, kind: str, message: str, value: object, entry: Entry) -
     if kind == "missing":
         return f"`{place}` must be given, but is missing."
     return f"`{place}` must fit its type and range, but is {shown(value)}: {message}."
+
+
+def _check_fields(task: Task, template: str) -> None:
+    """Check that the rows have what a template names."""
+    try:
+        names = template_fields(template)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    for row in (*task.train[:1], *task.held_out[:1], *task.validation[:1]):
+        for name in names:
+            if name not in row.fields:
+                raise DataError(
+                    f"template field must be one of {', '.join(row.fields)}, but is {name!r}.",
+                    file=row.source or None,
+                    field=name,
+                )
 
 
 def _check_labels(task: Task) -> None:

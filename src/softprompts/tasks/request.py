@@ -19,12 +19,15 @@ class TaskRequest:
         data_dir: folder with the task's files, or None where the loader knows another source.
         skip_bad_rows: whether bad rows are counted and left out instead of refused.
         options: the loader's own options, checked and with their defaults filled in.
+        template: the template that rows will be read by, or None for the task's own. A loader may
+            use it to know which fields are needed.
     """
 
     name: str
     data_dir: Path | None = None
     skip_bad_rows: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    template: str | None = None
 
     def option(self, key: str) -> Any:
         """Return an option, or None where it was not given."""

@@ -1,16 +1,21 @@
 """Templates: their syntax, and what each readout kind wants of one.
 
-`{field}` names a field. `{choice}`, `{mask}` and `{sep}` are places. `{{` and `}}` are braces.
+`{field}` names a field. `{choice}`, `{mask}`, `{prompt}` and `{sep}` are places. `{{` and `}}` are
+braces.
 """
 
 from __future__ import annotations
 
 import string
 from collections.abc import Collection
+from dataclasses import replace
 
+from softprompts.readouts.registry import READOUTS
 from softprompts.tasks.base import TaskFormat
 
-PLACES = frozenset({"choice", "mask", "sep"})
+PLACES = frozenset({"choice", "mask", "prompt", "sep"})
+MARK = "prompt"
+"""The place that adds no token: it marks where rows of a prompt stand."""
 
 
 def parse_template(template: str) -> tuple[tuple[str, str], ...]:
@@ -64,6 +69,34 @@ def template_fields(template: str) -> tuple[str, ...]:
         ValueError: if the template cannot be parsed.
     """
     return tuple(dict.fromkeys(n for n in template_names(template) if n not in PLACES))
+
+
+def num_marks(template: str) -> int:
+    """Return how often a template marks a place for rows of a prompt.
+
+    Raises:
+        ValueError: if the template cannot be parsed.
+
+    Example:
+        >>> num_marks("{prompt} {premise} {prompt} so {hypothesis}")
+        2
+    """
+    return template_names(template).count(MARK)
+
+
+def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
+    """Return a format that is read by a template of the user's own, whatever the readout.
+
+    Args:
+        form: the format.
+        template: the template; `None` keeps the format's own.
+
+    Returns:
+        The format with that template for every readout.
+    """
+    if template is None:
+        return form
+    return replace(form, templates=dict.fromkeys([*form.templates, *READOUTS.names()], template))
 
 
 def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:

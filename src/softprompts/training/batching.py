@@ -12,14 +12,14 @@ from softprompts.seeding import generator
 
 
 @lru_cache(maxsize=64)
-def epoch_order(num_examples: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """Return the order of examples in an epoch, from the run's seed alone.
+def epoch_order(num_examples: int, seed: int, epoch: int, *path: str) -> tuple[int, ...]:
+    """Return the order of examples in an epoch, from the run's seed and `path` alone.
 
     Example:
         >>> sorted(epoch_order(5, seed=0, epoch=3))
         [0, 1, 2, 3, 4]
     """
-    drawn = torch.randperm(num_examples, generator=generator(seed, "order", epoch))
+    drawn = torch.randperm(num_examples, generator=generator(seed, "order", epoch, *path))
     return tuple(drawn.tolist())
 
 

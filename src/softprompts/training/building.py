@@ -2,129 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
+from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError, PromptError
-from softprompts.prompts.initializers.base import Surroundings
+from softprompts.prompts.positions.marked import MarkedPosition
 from softprompts.prompts.prompt import Prompt
-from softprompts.prompts.registry import INITIALIZERS, POOLS, POSITIONS, ROWS
+from softprompts.prompts.sharing import check_marks
 from softprompts.readouts.base import Readout, Setting
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
+from softprompts.recipes.component import Component
+from softprompts.recipes.schema import SAMPLING, RunConfig, TrainingConfig
 from softprompts.seeding import generator
 from softprompts.tasks.base import Task, TaskFormat
 from softprompts.tasks.sampling import split_held_out
+from softprompts.tasks.templates import num_marks
 from softprompts.training.member import Plan
-from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
+from softprompts.training.prompt_building import build_prompts
+from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
+from softprompts.training.tracks import Model, Track, per_task
 
 
-@dataclass(frozen=True)
-class Model:
-    """What a run trains: a prompt and a readout for one task on one backbone."""
-
-    prompt: Prompt
-    readout: Readout
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """Trainable parameters, prompt first."""
-        modules = (self.prompt, self.readout)
-        return [p for module in modules for p in module.parameters() if p.requires_grad]
-
-    @property
-    def num_parameters(self) -> int:
-        """Trainable numbers."""
-        return sum(p.numel() for p in self.parameters)
-
-
-def build_prompt(
-    config: PromptConfig, backbone: Backbone, label_words: Sequence[str], seed: int
-) -> Prompt:
-    """Build a prompt in its first state.
-
-    Args:
-        config: a resolved prompt configuration: every axis explicit.
-        backbone: whose embeddings it starts from.
-        label_words: the task's label words; empty for choice tasks.
-        seed: the run's seed.
-
-    Raises:
-        PromptError: if the prompt cannot be built for this backbone or task.
-    """
-    rows, position, initializer = config.rows, config.position, config.initializer
-    length, pool, width = config.length, config.pool, backbone.hidden_size
-    if rows is None or position is None or initializer is None or pool is None or length is None:
-        raise PromptError("`prompt` must be resolved before it is built.")
-    start = INITIALIZERS.load(initializer.kind)(**initializer.options)
-    sets, initials = [], list[Tensor]()
-    for number in range(pool.options.get("size", 1)):
-        path = (number,) if number else ()  # the first set starts as a single one would
-        draws = generator(seed, "initialization", "rows", *path)
-        initial = start(length, Surroundings(backbone, label_words, draws))
-        if initial.numel() and any(torch.equal(initial, other) for other in initials):
-            raise PromptError(
-                "`prompt.initializer` must start the sets of a pool apart, since equal sets stay "
-                f"equal, but is {initializer.kind!r}."
-            )
-        initials.append(initial)
-        network = generator(seed, "initialization", "network", *path)
-        sets.append(ROWS.load(rows.kind)(initial, network, **rows.options))
-    mixture = POOLS.load(pool.kind)(
-        sets, width, generator(seed, "initialization", "pool"), **pool.options
-    )
-    place = POSITIONS.load(position.kind)(
-        length, width, generator(seed, "initialization", "position"), **position.options
-    )
-    return Prompt(mixture, place).to(backbone.device)
-
-
-def build_model(config: RunConfig, backbone: Backbone, format: TaskFormat) -> Model:
-    """Build a run's prompt and readout in their first state.
+def build_model(
+    config: RunConfig, backbone: Backbone, format: TaskFormat | Mapping[str, TaskFormat]
+) -> Model:
+    """Build a run's prompts and readouts in their first state.
 
     Args:
         config: a resolved configuration.
         backbone: the loaded backbone.
-        format: the task's labels and templates.
+        format: the task's labels and templates; by name where there are several tasks.
 
     Raises:
         SoftPromptsError: if the parts do not fit each other; the text says which and why.
     """
-    words = tuple(format.verbalizer.get(label, label) for label in format.labels)
-    prompt = build_prompt(config.prompt, backbone, words, config.seed)
-    length = config.prompt.length or 0
-    setting = Setting(
-        backbone=backbone,
-        format=format,
-        tokenization=Tokenization(backbone, length, config.task.max_tokens),
-        generator=generator(config.seed, "initialization", "readout"),
+    if config.adaptation is None:
+        raise PromptError("`adaptation` must be resolved before it is built.")
+    formats = per_task(config, format, "formats")
+    readout_kind = READOUTS.load(config.readout.kind)
+    words = tuple(dict.fromkeys(word for own in formats.values() for word in _label_words(own)))
+    prompts = build_prompts(
+        config.prompt, backbone, words, config.seed, tuple(formats), readout_kind.needs_head
     )
-    readout = READOUTS.load(config.readout.kind)(setting, **config.readout.options)
-    model = Model(prompt, readout.to(backbone.device))
+    tracks: dict[str, Track] = {}
+    for name, own in formats.items():
+        readout = _build_readout(config, name, (backbone, own, prompts[name]), not tracks)
+        _check_template(config, name, prompts[name], own)
+        tracks[name] = Track(prompts[name], readout, own)
+    adaptation = ADAPTATIONS.load(config.adaptation.kind)(**config.adaptation.options)
+    adapted = adaptation.adapt(backbone, readout_kind.needs_head, config.seed)
+    is_mixture = config.mixture is not None
+    model = Model(tracks, adapted.backbone, adapted.parameters, is_mixture)
     if not model.num_parameters:
+        length, kind = config.prompt.length, config.readout.kind
         raise PromptError(
             f"a run must have something to train, but a prompt of length {length} with the "
-            f"{config.readout.kind!r} readout has nothing."
+            f"{kind!r} readout has nothing."
         )
     return model
 
 
+def _label_words(format: TaskFormat) -> Iterable[str]:
+    return (format.verbalizer.get(label, label) for label in format.labels)
+
+
+def _build_readout(
+    config: RunConfig, name: str, given: tuple[Backbone, TaskFormat, Prompt], is_first: bool
+) -> Readout:
+    """Build one task's readout; what the first task draws is what a run of one task draws."""
+    backbone, format, prompt = given
+    takes_places = prompt.depth.is_input or backbone.family == "decoder"
+    length = prompt.length if takes_places else 0
+    path = () if is_first else ("task", name)
+    setting = Setting(
+        backbone=backbone,
+        format=format,
+        tokenization=Tokenization(backbone, length, config.tasks[name].max_tokens),
+        generator=generator(config.seed, "initialization", "readout", *path),
+    )
+    readout = READOUTS.load(config.readout.kind)(setting, **config.readout.options)
+    return readout.to(backbone.device)
+
+
+def _check_template(config: RunConfig, name: str, prompt: Prompt, format: TaskFormat) -> None:
+    """Check that the template is the run's, and that its marks fit the prompt."""
+    source, wanted = format.templates.get(config.readout.kind), config.tasks[name].template
+    if wanted is not None and source != wanted:
+        place = config.task_fields[name]
+        raise DataError(
+            f"task {format.name} must be loaded with the run's `{place}.template`, {wanted!r}, but "
+            f"its template is {source!r}."
+        )
+    if source is not None:
+        position = prompt.position
+        counts = position.counts if isinstance(position, MarkedPosition) else None
+        check_marks(
+            prompt.length,
+            num_marks(source),
+            f"template {source!r}",
+            is_marked=position.needs_marks,
+            counts=counts,
+        )
+
+
 def build_optimizer(config: TrainingConfig, model: Model) -> Optimizer:
-    """Build the optimizer; the prompt's group is the first, where there is a prompt."""
+    """Build the optimizer; the prompt's group is the first, where there is a prompt.
+
+    Args:
+        config: a resolved training configuration.
+        model: what is trained.
+
+    Raises:
+        PromptError: if something is trained that has no learning rate.
+    """
     groups: list[dict[str, Any]] = []
-    for module, rate in (
-        (model.prompt, config.learning_rate),
-        (model.readout, config.readout_learning_rate),
-    ):
-        parameters = [p for p in module.parameters() if p.requires_grad]
+    rates = (config.learning_rate, config.backbone_learning_rate, config.readout_learning_rate)
+    for parameters, rate in zip(model.groups, rates, strict=True):
+        if parameters and rate is None:
+            raise PromptError(
+                "`training.backbone_learning_rate` must be given for an adaptation that has no "
+                "default, but is null."
+            )
         if parameters:
             groups.append({"params": parameters, "lr": rate, "initial_lr": rate})
     optimizer: Optimizer = OPTIMIZERS.load(config.optimizer.kind)(
@@ -133,14 +137,18 @@ def build_optimizer(config: TrainingConfig, model: Model) -> Optimizer:
     return optimizer
 
 
-def build_plan(config: TrainingConfig, num_examples: int, seed: int) -> Plan:
+def build_plan(
+    config: TrainingConfig, num_examples: int, seed: int, sampling: Component | None = None
+) -> Plan:
     """Turn epochs and fractions into steps.
 
     Args:
         config: a resolved training configuration.
-        num_examples: rows to train on.
+        num_examples: rows to train on, of all tasks together.
         seed: the run's seed.
+        sampling: how often each task is drawn; by size when `None`.
     """
+    sampling = sampling or SAMPLING.build({})
     per_update = config.batch_size * config.accumulation_steps
     per_epoch = -(-num_examples // per_update)
     total = config.steps if config.steps is not None else (config.epochs or 0) * per_epoch
@@ -158,6 +166,7 @@ def build_plan(config: TrainingConfig, num_examples: int, seed: int) -> Plan:
         patience=float("inf") if config.patience is None else config.patience,
         factor=partial(schedule, total_steps=total, **config.schedule.options),
         temperature=partial(temperature, total_steps=total, **config.temperature.options),
+        sampling=partial(SAMPLINGS.load(sampling.kind), **sampling.options),
     )
 
 

@@ -20,6 +20,7 @@ from softprompts.tasks.base import Example, TaskFormat
 from softprompts.training.batching import by_length
 from softprompts.training.forward import Part, score
 from softprompts.training.frozen import save_readings
+from softprompts.training.tracks import Model
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,22 @@ def evaluate(
     loss = sum(losses) / len(losses)
     found = choices.summary(format.labels)
     return Evaluation(tuple(scores), metrics, fmean(metrics.values()), loss, found)
+
+
+def evaluate_tasks(model: Model, splits: Mapping[str, EncodedSplit]) -> dict[str, Evaluation]:
+    """Evaluate a run on a labelled split of each of its tasks.
+
+    Args:
+        model: what the run trains.
+        splits: labelled examples by task.
+
+    Returns:
+        The evaluation of each task.
+    """
+    return {
+        name: evaluate(model.backbone, track.prompt, track.readout, splits[name], track.format)
+        for name, track in model.tracks.items()
+    }
 
 
 def best_column(scores: Sequence[float]) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -13,45 +11,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from softprompts.backbones.backbone import Backbone
-from softprompts.errors import StorageError
-from softprompts.metrics.scoring import majority
 from softprompts.recipes.identity import identity
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
-from softprompts.storage import is_there, read_record, read_tensors
+from softprompts.storage import is_there
 from softprompts.tasks.base import Task
+from softprompts.training.adopting import adopt
 from softprompts.training.building import (
-    Model,
     build_model,
     build_optimizer,
     build_plan,
     choose_splits,
 )
-from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate
+from softprompts.training.concluding import conclude
+from softprompts.training.evaluation import EncodedSplit
+from softprompts.training.finished import load_finished, prompt_header
 from softprompts.training.journal import Journal, NoJournal, RunFolder, check_free
 from softprompts.training.member import Member
 from softprompts.training.pack import train_pack
 from softprompts.training.progress import Progress
 from softprompts.training.resources import Resources
-
-RESULT = (
-    "identity",
-    "status",
-    "metric",
-    "score",
-    "last_score",
-    "majority",
-    "num_items",
-    "split",
-    "steps",
-    "seconds",
-    "trainable_parameters",
-    "num_cut",
-)
-"""What `result.json` must have to be read: what summaries and reports are made from."""
+from softprompts.training.tracks import Model, per_task
 
 
 @dataclass(frozen=True)
@@ -60,38 +41,52 @@ class Outcome:
 
     Attributes:
         config: the resolved configuration.
-        backbone: the frozen model.
-        task: the task it was trained on.
-        model: prompt and readout in the selected state.
+        backbone: the frozen model; `model.backbone` is what the run reads through.
+        tasks: the tasks it was trained on, by name.
+        model: prompts, readouts and what is trained of the backbone, in the selected state.
         about: content of `config.json`.
         result: content of `result.json`.
     """
 
     config: RunConfig
     backbone: Backbone
-    task: Task
+    tasks: Mapping[str, Task]
     model: Model
     about: Mapping[str, Any]
     result: Mapping[str, Any]
 
 
-def describe_run(config: RunConfig, backbone: Backbone, task: Task) -> dict[str, Any]:
-    """Return the content of `config.json`: what a run is, and how to load it again."""
-    return {
+def describe_run(
+    config: RunConfig, backbone: Backbone, task: Task | Mapping[str, Task]
+) -> dict[str, Any]:
+    """Return the content of `config.json`: what a run is, and how to load it again.
+
+    Args:
+        config: the resolved configuration.
+        backbone: the frozen model.
+        task: the task; by name where there are several.
+    """
+    tasks = per_task(config, task, "tasks")
+    digests: Any = {name: own.digest() for name, own in tasks.items()}
+    formats: Any = {name: asdict(own.format) for name, own in tasks.items()}
+    about = {
         "identity": identity(config),
         "config": config.model_dump(mode="json"),
-        "data_digest": task.digest(),
         "backbone_fingerprint": backbone.fingerprint,
         "dtype": str(backbone.dtype).removeprefix("torch."),
-        "task_format": asdict(task.format),
         "versions": {name: version(name) for name in ("softprompts", "torch", "transformers")},
     }
+    if config.mixture is None:
+        (digest,), (format,) = digests.values(), formats.values()
+        return {**about, "data_digest": digest, "task_format": format}
+    joint = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
+    return {**about, "data_digest": joint, "task_digests": digests, "task_format": formats}
 
 
 def execute(
     config: RunConfig,
     backbone: Backbone,
-    task: Task,
+    task: Task | Mapping[str, Task],
     *,
     folder: Path | None = None,
     resources: Resources | None = None,
@@ -105,7 +100,7 @@ def execute(
     Args:
         config: the recipe; resolved here.
         backbone: the frozen model.
-        task: the task with its rows.
+        task: the task with its rows; by name where there are several.
         folder: the run's folder, or `None` to keep nothing.
         resources: shares encoded rows between runs.
         progress: told of every update.
@@ -117,147 +112,85 @@ def execute(
         SoftPromptsError: if recipe, backbone, task and folder do not fit each other.
     """
     config = resolve(config)
-    about = describe_run(config, backbone, task)
-    model = build_model(config, backbone, task.format)
+    tasks = per_task(config, task, "tasks")
+    about = describe_run(config, backbone, tasks)
+    model = build_model(config, backbone, {name: own.format for name, own in tasks.items()})
     if folder is not None:
         check_free(folder, about)
         if is_there(folder / "result.json"):
             found = load_finished(folder, about, model)
-            return Outcome(config, backbone, task, model, about, found)
-    resources = resources or Resources()
-    splits = {
-        name: EncodedSplit(rows, resources.encode(config, model.readout, rows))
-        for name, rows in choose_splits(config, task).items()
-    }
+            return Outcome(config, backbone, tasks, model, about, found)
+    adopt(model, config)
+    splits = encode_splits(config, model, tasks, resources or Resources())
     with ExitStack() as stack:
         journal: Journal = NoJournal()
         if folder is not None:
             journal = stack.enter_context(RunFolder(folder, about))
-        member = Member(
-            model.prompt,
-            model.readout,
-            build_optimizer(config.training, model),
-            build_plan(config.training, len(splits["train"]), config.seed),
-            splits,
-            journal,
-        )
-        train_pack(backbone, [member], task.format, progress)
-        result = _conclude(member, backbone, task, splits["validation"])
-        result |= {
-            "trainable_parameters": model.num_parameters,
-            "seed": config.seed,
-            "identity": about["identity"],
-            "num_cut": {name: sum(e.is_cut for e in s.encoded) for name, s in splits.items()},
-            "skipped_rows": dict(task.skipped_rows),
-        }
-        tensors = {"rows": model.prompt.bake(), **member.modules.state_dict()}
-        journal.finish(tensors, prompt_header(about), result)
-    return Outcome(config, backbone, task, model, about, result)
+        member = make_member(config, model, splits, journal)
+        train_pack(model.backbone, [member], progress)
+        result = conclude(member, tasks, {name: own["validation"] for name, own in splits.items()})
+        result |= {"seed": config.seed, "identity": about["identity"]}
+        result |= _count_rows(config, tasks, splits)
+        journal.finish({"rows": model.bake(), **model.state()}, prompt_header(about), result)
+    return Outcome(config, backbone, tasks, model, about, result)
 
 
-def _conclude(
-    member: Member, backbone: Backbone, task: Task, reported: EncodedSplit
-) -> dict[str, Any]:
-    """Score the last and the selected state on the reported split, and leave the selected one."""
-    counters, format = member.counters, task.format
-    is_finite = not counters.divergence
-    last: Evaluation | None = None
-    if is_finite:
-        last = evaluate(backbone, member.prompt, member.readout, reported, format)
-    selected = last
-    member.load(member.best)
-    if is_finite and counters.best_step != counters.step:
-        selected = evaluate(backbone, member.prompt, member.readout, reported, format)
-    counters.seconds = member.elapsed()
+def encode_splits(
+    config: RunConfig, model: Model, task: Task | Mapping[str, Task], resources: Resources
+) -> dict[str, dict[str, EncodedSplit]]:
+    """Choose and encode the rows of every task of a run.
+
+    Args:
+        config: a resolved configuration.
+        model: its model, whose readouts encode.
+        task: the task with its rows; by name where there are several.
+        resources: shares encoded rows between runs.
+
+    Returns:
+        By task, and by split as `choose_splits` names them.
+    """
     return {
-        "status": "finished" if is_finite else "diverged",
-        "metric": " + ".join(format.metrics),
-        "score": selected.score if selected else None,
-        "last_score": last.score if last else None,
-        "metrics": selected.metrics if selected else None,
-        "choices": dict(selected.choices) if selected else None,
-        "last_metrics": last.metrics if last else None,
-        "majority": majority(reported.examples, format),
-        "num_items": len(reported),
-        "split": task.validation_name,
-        "steps": counters.step,
-        "selected_step": counters.best_step,
-        "held_out_score": counters.best_score if math.isfinite(counters.best_score) else None,
-        "divergence": counters.divergence or None,
-        "seconds": counters.seconds,
-        "examples_per_second": counters.examples / max(counters.training_seconds, 1e-9),
-        "peak_bytes": peak_bytes(backbone.device),
+        name: {
+            split: EncodedSplit(
+                rows, resources.encode(config, name, model.tracks[name].readout, rows)
+            )
+            for split, rows in choose_splits(config, own).items()
+        }
+        for name, own in per_task(config, task, "tasks").items()
     }
 
 
-def peak_bytes(device: torch.device) -> int:
-    """Return the most memory this process has used: on an accelerator its tensors, else all."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # not on this platform
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def prompt_header(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `prompt.safetensors` says of its run: whose it is, and the labels it scores."""
-    text = json.dumps(about["task_format"], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return {"identity": about["identity"], "task_format_digest": digest}
-
-
-def read_result(folder: Path, identity: str) -> dict[str, Any]:
-    """Read a run folder's `result.json`.
+def make_member(
+    config: RunConfig,
+    model: Model,
+    splits: Mapping[str, Mapping[str, EncodedSplit]],
+    journal: Journal,
+) -> Member:
+    """Make a run ready to train.
 
     Args:
-        folder: the folder of a finished run.
-        identity: the run that the result must be of.
-
-    Raises:
-        StorageError: if the run is not finished, or the file is broken or of another run.
+        config: a resolved configuration.
+        model: its model.
+        splits: as `encode_splits` returns them.
+        journal: where traces go.
     """
-    path = folder / "result.json"
-    if not is_there(path):
-        raise StorageError(f"{folder} must hold a finished run, but has no result.json.")
-    result = read_record(path, RESULT)
-    if result["identity"] != identity:
-        raise StorageError(
-            f"{path} must be the result of run {identity}, but is of {result['identity']}."
-        )
-    return result
+    num_examples = sum(len(own["train"]) for own in splits.values())
+    sampling = None if config.mixture is None else config.mixture.sampling
+    plan = build_plan(config.training, num_examples, config.seed, sampling)
+    return Member(model, build_optimizer(config.training, model), plan, splits, journal)
 
 
-def load_finished(folder: Path, about: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    """Put a finished run's prompt and readout into a model.
-
-    Args:
-        folder: the folder.
-        about: content of its `config.json`.
-        model: the run's model, in any state.
-
-    Returns:
-        The content of `result.json`.
-
-    Raises:
-        StorageError: if a file is missing, broken or of another run.
-    """
-    result = read_result(folder, about["identity"])
-    path = folder / "prompt.safetensors"
-    tensors, header = read_tensors(path)
-    for key, value in prompt_header(about).items():
-        if header.get(key) != value:
-            raise StorageError(
-                f"{path} must have `{key}` {value}, as config.json has, but has {header.get(key)}."
-            )
-    for name, module in (("prompt.", model.prompt), ("readout.", model.readout)):
-        state = {k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)}
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise StorageError(
-                f"{path} must hold the run's {name[:-1]}, but does not: {error}"
-            ) from error
-    return result
+def _count_rows(
+    config: RunConfig,
+    tasks: Mapping[str, Task],
+    splits: Mapping[str, Mapping[str, EncodedSplit]],
+) -> dict[str, Any]:
+    """Return how many inputs were cut, by split, and how many bad rows left out, by file."""
+    cut: dict[str, int] = {}
+    skipped: dict[str, int] = {}
+    for name, own in splits.items():
+        for split, rows in own.items():
+            cut[split] = cut.get(split, 0) + sum(row.is_cut for row in rows.encoded)
+        start = "" if config.mixture is None else f"{name}: "
+        skipped |= {f"{start}{file}": n for file, n in tasks[name].skipped_rows.items()}
+    return {"num_cut": cut, "skipped_rows": skipped}

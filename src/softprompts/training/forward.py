@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from softprompts.backbones.backbone import Backbone, DecoderInputs
+from softprompts.backbones.attention import Memory
+from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.generation import generate
+from softprompts.backbones.passing import DecoderInputs
 from softprompts.encoding.batch import Batch
+from softprompts.prompts.arranging import arrange, join_memories
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.prompt import Prompt
-from softprompts.prompts.splice import Spliced, choose, concatenate, splice
+from softprompts.prompts.positions.base import Edges
+from softprompts.prompts.prompt import Prompt, PromptOutput
+from softprompts.prompts.splice import Spliced, concatenate
 from softprompts.readouts.base import Readout
 from softprompts.training.frozen import bare_summary, instance_vectors, is_bare
 
@@ -50,7 +56,7 @@ def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     Returns:
         Scores per run, float32. Shape `(batch, labels)` each.
     """
-    bare = [part for part in parts if is_bare(part.prompt, part.readout)]
+    bare = [part for part in parts if is_bare(backbone, part.prompt, part.readout)]
     read = iter(_summaries(backbone, [part for part in parts if part not in bare]))
     summaries = [
         bare_summary(backbone, part.readout, part.batch) if part in bare else next(read)
@@ -62,13 +68,41 @@ def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     ]
 
 
+@torch.no_grad()
+def write(backbone: Backbone, prompt: Prompt, batch: Batch, **options: Any) -> Tensor:
+    """Let a backbone write text after a batch with a prompt in place.
+
+    Args:
+        backbone: a decoder or encoder-decoder with a language head.
+        prompt: the prompt.
+        batch: inputs without label tokens, on the backbone's device.
+        options: arguments of `generate` of transformers.
+
+    Returns:
+        Token ids; see `softprompts.backbones.generation.generate`.
+
+    Raises:
+        BackboneError: if the backbone does not write text.
+    """
+    output = _emit(backbone, prompt, batch, None)
+    spliced = _splice(backbone, batch, output)
+    memory = join_memories([output], spliced)
+    inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
+    return generate(backbone, inputs, memory, **options)
+
+
 def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     """Read several runs' batches through one forward; return each run's share, summarized."""
     if not parts:
         return []
-    spliced = [_splice(backbone, part) for part in parts]
+    outputs = [_emit(backbone, part.prompt, part.batch, part.draws) for part in parts]
+    for part, output in zip(parts, outputs, strict=True):
+        part.choices.add(output, part.batch.first_answers[part.batch.examples])
+    spliced = [_splice(backbone, p.batch, out) for p, out in zip(parts, outputs, strict=True)]
     places = [p.readout.places(p.batch, s) for p, s in zip(parts, spliced, strict=True)]
-    values = _read(backbone, parts, concatenate(spliced), _stack(places))
+    joint = concatenate(spliced)
+    memory = join_memories(outputs, joint)
+    values = _read(backbone, parts, (joint, memory), _stack(places))
     shares = torch.split(values, [len(place) for place in places])
     return [
         part.readout.summary(share[:, : place.shape[1]], part.batch)
@@ -76,29 +110,32 @@ def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     ]
 
 
-def _splice(backbone: Backbone, part: Part) -> Spliced:
-    batch, prompt = part.batch, part.prompt
-    instances = instance_vectors(backbone, batch) if prompt.needs_instances else None
-    output = prompt(batch.start, batch.end, instances, part.draws)
-    part.choices.add(output, batch.first_answers[batch.examples])
-    tokens, mask = backbone.embed(batch.ids), batch.attention_mask
-    spliced = splice(tokens, mask, batch.segments, output.rows, output.anchors)
-    weights = output.placement.weights
-    if weights is not None and weights.requires_grad:
-        edges = (batch.start, batch.end)
-        spliced = choose(spliced, weights, tokens, mask, output.rows, edges)
-    return spliced
+def _emit(backbone: Backbone, prompt: Prompt, batch: Batch, draws: Draws | None) -> PromptOutput:
+    instances = None
+    if prompt.needs_instances:
+        instances = instance_vectors(backbone, batch, prompt.instance)
+    edges = Edges(batch.start, batch.end, batch.marks)
+    output: PromptOutput = prompt(edges, instances, draws)
+    return output
 
 
-def _read(backbone: Backbone, parts: Sequence[Part], joint: Spliced, places: Tensor) -> Tensor:
+def _splice(backbone: Backbone, batch: Batch, output: PromptOutput) -> Spliced:
+    tokens = (backbone.embed(batch.ids), batch.attention_mask, batch.segments)
+    return arrange(output, tokens, (batch.start, batch.end))
+
+
+def _read(
+    backbone: Backbone, parts: Sequence[Part], given: tuple[Spliced, Memory | None], places: Tensor
+) -> Tensor:
     """Run the backbone and return its output at `places`. Shape `(reads, slots, width)`."""
+    joint, memory = given
     inputs = (joint.embeddings, joint.attention_mask, joint.segment_ids)
     if not parts[0].readout.needs_head:
-        return backbone.hidden(*inputs, gather=places)
+        return backbone.hidden(*inputs, gather=places, memory=memory)
     decoder = None
     if backbone.family == "encoder-decoder":
         decoder = _decoder_inputs(backbone, parts)
-    return backbone.logits(*inputs, gather=places, decoder=decoder)
+    return backbone.logits(*inputs, gather=places, decoder=decoder, memory=memory)
 
 
 def _decoder_inputs(backbone: Backbone, parts: Sequence[Part]) -> DecoderInputs:

@@ -1,12 +1,13 @@
-"""One run inside a pack: its prompt, readout, optimizer, order, selection and traces."""
+"""One run inside a pack: its model, optimizer, order, selection and traces."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, final
 
 import torch
@@ -17,13 +18,13 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import collate
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.prompt import Prompt
-from softprompts.readouts.base import Readout
-from softprompts.tasks.base import TaskFormat
-from softprompts.training.batching import cut_by_length, update_indices
-from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate
+from softprompts.training.batching import cut_by_length
+from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.forward import Part
+from softprompts.training.frozen import save_readings
 from softprompts.training.journal import Checkpoint, Journal
+from softprompts.training.mixing import Drawn, Mixing
+from softprompts.training.tracks import Model, under
 
 _OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
 """What one more micro-batch costs, in token positions, by device type."""
@@ -44,6 +45,7 @@ class Plan:
         patience: evaluations without gain before stopping, or infinity.
         factor: schedule, from the number of updates done to the factor on the learning rates.
         temperature: from the number of updates done to the temperature of selections.
+        sampling: from the training rows of each task to how often it is drawn.
     """
 
     seed: int
@@ -56,6 +58,7 @@ class Plan:
     patience: float
     factor: Callable[[int], float]
     temperature: Callable[[int], float]
+    sampling: Callable[[Sequence[int]], Sequence[float]]
 
 
 @dataclass
@@ -78,29 +81,32 @@ class Member:
     """A run in training; `Pack` drives it.
 
     Args:
-        prompt: the prompt, float32, on the backbone's device.
-        readout: the readout, likewise.
+        model: prompts, readouts and what is trained of the backbone, float32, on its device.
         optimizer: over their parameters; each group's `initial_lr` is its full learning rate.
         plan: how the run is trained.
-        splits: `train`, and `held_out` for selection (empty: the last state is selected).
+        splits: by task `train`, and `held_out` for selection (empty: the last state is selected).
         journal: where traces go.
     """
 
     def __init__(
         self,
-        prompt: Prompt,
-        readout: Readout,
+        model: Model,
         optimizer: Optimizer,
         plan: Plan,
-        splits: Mapping[str, EncodedSplit],
+        splits: Mapping[str, Mapping[str, EncodedSplit]],
         journal: Journal,
     ) -> None:
-        self.prompt, self.readout, self.optimizer = prompt, readout, optimizer
+        self.model, self.backbone, self.optimizer = model, model.backbone, optimizer
         self.plan, self.journal = plan, journal
-        self.train, self.held_out = splits["train"], splits["held_out"]
-        self.modules = nn.ModuleDict({"prompt": prompt, "readout": readout})
+        self.train = {name: splits[name]["train"] for name in model.tracks}
+        held_out = {name: splits[name]["held_out"] for name in model.tracks}
+        self.held_out = {name: split for name, split in held_out.items() if len(split)}
+        sizes = {name: len(split) for name, split in self.train.items()}
+        size = plan.batch_size * plan.accumulation_steps
+        self._mixing = Mixing(sizes, plan.sampling(list(sizes.values())), size, plan.seed)
         self.best = self._snapshot()
-        self._parts: list[Part] = []
+        self._parts: list[tuple[str, Part]] = []
+        self._drawn: dict[str, int] = {}
         self.counters = _Counters()
         self._restore()
         self._began = time.perf_counter() - self.counters.seconds
@@ -117,28 +123,34 @@ class Member:
 
     def parts(self, backbone: Backbone) -> list[tuple[Part, float]]:
         """Return the next update's micro-batches, each with the weight of one of its examples."""
-        plan, step = self.plan, self.counters.step
-        size = plan.batch_size * plan.accumulation_steps
-        indices = update_indices(len(self.train), size, plan.seed, step)
-        encoded = [self.train.encoded[i] for i in indices]
+        drawn = self._mixing.update(self.counters.step)
+        num_examples = sum(len(one.indices) for one in drawn)
+        self._parts, self._drawn = [], {one.task: len(one.indices) for one in drawn}
+        for one in drawn:
+            self._cut(one, num_examples, backbone)
+        self.counters.examples += num_examples
+        return [(part, 1 / num_examples) for _, part in self._parts]
+
+    def _cut(self, drawn: Drawn, num_examples: int, backbone: Backbone) -> None:
+        """Cut one task's share of an update into micro-batches."""
+        plan, step, track = self.plan, self.counters.step, self.model.tracks[drawn.task]
+        encoded = [self.train[drawn.task].encoded[i] for i in drawn.indices]
         lengths = [example.num_tokens * len(example.inputs) for example in encoded]
         overhead = _OVERHEAD_TOKENS[backbone.device.type]
-        parts = []
-        for micro, chosen in enumerate(cut_by_length(lengths, plan.batch_size, overhead)):
+        for chosen in cut_by_length(lengths, plan.batch_size, overhead):
             rows = [encoded[i] for i in chosen]
             batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
+            places = torch.tensor([drawn.places[i] for i in chosen], device=backbone.device)
             draws = Draws(
                 plan.seed,
                 step,
-                micro,
-                torch.tensor(chosen, device=backbone.device)[batch.examples],
-                len(indices),
+                len(self._parts),
+                places[batch.examples],
+                num_examples,
                 plan.temperature(step),
             )
-            parts.append((Part(self.prompt, self.readout, batch, draws), 1 / len(indices)))
-        self.counters.examples += len(indices)
-        self._parts = [part for part, _ in parts]
-        return parts
+            part = Part(track.prompt, track.readout, batch, draws)
+            self._parts.append((drawn.task, part))
 
     def update(self, loss: float) -> None:
         """Clip, step and log; a loss or gradient that is not finite ends the run instead.
@@ -159,9 +171,9 @@ class Member:
             "gradient_norm": _finite(norm),
         }
         chosen = self._choices()
-        if "position" in chosen:
+        if any("position" in one or "length" in one for one in chosen.values()):
             record["temperature"] = self.plan.temperature(counters.step - 1)
-        record |= chosen
+        record |= self._named(chosen)
         self.journal.log(record)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             counters.divergence = {**record, "loss": repr(loss), "gradient_norm": repr(norm)}
@@ -171,20 +183,21 @@ class Member:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def after_update(self, backbone: Backbone, format: TaskFormat) -> None:
+    def after_update(self, backbone: Backbone) -> None:
         """Evaluate and checkpoint where the plan says so."""
         step, plan = self.counters.step, self.plan
         is_evaluation = step in plan.evaluation_steps and not self.counters.divergence
-        if is_evaluation and len(self.held_out):
-            self._select(evaluate(backbone, self.prompt, self.readout, self.held_out, format))
+        if is_evaluation and self.held_out:
+            self._select(evaluate_tasks(self.model, self.held_out))
         every = plan.checkpoint_every_steps
         if is_evaluation if not every else step % every == 0 or self.is_done:
             self.counters.seconds = self.elapsed()
+            save_readings(backbone)
             self.journal.save(self._checkpoint())
 
     def select_last(self) -> None:
         """Make the current state the selected one, where there was nothing to select on."""
-        if not len(self.held_out):
+        if not self.held_out:
             self.best = self._snapshot()
             self.counters.best_step = self.counters.step
 
@@ -193,42 +206,49 @@ class Member:
         return time.perf_counter() - self._began
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Put a snapshot into prompt and readout."""
-        self.modules.load_state_dict(dict(state))
+        """Put a snapshot into all that is trained."""
+        self.model.load(state)
 
-    def _select(self, evaluation: Evaluation) -> None:
+    def _select(self, found: Mapping[str, Evaluation]) -> None:
         """Log an evaluation on held-out rows; keep the state if it is the best so far."""
         counters = self.counters
-        self.journal.log(
-            {
-                "step": counters.step,
-                "split": "held_out",
-                "score": evaluation.score,
-                "loss": _finite(evaluation.loss),
-                **evaluation.metrics,
-                **evaluation.choices,
-            }
-        )
-        loss = evaluation.loss if math.isfinite(evaluation.loss) else math.inf  # NaN has no order
-        is_better = (evaluation.score, -loss) > (counters.best_score, -counters.best_loss)
+        score = fmean(one.score for one in found.values())
+        loss = fmean(one.loss for one in found.values())
+        line = {"step": counters.step, "split": "held_out", "score": score, "loss": _finite(loss)}
+        if self.model.is_mixture:
+            details = {name: _details(one) for name, one in found.items()}
+        else:
+            details = {name: {**one.metrics, **one.choices} for name, one in found.items()}
+        self.journal.log({**line, **self._named(details)})
+        loss = loss if math.isfinite(loss) else math.inf  # NaN has no order
+        is_better = (score, -loss) > (counters.best_score, -counters.best_loss)
         if is_better:
-            counters.best_score, counters.best_loss = evaluation.score, loss
+            counters.best_score, counters.best_loss = score, loss
             counters.best_step = counters.step
             self.best = self._snapshot()
         counters.stale = 0 if is_better else counters.stale + 1
 
-    def _choices(self) -> dict[str, Any]:
-        """Return what the prompt chose in the last update."""
-        choices = ChoiceLog()
-        for part in self._parts:
-            choices.extend(part.choices)
-        return choices.summary()
+    def _choices(self) -> dict[str, dict[str, Any]]:
+        """Return what each task's prompt chose in the last update."""
+        logs: dict[str, ChoiceLog] = {}
+        for name, part in self._parts:
+            logs.setdefault(name, ChoiceLog()).extend(part.choices)
+        found = {name: log.summary() for name, log in logs.items()}
+        if self.model.is_mixture:
+            return {name: {"num_examples": self._drawn[name], **one} for name, one in found.items()}
+        return found
+
+    def _named(self, details: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        """Return what a record says of tasks: under `tasks`, or by itself where there is one."""
+        if self.model.is_mixture:
+            return {"tasks": dict(details)}
+        return next(iter(details.values()))
 
     def _snapshot(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.modules.state_dict().items()}
+        return {name: value.detach().clone() for name, value in self.model.state().items()}
 
     def _checkpoint(self) -> Checkpoint:
-        tensors = {f"model.{name}": value for name, value in self.modules.state_dict().items()}
+        tensors = {f"model.{name}": value for name, value in self.model.state().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         numbers: dict[str, Any] = {}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -246,11 +266,11 @@ class Member:
         if checkpoint is None:
             return
         tensors = checkpoint.tensors
-        self.load(_under("model.", tensors))
-        self.best = _under("best.", tensors)
+        self.load(under("model.", tensors))
+        self.best = under("best.", tensors)
         state: dict[int, dict[str, Any]] = {}
         for name, value in [
-            *_under("optimizer.", tensors).items(),
+            *under("optimizer.", tensors).items(),
             *checkpoint.about["optimizer"].items(),
         ]:
             index, _, key = name.partition(".")
@@ -267,5 +287,11 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+def _details(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what a record says of one task of a mixture."""
+    return {
+        "score": evaluation.score,
+        "loss": _finite(evaluation.loss),
+        "metrics": evaluation.metrics,
+        **evaluation.choices,
+    }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.tasks.base import TaskFormat
+from softprompts.errors import BackboneError
 from softprompts.training.forward import Part, score
 from softprompts.training.member import Member
 from softprompts.training.progress import Progress, Silent
@@ -16,7 +16,6 @@ from softprompts.training.progress import Progress, Silent
 def train_pack(
     backbone: Backbone,
     members: Sequence[Member],
-    format: TaskFormat,
     progress: Progress | None = None,
 ) -> None:
     """Train runs that share a frozen backbone, all in one batch; a single run is a pack of one.
@@ -27,9 +26,17 @@ def train_pack(
     Args:
         backbone: the frozen model.
         members: the runs; they may be at different steps.
-        format: the task's labels and metrics.
         progress: told of every update.
+
+    Raises:
+        BackboneError: if a run reads through another backbone, as one that trains its own does.
     """
+    strangers = [member for member in members if member.backbone is not backbone]
+    if strangers:
+        raise BackboneError(
+            "runs of a pack must read through the pack's backbone, but "
+            f"{len(strangers)} of {len(members)} read through another: train them alone."
+        )
     progress = progress or Silent()
     while active := [member for member in members if not member.is_done]:
         began = time.perf_counter()
@@ -39,7 +46,7 @@ def train_pack(
         spent = time.perf_counter() - began
         for member in active:
             member.counters.training_seconds += spent
-            member.after_update(backbone, format)
+            member.after_update(backbone)
         furthest = max(active, key=lambda member: member.counters.step)
         progress.update(furthest.counters.step, furthest.plan.total_steps)
     for member in members:

@@ -1,4 +1,4 @@
-"""Optimizers and schedules that a recipe may name."""
+"""Optimizers, schedules, temperatures and samplings that a recipe may name."""
 
 from __future__ import annotations
 
@@ -64,4 +64,31 @@ SCHEDULES.register(
     "softprompts.training.schedules:cosine",
     summary="half a cosine to 0 after warm-up",
     options=_WARMUP,
+)
+
+SAMPLINGS: Registry[Callable[..., Any]] = Registry("sampling")
+_LIMIT = {
+    "limit": Option(int | None, None, "most rows of a task that count; null is all", {"ge": 1}),
+}
+SAMPLINGS.register(
+    "size",
+    "softprompts.training.samplings:size",
+    summary="each task as often as it has training rows",
+    reference="Raffel et al. 2020, arXiv 1910.10683",
+    options=_LIMIT,
+)
+SAMPLINGS.register(
+    "temperature",
+    "softprompts.training.samplings:temperature",
+    summary="the number of training rows to the power of one over the temperature",
+    reference="Raffel et al. 2020, arXiv 1910.10683",
+    options={
+        "temperature": Option(float, 2.0, "1 is by size; higher is more even", {"ge": 1.0}),
+        **_LIMIT,
+    },
+)
+SAMPLINGS.register(
+    "uniform",
+    "softprompts.training.samplings:uniform",
+    summary="each task as often as the others",
 )

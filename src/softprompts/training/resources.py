@@ -35,6 +35,7 @@ class Resources:
                 dtype=config.dtype,
                 device=choose_device(config.device),
                 attention=config.attention,
+                gradient_checkpointing=config.gradient_checkpointing,
             )
         return self._backbones[key]
 
@@ -46,11 +47,23 @@ class Resources:
             self._tasks[key] = load_configured_task(config, seed)
         return self._tasks[key]
 
+    def tasks(self, config: RunConfig) -> dict[str, Task]:
+        """Return the tasks of a run by name."""
+        return {name: self.task(task, config.seed) for name, task in config.tasks.items()}
+
     def encode(
-        self, config: RunConfig, readout: Readout, examples: Sequence[Example]
+        self, config: RunConfig, name: str, readout: Readout, examples: Sequence[Example]
     ) -> tuple[EncodedExample, ...]:
-        """Encode examples, or return what an earlier run with the same encoding has kept."""
-        key = repr((config.backbone, config.task, config.readout, config.prompt.length))
+        """Encode examples of a task, or return what an earlier run with the same encoding kept.
+
+        Args:
+            config: the run.
+            name: the task's name in it.
+            readout: the task's readout.
+            examples: the examples.
+        """
+        prompt, task = config.prompt, config.tasks[name]
+        key = repr((config.backbone, task, config.readout, prompt.length, prompt.depth))
         encoded = []
         for example in examples:
             place = (key, id(example))
@@ -82,5 +95,6 @@ def load_configured_task(config: TaskConfig, seed: int) -> Task:
         seed=seed,
         skip_bad_rows=config.skip_bad_rows,
         allow_missing_labels=config.allow_missing_labels,
+        template=config.template,
         options=config.options,
     )

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from backbones import KINDS
-from softprompts.backbones.backbone import DecoderInputs
 from softprompts.backbones.loading import load_backbone
+from softprompts.backbones.passing import DecoderInputs
 
 FAMILIES = {"t5": "encoder-decoder", "bart": "encoder-decoder"}
 FAMILIES |= dict.fromkeys(("gpt2", "llama", "qwen3", "gemma3"), "decoder")

@@ -23,9 +23,10 @@ from transformers import (
 from transformers.models.auto import modeling_auto
 
 from backbones import scatter
-from softprompts.backbones.backbone import Backbone, DecoderInputs, _only_at
+from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import REFUSED, find_class, find_family, names_head
 from softprompts.backbones.frame import Frame, probe_frame
+from softprompts.backbones.passing import DecoderInputs, only_at
 from softprompts.errors import BackboneError, SoftPromptsError
 
 IDS = torch.arange(12, 22).reshape(2, 5)
@@ -267,7 +268,7 @@ def test_a_head_that_goes_around_the_body_is_noticed(tiny: Any) -> None:
     unrelated = torch.nn.Linear(1, 1)
     with (
         pytest.raises(BackboneError, match="must run once before the head, but ran 0 times"),
-        _only_at(unrelated, GATHER),
+        only_at(unrelated, GATHER),
     ):
         backbone.hidden(backbone.embed(IDS), MASK, None)
     assert not unrelated._forward_hooks

@@ -78,6 +78,8 @@ def test_identities_are_equal_exactly_when_resolved_runs_are(one, other):
         ("backbone__device", "cuda:1"),
         ("training__checkpoint_every_steps", 5),
         ("prompt__rows", "plain"),
+        ("prompt__active_length", "fixed"),
+        ("prompt__depth", {"kind": "input"}),
         ("prompt__length", 10),
         ("training__epochs", 20),
         ("training__learning_rate", 0.01),
@@ -93,6 +95,16 @@ def test_a_method_is_only_a_name_for_its_axes(recipe):
     by_axis = parse_run(recipe(prompt__method="prompt-tuning", prompt__rows="residual"))
 
     assert identity(by_name) == identity(by_axis)
+
+
+def test_what_an_instance_vector_is_matters(recipe):
+    one, other = (
+        parse_run(recipe(prompt__method="adap-ins-vec", prompt__instance=kind))
+        for kind in ("states", "embeddings")
+    )
+
+    assert identity(one) != identity(other)
+    assert identity(one) == identity(parse_run(recipe(prompt__method="adap-ins-vec")))
 
 
 def test_the_data_folder_does_not_matter(recipe):
@@ -119,9 +131,14 @@ def test_the_data_folder_does_not_matter(recipe):
         ("readout__pool", "mean"),
         ("prompt__method", "residual"),
         ("prompt__method", "head-only"),
+        ("prompt__method", "fine-tuning"),
+        ("prompt__method", "lora"),
         ("prompt__length", 11),
         ("prompt__initializer", "normal"),
         ("prompt__position", {"split": 10}),
+        ("prompt__active_length", {"count": 9}),
+        ("prompt__active_length", "task"),
+        ("prompt__depth", "every-layer"),
         ("training__optimizer__beta1", 0.8),
         ("training__learning_rate", 0.031),
         ("training__readout_learning_rate", 0.002),
@@ -147,8 +164,11 @@ def test_everything_that_is_computed_matters(recipe, field, value):
     [
         ("TASKS", "bundled/sentiment"),
         ("READOUTS", "linear"),
+        ("ADAPTATIONS", "none"),
         ("ROWS", "plain"),
         ("POSITIONS", "fixed"),
+        ("ACTIVE_LENGTHS", "fixed"),
+        ("DEPTHS", "input"),
         ("INITIALIZERS", "vocabulary"),
         ("OPTIMIZERS", "adamw"),
         ("SCHEDULES", "constant"),
@@ -168,4 +188,4 @@ def test_a_components_version_matters(recipe, monkeypatch, registry, name):
 def test_the_identity_of_an_example_never_changes(recipe):
     config = parse_run(recipe(prompt__method="residual", training__steps=120, seed=3))
 
-    assert identity(config) == "74ba1abfa6a7d4ae"
+    assert identity(config) == "e027311e203514c1"

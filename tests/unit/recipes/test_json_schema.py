@@ -48,7 +48,10 @@ def test_shipped_recipes_fit_their_schema(name):
         ("seed: -1", "minimum"),
         ("prompt: {rows: residul}", "residul"),
         ("prompt: {method: residul}", "residul"),
-        ("prompt: {rows: {kind: residual, bottleneck: 0}}", "bottleneck"),
+        ("prompt: {rows: {kind: residual, bottleneck: 0}}", "minimum"),
+        ("prompt: {rows: {kind: residual, depth: 0}}", "depth"),
+        ("prompt: {active_length: {kind: task, count: 3}}", "count"),
+        ("prompt: {depth: {kind: every-layer, from_layer: -1}}", "from_layer"),
         ("prompt: {initializer: {kind: text}}", "text"),
         ("training: {learning_rate: 0}", "exclusiveMinimum"),
         ("task: {name: bundled/sentimant}", "sentimant"),
@@ -77,6 +80,8 @@ def test_every_field_is_described_in_its_docstring(model):
     for path in field_paths(model):
         node = schema
         for name in path.split("."):
+            if "anyOf" in node:
+                (node,) = [branch for branch in node["anyOf"] if "$ref" in branch]
             if "$ref" in node:
                 node = schema["$defs"][node["$ref"].split("/")[-1]]
             node = node["properties"][name]

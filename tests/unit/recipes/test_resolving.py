@@ -5,11 +5,18 @@ from __future__ import annotations
 import pytest
 
 from softprompts.errors import RecipeError
-from softprompts.prompts.registry import INITIALIZERS, POSITIONS, ROWS
+from softprompts.prompts.registry import (
+    ACTIVE_LENGTHS,
+    DEPTHS,
+    INITIALIZERS,
+    POOLS,
+    POSITIONS,
+    ROWS,
+)
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.resolving import resolve, resolve_prompt
-from softprompts.recipes.schema import PromptConfig
+from softprompts.recipes.schema import AXES, PromptConfig
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -18,25 +25,33 @@ def test_every_preset_names_known_parts_and_resolves(recipe, method):
     resolved = resolve(parse_run(recipe(prompt__method=method)))
 
     assert preset.rows in ROWS
+    assert preset.pool in POOLS
     assert preset.position in POSITIONS
+    assert preset.active_length in ACTIVE_LENGTHS
+    assert preset.depth in DEPTHS
     assert preset.initializer in INITIALIZERS
     assert resolved.prompt.length == preset.length
-    assert resolved.prompt.rows.kind == preset.rows
-    assert resolved.prompt.position.kind == preset.position
-    assert resolved.prompt.initializer.kind == preset.initializer
+    for axis in AXES:
+        assert getattr(resolved.prompt, axis).kind == getattr(preset, axis)
 
 
 def test_methods_differ_in_what_they_resolve_to(recipe):
-    found = {
-        name: resolve(parse_run(recipe(prompt__method=name))).prompt.model_dump(exclude={"method"})
-        for name in METHODS
-    }
+    runs = {name: resolve(parse_run(recipe(prompt__method=name))) for name in METHODS}
+    found = {name: run.prompt.model_dump(exclude={"method"}) for name, run in runs.items()}
+    adapted = {name: run.adaptation.kind for name, run in runs.items()}
 
     assert found["prompt-tuning"]["rows"]["kind"] == "plain"
     assert found["p-tuning"]["rows"]["kind"] == "p-tuning"
+    assert found["p-tuning-v2"]["depth"]["kind"] == "every-layer"
+    assert found["prefix-tuning"]["rows"]["kind"] == "prefix-mlp"
     assert found["residual"]["rows"]["kind"] == "residual"
+    assert found["adap-len"]["active_length"]["kind"] == "task"
+    assert found["adap-ins-len"]["active_length"]["kind"] == "instance"
     assert found["head-only"]["length"] == 0
-    assert len({str(prompt) for prompt in found.values()}) == len(METHODS)
+    assert found["head-only"] == found["fine-tuning"] == found["lora"]
+    assert (adapted["fine-tuning"], adapted["lora"]) == ("full", "lora")
+    assert {adapted[name] for name in METHODS if name not in ("fine-tuning", "lora")} == {"none"}
+    assert len({f"{found[name]} {adapted[name]}" for name in METHODS}) == len(METHODS)
 
 
 def test_an_explicit_axis_wins(recipe):
@@ -75,6 +90,17 @@ def test_without_rows_the_axes_are_the_plain_ones(recipe):
     prompt = resolve(parse_run(recipe(prompt__method="residual", prompt__length=0))).prompt
 
     assert (prompt.rows.kind, prompt.position.kind, prompt.length) == ("plain", "fixed", 0)
+    assert (prompt.active_length.kind, prompt.depth.kind) == ("fixed", "input")
+
+
+def test_options_alone_are_those_of_the_presets_kind(recipe):
+    data = recipe(prompt__method="adap-len", prompt__active_length={"start": 3})
+    length = resolve(parse_run(data)).prompt.active_length
+    data = recipe(prompt__method="p-tuning-v2", prompt__depth={"from_layer": 2})
+    depth = resolve(parse_run(data)).prompt.depth
+
+    assert (length.kind, length.options["start"]) == ("task", 3)
+    assert (depth.kind, depth.options["from_layer"]) == ("every-layer", 2)
 
 
 def test_resolving_refuses_what_does_not_go_together(recipe):

@@ -21,6 +21,7 @@ def test_smallest_recipe_has_the_documented_defaults(recipe):
         "dtype": "float32",
         "device": "auto",
         "attention": None,
+        "gradient_checkpointing": False,
     }
     assert config.readout == Component(kind="linear", pool="auto")
     assert config.prompt == PromptConfig(method="prompt-tuning")
@@ -61,14 +62,14 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     (
         "prompt__method",
         "residul",
-        "prompt.method` must be one of prompt-tuning, p-tuning, residual",
+        "prompt.method` must be one of prompt-tuning, p-tuning, p-tuning-v2, prefix-tuning, resi",
     ),
     ("prompt__length", -1, "`prompt.length` must be at least 0, but is -1."),
     ("prompt__length", "10", "`prompt.length` must be a whole number, but is '10'."),
     (
         "prompt__rows",
         "residul",
-        "rows` must be one of plain, p-tuning, residual, but is 'residul'.",
+        "rows` must be one of plain, p-tuning, residual, prefix-mlp, but is 'residul'.",
     ),
     ("prompt__rows", {"kind": "residual", "botleneck": 4}, "mean `prompt.rows.bottleneck`?"),
     ("prompt__rows", {"kind": "residual", "bottleneck": 0}, "`prompt.rows.bottleneck` must be at"),
@@ -78,6 +79,21 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("prompt__initializer", "text", "`prompt.initializer.text` must be given, but is missing."),
     ("prompt__initializer", {"kind": "uniform", "range": math.inf}, "must be a finite number, but"),
     ("prompt__position", {"split": -1}, "`prompt.position.split` must be at least 0, but is -1."),
+    ("prompt__active_length", "tsk", "length` must be one of fixed, task, instance, but is 'tsk'"),
+    ("prompt__active_length", {"count": -1}, "active_length.count` must be at least 0, but is -1."),
+    (
+        "prompt__active_length",
+        {"kind": "task", "start": -1},
+        "start` must be at least 0, but is -1",
+    ),
+    ("prompt__active_length", {"kind": "task", "lead": math.nan}, "lead` must be a finite number,"),
+    ("prompt__active_length", {"kind": "task", "count": 1}, "length.count` is an unknown key"),
+    ("prompt__depth", "deep", "`prompt.depth` must be one of input, every-layer, but is 'deep'."),
+    (
+        "prompt__depth",
+        {"kind": "every-layer", "from_layer": -1},
+        "layer` must be at least 0, but is -1",
+    ),
     (
         "training__optimizer",
         {"beta3": 1},
@@ -146,6 +162,19 @@ DO_NOT_GO_TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"prompt__length": 0, "prompt__rows": "residual"}, "`prompt.rows` must be left out when"),
     ({"prompt__length": 0, "prompt__initializer": "normal"}, "`prompt.initializer` must be left"),
     ({"prompt__length": 0, "prompt__position": {"split": 0}}, "`prompt.position` must be left"),
+    ({"prompt__active_length": {"count": 11}}, "`prompt.active_length.count` must be at most"),
+    ({"prompt__method": "adap-len", "prompt__active_length": {"start": 12}}, "10, but is 12."),
+    ({"prompt__length": 0, "prompt__active_length": "task"}, "`prompt.active_length` must be left"),
+    ({"prompt__length": 0, "prompt__depth": "every-layer"}, "`prompt.depth` must be left out when"),
+    (
+        {"prompt__depth": "every-layer", "prompt__position": {"split": 2}},
+        "have no place in the inp",
+    ),
+    (
+        {"prompt__method": "adap-pos", "prompt__depth": "every-layer"},
+        "in the input, but is 'task'.",
+    ),
+    ({"training__temperature": "constant"}, "must be left out with a fixed position and length"),
     ({"training__selection": "last", "training__patience": 2}, "`training.patience` must be left"),
     ({"readout": "cloze", "training__readout_learning_rate": 0.5}, "nothing to train, but is 0.5"),
     ({"task__data_dir": "data"}, "`task.data_dir` must be left out for bundled/sentiment"),
@@ -165,6 +194,11 @@ def test_parts_that_do_not_go_together_do_when_one_changes(recipe, problems):
     assert problems(recipe(training__steps=4)) == ()
     assert problems(recipe(prompt__length=4, prompt__position={"split": 4})) == ()
     assert problems(recipe(prompt__method="head-only", prompt__length=0)) == ()
+    assert problems(recipe(prompt__active_length={"count": 10})) == ()
+    assert problems(recipe(prompt__method="adap-pos", prompt__active_length="task")) == ()
+    assert problems(recipe(prompt__depth="every-layer", prompt__position="fixed")) == ()
+    assert problems(recipe(prompt__depth="every-layer", prompt__active_length="task")) == ()
+    assert problems(recipe(prompt__method="adap-len", training__temperature="constant")) == ()
     assert problems(recipe(readout="cloze")) == ()
     assert problems(recipe(training__patience=2)) == ()
     assert problems(recipe(task__name="fewglue/cb", task__data_dir="data")) == ()

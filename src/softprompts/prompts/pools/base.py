@@ -23,9 +23,12 @@ class Pool(nn.Module, ABC):
 
     Attributes:
         needs_instances: whether the mixture looks at instance vectors.
+        task_tensors: names of its tensors that belong to one task: tasks of a mixture share all
+            others.
     """
 
     needs_instances = False
+    task_tensors: tuple[str, ...] = ()
 
     @abstractmethod
     def __init__(

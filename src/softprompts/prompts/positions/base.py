@@ -1,4 +1,4 @@
-"""Positions: where the rows of a prompt stand around the input."""
+"""Positions: where the rows of a prompt stand among the tokens of an input."""
 
 from __future__ import annotations
 
@@ -14,17 +14,44 @@ from softprompts.prompts.draws import Draws
 
 
 @dataclass(frozen=True)
+class Edges:
+    """The places of a batch's inputs where rows may stand, as token indices to stand before.
+
+    Attributes:
+        start: in front of the input. Shape `(batch,)`.
+        end: behind the input. Shape `(batch,)`.
+        marks: marked places between, in order. Shape `(batch, marks)`; without columns where
+            nothing is marked.
+    """
+
+    start: Tensor
+    end: Tensor
+    marks: Tensor
+
+    @classmethod
+    def unmarked(cls, start: Tensor, end: Tensor) -> Edges:
+        """Return the places of inputs without marks. Both have shape `(batch,)`."""
+        return cls(start, end, start.new_zeros(start.shape[0], 0))
+
+    @property
+    def batch(self) -> int:
+        """Number of inputs."""
+        return self.start.shape[0]
+
+
+@dataclass(frozen=True)
 class Placement:
     """Where rows stand, for each input.
 
     Attributes:
-        split: rows in front of the input; the others stand behind it. Shape `(batch,)`.
+        anchors: token index before which each row stands, not falling along the rows. Shape
+            `(batch, length)`.
         weights: one-hot at the split, with the selector's gradient; `None` where nothing selects.
             Shape `(batch, length + 1)`.
         logits: the selector's logits, without noise; likewise. Shape `(batch, length + 1)`.
     """
 
-    split: Tensor
+    anchors: Tensor
     weights: Tensor | None = None
     logits: Tensor | None = None
 
@@ -40,9 +67,14 @@ class Position(nn.Module, ABC):
 
     Attributes:
         needs_instances: whether the choice looks at instance vectors.
+        needs_marks: whether rows stand at marked places, so that the template must have some.
+        task_tensors: names of its tensors that belong to one task: tasks of a mixture share all
+            others.
     """
 
     needs_instances = False
+    needs_marks = False
+    task_tensors: tuple[str, ...] = ()
 
     @abstractmethod
     def __init__(self, length: int, width: int, generator: Generator, **options: Any) -> None:
@@ -50,16 +82,16 @@ class Position(nn.Module, ABC):
         self.length = length
 
     @abstractmethod
-    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Placement:
+    def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
         """Place the rows.
 
         Args:
-            batch: number of inputs.
+            edges: where rows may stand.
             instances: instance vectors, where the kind needs them. Shape `(batch, width)`.
             draws: noise and temperature; `None` means evaluation.
 
         Returns:
-            The split of every input.
+            The place of every row.
         """
 
 

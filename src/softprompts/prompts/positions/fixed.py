@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.positions.base import Placement, Position
+from softprompts.prompts.positions.base import Edges, Placement, Position, anchors
 
 
 @final
@@ -39,7 +39,8 @@ class FixedPosition(Position):
         self.split = length if split is None else split
         self.register_buffer("_place", torch.tensor(self.split), persistent=False)
 
-    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Placement:
+    def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
         """Return the same split for every input."""
         place = self.get_buffer("_place")
-        return Placement(place.expand(batch))
+        split = place.expand(edges.batch)
+        return Placement(anchors(split, self.length, edges.start, edges.end))

@@ -9,7 +9,13 @@ from torch import Generator, Tensor, nn
 
 from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.positions.base import Placement, Position, require_rows
+from softprompts.prompts.positions.base import (
+    Edges,
+    Placement,
+    Position,
+    anchors,
+    require_rows,
+)
 from softprompts.prompts.selection import linear_weight, select, unit_rms
 
 
@@ -45,7 +51,7 @@ class InstancePosition(Position):
         self.bias = nn.Parameter(torch.zeros(length + 1))
         self.has_relu = has_relu
 
-    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Placement:
+    def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
         """Choose a split for every input.
 
         Raises:
@@ -56,4 +62,5 @@ class InstancePosition(Position):
         logits = unit_rms(instances) @ self.weight.T + self.bias  # (batch, length + 1)
         logits = logits.relu() if self.has_relu else logits
         weights = select(logits, draws, "position")
-        return Placement(weights.argmax(dim=1), weights, logits)
+        places = anchors(weights.argmax(dim=1), self.length, edges.start, edges.end)
+        return Placement(places, weights, logits)

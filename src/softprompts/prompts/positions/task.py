@@ -8,7 +8,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.positions.base import Placement, Position, require_rows
+from softprompts.prompts.positions.base import (
+    Edges,
+    Placement,
+    Position,
+    anchors,
+    require_rows,
+)
 from softprompts.prompts.selection import select
 
 
@@ -30,13 +36,16 @@ class TaskPosition(Position):
         Yang et al. (2023), arXiv 2303.02909, section 3.2 (adap_pos).
     """
 
+    task_tensors = ("logits",)
+
     def __init__(self, length: int, width: int, generator: Generator) -> None:
         super().__init__(length, width, generator)
         require_rows(length)
         self.logits = nn.Parameter(torch.zeros(length + 1))
 
-    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Placement:
+    def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
         """Choose a split for every input."""
-        logits = self.logits.expand(batch, -1)
+        logits = self.logits.expand(edges.batch, -1)
         weights = select(logits, draws, "position")
-        return Placement(weights.argmax(dim=1), weights, logits)
+        places = anchors(weights.argmax(dim=1), self.length, edges.start, edges.end)
+        return Placement(places, weights, logits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Generator, Tensor, nn
 
@@ -15,7 +15,14 @@ class Rows(nn.Module, ABC):
         initial: the rows before training. Shape `(length, hidden)`.
         generator: draws every other parameter's first value.
         options: the kind's own options, as its registry entry lists them.
+
+    Attributes:
+        is_joint: in every layer, whether one object parameterizes all layers of a sort of
+            attention; it then starts from the initializer's embeddings and is told its `width`.
+            Otherwise each attention has an object of its own, which starts from keys and values.
     """
+
+    is_joint: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, initial: Tensor, generator: Generator, **options: Any) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from typing import TypeVar, final
+from typing import final
 
 from torch import Generator, Tensor, nn
 
 from softprompts.errors import PromptError
 from softprompts.prompts.rows.base import Rows
-
-_Layer = TypeVar("_Layer", bound=nn.Module)
+from softprompts.prompts.rows.drawing import drawn, linear
 
 
 @final
@@ -31,8 +29,8 @@ class MlpEncoder(nn.Module):
         layers: list[nn.Module] = []
         for layer in range(num_layers):
             width = hidden_size if layer else hidden
-            layers += [_linear(width, hidden_size, generator), nn.ReLU()]
-        self.head = nn.Sequential(*layers, _linear(hidden_size, hidden, generator))
+            layers += [linear(width, hidden_size, generator), nn.ReLU()]
+        self.head = nn.Sequential(*layers, linear(hidden_size, hidden, generator))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the encoded rows. Shapes in and out `(length, hidden)`."""
@@ -56,10 +54,10 @@ class LstmEncoder(nn.Module):
     ) -> None:
         super().__init__()
         lstm = nn.LSTM(hidden, hidden_size, num_layers, bidirectional=True, device="meta")
-        self.lstm = _drawn(lstm, hidden_size, generator)
+        self.lstm = drawn(lstm, hidden_size, generator)
         both = 2 * hidden_size
         self.head = nn.Sequential(
-            _linear(both, both, generator), nn.ReLU(), _linear(both, hidden, generator)
+            linear(both, both, generator), nn.ReLU(), linear(both, hidden, generator)
         )
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -123,22 +121,3 @@ class PTuningRows(Rows):
         """Return `P`; nothing is drawn, so `generator` is not used. Shape `(length, hidden)`."""
         rows: Tensor = self.encoder(self.weight)
         return rows
-
-
-def _linear(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
-    """Return a Linear layer with weights drawn from `generator`."""
-    layer = nn.Linear(inputs, outputs, device="meta")
-    return _drawn(layer, inputs, generator)
-
-
-def _drawn(layer: _Layer, fan_in: int, generator: Generator) -> _Layer:
-    """Give a layer that was built without weights its first ones: uniform in `±1 / sqrt(fan_in)`.
-
-    Torch's own constructors draw from the global generator, which the library leaves alone. For an
-    LSTM they count its width alone as the fan-in.
-    """
-    layer = layer.to_empty(device="cpu")
-    bound = 1 / math.sqrt(fan_in)
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator)
-    return layer

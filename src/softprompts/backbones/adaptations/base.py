@@ -1,0 +1,53 @@
+"""Adaptations: how a run changes the backbone, and what of it is trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from softprompts.backbones.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What a run reads its inputs through.
+
+    Attributes:
+        backbone: the frozen backbone itself, or the run's own copy of it.
+        parameters: holds what is trained of the copy, under the names that the model gives it.
+    """
+
+    backbone: Backbone
+    parameters: nn.Module
+
+
+class Adaptation(ABC):
+    """How a run changes the backbone. The backbone that runs share is never touched.
+
+    Args:
+        options: the kind's own options, as its registry entry lists them.
+    """
+
+    @abstractmethod
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def adapt(self, backbone: Backbone, needs_head: bool, seed: int) -> Adapted:
+        """Return what the run reads through, in its first state: it reads as the backbone does.
+
+        Args:
+            backbone: the frozen backbone.
+            needs_head: whether the readout reads vocabulary logits rather than hidden states;
+                what it does not read is not trained.
+            seed: the run's seed.
+
+        Returns:
+            The adapted backbone. It stays in evaluation mode, so its dropout is off.
+
+        Raises:
+            BackboneError: if the backbone cannot be adapted so; the text says why.
+        """

@@ -1,0 +1,378 @@
+"""What a prompt adds to attention: keys and values in every layer, and gates on input positions.
+
+Models of transformers send their attention through one function, chosen by name. While a memory is
+in place that name leads here: the keys and values of the layer are put before the layer's own, the
+mask grows with them, and gates weigh what may be attended to. The function that was chosen before
+does the arithmetic, so scaling, biases, soft caps and grouped heads stay the model's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from softprompts.errors import BackboneError
+
+INTERFACE = "softprompts"
+"""The name under which transformers finds `attend`."""
+
+
+@final
+@dataclass(frozen=True)
+class Slot:
+    """One attention of the backbone.
+
+    Attributes:
+        stack: the half it belongs to; a decoder-only model has a decoder alone.
+        number: place among the attentions of its stack, in the order they run.
+        layer: the layer it belongs to, from 0.
+        kind: `self`, or `cross` where a decoder reads the encoder.
+        heads: heads of its keys, fewer than of its queries where they are grouped.
+        size: width of one head.
+    """
+
+    stack: Literal["encoder", "decoder"]
+    number: int
+    layer: int
+    kind: Literal["self", "cross"]
+    heads: int
+    size: int
+
+    @property
+    def width(self) -> int:
+        """Numbers of one key, all heads."""
+        return self.heads * self.size
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class KeyValues:
+    """Keys and values for one attention.
+
+    Attributes:
+        keys: keys. Shape `(batch, heads, length, size)`.
+        values: values. Shape `(batch, heads, length, size)`.
+        shown: which of them an input has, else they are padding; all when `None`. Shape
+            `(batch, length)`.
+    """
+
+    keys: Tensor
+    values: Tensor
+    shown: Tensor | None = None
+
+    def take(self, inputs: Tensor) -> KeyValues:
+        """Return those of chosen inputs, in order. Shape of `inputs` `(targets,)`."""
+        shown = None if self.shown is None else self.shown.index_select(0, inputs)
+        return KeyValues(
+            self.keys.index_select(0, inputs), self.values.index_select(0, inputs), shown
+        )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What attention reads beside the input, and what of the input it may read.
+
+    Attributes:
+        prefixes: keys and values by attention; those not named get none.
+        prefix_gates: weight of each in attention, 0 or 1 in value, with a gradient; all 1 when
+            `None`. Shape `(batch, length)`.
+        gates: likewise for the positions of the (encoder) input. Shape `(batch, tokens)`.
+        gated: first position whose gate may be other than 1 and the one behind the last, for all
+            inputs alike; any may when `None`.
+        lengths: keys that each input has, padding aside; those of the longest prefix when `None`.
+            Shape `(batch,)`.
+    """
+
+    prefixes: Mapping[Slot, KeyValues] = field(default_factory=dict)
+    prefix_gates: Tensor | None = None
+    gates: Tensor | None = None
+    gated: tuple[int, int] | None = None
+    lengths: Tensor | None = None
+
+    @property
+    def offsets(self) -> Tensor | None:
+        """First position of each input behind its keys; `None` without any. Shape `(batch,)`."""
+        if self.lengths is not None:
+            return self.lengths
+        for pair in self.prefixes.values():
+            batch, _, length, _ = pair.keys.shape
+            return pair.keys.new_full((batch,), length, dtype=torch.long)
+        return None
+
+    def take(self, inputs: Tensor) -> Memory:
+        """Return the memory of chosen inputs, in order. Shape of `inputs` `(targets,)`."""
+
+        def chosen(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.index_select(0, inputs)
+
+        prefixes = {slot: pair.take(inputs) for slot, pair in self.prefixes.items()}
+        return Memory(
+            prefixes=prefixes,
+            prefix_gates=chosen(self.prefix_gates),
+            gates=chosen(self.gates),
+            gated=self.gated,
+            lengths=chosen(self.lengths),
+        )
+
+
+@final
+@dataclass(eq=False)
+class Reading:
+    """One pass through a stack: which attention runs next, and what it is given.
+
+    Attributes:
+        stack: the half that is read.
+        memory: what its attentions are given.
+        base: the attention implementation that the model was loaded with.
+        slots: the attentions of the stack in the order they run; `None` while they are found.
+        number: attentions that have run.
+        seen: module, key and value of each attention, where they are recorded.
+    """
+
+    stack: Literal["encoder", "decoder"]
+    memory: Memory
+    base: str
+    slots: Sequence[Slot] | None
+    number: int = 0
+    seen: list[tuple[nn.Module, Tensor, Tensor]] | None = None
+
+    def next_slot(self) -> Slot | None:
+        """Return the attention that runs now."""
+        number, self.number = self.number, self.number + 1
+        return None if self.slots is None else self.slots[number]
+
+    def gates_of(self, slot: Slot | None) -> Tensor | None:
+        """Return the gates on an attention's own keys."""
+        if slot is None or (self.stack == "decoder" and slot.kind == "self" and self._is_half):
+            return None
+        return self.memory.gates
+
+    @property
+    def _is_half(self) -> bool:
+        """Whether this decoder reads an encoder, whose positions the gates are about."""
+        return self.slots is not None and any(slot.kind == "cross" for slot in self.slots)
+
+
+_ACTIVE: list[Reading] = []
+
+
+@contextmanager
+def reading(state: Reading, configs: Sequence[Any]) -> Iterator[None]:
+    """Send the attention of some configurations through `attend` while this lasts."""
+    for config in configs:
+        config._attn_implementation = INTERFACE
+    _ACTIVE.append(state)
+    try:
+        yield
+    finally:
+        _ACTIVE.pop()
+        for config in configs:
+            config._attn_implementation = state.base
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attend with the active memory; called by transformers.
+
+    Gated attention weighs every key with its gate, `w_ij = g_j e^{s_ij} / sum_k g_k e^{s_ik}`. So
+    a gate of 0 hides a key and still gets the gradient that says what showing it would do. Every
+    position reads itself, whatever its gate.
+
+    Args:
+        module: the attention of the model.
+        query: queries. Shape `(batch, heads, tokens, size)`.
+        key: keys; heads may be fewer. Shape `(batch, heads, keys, size)`.
+        value: values, of as many heads. Shape `(batch, heads, keys, size)`.
+        attention_mask: what may be attended to, boolean or added to the scores, or `None`.
+        options: whatever else the model gives its attention.
+
+    Returns:
+        The output. Shape `(batch, tokens, heads, size)`. And weights, where there are any.
+    """
+    state = _ACTIVE[-1]
+    if state.seen is not None:
+        state.seen.append((module, key, value))
+    slot = state.next_slot()
+    memory = state.memory
+    gates = state.gates_of(slot)
+    prefix = None if slot is None else memory.prefixes.get(slot)
+    length = 0 if prefix is None else prefix.keys.shape[2]
+    if prefix is not None:
+        attention_mask = _longer_mask(module, query, key, attention_mask, prefix)
+        key = torch.cat([prefix.keys.to(key), key], dim=2)
+        value = torch.cat([prefix.values.to(value), value], dim=2)
+        if options.get("position_bias") is not None:
+            options["position_bias"] = functional.pad(options["position_bias"], (length, 0))
+    prefix_gates = memory.prefix_gates if prefix is not None else None
+    if gates is None and prefix_gates is None:
+        return _base(module, state.base)(module, query, key, value, attention_mask, **options)
+    mask = _visible(module, query, key, attention_mask)
+    _, weights = _base(module, "eager")(module, query, key, value[..., :0], mask, **options)
+    copies = weights.shape[1] // value.shape[1]
+    values = value if copies == 1 else value.repeat_interleave(copies, dim=1)
+    joint = _joint_gates(prefix_gates, gates, length, key)
+    span = _gated_span(memory, joint.shape[1], length)
+    is_own = gates is not None and slot is not None and slot.kind == "self"
+    is_whole = weights.shape[2] == weights.shape[3] - length
+    own = span.stop - max(span.start, length) if is_own and is_whole else 0
+    mixed = _Gated.apply(weights, values, joint, span, own)  # type: ignore[no-untyped-call]
+    return mixed.transpose(1, 2).contiguous(), weights
+
+
+class _Gated(torch.autograd.Function):
+    """Mixes values by weights times gates, each position with itself whatever its gate.
+
+    `o_i = sum_j m_ij v_j / sum_j m_ij` with `m_ij = p_ij g_j`, but `m_ii = p_ii`. Ones are put
+    beside the values, so that one product gives both sums; what a position reads of itself beyond
+    its gate, `(1 - g_i) p_ii`, is added. Written out, since its backward pass then needs no more
+    passes over `p` than that of attention without gates, and little more over the values.
+
+    All gates are 1 but those of the keys in `span`; the last `own` of these are positions too, and
+    positions stand at the end of the keys.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weights: Tensor, values: Tensor, gates: Tensor, span: slice, own: int
+    ) -> Tensor:
+        ones = values.new_ones(1).expand(*values.shape[:-1], 1)
+        valued = torch.cat([values, ones], dim=3)  # (batch, heads, keys, size + 1)
+        rows = valued[:, :, span].clone()
+        valued[:, :, span] *= gates[:, None, span, None]
+        mixed = weights @ valued  # (batch, heads, tokens, size + 1)
+        if own:
+            queries, itself = _own(weights, span, own)
+            share = itself * (1 - gates[:, None, span][..., -own:])  # (batch, heads, own)
+            mixed[:, :, queries] += rows[:, :, -own:] * share[..., None]
+        total = mixed[..., -1:]
+        total = total.masked_fill(total <= 0, 1.0)  # padding that a window leaves nothing to read
+        output = mixed[..., :-1] / total
+        ctx.save_for_backward(weights, valued, rows, gates, total, output)
+        ctx.span, ctx.own = span, own
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        weights, valued, rows, gates, total, output = ctx.saved_tensors
+        span, own = ctx.span, ctx.own
+        g = gradient / total  # (batch, heads, tokens, size)
+        both = torch.cat([g, -(g * output).sum(dim=3, keepdim=True)], dim=3)
+        of_weights = both @ valued.transpose(2, 3)  # (batch, heads, tokens, keys)
+        of_valued = weights.transpose(2, 3) @ both  # (batch, heads, keys, size + 1)
+        along = of_valued[:, :, span].clone()
+        of_valued[:, :, span] *= gates[:, None, span, None]
+        if own:
+            queries, itself = _own(weights, span, own)
+            at_own = both[:, :, queries]  # (batch, heads, own, size + 1)
+            closed = 1 - gates[:, None, span][..., -own:]
+            gain = (at_own * rows[:, :, -own:]).sum(dim=3) * closed
+            _own(of_weights, span, own)[1].add_(gain)
+            of_valued[:, :, span][:, :, -own:] += at_own * (itself * closed)[..., None]
+            along[:, :, -own:] -= at_own * itself[..., None]
+        wide = torch.promote_types(gates.dtype, torch.float32)
+        of_gates = torch.zeros_like(gates)
+        of_gates[:, span] = (along * rows).sum(dim=(1, 3), dtype=wide).to(gates)
+        return of_weights, of_valued[..., :-1], of_gates, None, None
+
+
+def _own(weights: Tensor, span: slice, own: int) -> tuple[slice, Tensor]:
+    """Return the last `own` positions of a span of keys, and where they meet themselves.
+
+    The second is a view. Shape `(batch, heads, own)`.
+    """
+    keys = slice(span.stop - own, span.stop)
+    before = weights.shape[3] - weights.shape[2]
+    queries = slice(keys.start - before, keys.stop - before)
+    return queries, weights[:, :, queries, keys].diagonal(dim1=2, dim2=3)
+
+
+def _gated_span(memory: Memory, keys: int, length: int) -> slice:
+    """Return the keys whose gates may be other than 1, `length` of a prefix coming first."""
+    if memory.gates is None:
+        return slice(0, length)
+    if memory.gated is None or memory.prefix_gates is not None:
+        return slice(0 if memory.prefix_gates is not None else length, keys)
+    first, last = memory.gated
+    return slice(first + length, last + length)
+
+
+def _joint_gates(prefix: Tensor | None, gates: Tensor | None, length: int, key: Tensor) -> Tensor:
+    """Return the gates of prefix and keys, 1 where there are none. Shape `(batch, keys)`."""
+    batch, keys = key.shape[0], key.shape[2]
+    parts = []
+    if length:
+        parts.append(key.new_ones(batch, length) if prefix is None else prefix.to(key))
+    if gates is not None:
+        parts.append(gates.to(key))
+    missing = keys - sum(part.shape[1] for part in parts)
+    if missing:
+        parts.append(key.new_ones(batch, missing))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _longer_mask(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    prefix: KeyValues,
+) -> Tensor | None:
+    """Return the mask with room for keys in front, which every query sees."""
+    length, shown = prefix.keys.shape[2], prefix.shown
+    mask = _visible(module, query, key, mask)
+    if mask is None:
+        if shown is None:
+            return None
+        mask = torch.ones(1, 1, 1, key.shape[2], dtype=torch.bool, device=key.device)
+    is_open = torch.ones(len(key), length, dtype=torch.bool, device=key.device)
+    is_open = is_open if shown is None else shown.bool()
+    front = is_open[:, None, None, :]  # (batch, 1, 1, length)
+    if mask.dtype != torch.bool:
+        lowest = torch.finfo(mask.dtype).min
+        front = torch.zeros_like(front, dtype=mask.dtype).masked_fill(~front, lowest)
+    front = front.expand(-1, mask.shape[1], mask.shape[2], -1)
+    return torch.cat([front, mask.expand(len(key), -1, -1, -1)], dim=3)
+
+
+def _visible(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor | None:
+    """Return a mask that says what a causal model leaves unsaid, in the form eager code adds."""
+    tokens, keys = query.shape[2], key.shape[2]
+    if mask is None and getattr(module, "is_causal", False) and tokens > 1:
+        places = torch.arange(keys, device=key.device)
+        mask = (places <= places[keys - tokens :, None])[None, None]  # (1, 1, tokens, keys)
+    if mask is not None and mask.dtype == torch.bool:
+        lowest = torch.finfo(query.dtype).min
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, lowest)
+    return mask
+
+
+def _base(module: nn.Module, name: str) -> Callable[..., tuple[Tensor, Any]]:
+    """Return the attention function that a model would use by itself."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    function: Callable[..., tuple[Tensor, Any]] | None
+    if name == "eager":
+        home = sys.modules[type(module).__module__]
+        function = getattr(home, "eager_attention_forward", None)
+    else:
+        function = ALL_ATTENTION_FUNCTIONS.get(name)
+    if function is None:
+        raise BackboneError(
+            f"attention of {type(module).__name__} must have an implementation {name!r}, but has "
+            "none."
+        )
+    return function

@@ -1,0 +1,151 @@
+"""The layers of a backbone's half, run with a memory in their attention or recomputed backwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from softprompts.backbones.attention import INTERFACE, Memory, Reading, Slot, attend, reading
+
+
+@final
+class Stack:
+    """The layers of an encoder or a decoder.
+
+    Nothing of the model is changed for good: while `running` lasts, each layer's `forward` is
+    wrapped, so that a layer which is run again in the backward pass finds the same memory.
+
+    Args:
+        body: the half.
+        name: which half it is.
+    """
+
+    def __init__(self, body: nn.Module, name: Literal["encoder", "decoder"]) -> None:
+        self.name = name
+        self.layers = _outermost_layers(body)
+        found: list[Any] = [getattr(module, "config", None) for module in body.modules()]
+        configs = {id(c): c for c in found if hasattr(c, "_attn_implementation")}
+        self.configs = tuple(configs.values())
+        names = {config._attn_implementation for config in self.configs}
+        self.base: str = names.pop() if len(names) == 1 else ""
+        self.slots: tuple[Slot, ...] | None = None
+
+    @contextmanager
+    def running(self, memory: Memory | None, is_checkpointed: bool = False) -> Iterator[None]:
+        """Run the layers with a memory while this lasts.
+
+        Args:
+            memory: what the attention is given; `None` leaves it alone.
+            is_checkpointed: forget what a layer computed, and compute it again backwards.
+        """
+        if memory is None and not (is_checkpointed and torch.is_grad_enabled()):
+            yield
+            return
+        state = None
+        if memory is not None:
+            state = Reading(self.name, memory, self.base, self.slots)
+        with self._wrapped(state, is_checkpointed):
+            yield
+
+    def find_slots(self, run: Callable[[], Any], num_encoder_tokens: int | None) -> None:
+        """Find the attentions by running the half once.
+
+        Args:
+            run: runs it on a short input.
+            num_encoder_tokens: length of the encoder's input, for a decoder that reads one; it must
+                differ from the decoder's own.
+        """
+        state = Reading(self.name, Memory(), self.base, None, seen=[])
+        places: list[int] = []
+        register()
+        with self._wrapped(state, False, places):
+            run()
+        slots = []
+        for number, (layer, (_, key, _)) in enumerate(zip(places, state.seen or (), strict=True)):
+            kind: Literal["self", "cross"] = "self"
+            if num_encoder_tokens is not None and key.shape[2] == num_encoder_tokens:
+                kind = "cross"
+            slots.append(Slot(self.name, number, layer, kind, key.shape[1], key.shape[3]))
+        self.slots = tuple(slots)
+
+    def record(self, run: Callable[[], Any]) -> dict[Slot, tuple[Tensor, Tensor]]:
+        """Return keys and values of each attention in one run. Shape of `KeyValues` each."""
+        state = Reading(self.name, Memory(), self.base, self.slots, seen=[])
+        with self._wrapped(state, False):
+            run()
+        seen = [(key, value) for _, key, value in state.seen or ()]
+        return dict(zip(self.slots or (), seen, strict=True))
+
+    def _is_first(self, slot: Slot) -> bool:
+        """Return whether an attention is the first of its layer."""
+        slots = self.slots or ()
+        return slot.number == 0 or slots[slot.number - 1].layer != slot.layer
+
+    @contextmanager
+    def _wrapped(
+        self, state: Reading | None, is_checkpointed: bool, places: list[int] | None = None
+    ) -> Iterator[None]:
+        """Wrap the `forward` of each layer; a layer may run more than once."""
+        firsts = [slot.number for slot in self.slots or () if self._is_first(slot)]
+        count = 0
+
+        def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*arguments: Any, **options: Any) -> Any:
+                nonlocal count
+                layer, count = count, count + 1
+                first = 0 if state is None else state.number
+                if firsts:
+                    first = firsts[layer % len(firsts)]
+
+                def once(*arguments: Any, **options: Any) -> Any:
+                    if state is None:
+                        return forward(*arguments, **options)
+                    state.number = first
+                    with reading(state, self.configs):
+                        output = forward(*arguments, **options)
+                    if places is not None:
+                        places.extend([layer] * (state.number - first))
+                    return output
+
+                if not (is_checkpointed and torch.is_grad_enabled()):
+                    return once(*arguments, **options)
+                return checkpoint(
+                    once, *arguments, use_reentrant=False, preserve_rng_state=False, **options
+                )
+
+            return run
+
+        for layer in self.layers:
+            layer.forward = wrap(layer.forward)
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                del layer.forward
+
+
+def register() -> None:
+    """Make `attend` known to transformers under its name."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(INTERFACE, attend)
+
+
+def _outermost_layers(body: nn.Module) -> Sequence[nn.Module]:
+    """Return the members of module lists that lie in no other module list."""
+    found: list[nn.Module] = []
+
+    def walk(module: nn.Module) -> None:
+        for child in module.children():
+            if isinstance(child, nn.ModuleList):
+                found.extend(child)
+            else:
+                walk(child)
+
+    walk(body)
+    return found

@@ -1,0 +1,72 @@
+"""Parts of a forward: what a decoder reads, and states at chosen positions only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from softprompts.errors import BackboneError
+
+
+@final
+@dataclass(frozen=True)
+class DecoderInputs:
+    """What the decoder of an encoder-decoder reads; a target is one decoder sequence.
+
+    Attributes:
+        ids: decoder input ids, already shifted right. Shape `(targets, width)`.
+        source: row of the encoder batch that each target reads, long. Shape `(targets,)`.
+        mask: 1 at real positions, 0 at padding, long. Shape `(targets, width)`.
+    """
+
+    ids: Tensor
+    source: Tensor
+    mask: Tensor
+
+
+def decoder_call(encoded: Any, mask: Tensor, decoder: DecoderInputs) -> dict[str, Any]:
+    """Return keyword arguments of an encoder-decoder whose encoder has run already."""
+    chosen = encoded.last_hidden_state.index_select(0, decoder.source)  # (targets, tokens, hidden)
+    encoded.last_hidden_state = chosen
+    return {
+        "encoder_outputs": encoded,
+        "attention_mask": mask.index_select(0, decoder.source),  # (targets, tokens)
+        "decoder_input_ids": decoder.ids,
+        "decoder_attention_mask": decoder.mask,
+        "return_dict": True,
+    }
+
+
+def gather_positions(states: Tensor, gather: Tensor) -> Tensor:
+    """Return states at positions. Shapes `(batch, tokens, hidden)` and `(batch, slots)`."""
+    if gather.dim() != 2 or gather.shape[0] != states.shape[0]:
+        raise BackboneError(
+            f"gather must have shape ({states.shape[0]}, k), but has {tuple(gather.shape)}."
+        )
+    rows = torch.arange(states.shape[0], device=states.device)[:, None]  # (batch, 1)
+    return states[rows, gather]  # (batch, k, hidden)
+
+
+@contextmanager
+def only_at(body: nn.Module, gather: Tensor) -> Iterator[None]:
+    """Let `body` give its last hidden state at the gathered positions only, while this lasts."""
+    num_calls = 0
+
+    def keep(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+        nonlocal num_calls
+        num_calls += 1
+        output.last_hidden_state = gather_positions(output.last_hidden_state, gather)
+        return output
+
+    handle = body.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if num_calls != 1:
+        raise BackboneError(f"the body must run once before the head, but ran {num_calls} times.")

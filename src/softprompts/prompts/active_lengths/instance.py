@@ -1,0 +1,64 @@
+"""Active length learned per instance."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Generator, Tensor, nn
+
+from softprompts.errors import PromptError
+from softprompts.prompts.active_lengths.base import ActiveLength, Activity, first_logits
+from softprompts.prompts.draws import Draws
+from softprompts.prompts.selection import linear_weight, select, unit_rms
+
+
+@final
+class InstanceActiveLength(ActiveLength):
+    """The first `n` rows are active, `n` chosen by one linear map of the instance vector.
+
+    Args:
+        length: number of rows `l`, at least 1.
+        width: width of instance vectors.
+        generator: draws the map's first weights.
+        start: the length that leads at the start; `None` is all rows.
+        lead: its first bias, where the others start at 0.
+        has_relu: pass the logits through a ReLU, as the authors' code does.
+
+    Raises:
+        PromptError: if there are no rows, or fewer than `start`.
+
+    Reference:
+        Yang et al. (2023), arXiv 2303.02909, section 3.2 (adap_ins_length).
+
+    Differences:
+        As for the length learned per task; and the ReLU is an option, as for the position.
+    """
+
+    needs_instances = True
+
+    def __init__(
+        self,
+        length: int,
+        width: int,
+        generator: Generator,
+        *,
+        start: int | None = None,
+        lead: float = 1.0,
+        has_relu: bool = False,
+    ) -> None:
+        super().__init__(length, width, generator)
+        self.bias = nn.Parameter(first_logits(length, start, lead))
+        self.weight = nn.Parameter(linear_weight(width, length + 1, generator))
+        self.has_relu = has_relu
+
+    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Activity:
+        """Choose a number for every input.
+
+        Raises:
+            PromptError: if there are no instance vectors.
+        """
+        if instances is None:
+            raise PromptError("instance vectors must be given to a length learned per instance.")
+        logits = unit_rms(instances) @ self.weight.T + self.bias  # (batch, length + 1)
+        logits = logits.relu() if self.has_relu else logits
+        return Activity(select(logits, draws, "length"), logits)

@@ -1,0 +1,62 @@
+"""Depths: where in the backbone the rows of a prompt are read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Generator, Tensor
+
+from softprompts.backbones.attention import KeyValues, Slot
+from softprompts.prompts.rows.base import Rows
+
+Build = Callable[..., Rows]
+"""A rows kind with its options: initial rows and a generator make rows."""
+
+
+class Depth(ABC):
+    """Where rows are read, and so what one row is.
+
+    Args:
+        slots: the attentions that a prompt reaches.
+        read: from embeddings, shape `(length, embedding)`, to the backbone's keys and values.
+        options: the kind's own options, as its registry entry lists them.
+
+    Attributes:
+        is_input: whether rows stand in the input, as embeddings.
+    """
+
+    is_input: bool = True
+
+    @abstractmethod
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        read: Callable[[Tensor], Mapping[Slot, KeyValues]],
+        **options: Any,
+    ) -> None: ...
+
+    @abstractmethod
+    def build_rows(
+        self, kind: type[Rows], build: Build, initial: Tensor, draw: Callable[[int], Generator]
+    ) -> Rows:
+        """Build a set of rows.
+
+        Args:
+            kind: how rows are parameterized.
+            build: builds them from initial rows and a generator.
+            initial: embeddings that the rows start from. Shape `(length, embedding)`.
+            draw: from a number to the generator of that part's other first values.
+
+        Returns:
+            Rows of the width that this depth reads.
+        """
+
+    @abstractmethod
+    def prefixes(self, rows: Tensor) -> Mapping[Slot, KeyValues]:
+        """Return the keys and values that rows are; none where they stand in the input.
+
+        Args:
+            rows: rows of a batch. Shape `(batch, length, width)`.
+        """

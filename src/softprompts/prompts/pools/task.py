@@ -1,0 +1,61 @@
+"""A mixture of several sets of rows, weighted once for the whole task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Generator, Tensor, nn
+
+from softprompts.errors import PromptError
+from softprompts.prompts.draws import Draws
+from softprompts.prompts.pools.base import Pool
+from softprompts.prompts.rows.base import Rows
+
+
+@final
+class TaskPool(Pool):
+    """`sum_i beta_i P^(i)` with `beta = softmax(b)`, `b` trained logits of the task.
+
+    Tasks of a mixture share the sets and have logits of their own; a run of one task learns one
+    mixture.
+
+    Args:
+        sets: the sets `P^(1)..P^(k)`, each of any kind.
+        width: not used.
+        generator: not used; the logits start at zero, so that tasks differ by training alone.
+        size: the number of sets `k`.
+
+    Raises:
+        PromptError: if the number of sets is not `size`.
+
+    Reference:
+        Yang et al. (2023), arXiv 2303.02909, section 3.3, with weights per task.
+    """
+
+    task_tensors = ("logits",)
+
+    def __init__(
+        self, sets: Sequence[Rows], width: int, generator: Generator, *, size: int = 4
+    ) -> None:
+        super().__init__(sets, width, generator)
+        if len(sets) != size:
+            raise PromptError(f"`prompt.pool.size` must be {len(sets)}, but is {size}.")
+        self.sets = nn.ModuleList(sets)
+        self.logits = nn.Parameter(torch.zeros(size))
+
+    @torch.no_grad()
+    def bake(self) -> Tensor:
+        """Return all sets. Shape `(pool, length, hidden)`."""
+        return torch.stack([rows(None) for rows in self.sets])
+
+    def forward(
+        self, batch: int, instances: Tensor | None, draws: Draws | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the task's mixture and its weights, the same for every input."""
+        dropout = draws.generator("dropout") if draws else None
+        sets = torch.stack([rows(dropout) for rows in self.sets])  # (pool, length, hidden)
+        weights = self.logits.softmax(dim=0)  # (pool,)
+        rows = (weights @ sets.flatten(1)).view(sets.shape[1:])  # (length, hidden)
+        return rows.expand(batch, -1, -1), weights.expand(batch, -1)

@@ -1,0 +1,57 @@
+"""Marked position: rows stand where a template marks places for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Generator, Tensor
+
+from softprompts.prompts.draws import Draws
+from softprompts.prompts.positions.base import Edges, Placement, Position
+from softprompts.prompts.sharing import check_counts, share_rows
+
+
+@final
+class MarkedPosition(Position):
+    """`[P_1..P_a ; X_1 ; P_{a+1}..P_b ; X_2 ; ...]`: rows at the marks of a template, in order.
+
+    Args:
+        length: number of rows.
+        width: not used.
+        generator: not used.
+        counts: rows per mark, whose sum is `length`; `None` shares them out evenly, where the
+            first marks get one more if need be.
+
+    Raises:
+        PromptError: if `counts` do not add up to `length`.
+
+    Reference:
+        Liu et al. (2021), arXiv 2103.10385, section 2.
+    """
+
+    needs_marks = True
+
+    def __init__(
+        self,
+        length: int,
+        width: int = 0,
+        generator: Generator | None = None,
+        counts: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(length, width, generator or Generator())
+        if counts is not None:
+            check_counts(length, counts)
+        self.counts = None if counts is None else tuple(counts)
+
+    def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
+        """Return the mark of each row.
+
+        Raises:
+            PromptError: if the inputs have no marks, or another number than there are counts.
+        """
+        shares = share_rows(self.length, edges.marks.shape[1], self.counts, "an input")
+        each = torch.tensor(shares, device=edges.marks.device)
+        owners = torch.arange(len(shares), device=each.device).repeat_interleave(each)  # (length,)
+        return Placement(edges.marks[:, owners])

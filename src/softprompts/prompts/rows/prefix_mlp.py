@@ -1,0 +1,62 @@
+"""Prefix rows: an embedding per row, widened to all layers by one small network."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Generator, Tensor, nn
+
+from softprompts.errors import PromptError
+from softprompts.prompts.rows.base import Rows
+from softprompts.prompts.rows.drawing import linear
+
+
+@final
+class PrefixMlpRows(Rows):
+    """`P = W2 tanh(W1 E + b1) + b2`: one network for the keys and values of all layers.
+
+    `E` and the network are trained together; afterwards only `P` is kept for inference. Trainable
+    numbers, with `e = embedding`, `m = bottleneck` and `w = width`: `l e + e m + m + m w + w`.
+
+    Args:
+        initial: the embedding `E` before training. Shape `(length, embedding)`.
+        generator: draws the network's weights, as `torch.nn.Linear` draws them.
+        bottleneck: width `m` of the hidden layer; `None` takes that of the embedding.
+        width: width of a row; `None` takes that of the embedding, as at the input.
+
+    Raises:
+        PromptError: if there are no rows.
+
+    Reference:
+        Li and Liang (2021), arXiv 2101.00190, section 4.3.
+
+    Differences:
+        `E` starts at the initializer's embeddings and not at random, and has their width.
+    """
+
+    is_joint = True
+
+    def __init__(
+        self,
+        initial: Tensor,
+        generator: Generator,
+        *,
+        bottleneck: int | None = None,
+        width: int | None = None,
+    ) -> None:
+        super().__init__(initial, generator)
+        length, embedding = initial.shape
+        if not length:
+            raise PromptError("`prompt.length` must be at least 1 for prefix-mlp rows, but is 0.")
+        hidden = embedding if bottleneck is None else bottleneck
+        self.weight = nn.Parameter(initial.detach().clone().float())
+        self.network = nn.Sequential(
+            linear(embedding, hidden, generator),
+            nn.Tanh(),
+            linear(hidden, embedding if width is None else width, generator),
+        )
+
+    def forward(self, generator: Generator | None = None) -> Tensor:
+        """Return `P`; nothing is drawn, so `generator` is not used. Shape `(length, width)`."""
+        rows: Tensor = self.network(self.weight)
+        return rows

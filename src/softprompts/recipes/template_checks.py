@@ -1,0 +1,113 @@
+"""Whether a recipe's template can be read, and whether its marks fit the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from softprompts.errors import PromptError
+from softprompts.prompts.sharing import check_counts, check_marks
+from softprompts.recipes.problems import Problem
+from softprompts.recipes.schema import RunConfig, TaskConfig
+from softprompts.tasks.files_options import files_problems, spread_template
+from softprompts.tasks.formats import FORMATS
+from softprompts.tasks.registry import BUNDLED
+from softprompts.tasks.templates import num_marks, template_problems
+
+MARKED = "marked"
+UNMARKED_KINDS = frozenset({"fixed", "task", "instance"})
+"""Positions that put no row at a mark."""
+
+
+def task_template_problems(config: RunConfig) -> Iterator[Problem]:
+    """Find what is wrong with the tasks' own `template` for the run's readout.
+
+    Args:
+        config: a run whose fields are valid.
+
+    Yields:
+        One problem per rule that the template breaks.
+    """
+    for name, place in config.task_fields.items():
+        task = config.tasks[name]
+        template, has_choices = task.template, _has_choices(task)
+        if template is None:
+            continue
+        if has_choices is None:
+            found = template_problems("", template, False)  # rules that hold whatever the rows
+        else:
+            found = template_problems(config.readout.kind, template, has_choices)
+        for sentence in found:
+            fields = (f"{place}.template", f"{place}.name", "readout")
+            yield Problem(fields, f"`{place}.template`: {sentence.strip()}")
+
+
+def mark_problems(config: RunConfig, kind: str, length: int) -> Iterator[Problem]:
+    """Find marks that the prompt does not fill, and rows that have no mark.
+
+    Args:
+        config: a run whose fields are valid.
+        kind: the prompt's position.
+        length: the number of rows.
+
+    Yields:
+        One problem per task at most.
+    """
+    is_marked = kind == MARKED and length > 0
+    if not is_marked and kind not in {MARKED, *UNMARKED_KINDS}:
+        return
+    for name, place in config.task_fields.items():
+        found = _known_template(config.tasks[name], config.readout.kind, place)
+        if found is not None:
+            yield from _task_mark_problems(config, found, length, is_marked)
+
+
+def _task_mark_problems(
+    config: RunConfig, found: tuple[str, str, int], length: int, is_marked: bool
+) -> Iterator[Problem]:
+    """Find what is wrong between the marks of one task's template and the prompt."""
+    field, where, marks = found
+    position = config.prompt.position
+    counts = position.options.get("counts") if is_marked and position is not None else None
+    if counts is not None and counts_problem(length, counts):
+        return  # said already
+    try:
+        check_marks(length, marks, where, is_marked=is_marked, counts=counts)
+    except PromptError as error:
+        name = f"{field.rpartition('.')[0]}.name"
+        fields = (field, name, "prompt.position", "prompt.length", "prompt.method")
+        yield Problem(fields, str(error))
+
+
+def counts_problem(length: int, counts: Sequence[int]) -> str:
+    """Return what is wrong with rows per mark by themselves, or ""."""
+    try:
+        check_counts(length, counts)
+    except PromptError as error:
+        return str(error)
+    return ""
+
+
+def _known_template(task: TaskConfig, readout: str, place: str) -> tuple[str, str, int] | None:
+    """Return the field, the name in an error and the marks of the template, if a recipe tells."""
+    field, source = f"{place}.template", task.template
+    if source is None and task.name == "files" and not files_problems(task.options):
+        own, has_choices = task.options["template"], bool(task.options["choices_fields"])
+        templates = task.options["templates"] or spread_template(own, has_choices)
+        field, source = f"{place}.options", templates.get(readout)
+    if source is None:
+        if task.name not in FORMATS and task.name not in BUNDLED:
+            return None
+        return field, f"`{place}.template` is null, and {task.name}'s own template", 0
+    try:
+        return field, f"template {source!r}", num_marks(source)
+    except ValueError:  # said already
+        return None
+
+
+def _has_choices(task: TaskConfig) -> bool | None:
+    """Return whether rows bring choices of their own, or `None` where a recipe does not tell."""
+    if task.name == "files":
+        return bool(task.options["choices_fields"])
+    if task.name in FORMATS:
+        return FORMATS[task.name].has_choices
+    return False if task.name in BUNDLED else None

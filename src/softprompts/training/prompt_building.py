@@ -1,0 +1,182 @@
+"""Prompts from their configuration: one per task, with all that tasks share built once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.errors import PromptError
+from softprompts.prompts.depths.base import Depth
+from softprompts.prompts.initializers.base import Surroundings
+from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.registry import (
+    ACTIVE_LENGTHS,
+    DEPTHS,
+    INITIALIZERS,
+    POOLS,
+    POSITIONS,
+    ROWS,
+)
+from softprompts.prompts.rows.base import Rows
+from softprompts.recipes.schema import AXES, PromptConfig
+from softprompts.seeding import generator
+
+
+def build_prompt(
+    config: PromptConfig,
+    backbone: Backbone,
+    label_words: Sequence[str],
+    seed: int,
+    reads_decoder: bool = False,
+) -> Prompt:
+    """Build a prompt in its first state; see `build_prompts`."""
+    return build_prompts(config, backbone, label_words, seed, ("",), reads_decoder)[""]
+
+
+def build_prompts(
+    config: PromptConfig,
+    backbone: Backbone,
+    label_words: Sequence[str],
+    seed: int,
+    names: Sequence[str],
+    reads_decoder: bool = False,
+) -> dict[str, Prompt]:
+    """Build a prompt per task in its first state.
+
+    Tasks share the sets of rows, and every part that has no tensors of its own per task: those
+    are the same objects.
+
+    Args:
+        config: a resolved prompt configuration: every axis explicit.
+        backbone: whose embeddings the rows start from.
+        label_words: label words; empty for choice tasks.
+        seed: the run's seed.
+        names: the tasks; what the first draws is what a run of one task draws.
+        reads_decoder: whether the decoder half is read too, so that rows in every layer belong
+            there.
+
+    Returns:
+        Prompts by task.
+
+    Raises:
+        BackboneError: if the prompt reaches into attention that cannot be reached.
+        PromptError: if the prompt cannot be built for this backbone or task.
+    """
+    axes = [getattr(config, name) for name in AXES]
+    if config.length is None or None in axes:
+        raise PromptError("`prompt` must be resolved before it is built.")
+    *_, active_length, depth = axes
+    if depth.kind != "input" or active_length != AXES["active_length"].build("fixed"):
+        assert backbone.slots  # said now, and not at the first update
+    place = _build_depth(depth, backbone, reads_decoder)
+    sets = _build_sets(config, place, _initial_rows(config, backbone, label_words, seed), seed)
+    build = partial(_build_parts, config, sets, place.is_input, _instance_width(config, backbone))
+    prompts: dict[str, Prompt] = {}
+    shared: dict[str, nn.Module] = {}
+    for name in names:
+        path = ("task", name) if shared else ()
+
+        def drawn(axis: str, path: tuple[str, ...] = path) -> Generator:
+            return generator(seed, "initialization", axis, *path)
+
+        parts = build(drawn)
+        for axis, part in parts.items():
+            if not part.task_tensors:
+                parts[axis] = shared.get(axis, part)
+        shared = shared or dict(parts)
+        prompt = Prompt(
+            parts["pool"],
+            parts["position"],
+            parts["active_length"],
+            place,
+            instance=config.instance,
+        )
+        prompts[name] = prompt.to(backbone.device)
+    return prompts
+
+
+def _build_parts(
+    config: PromptConfig,
+    sets: Sequence[Rows],
+    is_input: bool,
+    width: int,
+    drawn: Callable[[str], Generator],
+) -> dict[str, Any]:
+    """Build pool, position and active length of one task around the sets."""
+    axes: Any = (config.pool, config.position, config.active_length)
+    pool, position, active_length = axes
+    assert config.length is not None
+    in_input = config.length if is_input else 0
+    return {
+        "pool": POOLS.load(pool.kind)(sets, width, drawn("pool"), **pool.options),
+        "position": POSITIONS.load(position.kind)(
+            in_input, width, drawn("position"), **position.options
+        ),
+        "active_length": ACTIVE_LENGTHS.load(active_length.kind)(
+            config.length, width, drawn("active_length"), **active_length.options
+        ),
+    }
+
+
+def _build_sets(
+    config: PromptConfig, place: Depth, starts: Sequence[Tensor], seed: int
+) -> list[Rows]:
+    """Build the sets of rows; a set that is frozen asks for no gradient."""
+    assert config.rows is not None
+    kind = ROWS.load(config.rows.kind)
+    sets: list[Rows] = []
+    for number, initial in enumerate(starts):
+        path = (number,) if number else ()  # the first set starts as a single one would
+
+        def draw(part: int, path: tuple[int, ...] = path) -> Generator:
+            of_part = ("part", part) if part else ()
+            return generator(seed, "initialization", "network", *path, *of_part)
+
+        rows = place.build_rows(kind, partial(kind, **config.rows.options), initial, draw)
+        sets.append(rows)
+    if config.from_run is not None and config.from_run.is_frozen:
+        for rows in sets:
+            rows.requires_grad_(False)
+    return sets
+
+
+def _build_depth(config: Any, backbone: Backbone, reads_decoder: bool) -> Depth:
+    """Build the depth of a prompt, for the attentions that a run's readout reads."""
+    is_input = config.kind == "input"
+    slots = () if is_input else backbone.slots
+    if backbone.family == "encoder-decoder" and not reads_decoder:
+        slots = tuple(slot for slot in slots if slot.stack == "encoder")
+    depth: Depth = DEPTHS.load(config.kind)(slots, backbone.keys_and_values, **config.options)
+    return depth
+
+
+def _initial_rows(
+    config: PromptConfig, backbone: Backbone, label_words: Sequence[str], seed: int
+) -> list[Tensor]:
+    """Return the embeddings that each set of rows starts from. Shape `(length, embedding)`."""
+    assert config.initializer is not None
+    assert config.pool is not None
+    assert config.length is not None
+    kind = config.initializer.kind
+    start = INITIALIZERS.load(kind)(**config.initializer.options)
+    found: list[Tensor] = []
+    for number in range(config.pool.options.get("size", 1)):
+        draws = generator(seed, "initialization", "rows", *((number,) if number else ()))
+        initial = start(config.length, Surroundings(backbone, label_words, draws))
+        if initial.numel() and any(torch.equal(initial, other) for other in found):
+            raise PromptError(
+                "`prompt.initializer` must start the sets of a pool apart, since equal sets stay "
+                f"equal, but is {kind!r}."
+            )
+        found.append(initial)
+    return found
+
+
+def _instance_width(config: PromptConfig, backbone: Backbone) -> int:
+    """Return the width of the instance vectors that a prompt looks at."""
+    return backbone.hidden_size if config.instance == "states" else backbone.embedding_size

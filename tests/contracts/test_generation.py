@@ -1,0 +1,120 @@
+"""Writing text with a prompt in place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import softprompts as sp
+from contracts.conftest import run_config
+from softprompts.errors import BackboneError
+from softprompts.training.execution import execute
+
+WRITERS = ("gpt2", "llama", "qwen3", "gemma3", "t5", "bart")
+METHODS = {
+    "prompt-tuning": {},
+    "split": {"position": {"split": 2}},
+    "adap-ins-pos": {},
+    "adap-len": {"active_length": {"start": 2}},
+    "p-tuning-v2": {},
+    "prefix-tuning": {},
+    "pool-len": {
+        "pool": {"kind": "attention", "size": 2},
+        "active_length": {"kind": "instance", "start": 2},
+        "depth": "every-layer",
+    },
+}
+
+
+def model(backbone, method, **options):
+    known = method in ("split", "pool-len")
+    config = {"method": "prompt-tuning" if known else method, "length": 4, **METHODS[method]}
+    prompt = sp.PromptConfig.model_validate(config)
+    return sp.SoftPromptModel(backbone, prompt, with_decoder=True, **options)
+
+
+def batch(backbone, side):
+    lines = [
+        list(backbone.tokenizer(text)["input_ids"])
+        for text in ("the soup was cold", "rain", "nobody answered the phone for a week")
+    ]
+    width, pad = max(map(len, lines)), backbone.tokenizer.pad_token_id
+    ids = [[pad] * (width - len(x)) + x if side == "left" else x for x in lines]
+    ids = [x + [pad] * (width - len(x)) for x in ids]
+    mask = [[0] * (width - len(x)) + [1] * len(x) for x in lines]
+    mask = mask if side == "left" else [row[::-1] for row in mask]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def write(soft, side, **options):
+    options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, **options}
+    return soft.generate(*batch(soft.backbone, side), **options)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_text_is_the_same_with_and_without_a_cache(tiny, kind, method):
+    soft = model(tiny(kind), method)
+    found = write(soft, "right", use_cache=True)
+    assert torch.equal(found, write(soft, "right", use_cache=False))
+    assert torch.equal(found, write(soft, "left", use_cache=True))
+    assert len({tuple(row) for row in found.tolist()}) > 1  # it depends on the input
+    bare = model(tiny(kind), "prompt-tuning", seed=5)
+    assert not torch.equal(found, write(bare, "right"))  # and on the prompt
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma3"])
+@pytest.mark.parametrize("method", ["prompt-tuning", "adap-len", "p-tuning-v2", "pool-len"])
+def test_each_token_written_is_the_likeliest(tiny, kind, method):
+    """Against logits of the whole text, read at once by another path."""
+    backbone = tiny(kind)
+    soft = model(backbone, method, with_logits=True).eval()
+    if soft.prompt.needs_instances:
+        pytest.skip("instance vectors see the text that was written")
+    ids, mask = batch(backbone, "right")
+    ids, mask = ids[:1, : int(mask[0].sum())], mask[:1, : int(mask[0].sum())]
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    written = soft.generate(ids, mask, **options)
+    whole = torch.cat([ids, written], dim=1)
+    with torch.no_grad():
+        logits = soft(whole).logits[0, ids.shape[1] - 1 : -1]
+    assert torch.equal(logits.argmax(dim=1), written[0])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_beams_and_samples_share_their_inputs_memory(tiny, kind):
+    soft = model(tiny(kind), "p-tuning-v2")
+    beams = write(soft, "right", num_beams=3)
+    assert beams.shape[0] == 3
+    alone = [
+        soft.generate(
+            row[keep.bool()][None], None, max_new_tokens=12, num_beams=3, eos_token_id=None
+        )
+        for row, keep in zip(*batch(soft.backbone, "right"), strict=True)
+    ]
+    assert [row.tolist() for row in beams] == [row[0].tolist() for row in alone]
+    assert write(soft, "right", num_beams=3, num_return_sequences=2).shape[0] == 6
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+@pytest.mark.parametrize("method", ["prompt-tuning", "adap-ins-len", "prefix-tuning"])
+def test_a_result_writes(tiny, task, kind, method):
+    backbone = tiny(kind)
+    result = sp.Result.of(execute(run_config(backbone, method, "text"), backbone, task))
+    inputs = [dict(row.fields) for row in task.validation[:3]]
+    texts = result.generate(inputs, max_new_tokens=5)
+    assert len(texts) == 3
+    assert texts == result.generate(inputs, max_new_tokens=5, use_cache=False)
+    assert texts[1:2] == result.generate(inputs[1:2], max_new_tokens=5)
+    assert result.generate([]) == []
+
+
+def test_what_writing_refuses(tiny, task):
+    with pytest.raises(BackboneError, match="to write text, but is of family 'encoder'"):
+        model(tiny("bert"), "prompt-tuning").generate(torch.tensor([[5, 6]]))
+    with pytest.raises(BackboneError, match="`position_ids` must be left out"):
+        model(tiny("gpt2"), "prompt-tuning").generate(torch.tensor([[5, 6]]), position_ids=None)
+    backbone = tiny("gpt2")
+    result = sp.Result.of(execute(run_config(backbone, "residual", "linear"), backbone, task))
+    with pytest.raises(BackboneError, match=r"`readout` must be text.*but is linear"):
+        result.generate(["a"])
