@@ -168,7 +168,7 @@ class Result:
             return []
         tokenizer = self.backbone.tokenizer
         batch = collate(encoded, tokenizer.pad_token_id).to(self.backbone.device)
-        ids = write(self.backbone, track.prompt, batch, **options)
+        ids = write(self.model.backbone, track.prompt, batch, **options)
         texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
         return texts
 

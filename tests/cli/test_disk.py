@@ -102,7 +102,7 @@ def test_a_limit_on_file_sizes_stops_a_run_that_goes_on_later(recipe, run, tmp_p
     code = (
         "import resource, signal, sys; from softprompts.cli.main import main\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
         f"sys.exit(main(['train', {path!r}, '--out', {str(out)!r}]))"
     )
     done = subprocess.run(

@@ -133,14 +133,22 @@ SUPPORT = Support()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Take note of what became of a cell of the support table."""
+    """Write on a test's report which cell of the support table it is about."""
     report = yield
-    cell = getattr(item, "callspec", None)
-    if cell and call.when == "call" and item.path.name == "test_contracts.py":
-        params = cell.params
-        if {"kind", "method"} <= set(params):
-            SUPPORT.add(item.originalname, (params["kind"], params["method"]), report.passed)
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    is_cell = item.path.name == "test_contracts.py" and {"kind", "method"} <= set(params)
+    if call.when == "call" and is_cell:
+        cell = (item.originalname, params["kind"], params["method"])
+        report.user_properties.append(("cell", cell))
     return report
+
+
+def pytest_runtest_logreport(report):
+    """Take note of what became of a cell, in whichever process it was tested."""
+    for name, value in report.user_properties:
+        if name == "cell" and report.when == "call":
+            test, kind, method = value
+            SUPPORT.add(test, (kind, method), report.passed)
 
 
 def pytest_sessionfinish(session):

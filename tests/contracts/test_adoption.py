@@ -1,4 +1,4 @@
-"""A prompt that starts from a trained run takes its sets and its selectors per input, and no more."""
+"""A prompt that starts from a trained run takes its sets and selectors per input, and no more."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_an_adapted_run_is_resumed_and_is_read_when_its_source_is_gone(
     text = rf"`prompt.from_run` must be the folder of a finished run, but '{folder}' has no config"
     with pytest.raises(RecipeError, match=text):
         adapted(backbone, PROMPTS["task"], folder)
-    with pytest.raises(StorageError, match="config.json"):
+    with pytest.raises(StorageError, match=r"config\.json"):
         execute(config, backbone, task)
 
 
@@ -226,7 +226,8 @@ def test_every_problem_of_a_source_is_said(tmp_path):
     assert only == "`prompt.from_run.folder` must be given, but is missing."
     with pytest.raises(PromptError, match=r"must be left out here.*'x'"):
         sp.SoftPromptModel(
-            _NoBackbone(), sp.PromptConfig.model_validate({"from_run": {"folder": "x", "digest": "y"}})
+            _NoBackbone(),
+            sp.PromptConfig.model_validate({"from_run": {"folder": "x", "digest": "y"}}),
         )
 
 

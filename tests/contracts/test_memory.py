@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -339,3 +340,66 @@ def test_only_upper_layers_get_rows(tiny, task):
     upper = build_model(sp.RunConfig.model_validate(data), backbone, task.format)
     assert upper.prompt.bake().shape == (4, 64)
     assert torch.equal(whole.prompt.bake()[:, 64:], upper.prompt.bake())
+
+
+@pytest.mark.parametrize("depth", ["input", "every-layer"])
+def test_gradients_of_length_and_pool_logits_equal_brute_force(tiny, depth):
+    """In float64: gates and mixture weights by differences, then the rules of the selectors."""
+    backbone = precise(tiny("bert"))
+    length, size, temperature = 3, 2, 0.7
+    config = sp.PromptConfig.model_validate(
+        {"length": length, "depth": depth, "pool": {"kind": "attention", "size": size}}
+        | {"active_length": {"kind": "instance", "start": 2}}
+    )
+    soft = sp.SoftPromptModel(backbone, config, seed=1)
+    soft.prompt.double()
+    soft.temperature = temperature
+    read = soft._instances
+    soft._instances = lambda *given: read(*given).double()
+    ids = torch.arange(14).view(2, 7) * 11 % backbone.vocabulary_size
+    weights = torch.randn(2, 7, 1, generator=torch.Generator().manual_seed(3)).double()
+
+    def loss():
+        soft._num_forwards = 0  # the same noise each time
+        return (soft(ids).last_hidden_state.double() * weights).sum()
+
+    loss().backward()
+    pool, selector = soft.prompt.pool, soft.prompt.active_length
+
+    def moved(tensor, place):
+        def slope(step):
+            values = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    tensor[place] += sign * step
+                    values.append(float(loss()))
+                    tensor[place] -= sign * step
+            return (values[0] - values[1]) / (2 * step)
+
+        return extrapolated(slope, (), 2e-3)
+
+    expected = torch.tensor([moved(pool.bias, k) for k in range(size)], dtype=torch.float64)
+    assert expected.abs().min() > 1e-3
+    torch.testing.assert_close(pool.bias.grad, expected, atol=0, rtol=1e-8)
+
+    shift = torch.zeros(2, length + 1, dtype=torch.float64)
+    draws = Draws(1, 1, 0, torch.arange(2), 2, temperature)
+    instances = soft._instances(backbone.embed(ids), torch.ones_like(ids), torch.zeros_like(ids))
+    whole = selector.forward
+    logits = whole(2, instances, draws).logits.detach()
+
+    def pushed(batch, instances, draws):
+        found = whole(batch, instances, draws)
+        return replace(found, weights=found.weights.detach() + shift)
+
+    selector.forward = pushed
+    of_weights = torch.tensor(
+        [[moved(shift, (row, n)) for n in range(length + 1)] for row in range(2)],
+        dtype=torch.float64,
+    )
+    del selector.forward
+    noise = draws.gumbel("length", length + 1).double()
+    chances = ((logits + noise) / temperature).softmax(1)
+    of_logits = chances * (of_weights - (chances * of_weights).sum(1, keepdim=True)) / temperature
+    assert of_logits.abs().max() > 1e-3
+    torch.testing.assert_close(selector.bias.grad, of_logits.sum(0), atol=1e-9, rtol=1e-8)

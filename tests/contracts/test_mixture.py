@@ -14,8 +14,8 @@ from softprompts.prompts.choices import ChoiceLog
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
-from softprompts.storage import read_tensors
-from softprompts.training.building import build_model
+from softprompts.storage import read_tensors, write_tensors
+from softprompts.training.building import build_model, build_plan
 from softprompts.training.execution import encode_splits, execute, make_member
 from softprompts.training.forward import score
 from softprompts.training.journal import NoJournal, RunFolder
@@ -111,12 +111,15 @@ def test_tasks_share_what_is_not_their_own(tiny, tasks, prompt):
     assert mine.keys() == theirs.keys()
     own = {name for name in mine if mine[name] is not theirs[name]}
     assert own == one.task_tensors == two.task_tensors
-    assert own == {
-        "attention": set(),
-        "task": {"pool.logits", "position.logits", "active_length.logits"},
-        "residual": {"position.logits"},
-        "deep": {"pool.logits"},
-    }[prompt]
+    assert (
+        own
+        == {
+            "attention": set(),
+            "task": {"pool.logits", "position.logits", "active_length.logits"},
+            "residual": {"position.logits"},
+            "deep": {"pool.logits"},
+        }[prompt]
+    )
     assert one.depth is two.depth
     assert not (set(mine) - own).isdisjoint(name for name in mine if name.startswith("pool."))
     if prompt == "attention":
@@ -184,7 +187,7 @@ def test_task_selectors_part_ways_and_are_logged_by_task(tiny, tasks, tmp_path):
     last = updates[-1]["tasks"]
     assert last["one"]["pool"]["weights"] != last["two"]["pool"]["weights"]
     assert sum(last["one"]["position"]["counts"]) == last["one"]["num_examples"]
-    assert updates[-1]["temperature"] == config_temperature(config, 7)
+    assert updates[-1]["temperature"] == build_plan(config.training, 14, 0).temperature(7)
     held_out = [line for line in lines if "split" in line]
     assert len(held_out) == 2
     for line in held_out:
@@ -198,12 +201,6 @@ def test_task_selectors_part_ways_and_are_logged_by_task(tiny, tasks, tmp_path):
     for key in ("score", "last_score", "majority"):
         assert result[key] == pytest.approx(sum(result["tasks"][n][key] for n in tasks) / 2)
     assert set(result["tasks"]["two"]["choices"]["pool"]["by_class"]) == {"no", "yes"}
-
-
-def config_temperature(config, step):
-    from softprompts.training.building import build_plan
-
-    return build_plan(config.training, 14, 0).temperature(step)
 
 
 @pytest.mark.parametrize("kind", READOUT)
@@ -338,13 +335,11 @@ def test_a_task_must_be_named_where_there_are_several(tiny, task, tasks, tmp_pat
         execute(config, backbone, task)
     with pytest.raises(DataError, match="tasks must be given for one, two, but are: one, three"):
         execute(config, backbone, {"one": task, "three": task})
-    with pytest.raises(RecipeError, match="`sampling` must be left out for one task.*'size'"):
+    with pytest.raises(RecipeError, match=r"`sampling` must be left out for one task.*'size'"):
         sp.train(backbone, task, sampling="size")
 
 
 def test_a_damaged_mixture_says_what_is_missing(tiny, tasks, tmp_path):
-    from softprompts.storage import write_tensors
-
     backbone, folder = tiny("bert"), tmp_path / "run"
     config = config_of(backbone, tasks, PROMPTS["task"], steps=1)
     execute(config, backbone, tasks, folder=folder)
@@ -385,3 +380,17 @@ def test_choices_of_a_batch_are_those_of_its_task(tiny, tasks):
         found[name] = log.summary()["pool"]["weights"]
     assert found["one"] == pytest.approx([0.5, 0.5])
     assert found["two"] == pytest.approx([0.0, 1.0], abs=1e-6)
+
+
+def test_a_diverged_mixture_has_no_scores_but_majorities(tiny, tasks, tmp_path):
+    backbone = tiny("bert")
+    config = config_of(
+        backbone, tasks, PROMPTS["task"], steps=6, learning_rate=1e30, clip_norm=None
+    )
+    result = execute(config, backbone, tasks, folder=tmp_path / "run").result
+    assert result["status"] == "diverged"
+    assert result["score"] is None
+    assert [result["tasks"][name]["score"] for name in tasks] == [None, None]
+    assert result["majority"] == pytest.approx((3 / 8 + 3 / 5) / 2)
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    assert sp.load(tmp_path / "run", backbone).score is None

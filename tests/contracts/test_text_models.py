@@ -133,6 +133,26 @@ def test_greedy_decoding_writes_the_label_that_scores_best(run: Run, task: Task,
     assert num_labels >= 0.9 * len(examples)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", PRESETS)
+def test_generation_answers_as_scoring_does(run: Run, task: Task, name: str, method: str) -> None:
+    """What `generate` writes, with nothing to choose from, is the label that scores best.
+
+    A decoder's labels are one token each: where it writes a label at all, that one is the likeliest
+    token and must score best. An encoder-decoder writes the end token too.
+    """
+    _, result = run(name, method)
+    inputs = [dict(example.fields) for example in task.validation[:40]]
+    predicted = [task.format.verbalizer[label] for label in result.predict(inputs)]
+    options = {"max_new_tokens": 1 if name == "gpt2" else 2, "do_sample": False}
+    written = [text.strip() for text in result.generate(inputs, **options)]
+    assert written == [text.strip() for text in result.generate(inputs, use_cache=False, **options)]
+    words = set(task.format.verbalizer.values())
+    labels = [(text, word) for text, word in zip(written, predicted, strict=True) if text in words]
+    assert len(labels) >= 0.9 * len(inputs)
+    assert all(text == word for text, word in labels)
+
+
 def shown(example: Example, task: Task) -> str:
     return task.format.templates["text"].format(**example.fields)
 

@@ -256,7 +256,7 @@ class _Gated(torch.autograd.Function):
         mixed = weights @ valued  # (batch, heads, tokens, size + 1)
         if own:
             queries, itself = _own(weights, span, own)
-            share = itself * (1 - gates[:, None, span][..., -own:])  # (batch, heads, own)
+            share = itself * (1 - gates[:, None, span][..., -own:])  # (batch, heads, length)
             mixed[:, :, queries] += rows[:, :, -own:] * share[..., None]
         total = mixed[..., -1:]
         total = total.masked_fill(total <= 0, 1.0)  # padding that a window leaves nothing to read
@@ -277,7 +277,7 @@ class _Gated(torch.autograd.Function):
         of_valued[:, :, span] *= gates[:, None, span, None]
         if own:
             queries, itself = _own(weights, span, own)
-            at_own = both[:, :, queries]  # (batch, heads, own, size + 1)
+            at_own = both[:, :, queries]  # (batch, heads, length, size + 1)
             closed = 1 - gates[:, None, span][..., -own:]
             gain = (at_own * rows[:, :, -own:]).sum(dim=3) * closed
             _own(of_weights, span, own)[1].add_(gain)
@@ -292,7 +292,7 @@ class _Gated(torch.autograd.Function):
 def _own(weights: Tensor, span: slice, own: int) -> tuple[slice, Tensor]:
     """Return the last `own` positions of a span of keys, and where they meet themselves.
 
-    The second is a view. Shape `(batch, heads, own)`.
+    The second is a view. Shape `(batch, heads, length)`.
     """
     keys = slice(span.stop - own, span.stop)
     before = weights.shape[3] - weights.shape[2]

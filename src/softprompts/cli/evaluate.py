@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,29 +48,29 @@ def evaluate(
     digests = result.about.get("task_digests", {name: result.about["data_digest"]})
     is_same_data = task.digest() == digests[name]
     found = result.evaluate(rows, name)
-    floor = majority(rows, task.format)
-    if as_json:
-        print_json(
-            {
-                "split": split,
-                **({} if config.mixture is None else {"task": name}),
-                "score": found.score,
-                "metrics": found.metrics,
-                "loss": found.loss if math.isfinite(found.loss) else None,
-                "majority": floor,
-                "choices": dict(found.choices),
-                "num_items": len(rows),
-                "identity": result.about["identity"],
-                "is_same_data": is_same_data,
-            }
-        )
-        return
-    each = ", ".join(f"{name} {100 * value:.1f}" for name, value in found.metrics.items())
+    report = {
+        "split": split,
+        **({} if config.mixture is None else {"task": name}),
+        "score": found.score,
+        "metrics": found.metrics,
+        "loss": found.loss if math.isfinite(found.loss) else None,
+        "majority": majority(rows, task.format),
+        "choices": dict(found.choices),
+        "num_items": len(rows),
+        "identity": result.about["identity"],
+        "is_same_data": is_same_data,
+    }
+    print_json(report) if as_json else _print(report)
+
+
+def _print(report: Mapping[str, Any]) -> None:
+    """Print what was found in words."""
+    each = ", ".join(f"{name} {100 * value:.1f}" for name, value in report["metrics"].items())
     print(
-        f"score {100 * found.score:.1f} ({each}) on {len(rows)} items of {split}; majority "
-        f"{100 * floor:.1f}"
+        f"score {100 * report['score']:.1f} ({each}) on {report['num_items']} items of "
+        f"{report['split']}; majority {100 * report['majority']:.1f}"
     )
-    if not is_same_data:
+    if not report["is_same_data"]:
         print("the task's rows are not those that the run was trained and reported on")
 
 

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     OPTIMIZERS = "optimizers"
     SCHEDULES = "schedules"
     TEMPERATURES = "temperatures"
+    SAMPLINGS = "samplings"
     RECIPES = "recipes"
 
 
@@ -108,7 +109,7 @@ def _registry(kind: Kind) -> Registry[Any]:
     )
     from softprompts.readouts.registry import READOUTS
     from softprompts.tasks.registry import TASKS
-    from softprompts.training.registry import OPTIMIZERS, SCHEDULES, TEMPERATURES
+    from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
     registries: dict[Kind, Registry[Any]] = {
         Kind.TASKS: TASKS,
@@ -124,6 +125,7 @@ def _registry(kind: Kind) -> Registry[Any]:
         Kind.OPTIMIZERS: OPTIMIZERS,
         Kind.SCHEDULES: SCHEDULES,
         Kind.TEMPERATURES: TEMPERATURES,
+        Kind.SAMPLINGS: SAMPLINGS,
     }
     return registries[kind]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,17 +69,9 @@ def _print(result: dict[str, Any], out: Path) -> None:
             f"{at['learning_rate']:g}, gradient norm {at['gradient_norm']}"
         )
     else:
-        print(
-            f"score {100 * result['score']:.1f} ({result['metric']}) on {result['num_items']} "
-            f"items of {result['split']}; majority {100 * result['majority']:.1f}; last "
-            f"{100 * result['last_score']:.1f}"
-        )
+        print(f"score {_scores(result)}")
         for name, line in result.get("tasks", {}).items():
-            print(
-                f"  {name} {100 * line['score']:.1f} ({line['metric']}) on {line['num_items']} "
-                f"items of {line['split']}; majority {100 * line['majority']:.1f}; last "
-                f"{100 * line['last_score']:.1f}"
-            )
+            print(f"  {name} {_scores(line)}")
         print(
             f"selected step {result['selected_step']} of {result['steps']}; "
             f"{result['seconds']:.0f} s, {result['examples_per_second']:.0f} examples/s, "
@@ -93,3 +86,12 @@ def _print(result: dict[str, Any], out: Path) -> None:
             + ", ".join(f"{n} in {file}" for file, n in result["skipped_rows"].items())
         )
     print(f"folder: {out}")
+
+
+def _scores(line: Mapping[str, Any]) -> str:
+    """Return the scores of a run, or of one of its tasks, in words."""
+    return (
+        f"{100 * line['score']:.1f} ({line['metric']}) on {line['num_items']} items of "
+        f"{line['split']}; majority {100 * line['majority']:.1f}; last "
+        f"{100 * line['last_score']:.1f}"
+    )

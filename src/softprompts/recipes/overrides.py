@@ -8,17 +8,17 @@ from typing import Any
 from softprompts.errors import RecipeError
 from softprompts.recipes.problems import show
 from softprompts.recipes.reading import read_yaml
+from softprompts.recipes.schema import AXES
 
 COMPONENT_FIELDS = frozenset(
     {
         "readout",
         "adaptation",
         "mixture.sampling",
-        "prompt.initializer",
-        "prompt.rows",
-        "prompt.position",
+        *(f"prompt.{axis}" for axis in AXES),
         "training.optimizer",
         "training.schedule",
+        "training.temperature",
     }
 )
 """Fields where a name stands for a mapping, so that an option can be set on it."""

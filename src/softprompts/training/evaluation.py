@@ -121,15 +121,16 @@ def evaluate_tasks(model: Model, splits: Mapping[str, EncodedSplit]) -> dict[str
 
     Args:
         model: what the run trains.
-        splits: labelled examples by task.
+        splits: labelled examples by task, for all of them or some.
 
     Returns:
-        The evaluation of each task.
+        The evaluation of each of these tasks.
     """
-    return {
-        name: evaluate(model.backbone, track.prompt, track.readout, splits[name], track.format)
-        for name, track in model.tracks.items()
-    }
+    found = {}
+    for name, split in splits.items():
+        track = model.tracks[name]
+        found[name] = evaluate(model.backbone, track.prompt, track.readout, split, track.format)
+    return found
 
 
 def best_column(scores: Sequence[float]) -> int:

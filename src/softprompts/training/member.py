@@ -266,7 +266,7 @@ class Member:
         if checkpoint is None:
             return
         tensors = checkpoint.tensors
-        self.load(under("model.", tensors))
+        self.model.load(under("model.", tensors), "the checkpoint")
         self.best = under("best.", tensors)
         state: dict[int, dict[str, Any]] = {}
         for name, value in [

@@ -61,5 +61,5 @@ def test_two_tasks_share_sets_and_not_logits():
 
 
 def test_another_number_of_sets_is_refused():
-    with pytest.raises(PromptError, match="`prompt.pool.size` must be 3, but is 4"):
+    with pytest.raises(PromptError, match=r"`prompt.pool.size` must be 3, but is 4"):
         TaskPool(sets(), 0, generator(0, "pool"), size=4)

@@ -23,6 +23,16 @@ seeds: [3, 4]
 """
 
 
+SHIPPED_RUNS = {
+    "fewglue": 105,
+    "multitask-superglue": 15,
+    "presets": 160,
+    "presets-fewglue": 240,
+    "presets-rte": 80,
+    "quickstart": 15,
+}
+
+
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_is_right_and_says_what_it_does(name):
     config = load_recipe(name)
@@ -32,11 +42,11 @@ def test_every_shipped_recipe_is_right_and_says_what_it_does(name):
         assert len(identity(config)) == 16
     else:
         assert config.name == name
-        assert len(expand(config)) == {"quickstart": 15, "fewglue": 105, "presets": 50}[name]
+        assert len(expand(config)) == SHIPPED_RUNS[name]
 
 
 def test_shipped_recipes_are_the_documented_ones():
-    assert list(shipped_recipes()) == ["fewglue", "presets", "quickstart", "residual-cb"]
+    assert list(shipped_recipes()) == [*sorted(SHIPPED_RUNS), "residual-cb"]
 
 
 def test_a_file_is_read(write):
@@ -74,7 +84,9 @@ def test_a_file_without_a_mapping(write, text, sentence):
 
 def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
     with pytest.raises(
-        RecipeError, match=r"one of fewglue, presets, quickstart, residual-cb, but is 'quik"
+        RecipeError,
+        match=r"one of fewglue, multitask-superglue, presets, presets-fewglue, presets-rte, "
+        r"quickstart, residual-cb, but",
     ):
         load_recipe("quikstart")
     with pytest.raises(RecipeError, match=r"Did you mean 'quickstart'"):
