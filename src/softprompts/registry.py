@@ -3,8 +3,8 @@
 A room keeps one `Registry` in its `registry.py`. An entry names where the component lives, so that
 listing and validating stay fast, and says which options the component takes, so that a recipe can
 be checked before anything heavy is loaded. Third parties add entries through the entry point group
-`softprompts.<kind>`; the entry point loads to an `Entry`, best kept in a module of its own that
-does not import torch.
+`softprompts.<kind>`, such as `softprompts.active_length`; the entry point loads to an `Entry`, best
+kept in a module of its own that does not import torch.
 """
 
 from __future__ import annotations
@@ -86,8 +86,7 @@ class Registry(Generic[T]):
     """Components of one kind, by name.
 
     Args:
-        kind: the kind, in the singular, as errors and the entry point group `softprompts.<kind>`
-            say it.
+        kind: the kind, in the singular, as errors say it.
         base: `"module:attribute"` of the abstract base that every component must derive from, or
             `""` where components are functions.
     """
@@ -97,6 +96,11 @@ class Registry(Generic[T]):
         self.base = base
         self._entries: dict[str, Entry] = {}
         self._has_plugins = False
+
+    @property
+    def group(self) -> str:
+        """The entry point group of third parties' components."""
+        return f"softprompts.{self.kind.replace(' ', '_')}"
 
     def add(self, entry: Entry) -> Entry:
         """Add an entry.
@@ -161,11 +165,11 @@ class Registry(Generic[T]):
         if self._has_plugins:
             return
         self._has_plugins = True
-        for point in importlib.metadata.entry_points(group=f"softprompts.{self.kind}"):
+        for point in importlib.metadata.entry_points(group=self.group):
             entry = point.load()
             if not isinstance(entry, Entry):
                 raise RegistryError(
-                    f"entry point {point.name!r} of softprompts.{self.kind} must load to "
+                    f"entry point {point.name!r} of {self.group} must load to "
                     f"softprompts.registry.Entry, but is {entry!r}."
                 )
             self.add(entry)

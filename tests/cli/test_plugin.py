@@ -1,4 +1,4 @@
-"""A package of somebody else's adds a kind of rows, without a change here."""
+"""A package of somebody else's adds rows, a pool and a position, without a change here."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ SCALED = Entry(
     version=3,
     options={"start": Option(float, 1.0, "the number before training", {"gt": 0.0})},
 )
+AVERAGE = Entry(
+    "average",
+    "their_package.rows:AveragePool",
+    summary="the mean of several sets",
+    options={"size": Option(int, 2, "number of sets", {"ge": 1})},
+)
+HALVES = Entry("halves", "their_package.rows:Halves", summary="half before, half behind")
 """
 ROWS = """
 from typing import final
@@ -26,7 +33,33 @@ from typing import final
 import torch
 from torch import nn
 
+from softprompts.prompts.pools.base import Pool
+from softprompts.prompts.positions.base import Placement, Position, anchors
 from softprompts.prompts.rows.base import Rows
+
+
+@final
+class AveragePool(Pool):
+    def __init__(self, sets, width, generator, *, size=2):
+        super().__init__(sets, width, generator)
+        self.sets = nn.ModuleList(sets)
+
+    def bake(self):
+        return torch.stack([rows(None) for rows in self.sets]).detach()
+
+    def forward(self, batch, instances, draws):
+        rows = torch.stack([rows(None) for rows in self.sets]).mean(0)
+        return rows.expand(batch, -1, -1), None
+
+
+@final
+class Halves(Position):
+    def __init__(self, length, width, generator):
+        super().__init__(length, width, generator)
+
+    def forward(self, edges, instances, draws):
+        split = torch.full((edges.batch,), self.length // 2)
+        return Placement(anchors(split, self.length, edges.start, edges.end))
 
 
 @final
@@ -54,6 +87,8 @@ def run(tmp_path):
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(
         "[softprompts.rows]\nscaled = their_package.entries:SCALED\n"
+        "[softprompts.pool]\naverage = their_package.entries:AVERAGE\n"
+        "[softprompts.position]\nhalves = their_package.entries:HALVES\n"
     )
 
     def call(*arguments):
@@ -96,3 +131,11 @@ def test_rows_of_an_installed_package_are_listed_checked_and_trained(
     assert result["trainable_parameters"] == 3 * 32 + 1 + 2 * 32 + 2
     again = json.loads(run("evaluate", str(out), "--json").stdout)
     assert again["score"] == result["score"]
+
+    parts = ("--set", "prompt.pool=average", "--set", "prompt.position=halves")
+    whole = tmp_path / "whole"
+    trained = run("train", str(recipe), "--out", str(whole), "--json", *parts)
+    assert trained.returncode == 0, trained.stderr
+    result = json.loads(trained.stdout)
+    assert result["trainable_parameters"] == 2 * (3 * 32 + 1) + 2 * 32 + 2
+    assert json.loads(run("evaluate", str(whole), "--json").stdout)["score"] == result["score"]

@@ -23,7 +23,7 @@ _STUDY_ONLY = frozenset({"base", "variants", "grid", "seeds"})
 def shipped_recipes() -> dict[str, Traversable]:
     """Return the recipes that come with the library, by name in alphabetical order."""
     folder = resources.files("softprompts.recipes") / "shipped"
-    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    files = sorted(folder.iterdir(), key=lambda file: file.name.removesuffix(_SUFFIX))
     return {f.name.removesuffix(_SUFFIX): f for f in files if f.name.endswith(_SUFFIX)}
 
 
