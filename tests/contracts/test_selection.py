@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import softprompts as sp
+from backbones import KINDS
 from contracts.conftest import run_config
 from softprompts.errors import PromptError, RecipeError
 from softprompts.prompts.draws import Draws
@@ -295,9 +296,14 @@ class Stop(Progress):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_interrupted_and_resumed_is_uninterrupted(tiny, task, tmp_path, method):
-    backbone = tiny("bert")
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("bert", method) for method in METHODS]
+    + [(kind, "adap-ins-vec-pos") for kind in KINDS if kind != "bert"]
+    + [(k, "residual-deep-pool-len") for k in KINDS if k not in ("bert", "deberta-v2")],
+)
+def test_interrupted_and_resumed_is_uninterrupted(tiny, task, tmp_path, kind, method):
+    backbone = tiny(kind)
     config = run_config(
         backbone,
         method,

@@ -2,9 +2,9 @@
 
 Tokens and prompt rows are put into one sequence. Embeddings, attention mask and segment ids are
 built together, and every token's new place is returned, so that nothing downstream has to guess.
-The result is always padded on the right, whatever side the tokens were padded on and wherever
-inactive rows stood: position ids counted from the left are then right for every architecture, and
-left padding cannot differ from right padding.
+The result is always padded on the right, whatever side the tokens were padded on: position ids
+counted from the left are then right for every architecture, and left padding cannot differ from
+right padding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Spliced:
 
     Attributes:
         embeddings: rows and tokens. Shape `(batch, length + tokens, hidden)`.
-        attention_mask: 1 on tokens and active rows. Shape `(batch, length + tokens)`.
+        attention_mask: 1 on tokens and rows. Shape `(batch, length + tokens)`.
         segment_ids: segment ids. Shape `(batch, length + tokens)`.
         token_positions: where each token went. Shape `(batch, tokens)`.
         row_positions: where each row went. Shape `(batch, length)`.
@@ -75,7 +75,6 @@ def splice(
     segment_ids: Tensor,
     rows: Tensor,
     anchors: Tensor,
-    active: Tensor | None = None,
 ) -> Spliced:
     """Put prompt rows between tokens.
 
@@ -89,7 +88,6 @@ def splice(
         segment_ids: segment ids. Shape `(batch, tokens)`.
         rows: prompt rows, cast to the embeddings' dtype. Shape `(batch, length, hidden)`.
         anchors: token index per row, in `[0, tokens]`. Shape `(batch, length)`.
-        active: which rows take part; all when `None`. Shape `(batch, length)`.
 
     Returns:
         The spliced batch, padded on the right.
@@ -97,9 +95,8 @@ def splice(
     batch, tokens, hidden = embeddings.shape
     length = rows.shape[1]
     device = embeddings.device
-    if active is None:
-        active = torch.ones(batch, length, dtype=torch.bool, device=device)
-    valid = torch.cat([attention_mask.bool(), active.bool()], dim=1)  # (batch, tokens + length)
+    there = torch.ones(batch, length, dtype=torch.bool, device=device)
+    valid = torch.cat([attention_mask.bool(), there], dim=1)  # (batch, tokens + length)
     token_keys = torch.arange(tokens, device=device) * (length + 1) + length  # (tokens,)
     row_keys = anchors * (length + 1) + torch.arange(length, device=device)  # (batch, length)
     keys = torch.cat([token_keys.expand(batch, -1), row_keys], dim=1)  # (batch, tokens + length)
@@ -214,7 +211,7 @@ def choose(
     the cost of the chosen arrangement: no loop over splits, and no arrangement is built but one.
 
     Args:
-        spliced: the chosen arrangement, all rows active.
+        spliced: the chosen arrangement.
         weights: one-hot at the chosen split, with a gradient. Shape `(batch, length + 1)`.
         tokens: token embeddings as they went into `splice`. Shape `(batch, tokens, hidden)`.
         attention_mask: 1 on tokens, 0 on padding. Shape `(batch, tokens)`.

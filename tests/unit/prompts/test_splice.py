@@ -9,7 +9,7 @@ from softprompts.prompts.splice import concatenate, splice
 
 @st.composite
 def layouts(draw):
-    """A batch of token rows with padding anywhere at the edges, anchors and active rows."""
+    """A batch of token rows with padding anywhere at the edges, and anchors."""
     batch, tokens = draw(st.integers(1, 3)), draw(st.integers(1, 6))
     length = draw(st.integers(0, 4))
     rows = []
@@ -17,8 +17,7 @@ def layouts(draw):
         left = draw(st.integers(0, tokens - 1))
         count = draw(st.integers(1, tokens - left))
         anchors = sorted(draw(st.integers(left, left + count)) for _ in range(length))
-        active = [draw(st.booleans()) for _ in range(length)]
-        rows.append((left, count, anchors, active))
+        rows.append((left, count, anchors))
     return tokens, length, rows
 
 
@@ -31,18 +30,17 @@ def test_splice_equals_a_plain_loop(layout):
     prompt = -torch.arange(batch * length, dtype=torch.float32).view(batch, length, 1) - 1
     segments = torch.randint(0, 2, (batch, tokens), generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(batch, tokens, dtype=torch.long)
-    for row, (left, count, _, _) in enumerate(rows):
+    for row, (left, count, _) in enumerate(rows):
         mask[row, left : left + count] = 1
     anchors = torch.tensor([r[2] for r in rows], dtype=torch.long).view(batch, length)
-    active = torch.tensor([r[3] for r in rows], dtype=torch.bool).view(batch, length)
 
-    result = splice(embeddings, mask, segments, prompt, anchors, active)
+    result = splice(embeddings, mask, segments, prompt, anchors)
 
-    for row, (left, count, places, is_active) in enumerate(rows):
+    for row, (left, count, places) in enumerate(rows):
         expected, expected_segments = [], []
         for j in range(left, left + count + 1):
             for i in range(length):
-                if places[i] == j and is_active[i]:
+                if places[i] == j:
                     expected.append(float(prompt[row, i, 0]))
                     anchor = min(j, left + count - 1)
                     expected_segments.append(int(segments[row, anchor]))
