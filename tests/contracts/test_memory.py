@@ -11,6 +11,7 @@ import torch
 import softprompts as sp
 from backbones import KINDS
 from contracts.conftest import run_config
+from softprompts.backbones import attention
 from softprompts.backbones.attention import KeyValues, Memory
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError, RecipeError
@@ -106,15 +107,14 @@ def test_hidden_rows_and_gates_of_one_change_nothing(tiny, kind):
 
 @pytest.mark.parametrize("kind", REACHED)
 def test_gradients_of_gates_equal_differences(tiny, kind):
-    """In float64, against finite differences of sixth order, closed gates among them.
+    """In float64, open gates against finite differences of sixth order.
 
     Some models compute norms in float32 whatever they are given; differences see that noise.
     """
     backbone = precise(tiny(kind))
     prefixes = random_prefixes(backbone)
-    start_prefix = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]], dtype=torch.float64)
+    start_prefix = torch.ones(2, LENGTH, dtype=torch.float64)
     start_input = torch.ones(2, 7, dtype=torch.float64)
-    start_input[0, 1] = start_input[1, 2] = 0.0
     weights = torch.randn(12, backbone.hidden_size, generator=torch.Generator().manual_seed(3))
 
     def loss(prefix_gates, gates):
@@ -140,6 +140,74 @@ def test_gradients_of_gates_equal_differences(tiny, kind):
     expected = torch.tensor([extrapolated(slope, p, step) for p in places], dtype=torch.float64)
     assert (expected.abs() > 1e-3).all()
     torch.testing.assert_close(found / expected, torch.ones_like(found), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("kind", REACHED)
+def test_gradients_of_closed_gates_are_what_opening_them_would_change(tiny, kind, monkeypatch):
+    """In float64, against a loop that opens each closed key by itself; all gradients."""
+    backbone = precise(tiny(kind))
+    prefixes = random_prefixes(backbone)
+    gates = [
+        torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]], dtype=torch.float64),
+        torch.ones(2, 7, dtype=torch.float64),
+    ]
+    gates[1][0, 1] = gates[1][0, 2] = gates[1][1, 0] = 0.0
+    weights = torch.randn(12, backbone.hidden_size, generator=torch.Generator().manual_seed(3))
+    tokens, mask = inputs(backbone)
+
+    def run(gated):
+        leaves = [*(g.clone().requires_grad_() for g in gates), tokens.clone().requires_grad_()]
+        leaves += [pair.keys.clone().requires_grad_() for pair in prefixes.values()]
+        own = {
+            s: KeyValues(k, prefixes[s].values) for s, k in zip(prefixes, leaves[3:], strict=True)
+        }
+        memory = Memory(own, prefix_gates=leaves[0], gates=leaves[1], gated=gated)
+        states = backbone.hidden(leaves[2], mask, None, memory=memory)[mask.bool()]
+        loss = (states * weights.double()).sum()
+        loss.backward()
+        return [loss.detach(), *(leaf.grad for leaf in leaves)]
+
+    fast = run(None)
+    monkeypatch.setattr(attention, "_Gated", OneByOne)
+    for found, expected in zip(fast, run(None), strict=True):
+        assert expected.abs().max() > 1e-3
+        torch.testing.assert_close(
+            found, expected, atol=1e-9, rtol=1e-6 if kind in ROUNDING else 1e-9
+        )
+
+
+class OneByOne:
+    """What `_Gated` does, by definition: every closed key is opened by itself, in a loop."""
+
+    @staticmethod
+    def apply(weights, values, gates, span, own):
+        before = weights.shape[3] - weights.shape[2]
+        hard = gates.detach()
+        itself = torch.zeros(weights.shape[2:], dtype=torch.bool)
+        if own:
+            itself[torch.arange(weights.shape[2]), torch.arange(weights.shape[2]) + before] = True
+        opened = torch.where(itself, 1.0, torch.where(hard > 0, gates, hard)[:, None, None])
+        mixed = weights * opened
+        output = mixed @ values / mixed.sum(-1, keepdim=True)
+        for row, key in (hard == 0).nonzero().tolist():
+            with torch.no_grad():
+                more = mixed[row].clone()
+                more[..., key] = weights[row, ..., key]
+                change = more @ values[row] / more.sum(-1, keepdim=True) - output[row]
+            output = output.clone()
+            output[row] = output[row] + (gates[row, key] - hard[row, key]) * change
+        return output
+
+
+def test_a_closed_key_that_would_take_all_attention_sends_a_bounded_gradient(tiny):
+    backbone = tiny("bert")
+    prefixes = {
+        slot: KeyValues(40 * pair.keys, pair.values)
+        for slot, pair in random_prefixes(backbone).items()
+    }
+    gates = torch.zeros(2, LENGTH, requires_grad=True)
+    (read(backbone, Memory(prefixes, prefix_gates=gates)) ** 2).sum().backward()
+    assert 1e-6 < gates.grad.abs().max() < 1e3
 
 
 ROUNDING = ("modernbert", "t5", "llama", "qwen3", "gemma3")
@@ -343,8 +411,8 @@ def test_only_upper_layers_get_rows(tiny, task):
 
 
 @pytest.mark.parametrize("depth", ["input", "every-layer"])
-def test_gradients_of_length_and_pool_logits_equal_brute_force(tiny, depth):
-    """In float64: gates and mixture weights by differences, then the rules of the selectors."""
+def test_gradients_of_length_and_pool_logits_equal_brute_force(tiny, depth, monkeypatch):
+    """In float64: mixtures by differences, gates one by one, then the rules of the selectors."""
     backbone = precise(tiny("bert"))
     length, size, temperature = 3, 2, 0.7
     config = sp.PromptConfig.model_validate(
@@ -382,22 +450,15 @@ def test_gradients_of_length_and_pool_logits_equal_brute_force(tiny, depth):
     assert expected.abs().min() > 1e-3
     torch.testing.assert_close(pool.bias.grad, expected, atol=0, rtol=1e-8)
 
-    shift = torch.zeros(2, length + 1, dtype=torch.float64)
     draws = Draws(1, 1, 0, torch.arange(2), 2, temperature)
     instances = soft._instances(backbone.embed(ids), torch.ones_like(ids), torch.zeros_like(ids))
     whole = selector.forward
-    logits = whole(2, instances, draws).logits.detach()
-
-    def pushed(batch, instances, draws):
-        found = whole(batch, instances, draws)
-        return replace(found, weights=found.weights.detach() + shift)
-
-    selector.forward = pushed
-    of_weights = torch.tensor(
-        [[moved(shift, (row, n)) for n in range(length + 1)] for row in range(2)],
-        dtype=torch.float64,
-    )
-    del selector.forward
+    chosen = whole(2, instances, draws)
+    shift = torch.zeros(2, length + 1, dtype=torch.float64, requires_grad=True)
+    selector.forward = lambda *given: replace(chosen, weights=chosen.weights.detach() + shift)
+    monkeypatch.setattr(attention, "_Gated", OneByOne)
+    loss().backward()
+    of_weights, logits = shift.grad, chosen.logits.detach()
     noise = draws.gumbel("length", length + 1).double()
     chances = ((logits + noise) / temperature).softmax(1)
     of_logits = chances * (of_weights - (chances * of_weights).sum(1, keepdim=True)) / temperature

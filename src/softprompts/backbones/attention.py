@@ -20,6 +20,9 @@ from torch.nn import functional
 
 from softprompts.errors import BackboneError
 
+_LEAST = 1e-30
+"""Below this share of attention, what is left open sends no gradient to scores."""
+
 INTERFACE = "softprompts"
 """The name under which transformers finds `attend`."""
 
@@ -188,9 +191,9 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Attend with the active memory; called by transformers.
 
-    Gated attention weighs every key with its gate, `w_ij = g_j e^{s_ij} / sum_k g_k e^{s_ik}`. So
-    a gate of 0 hides a key and still gets the gradient that says what showing it would do. Every
-    position reads itself, whatever its gate.
+    Gated attention weighs every key with its gate, `w_ij = g_j e^{s_ij} / sum_k g_k e^{s_ik}`. A
+    gate of 0 hides a key, and its gradient says what showing it would do. Every position reads
+    itself, whatever its gate.
 
     Args:
         module: the attention of the model.
@@ -243,6 +246,10 @@ class _Gated(torch.autograd.Function):
 
     All gates are 1 but those of the keys in `span`; the last `own` of these are positions too, and
     positions stand at the end of the keys.
+
+    An open gate gets the derivative of the output. A closed one gets what opening it would change,
+    `p / (T + p) (v - o)` with the open weights' sum `T`: the derivative at 0, `p / T (v - o)`, has
+    no bound where a closed key would take nearly all attention.
     """
 
     @staticmethod
@@ -269,34 +276,40 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         weights, valued, rows, gates, total, output = ctx.saved_tensors
         span, own = ctx.span, ctx.own
-        g = gradient / total  # (batch, heads, tokens, size)
-        both = torch.cat([g, -(g * output).sum(dim=3, keepdim=True)], dim=3)
-        of_weights = both @ valued.transpose(2, 3)  # (batch, heads, tokens, keys)
-        of_valued = weights.transpose(2, 3) @ both  # (batch, heads, keys, size + 1)
-        along = of_valued[:, :, span].clone()
+        effect = -(gradient * output).sum(dim=3, keepdim=True)
+        both = torch.cat([gradient, effect], dim=3)  # (batch, heads, tokens, size + 1)
+        beside = weights[..., span]
+        chances = beside / (total + beside * (1 - gates[:, None, None, span]))  # (…, length)
+        both_shares = both / total.clamp(min=_LEAST)
+        of_weights = both_shares @ valued.transpose(2, 3)  # (batch, heads, tokens, keys)
+        of_valued = weights.transpose(2, 3) @ both_shares  # (batch, heads, keys, size + 1)
         of_valued[:, :, span] *= gates[:, None, span, None]
         if own:
             queries, itself = _own(weights, span, own)
-            at_own = both[:, :, queries]  # (batch, heads, length, size + 1)
+            at_own = both_shares[:, :, queries]  # (batch, heads, length, size + 1)
             closed = 1 - gates[:, None, span][..., -own:]
             gain = (at_own * rows[:, :, -own:]).sum(dim=3) * closed
             _own(of_weights, span, own)[1].add_(gain)
             of_valued[:, :, span][:, :, -own:] += at_own * (itself * closed)[..., None]
-            along[:, :, -own:] -= at_own * itself[..., None]
+            _own(chances, slice(0, chances.shape[3]), own, queries)[1].zero_()
+        along = chances.transpose(2, 3) @ both  # (batch, heads, length, size + 1)
         wide = torch.promote_types(gates.dtype, torch.float32)
         of_gates = torch.zeros_like(gates)
         of_gates[:, span] = (along * rows).sum(dim=(1, 3), dtype=wide).to(gates)
         return of_weights, of_valued[..., :-1], of_gates, None, None
 
 
-def _own(weights: Tensor, span: slice, own: int) -> tuple[slice, Tensor]:
+def _own(
+    weights: Tensor, span: slice, own: int, queries: slice | None = None
+) -> tuple[slice, Tensor]:
     """Return the last `own` positions of a span of keys, and where they meet themselves.
 
     The second is a view. Shape `(batch, heads, length)`.
     """
     keys = slice(span.stop - own, span.stop)
-    before = weights.shape[3] - weights.shape[2]
-    queries = slice(keys.start - before, keys.stop - before)
+    if queries is None:
+        before = weights.shape[3] - weights.shape[2]
+        queries = slice(keys.start - before, keys.stop - before)
     return queries, weights[:, :, queries, keys].diagonal(dim1=2, dim2=3)
 
 
