@@ -47,6 +47,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *_readout_problems(config),
         *prompt_problems(config.prompt),
         *_adaptation_problems(config),
+        *_regularizer_problems(config),
         *_training_problems(config),
     ]
 
@@ -165,6 +166,17 @@ def _adaptation_problems(config: RunConfig) -> Iterator[Problem]:
             "`training.backbone_learning_rate` must be left out where the backbone is frozen, "
             f"which all methods but fine-tuning and lora leave it, but is {show(rate)}.",
         )
+
+
+def _regularizer_problems(config: RunConfig) -> Iterator[Problem]:
+    for number, regularizer in enumerate(config.regularizers):
+        options, field = regularizer.options, f"regularizers.{number}"
+        if options.get("consistency") == "ce" and options.get("is_clean_live"):
+            yield Problem(
+                (field,),
+                f"`{field}.is_clean_live` must be left out with consistency ce, which looks at the "
+                "label instead of the clean prediction, but is true.",
+            )
 
 
 def _readout_problems(config: RunConfig) -> Iterator[Problem]:

@@ -1,0 +1,65 @@
+"""Regularizers and perturbations that a recipe may name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from softprompts.recipes.component import Component, ComponentOf
+from softprompts.registry import Option, Registry
+
+if TYPE_CHECKING:
+    from softprompts.regularizers.base import Regularizer
+    from softprompts.regularizers.perturbations.base import Perturbation
+
+PERTURBATIONS: Registry[type[Perturbation]] = Registry(
+    "perturbation", "softprompts.regularizers.perturbations.base:Perturbation"
+)
+PERTURBATIONS.register(
+    "gaussian-noise",
+    "softprompts.regularizers.perturbations.gaussian_noise:GaussianNoise",
+    summary="Gaussian noise on the input's embeddings",
+    reference="Chen et al. 2023, arXiv 2305.02423",
+    options={
+        "sigma": Option(
+            float,
+            0.1,
+            "standard deviation, in units of the embedding table's root-mean-square",
+            {"ge": 0.0},
+        ),
+    },
+)
+
+PERTURBATION = ComponentOf(PERTURBATIONS)
+
+WEIGHTING = {
+    "weight": Option(float, 1.0, "factor on the penalty; 0 switches it off", {"ge": 0.0}),
+    "warmup_steps": Option(int, 0, "updates over which the weight rises linearly", {"ge": 0}),
+}
+"""Options of every regularizer."""
+
+REGULARIZERS: Registry[type[Regularizer]] = Registry(
+    "regularizer", "softprompts.regularizers.base:Regularizer"
+)
+REGULARIZERS.register(
+    "ptp",
+    "softprompts.regularizers.ptp:PerturbationRegularizer",
+    summary="the loss on perturbed inputs, or how far predictions move",
+    reference="Chen et al. 2023, arXiv 2305.02423",
+    options={
+        "perturbation": Option(
+            Annotated[Component, PERTURBATION], ..., "what is done to the inputs"
+        ),
+        "consistency": Option(
+            str,
+            "ce",
+            "ce (the loss of the perturbed input), kl (from the clean prediction to the perturbed "
+            "one), or symmetric-kl",
+            {"pattern": "^(ce|kl|symmetric-kl)$"},
+        ),
+        "is_clean_live": Option(
+            bool, False, "let the gradient of kl and symmetric-kl reach the clean prediction too"
+        ),
+        "num_copies": Option(int, 1, "perturbed copies of each input, averaged", {"ge": 1}),
+        **WEIGHTING,
+    },
+)
