@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from softprompts.regularizers.base import Regularizer
     from softprompts.regularizers.perturbations.base import Perturbation
 
+_KEPT = Option(list[str], [], "names of the row's fields that are left as they are")
+
 PERTURBATIONS: Registry[type[Perturbation]] = Registry(
     "perturbation", "softprompts.regularizers.perturbations.base:Perturbation"
 )
@@ -26,6 +28,25 @@ PERTURBATIONS.register(
             "standard deviation, in units of the embedding table's root-mean-square",
             {"ge": 0.0},
         ),
+    },
+)
+PERTURBATIONS.register(
+    "masking",
+    "softprompts.regularizers.perturbations.masking:Masking",
+    summary="whole words replaced by the mask token or others",
+    reference="Chen et al. 2023, arXiv 2305.02423",
+    options={
+        "fraction": Option(
+            float, 0.15, "share of an input's words, at least one word", {"ge": 0.0, "le": 1.0}
+        ),
+        "replacement": Option(
+            str,
+            "auto",
+            "mask (the mask token), sentinel (as T5 marks what is left out), unknown, random "
+            "(vocabulary rows), or auto: the first of these that the backbone has",
+            {"pattern": "^(auto|mask|sentinel|unknown|random)$"},
+        ),
+        "kept_fields": _KEPT,
     },
 )
 
