@@ -24,8 +24,16 @@ from softprompts.training.resources import Resources
 PLACES = [("bert", "linear"), ("bert", "cloze"), ("gpt2", "text"), ("gpt2", "linear")]
 PLACES += [("t5", "text"), ("t5", "linear")]
 METHODS = ("prompt-tuning", "residual", "adap-ins-pos", "p-tuning-v2")
-STRONG = {"gaussian-noise": {"sigma": 0.5}, "masking": {"fraction": 0.5}}
-IDLE = {"gaussian-noise": {"sigma": 0.0}, "masking": {"fraction": 0.0}}
+STRONG = {
+    "gaussian-noise": {"sigma": 0.5},
+    "masking": {"fraction": 0.5},
+    "gradient-ascent": {"radius": 0.4, "steps": 2},
+}
+IDLE = {
+    "gaussian-noise": {"sigma": 0.0},
+    "masking": {"fraction": 0.0},
+    "gradient-ascent": {"radius": 0.0},
+}
 
 
 def ptp(name, **more):

@@ -49,6 +49,36 @@ PERTURBATIONS.register(
         "kept_fields": _KEPT,
     },
 )
+PERTURBATIONS.register(
+    "gradient-ascent",
+    "softprompts.regularizers.perturbations.gradient_ascent:GradientAscent",
+    summary="projected gradient ascent (PGD) on the input's embeddings",
+    reference="Chen et al. 2023, arXiv 2305.02423; Madry et al. 2018, arXiv 1706.06083",
+    options={
+        "radius": Option(
+            float,
+            0.1,
+            "of the ball, in units of the embedding table's root-mean-square",
+            {"ge": 0.0},
+        ),
+        "norm": Option(
+            str,
+            "l2",
+            "l2 (bounds an example's root-mean-square change) or linf (bounds each number's)",
+            {"pattern": "^(l2|linf)$"},
+        ),
+        "steps": Option(int, 3, "steps of ascent", {"ge": 1}),
+        "step_size": Option(
+            float | None, None, "length of a step in radii; null takes 2.5 / steps", {"gt": 0.0}
+        ),
+        "is_free": Option(
+            bool,
+            False,
+            "start at the input and reuse the clean pass's gradient for the first step, instead "
+            "of a random start",
+        ),
+    },
+)
 
 PERTURBATION = ComponentOf(PERTURBATIONS)
 

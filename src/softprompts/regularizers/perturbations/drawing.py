@@ -23,19 +23,25 @@ def draw_normal(inputs: Inputs, copy: int) -> Tensor:
     Returns:
         Numbers, float32. Shape `(batch, width, embedding)`.
     """
-
-    def draw(count: int, generator: Generator) -> Tensor:
-        return torch.randn(count, inputs.embeddings.shape[-1], generator=generator)
-
-    return _stack(inputs, [draw(*given) for given in own_draws(inputs, copy)])
+    size = inputs.embeddings.shape[-1]
+    given = own_draws(inputs, copy)
+    return _stack(inputs, [torch.randn(count, size, generator=draws) for count, draws in given])
 
 
-def own_draws(inputs: Inputs, copy: int) -> list[tuple[int, Generator]]:
+def draw_uniform(inputs: Inputs, copy: int) -> Tensor:
+    """Return numbers even in `[0, 1)`, as `draw_normal` does, and apart from those."""
+    size = inputs.embeddings.shape[-1]
+    given = own_draws(inputs, copy, "perturbation-uniform")
+    return _stack(inputs, [torch.rand(count, size, generator=draws) for count, draws in given])
+
+
+def own_draws(inputs: Inputs, copy: int, name: str = "perturbation") -> list[tuple[int, Generator]]:
     """Return the number of field tokens and a fresh generator of each example.
 
     Args:
         inputs: the micro-batch.
         copy: number of the copy.
+        name: whose numbers they are.
     """
     counts = inputs.fields.counts.tolist()
     places = [0] * len(counts)
@@ -43,7 +49,7 @@ def own_draws(inputs: Inputs, copy: int) -> list[tuple[int, Generator]]:
     for example, place in zip(examples, inputs.draws.places.tolist(), strict=True):
         places[example] = place
     return [
-        (count, inputs.draws.own("perturbation", place, inputs.number, copy))
+        (count, inputs.draws.own(name, place, inputs.number, copy))
         for count, place in zip(counts, places, strict=True)
     ]
 
