@@ -33,6 +33,7 @@ def share_of(backbone, task, readout, rows=None, perturbation=None, method="prom
 def seen_of(backbone, share):
     """Return what the share's only regularizer sees, the clean gradient included."""
     reading = objective._prepare(backbone, share)
+    objective._copies(backbone, [reading])
     scores = score(backbone, [reading.part])[0]
     part = reading.part
     if reading.probe is not None:

@@ -24,12 +24,15 @@ from softprompts.training.resources import Resources
 PLACES = [("bert", "linear"), ("bert", "cloze"), ("gpt2", "text"), ("gpt2", "linear")]
 PLACES += [("t5", "text"), ("t5", "linear")]
 METHODS = ("prompt-tuning", "residual", "adap-ins-pos", "p-tuning-v2")
+NEAR = {"min_cosine": -1.0}
 STRONG = {
+    "word-substitution": NEAR,
     "gaussian-noise": {"sigma": 0.5},
     "masking": {"fraction": 0.5},
     "gradient-ascent": {"radius": 0.4, "steps": 2},
 }
 IDLE = {
+    "word-substitution": {"fraction": 0.0, "least_words": 0},
     "gaussian-noise": {"sigma": 0.0},
     "masking": {"fraction": 0.0},
     "gradient-ascent": {"radius": 0.0},
@@ -39,6 +42,11 @@ IDLE = {
 def ptp(name, **more):
     """Return a regularizer with a perturbation that does something."""
     return {"kind": "ptp", "perturbation": {"kind": name, **STRONG[name]}, **more}
+
+
+def copies_of(name):
+    """Return how many copies are of use."""
+    return 1 if name == "word-substitution" else 2
 
 
 def config_of(backbone, method, readout, regularizers, **training):
@@ -110,7 +118,8 @@ def test_weight_or_strength_zero_is_no_regularizer(tiny, task, kind, readout, na
         assert state.keys() == plain.keys()
         assert all(torch.equal(state[key], plain[key]) for key in plain)
     _, moved = trained(backbone, task, "adap-ins-pos", readout, [ptp(name, weight=3.0)])
-    assert any(not torch.equal(moved[key], plain[key]) for key in plain)
+    has_words = (kind, name) != ("gpt2", "word-substitution")  # no word of the task is one token
+    assert any(not torch.equal(moved[key], plain[key]) for key in plain) == has_words
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS.names())
@@ -132,8 +141,14 @@ def test_only_field_tokens_are_touched(tiny, task, kind, readout, method, name, 
     monkeypatch.setattr(objective, "score", watched)
     records, _ = trained(backbone, task, method, readout, [ptp(name)])
     assert len(touched) >= len(records)
-    assert all(touched)
-    assert all(record["regularizers"][0]["perturbation_norm"] > 0 for record in records)
+    norms = [record["regularizers"][0]["perturbation_norm"] for record in records]
+    if (kind, name) == ("gpt2", "word-substitution"):  # no word of the task is one token
+        assert not sum(touched) + max(norms)
+    elif name == "word-substitution":  # some micro-batches have none
+        assert sum(touched) * max(norms) > 0
+    else:
+        assert all(touched)
+        assert min(norms) > 0
 
 
 def test_noise_and_its_clean_inputs_share_a_forward(tiny, task, monkeypatch):
@@ -164,7 +179,9 @@ def test_the_gradient_is_that_of_the_whole_objective(tiny, task, consistency, is
     assert factor == 0.7
     for share in shares:
         part = share.part
-        inputs = objective._prepare(backbone, share).inputs[0]
+        reading = objective._prepare(backbone, share)
+        objective._copies(backbone, [reading])
+        inputs = reading.inputs[0]
         clean = score(backbone, [part])[0]
         total = part.readout.loss(clean, part.batch)
         for copy in regularizer.copies(inputs):
@@ -203,7 +220,7 @@ def test_perturbations_do_not_depend_on_how_an_update_is_cut(tiny, task, name):
             backbone,
             "adap-ins-pos",
             "linear",
-            [ptp(name, num_copies=2)],
+            [ptp(name, num_copies=copies_of(name))],
             batch_size=size,
             accumulation_steps=accumulation,
         )
@@ -211,7 +228,9 @@ def test_perturbations_do_not_depend_on_how_an_update_is_cut(tiny, task, name):
         for share in run.shares(backbone):
             objective.accumulate(backbone, [share])
         gradient = torch.cat([p.grad.flatten() for p in run.model.parameters])
-        found.append((run.penalties.summary()["regularizers"][0], gradient))
+        about = run.penalties.summary()["regularizers"][0]
+        about.pop("example", None)  # one of an update, whichever is read first
+        found.append((about, gradient))
     for about, gradient in found[1:]:
         assert about == pytest.approx(found[0][0], rel=1e-3, abs=1e-5)
         torch.testing.assert_close(gradient, found[0][1], atol=1e-4, rtol=1e-3)
@@ -240,7 +259,7 @@ def test_a_pack_trains_each_run_with_its_own_regularizers(tiny, task, name):
 @pytest.mark.parametrize("name", PERTURBATIONS.names())
 def test_a_resumed_run_ends_with_the_same_bits(tiny, task, name, tmp_path, monkeypatch):
     backbone = tiny("bert")
-    regularizers = [ptp(name, num_copies=2, warmup_steps=4, consistency="kl")]
+    regularizers = [ptp(name, num_copies=copies_of(name), warmup_steps=4, consistency="kl")]
     config = config_of(
         backbone, "adap-ins-pos", "linear", regularizers, steps=6, checkpoint_every_steps=2
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from softprompts.recipes.mixture_checks import mixture_problems
 from softprompts.recipes.presets import METHODS, Preset
@@ -177,6 +178,18 @@ def _regularizer_problems(config: RunConfig) -> Iterator[Problem]:
                 f"`{field}.is_clean_live` must be left out with consistency ce, which looks at the "
                 "label instead of the clean prediction, but is true.",
             )
+        perturbation, num_copies = options.get("perturbation"), options.get("num_copies", 1)
+        if perturbation is not None and _draws_nothing(perturbation) and num_copies > 1:
+            yield Problem(
+                (field,),
+                f"`{field}.num_copies` must be 1 with a perturbation that draws nothing, whose "
+                f"copies would be the same, but is {num_copies}.",
+            )
+
+
+def _draws_nothing(perturbation: dict[str, Any]) -> bool:
+    """Return whether a perturbation is found from the clean input alone."""
+    return perturbation["kind"] == "word-substitution" or perturbation.get("is_free") is True
 
 
 def _readout_problems(config: RunConfig) -> Iterator[Problem]:

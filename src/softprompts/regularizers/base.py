@@ -42,11 +42,13 @@ class Perturbed:
         embeddings: input embeddings. Shape `(inputs, tokens, embedding)`.
         changed: which examples differ from what they were. Shape `(batch,)`.
         about: numbers per example to log, such as words changed. Shape `(batch,)` each.
+        text: one of the examples as it reads now, or "".
     """
 
     embeddings: Tensor
     changed: Tensor
     about: Mapping[str, Tensor] = field(default_factory=dict)
+    text: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +84,12 @@ class Penalty:
     Attributes:
         values: the penalty of each example. Shape `(batch,)`.
         about: numbers per example to log. Shape `(batch,)` each.
+        text: one of the examples as it was read, or "".
     """
 
     values: Tensor
     about: Mapping[str, Tensor] = field(default_factory=dict)
+    text: str = ""
 
 
 class Regularizer(ABC):

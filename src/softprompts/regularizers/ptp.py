@@ -83,6 +83,7 @@ class PerturbationRegularizer(Regularizer):
                 name: torch.stack([one.about[name] for one in penalties]).mean(dim=0)
                 for name in penalties[0].about
             },
+            next((copy.text for copy, _ in copies if copy.text), ""),
         )
 
     def _one(self, seen: Seen, perturbed: Perturbed, scores: Tensor) -> Penalty:

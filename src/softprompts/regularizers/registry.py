@@ -79,6 +79,25 @@ PERTURBATIONS.register(
         ),
     },
 )
+PERTURBATIONS.register(
+    "word-substitution",
+    "softprompts.regularizers.perturbations.word_substitution:WordSubstitution",
+    summary="words swapped for near ones where the loss rises most",
+    reference="Chen et al. 2023, arXiv 2305.02423; Yoo and Qi 2021, arXiv 2109.00544",
+    options={
+        "fraction": Option(
+            float, 0.1, "share of an input's words that may be swapped", {"ge": 0.0, "le": 1.0}
+        ),
+        "least_words": Option(
+            int, 4, "words that may be swapped however short the input is", {"ge": 0}
+        ),
+        "num_candidates": Option(int, 20, "neighbours of a word that are tried", {"ge": 1}),
+        "min_cosine": Option(
+            float, 0.4, "least cosine of a neighbour's embedding", {"ge": -1.0, "le": 1.0}
+        ),
+        "kept_fields": Option(list[str], ["premise"], _KEPT.description),
+    },
+)
 
 PERTURBATION = ComponentOf(PERTURBATIONS)
 

@@ -66,14 +66,9 @@ def accumulate(backbone: Backbone, shares: Sequence[Share]) -> list[float]:
     """
     readings = [_prepare(backbone, share) for share in shares]
     clean = [reading.part for reading in readings]
-    beside = [
-        replace(reading.share.part, embeddings=copy.embeddings, choices=ChoiceLog())
-        for reading in readings
-        for copies in reading.copies.values()
-        for copy in copies
-    ]
     is_first = any(reading.probe is not None for reading in readings)
-    scores = score(backbone, clean if is_first else [*clean, *beside])
+    beside = [] if is_first else _copies(backbone, readings)
+    scores = score(backbone, [*clean, *beside])
     losses = [
         part.readout.loss(values, part.batch).sum() * share.weight
         for share, part, values in zip(shares, clean, scores[: len(clean)], strict=True)
@@ -84,6 +79,7 @@ def accumulate(backbone: Backbone, shares: Sequence[Share]) -> list[float]:
         is_kept = any(one.needs_clean_graph for one in graphs)
         torch.autograd.backward(total, retain_graph=is_kept)
         total = total.detach()
+        beside = _copies(backbone, readings)
         scores += score(backbone, beside) if beside else []
     copied = iter(scores[len(clean) :])
     for reading, values in zip(readings, scores[: len(clean)], strict=True):
@@ -95,21 +91,32 @@ def accumulate(backbone: Backbone, shares: Sequence[Share]) -> list[float]:
 
 
 def _prepare(backbone: Backbone, share: Share) -> _Reading:
-    """Return a share with its copies made, and ready to have its gradient taken."""
+    """Return a share that is ready to have the gradient taken that its regularizers ask for."""
     part, reading = share.part, _Reading(share, share.part)
-    if not share.regularizers:
-        return reading
-    assert part.draws is not None
-    embeddings, fields = backbone.embed(part.batch.ids), FieldTokens.of(part.batch)
     if any(one.needs_gradient for _, one, _ in share.regularizers):
+        embeddings, fields = backbone.embed(part.batch.ids), FieldTokens.of(part.batch)
         shape = (part.batch.size, fields.width, embeddings.shape[-1])
         reading.probe = torch.zeros(shape, device=embeddings.device, requires_grad=True)
         probed = embeddings + fields.spread(reading.probe).to(embeddings)
         reading.part = replace(part, embeddings=probed)
-    for number, one, _ in share.regularizers:
-        reading.inputs[number] = Inputs(part.batch, embeddings, fields, part.draws, number)
-        reading.copies[number] = one.copies(reading.inputs[number])
     return reading
+
+
+def _copies(backbone: Backbone, readings: Sequence[_Reading]) -> list[Part]:
+    """Return the perturbed copies of all shares that need no clean forward, to be read."""
+    found = []
+    for reading in readings:
+        part = reading.share.part
+        if not reading.share.regularizers:
+            continue
+        assert part.draws is not None
+        embeddings, fields = backbone.embed(part.batch.ids), FieldTokens.of(part.batch)
+        for number, one, _ in reading.share.regularizers:
+            inputs = Inputs(part.batch, embeddings, fields, part.draws, number)
+            reading.inputs[number], reading.copies[number] = inputs, one.copies(inputs)
+            for copy in reading.copies[number]:
+                found.append(replace(part, embeddings=copy.embeddings, choices=ChoiceLog()))
+    return found
 
 
 def _penalties(

@@ -22,6 +22,7 @@ class PenaltyLog:
         self._factors: list[float] = []
         self._sums: list[dict[str, float]] = []
         self._counts: list[int] = []
+        self._texts: list[str] = []
 
     def begin(self, step: int) -> list[tuple[int, Regularizer, float]]:
         """Forget the last update, and return what is not idle in the next one.
@@ -34,6 +35,7 @@ class PenaltyLog:
         """
         self._sums = [{} for _ in self.regularizers]
         self._counts = [0] * len(self.regularizers)
+        self._texts = [""] * len(self.regularizers)
         self._factors = [0.0 if one.is_idle else one.factor(step) for one in self.regularizers]
         given = enumerate(zip(self.regularizers, self._factors, strict=True))
         return [(number, one, factor) for number, (one, factor) in given if factor]
@@ -49,16 +51,21 @@ class PenaltyLog:
         for name, values in {"penalty": penalty.values, **penalty.about}.items():
             sums[name] = sums.get(name, 0.0) + float(values.detach().double().sum())
         self._counts[number] += len(penalty.values)
+        self._texts[number] = self._texts[number] or penalty.text
 
     def summary(self) -> dict[str, Any]:
-        """Return what a record says of the update: means over its examples, by regularizer."""
+        """Return what a record says of the update: means over its examples, by regularizer.
+
+        One example goes with them where a perturbation changed words.
+        """
         if not self.regularizers:
             return {}
         lines = [
             {"weight": factor, **{name: _finite(total / count) for name, total in sums.items()}}
             for factor, sums, count in zip(self._factors, self._sums, self._counts, strict=True)
         ]
-        return {"regularizers": lines}
+        texts = [{"example": text} if text else {} for text in self._texts]
+        return {"regularizers": [line | text for line, text in zip(lines, texts, strict=True)]}
 
 
 def _finite(value: float) -> float | None:

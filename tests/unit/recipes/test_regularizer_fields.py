@@ -88,3 +88,12 @@ def test_what_is_regularized_is_part_of_the_identity():
 def test_versions_of_both_parts_count():
     found = versions(resolve(run_with([{"kind": "ptp", "perturbation": "gaussian-noise"}])))
     assert found["regularizers.0"] == found["regularizers.0.perturbation"] == 1
+
+
+@pytest.mark.parametrize(
+    "perturbation", ["word-substitution", {"kind": "gradient-ascent", "is_free": True}]
+)
+def test_copies_that_would_be_the_same_are_refused(perturbation):
+    with pytest.raises(RecipeError, match=r"`regularizers.0.num_copies` must be 1 .* but is 3"):
+        run_with([{"kind": "ptp", "perturbation": perturbation, "num_copies": 3}])
+    assert run_with([{"kind": "ptp", "perturbation": "gradient-ascent", "num_copies": 3}])
