@@ -133,3 +133,15 @@ REGULARIZERS.register(
         **WEIGHTING,
     },
 )
+REGULARIZERS.register(
+    "vocabulary-distance",
+    "softprompts.regularizers.vocabulary_distance:VocabularyDistance",
+    summary="mean square distance of rows to the nearest vocabulary rows",
+    options=WEIGHTING,
+)
+REGULARIZERS.register(
+    "row-norm",
+    "softprompts.regularizers.row_norm:RowNorm",
+    summary="mean square of the rows",
+    options=WEIGHTING,
+)

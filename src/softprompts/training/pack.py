@@ -40,9 +40,7 @@ def train_pack(
     progress = progress or Silent()
     while active := [member for member in members if not member.is_done]:
         began = time.perf_counter()
-        losses = _backward(backbone, active)
-        for member, loss in zip(active, losses, strict=True):
-            member.update(loss)
+        update_pack(backbone, active)
         spent = time.perf_counter() - began
         for member in active:
             member.counters.training_seconds += spent
@@ -51,6 +49,18 @@ def train_pack(
         progress.update(furthest.counters.step, furthest.plan.total_steps)
     for member in members:
         member.select_last()
+
+
+def update_pack(backbone: Backbone, members: Sequence[Member]) -> None:
+    """Do one update of each run.
+
+    Args:
+        backbone: the model that they read through.
+        members: runs that are not done.
+    """
+    losses = _backward(backbone, members)
+    for member, loss in zip(members, losses, strict=True):
+        member.update(loss)
 
 
 def _backward(backbone: Backbone, members: Sequence[Member]) -> list[float]:
