@@ -158,6 +158,20 @@ def test_noise_and_its_clean_inputs_share_a_forward(tiny, task, monkeypatch):
     assert set(counts) == {5}
 
 
+def test_shared_copies_are_reckoned_with_where_an_update_is_cut(tiny, task):
+    """Copies make a micro-batch cheaper beside what it saves, unless they are idle."""
+    nums = []
+    for regularizers in (
+        [],
+        [ptp("gaussian-noise", weight=0.0, num_copies=3)],
+        [ptp("gradient-ascent", num_copies=3)],
+        [ptp("gaussian-noise", num_copies=3), ptp("masking")],
+    ):
+        config = config_of(tiny("bert"), "prompt-tuning", "linear", regularizers)
+        nums.append(member_of(config, tiny("bert"), task).penalties.num_reads)
+    assert nums == [1, 1, 1, 5]
+
+
 @pytest.mark.parametrize(
     ("consistency", "is_live"),
     [("ce", False), *((c, live) for c in ("kl", "symmetric-kl") for live in (True, False))],

@@ -130,6 +130,11 @@ class Regularizer(ABC):
             return self.weight
         return self.weight * min(1.0, (step + 1) / self.warmup_steps)
 
+    @property
+    def num_shared_copies(self) -> int:
+        """How many copies of each input are read with the clean one."""
+        return 0
+
     def copies(self, inputs: Inputs) -> list[Perturbed]:
         """Return perturbed copies that can share the forward of the clean inputs; none here.
 

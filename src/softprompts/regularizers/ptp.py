@@ -63,6 +63,11 @@ class PerturbationRegularizer(Regularizer):
         """Whether weight or strength is zero."""
         return self.weight == 0 or self.perturbation.is_idle
 
+    @property
+    def num_shared_copies(self) -> int:
+        """How many copies of each input are read with the clean one."""
+        return 0 if self.perturbation.needs_forward else self.num_copies
+
     def copies(self, inputs: Inputs) -> list[Perturbed]:
         """Return the copies of a perturbation that needs no forward of its own."""
         if self.perturbation.needs_forward:

@@ -148,7 +148,7 @@ class Member:
         plan, step, track = self.plan, self.counters.step, self.model.tracks[drawn.task]
         encoded = [self.train[drawn.task].encoded[i] for i in drawn.indices]
         lengths = [example.num_tokens * len(example.inputs) for example in encoded]
-        overhead = _OVERHEAD_TOKENS[backbone.device.type]
+        overhead = _OVERHEAD_TOKENS[backbone.device.type] // self.penalties.num_reads
         for chosen in cut_by_length(lengths, plan.batch_size, overhead):
             rows = [encoded[i] for i in chosen]
             batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)

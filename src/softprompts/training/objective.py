@@ -94,11 +94,9 @@ def _prepare(backbone: Backbone, share: Share) -> _Reading:
     """Return a share that is ready to have the gradient taken that its regularizers ask for."""
     part, reading = share.part, _Reading(share, share.part)
     if any(one.needs_gradient for _, one, _ in share.regularizers):
-        embeddings, fields = backbone.embed(part.batch.ids), FieldTokens.of(part.batch)
-        shape = (part.batch.size, fields.width, embeddings.shape[-1])
-        reading.probe = torch.zeros(shape, device=embeddings.device, requires_grad=True)
-        probed = embeddings + fields.spread(reading.probe).to(embeddings)
-        reading.part = replace(part, embeddings=probed)
+        embeddings = backbone.embed(part.batch.ids)
+        reading.probe = torch.zeros_like(embeddings, requires_grad=True)
+        reading.part = replace(part, embeddings=embeddings + reading.probe)
     return reading
 
 
@@ -156,6 +154,7 @@ def _seen(
 
     gradient = None
     if one.needs_gradient and reading.probe is not None and reading.probe.grad is not None:
-        gradient = reading.probe.grad / reading.share.weight
+        own = reading.inputs[number].fields.collect(reading.probe.grad)
+        gradient = own / reading.share.weight
     held = scores if one.needs_clean_graph else scores.detach()
     return Seen(reading.inputs[number], held, loss, forward, rows, copies, gradient)

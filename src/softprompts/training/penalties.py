@@ -24,6 +24,12 @@ class PenaltyLog:
         self._counts: list[int] = []
         self._texts: list[str] = []
 
+    @property
+    def num_reads(self) -> int:
+        """How often each input is read in the forward of the clean one."""
+        active = (one for one in self.regularizers if not one.is_idle)
+        return 1 + sum(one.num_shared_copies for one in active)
+
     def begin(self, step: int) -> list[tuple[int, Regularizer, float]]:
         """Forget the last update, and return what is not idle in the next one.
 

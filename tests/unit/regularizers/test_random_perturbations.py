@@ -92,6 +92,19 @@ def test_each_masked_word_has_a_sentinel_of_its_own_in_order(tiny, inputs_of):
             )
 
 
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_collecting_is_the_transpose_of_spreading(inputs_of, kind):
+    fields = inputs_of(kind).fields
+    generator = torch.Generator().manual_seed(1)
+    own = torch.randn(fields.num_examples, fields.width, 5, generator=generator)
+    given = torch.randn(*fields.mask.shape, 5, generator=generator)
+    leaf = own.clone().requires_grad_()
+    (fields.spread(leaf) * given).sum().backward()
+    assert leaf.grad.abs().max() > 0
+    torch.testing.assert_close(fields.collect(given), leaf.grad)
+    assert fields.spread(own)[~fields.mask].abs().max() == 0
+
+
 def test_kept_fields_are_left_alone(tiny, inputs_of, moves):
     inputs = inputs_of("bert", ["good bread"], template="{text} {sep} {other}")
     (words,) = words_of(inputs.batch)

@@ -10,7 +10,12 @@ from torch import Tensor
 from softprompts.backbones.backbone import Backbone
 from softprompts.regularizers.base import Inputs, Perturbed, Seen
 from softprompts.regularizers.perturbations.base import Perturbation
-from softprompts.regularizers.perturbations.drawing import draw_normal, draw_uniform, moved
+from softprompts.regularizers.perturbations.drawing import (
+    draw_normal,
+    draw_uniform,
+    moved,
+    own_draws,
+)
 
 _SMALLEST = 1e-30
 
@@ -92,7 +97,9 @@ class GradientAscent(Perturbation):
         """Return a point of each ball. Shape `(batch, width, embedding)`."""
         if self.norm == "linf":
             return limit * (2 * draw_uniform(inputs, copy) - 1) * inputs.fields.own[..., None]
-        share = draw_uniform(inputs, copy)[:, :1, :1]
+        given = own_draws(inputs, copy, "perturbation-uniform")
+        share = torch.cat([torch.rand(1, 1, 1, generator=draws) for _, draws in given])
+        share = share.to(inputs.embeddings.device)
         return limit * share * self._direction(draw_normal(inputs, copy))
 
     def _direction(self, gradient: Tensor) -> Tensor:
@@ -115,8 +122,8 @@ def _norm(change: Tensor) -> Tensor:
 
 def _gradient(inputs: Inputs, seen: Seen, change: Tensor) -> Tensor:
     """Return the gradient of the loss with respect to a change, and of nothing else."""
-    leaf = change.detach().requires_grad_()
     embeddings = inputs.embeddings.detach()
-    added = inputs.fields.spread(leaf).to(embeddings)
-    loss = seen.loss(seen.forward(embeddings + added)).sum()
-    return torch.autograd.grad(loss, [leaf])[0]
+    added = inputs.fields.spread(change.detach()).to(embeddings)
+    leaf = (embeddings + added).requires_grad_()
+    loss = seen.loss(seen.forward(leaf)).sum()
+    return inputs.fields.collect(torch.autograd.grad(loss, [leaf])[0])
