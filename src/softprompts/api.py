@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def train(
     prompt: PromptConfig | None = None,
     readout: str | dict[str, Any] = "linear",
     adaptation: str | dict[str, Any] | None = None,
+    regularizers: Sequence[str | dict[str, Any]] = (),
     training: TrainingConfig | None = None,
     seed: int = 0,
     max_tokens: int | None = None,
@@ -40,6 +41,7 @@ def train(
         readout: a readout's name, or a mapping with `kind` and its options.
         adaptation: what is trained of the backbone, in a copy: a name, or a mapping of its options;
             the method's when `None`.
+        regularizers: what is added to the loss: mappings with `kind` and options.
         training: optimizer, rates, steps and selection; the defaults when `None`.
         seed: moves initialization, order, held-out rows and dropout.
         max_tokens: cap on the tokens of one input; `None` uses the whole context.
@@ -64,6 +66,7 @@ def train(
         "readout": readout,
         "prompt": prompt or PromptConfig(),
         "adaptation": adaptation,
+        "regularizers": list(regularizers),
         "training": training or TrainingConfig(),
         "seed": seed,
     }

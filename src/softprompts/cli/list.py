@@ -29,6 +29,8 @@ class Kind(StrEnum):
     INITIALIZERS = "initializers"
     ADAPTATIONS = "adaptations"
     READOUTS = "readouts"
+    REGULARIZERS = "regularizers"
+    PERTURBATIONS = "perturbations"
     OPTIMIZERS = "optimizers"
     SCHEDULES = "schedules"
     TEMPERATURES = "temperatures"
@@ -108,6 +110,7 @@ def _registry(kind: Kind) -> Registry[Any]:
         ROWS,
     )
     from softprompts.readouts.registry import READOUTS
+    from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
     from softprompts.tasks.registry import TASKS
     from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
@@ -122,6 +125,8 @@ def _registry(kind: Kind) -> Registry[Any]:
         Kind.INITIALIZERS: INITIALIZERS,
         Kind.ADAPTATIONS: ADAPTATIONS,
         Kind.READOUTS: READOUTS,
+        Kind.REGULARIZERS: REGULARIZERS,
+        Kind.PERTURBATIONS: PERTURBATIONS,
         Kind.OPTIMIZERS: OPTIMIZERS,
         Kind.SCHEDULES: SCHEDULES,
         Kind.TEMPERATURES: TEMPERATURES,

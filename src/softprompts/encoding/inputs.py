@@ -33,6 +33,9 @@ class EncodedInput:
         num_continuation_tokens: label tokens after `end` (decoders).
         targets: what is read from this input by a language head.
         marks: indices before which rows at marked places stand, in order.
+        starts: 1 for a token that starts a word, 0 for one that goes on with it; empty where that
+            is not known, and each token counts as a word.
+        fields: name of the row's field that a token comes from, or ""; empty where not known.
     """
 
     ids: tuple[int, ...]
@@ -45,6 +48,8 @@ class EncodedInput:
     num_continuation_tokens: int = 0
     targets: tuple[Target, ...] = ()
     marks: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

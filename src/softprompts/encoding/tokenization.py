@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from softprompts.encoding.inputs import EncodedInput
 from softprompts.encoding.template import Piece, Role, Template
+from softprompts.encoding.words import word_starts
 from softprompts.errors import DataError
 from softprompts.tasks.templates import MARK
 
@@ -23,14 +24,16 @@ class _Token:
     id: int
     role: Role
     place: int = -1  # which field it came from, -1 for none
+    field: str = ""  # the field's name
+    starts: bool = True  # whether it starts a word
 
 
 _MARK = _Token(-1, Role.PADDING)
 """Stands among the tokens where rows of a prompt will, until the cut is done."""
 
 
-_Span: TypeAlias = tuple[int, int, Role, int]
-"""First character, character after the last, role, and number of the piece."""
+_Span: TypeAlias = tuple[int, int, Role, int, str]
+"""First character, character after the last, role, number of the piece and its name."""
 
 
 @final
@@ -139,6 +142,8 @@ class Tokenization:
             slots=tuple(i for i, t in enumerate(body) if t.role is Role.MASK),
             num_continuation_tokens=len(continuation),
             marks=(*(start for _ in marks[:leading]), *marks[leading:]),
+            starts=(*(int(t.starts) for t in body), *([1] * len(continuation))),
+            fields=(*(t.field for t in body), *([""] * len(continuation))),
         ), is_cut
 
     def _tokenize(self, text: str) -> Any:
@@ -172,7 +177,7 @@ class Tokenization:
             role = Role.TEMPLATE
             if piece.name:
                 role = Role.LABEL if piece.name == "choice" else Role.FIELD
-            spans.append((len(text), len(text) + len(content), role, place))
+            spans.append((len(text), len(text) + len(content), role, place, piece.name))
             text += content
         return result + self._stretch(text, spans, marks)
 
@@ -199,24 +204,28 @@ class Tokenization:
         for cut in marks:
             is_crossed = any(begin < cut < stop for begin, stop in offsets)
             if 0 < cut < len(text) and (text[cut] != " " or is_crossed):
-                behind = [(s[0] - cut, s[1] - cut, s[2], s[3]) for s in spans]
+                behind = [(s[0] - cut, s[1] - cut, *s[2:]) for s in spans]
                 return [
                     *self._stretch(text[:cut], spans, [m for m in marks if m <= cut]),
                     *self._stretch(text[cut:], behind, [m - cut for m in marks if m > cut]),
                 ]
         tokens: list[_Token] = []
         waiting = list(marks)
-        for token, (begin, stop) in zip(ids, offsets, strict=True):
+        starts = word_starts(text, offsets)
+        for token, (begin, stop), is_start in zip(ids, offsets, starts, strict=True):
             while waiting and (waiting[0] == 0 or waiting[0] < stop):
                 tokens.append(_MARK)
                 waiting.pop(0)
             touched = [s for s in spans if s[0] < stop and begin < s[1]]
             named = [s for s in touched if s[2] is not Role.TEMPLATE]
             if named:
-                *_, role, place = named[0]
-                tokens.append(_Token(token, role, place if role is Role.FIELD else -1))
+                *_, role, place, name = named[0]
+                if role is not Role.FIELD:
+                    place, name = -1, ""
+                is_first = not tokens or tokens[-1].place != place
+                tokens.append(_Token(token, role, place, name, is_start or is_first))
             else:
-                tokens.append(_Token(token, Role.TEMPLATE))
+                tokens.append(_Token(token, Role.TEMPLATE, starts=is_start))
         return tokens + [_MARK] * len(waiting)
 
     def _cut(self, texts: list[list[_Token]], overhead: int, source: str) -> bool:

@@ -37,6 +37,10 @@ class Draws:
         """Return a fresh generator for numbers that belong to the forward as a whole."""
         return generator(self.seed, name, self.step, self.micro)
 
+    def own(self, name: str, place: int, *path: int) -> Generator:
+        """Return a fresh generator for numbers that belong to the example at a place."""
+        return generator(self.seed, name, self.step, place, *path)
+
     def gumbel(self, name: str, width: int) -> Tensor:
         """Return standard Gumbel noise per input, float32. Shape `(batch, width)`.
 

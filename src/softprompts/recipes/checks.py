@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from softprompts.recipes.mixture_checks import mixture_problems
 from softprompts.recipes.presets import METHODS, Preset
@@ -26,6 +27,9 @@ READOUTS_WITHOUT_PARAMETERS = frozenset({"cloze", "text"})
 BLIND_KINDS = frozenset({"single", "fixed", "marked", "task"})
 """Pools, positions and active lengths that look at no instance vector."""
 
+ROW_REGULARIZERS = frozenset({"vocabulary-distance", "row-norm"})
+"""Regularizers that look at the rows of a prompt."""
+
 _NO_PROMPT = Preset("none", "no prompt", length=0)
 _LENGTH_FIELDS = ("prompt.length", "prompt.method")
 
@@ -47,6 +51,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *_readout_problems(config),
         *prompt_problems(config.prompt),
         *_adaptation_problems(config),
+        *_regularizer_problems(config),
         *_training_problems(config),
     ]
 
@@ -113,8 +118,12 @@ def _active_length_problems(prompt: PromptConfig, length: int) -> Iterator[Probl
             )
 
 
+def _is_deep(prompt: PromptConfig) -> bool:
+    return axis_kind(prompt, "depth") == "every-layer"
+
+
 def _depth_problems(prompt: PromptConfig) -> Iterator[Problem]:
-    if axis_kind(prompt, "depth") != "every-layer":
+    if not _is_deep(prompt):
         return
     position, neutral = prompt.position, AXES["position"].build("fixed")
     kind = axis_kind(prompt, "position")
@@ -165,6 +174,42 @@ def _adaptation_problems(config: RunConfig) -> Iterator[Problem]:
             "`training.backbone_learning_rate` must be left out where the backbone is frozen, "
             f"which all methods but fine-tuning and lora leave it, but is {show(rate)}.",
         )
+
+
+def _regularizer_problems(config: RunConfig) -> Iterator[Problem]:
+    for number, regularizer in enumerate(config.regularizers):
+        options, field = regularizer.options, f"regularizers.{number}"
+        if options.get("consistency") == "ce" and options.get("is_clean_live"):
+            yield Problem(
+                (field,),
+                f"`{field}.is_clean_live` must be left out with consistency ce, which looks at the "
+                "label instead of the clean prediction, but is true.",
+            )
+        looks_at_rows = regularizer.kind in ROW_REGULARIZERS
+        if looks_at_rows and prompt_length(config.prompt) == 0:
+            yield Problem(
+                (*_LENGTH_FIELDS, field),
+                f"`{field}` must be left out when `prompt.length` is 0, since there are no rows, "
+                f"but is {show(regularizer.kind)}.",
+            )
+        elif regularizer.kind == "vocabulary-distance" and _is_deep(config.prompt):
+            yield Problem(
+                ("prompt.depth", "prompt.method", field),
+                f"`{field}` must be left out with depth every-layer, whose rows are no embeddings, "
+                f"but is {show(regularizer.kind)}.",
+            )
+        perturbation, num_copies = options.get("perturbation"), options.get("num_copies", 1)
+        if perturbation is not None and _draws_nothing(perturbation) and num_copies > 1:
+            yield Problem(
+                (field,),
+                f"`{field}.num_copies` must be 1 with a perturbation that draws nothing, whose "
+                f"copies would be the same, but is {num_copies}.",
+            )
+
+
+def _draws_nothing(perturbation: dict[str, Any]) -> bool:
+    """Return whether a perturbation is found from the clean input alone."""
+    return perturbation["kind"] == "word-substitution" or perturbation.get("is_free") is True
 
 
 def _readout_problems(config: RunConfig) -> Iterator[Problem]:

@@ -26,6 +26,9 @@ from pydantic_core import (
 
 from softprompts.registry import Entry, Registry
 
+_OWN = frozenset({"constraint", "unknown_key", "unknown_name"})
+"""Types of the findings that are ours, which pydantic does not know."""
+
 
 class Component(BaseModel):
     """A component's registry name and its options.
@@ -167,7 +170,11 @@ def _failure(findings: list[InitErrorDetails]) -> ValidationError:
 
 def _again(found: ErrorDetails) -> InitErrorDetails:
     """Return a finding in the form that a new error is made of."""
-    details = InitErrorDetails(type=found["type"], loc=found["loc"], input=found["input"])
+    kind: Any = found["type"]
+    if kind in _OWN:  # a component among the options has said it
+        kind = PydanticCustomError(kind, found["msg"], found.get("ctx"))
+        return InitErrorDetails(type=kind, loc=found["loc"], input=found["input"])
+    details = InitErrorDetails(type=kind, loc=found["loc"], input=found["input"])
     if "ctx" in found:
         details["ctx"] = found["ctx"]
     return details

@@ -41,6 +41,7 @@ from softprompts.recipes.schema import (
 )
 from softprompts.recipes.study import StudyConfig
 from softprompts.registry import Entry, Registry, unknown_name
+from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 from softprompts.tasks.listing import list_tasks
 from softprompts.tasks.registry import TASKS
 from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
@@ -61,6 +62,8 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
     "initializers": INITIALIZERS,
     "adaptations": ADAPTATIONS,
     "readouts": READOUTS,
+    "regularizers": REGULARIZERS,
+    "perturbations": PERTURBATIONS,
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
     "temperatures": TEMPERATURES,
@@ -232,6 +235,8 @@ def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _plural(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return "mappings with `kind` and options"
     return {"string": "texts", "integer": "whole numbers"}.get(schema.get("type", ""), "values")
 
 

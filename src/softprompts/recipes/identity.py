@@ -19,6 +19,7 @@ from softprompts.prompts.registry import (
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
+from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 from softprompts.tasks.registry import TASKS
 from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
@@ -38,8 +39,8 @@ def identity(config: RunConfig) -> str:
     """Return the fingerprint of what a run computes.
 
     It covers the resolved configuration without the fields in `PRESENTATION`, and the versions of
-    the components it names. Fields that are null are left out, so a later field that may be null
-    leaves old identities as they are.
+    the components it names. Fields that are null, and an empty list of regularizers, are left
+    out, so a later field that may be null leaves old identities as they are.
 
     Args:
         config: a run, resolved or not.
@@ -61,6 +62,8 @@ def computed(config: RunConfig) -> dict[str, Any]:
     data = config.model_dump(mode="json")
     for path in PRESENTATION:
         _drop(data, path)
+    if not data["regularizers"]:
+        del data["regularizers"]
     return data
 
 
@@ -104,6 +107,12 @@ def versions(config: RunConfig) -> dict[str, int]:
         for part, (registry, component) in named.items()
         if component is not None
     }
+    for number, regularizer in enumerate(config.regularizers):
+        found[f"regularizers.{number}"] = REGULARIZERS.entry(regularizer.kind).version
+        perturbation = regularizer.options.get("perturbation")
+        if perturbation is not None:
+            version = PERTURBATIONS.entry(perturbation["kind"]).version
+            found[f"regularizers.{number}.perturbation"] = version
     if config.mixture is None:
         of_tasks = {"task": config.task_label}
     else:

@@ -30,6 +30,7 @@ from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component import Component, ComponentOf, check_options
 from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS
+from softprompts.regularizers.registry import REGULARIZERS
 from softprompts.tasks.registry import TASKS
 from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
@@ -45,6 +46,7 @@ OPTIMIZER = ComponentOf(OPTIMIZERS, "adamw")
 TEMPERATURE = ComponentOf(TEMPERATURES, "exponential")
 SCHEDULE = ComponentOf(SCHEDULES, "constant")
 SAMPLING = ComponentOf(SAMPLINGS, "size")
+REGULARIZER = ComponentOf(REGULARIZERS)
 
 AXES: Mapping[str, ComponentOf] = {
     "initializer": INITIALIZER_AXIS,
@@ -274,6 +276,7 @@ class RunConfig(Section):
         readout: how scores are read from the backbone's output.
         prompt: the prompt.
         adaptation: what is trained of the backbone, in a copy; null is the method's.
+        regularizers: what is added to the loss.
         training: how prompt and readout are trained.
         seed: moves initialization, order, few-shot sample and noise.
     """
@@ -284,6 +287,7 @@ class RunConfig(Section):
     readout: Annotated[Component, READOUT] = Field(default_factory=lambda: READOUT.build({}))
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     adaptation: Annotated[Component, ADAPTATION] | None = None
+    regularizers: list[Annotated[Component, REGULARIZER]] = Field(default_factory=list)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     seed: int = Field(0, ge=0)
 

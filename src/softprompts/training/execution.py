@@ -31,6 +31,7 @@ from softprompts.training.journal import Journal, NoJournal, RunFolder, check_fr
 from softprompts.training.member import Member
 from softprompts.training.pack import train_pack
 from softprompts.training.progress import Progress
+from softprompts.training.regularizing import build_regularizers
 from softprompts.training.resources import Resources
 from softprompts.training.tracks import Model, per_task
 
@@ -177,7 +178,9 @@ def make_member(
     num_examples = sum(len(own["train"]) for own in splits.values())
     sampling = None if config.mixture is None else config.mixture.sampling
     plan = build_plan(config.training, num_examples, config.seed, sampling)
-    return Member(model, build_optimizer(config.training, model), plan, splits, journal)
+    optimizer = build_optimizer(config.training, model)
+    regularizers = build_regularizers(config, model.backbone)
+    return Member(model, optimizer, plan, splits, journal, regularizers)
 
 
 def _count_rows(

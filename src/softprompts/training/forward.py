@@ -34,6 +34,9 @@ class Part:
         batch: the run's examples, on the backbone's device.
         draws: noise, temperature and dropout; `None` means evaluation.
         choices: takes note of what the prompt chose.
+        embeddings: input embeddings to read in place of the batch's own, as a perturbation makes
+            them; what a prompt looks at, and padding, are still those of the batch. Shape
+            `(inputs, tokens, embedding)`.
     """
 
     prompt: Prompt
@@ -41,6 +44,7 @@ class Part:
     batch: Batch
     draws: Draws | None = None
     choices: ChoiceLog = field(default_factory=ChoiceLog)
+    embeddings: Tensor | None = None
 
 
 def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
@@ -56,7 +60,11 @@ def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     Returns:
         Scores per run, float32. Shape `(batch, labels)` each.
     """
-    bare = [part for part in parts if is_bare(backbone, part.prompt, part.readout)]
+    bare = [
+        part
+        for part in parts
+        if part.embeddings is None and is_bare(backbone, part.prompt, part.readout)
+    ]
     read = iter(_summaries(backbone, [part for part in parts if part not in bare]))
     summaries = [
         bare_summary(backbone, part.readout, part.batch) if part in bare else next(read)
@@ -98,7 +106,10 @@ def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     outputs = [_emit(backbone, part.prompt, part.batch, part.draws) for part in parts]
     for part, output in zip(parts, outputs, strict=True):
         part.choices.add(output, part.batch.first_answers[part.batch.examples])
-    spliced = [_splice(backbone, p.batch, out) for p, out in zip(parts, outputs, strict=True)]
+    spliced = [
+        _splice(backbone, part.batch, output, part.embeddings)
+        for part, output in zip(parts, outputs, strict=True)
+    ]
     places = [p.readout.places(p.batch, s) for p, s in zip(parts, spliced, strict=True)]
     joint = concatenate(spliced)
     memory = join_memories(outputs, joint)
@@ -119,8 +130,12 @@ def _emit(backbone: Backbone, prompt: Prompt, batch: Batch, draws: Draws | None)
     return output
 
 
-def _splice(backbone: Backbone, batch: Batch, output: PromptOutput) -> Spliced:
-    tokens = (backbone.embed(batch.ids), batch.attention_mask, batch.segments)
+def _splice(
+    backbone: Backbone, batch: Batch, output: PromptOutput, embeddings: Tensor | None = None
+) -> Spliced:
+    if embeddings is None:
+        embeddings = backbone.embed(batch.ids)
+    tokens = (embeddings, batch.attention_mask, batch.segments)
     return arrange(output, tokens, (batch.start, batch.end))
 
 

@@ -126,6 +126,8 @@ def _without_labels(item: EncodedInput) -> EncodedInput:
         ids=item.ids[:size],
         segments=item.segments[:size],
         roles=item.roles[:size],
+        starts=item.starts[:size],
+        fields=item.fields[:size],
         num_continuation_tokens=0,
     )
 

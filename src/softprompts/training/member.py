@@ -18,12 +18,15 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import collate
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.draws import Draws
+from softprompts.regularizers.base import Regularizer
 from softprompts.training.batching import cut_by_length
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.forward import Part
 from softprompts.training.frozen import save_readings
 from softprompts.training.journal import Checkpoint, Journal
 from softprompts.training.mixing import Drawn, Mixing
+from softprompts.training.objective import Share
+from softprompts.training.penalties import PenaltyLog
 from softprompts.training.tracks import Model, under
 
 _OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
@@ -86,6 +89,7 @@ class Member:
         plan: how the run is trained.
         splits: by task `train`, and `held_out` for selection (empty: the last state is selected).
         journal: where traces go.
+        regularizers: what is added to the loss.
     """
 
     def __init__(
@@ -95,9 +99,11 @@ class Member:
         plan: Plan,
         splits: Mapping[str, Mapping[str, EncodedSplit]],
         journal: Journal,
+        regularizers: Sequence[Regularizer] = (),
     ) -> None:
         self.model, self.backbone, self.optimizer = model, model.backbone, optimizer
         self.plan, self.journal = plan, journal
+        self.penalties = PenaltyLog(regularizers)
         self.train = {name: splits[name]["train"] for name in model.tracks}
         held_out = {name: splits[name]["held_out"] for name in model.tracks}
         self.held_out = {name: split for name, split in held_out.items() if len(split)}
@@ -131,12 +137,18 @@ class Member:
         self.counters.examples += num_examples
         return [(part, 1 / num_examples) for _, part in self._parts]
 
+    def shares(self, backbone: Backbone) -> list[Share]:
+        """Return the next update's micro-batches, each with what regularizes it."""
+        parts = self.parts(backbone)
+        active = self.penalties.begin(self.counters.step)
+        return [Share(part, weight, active, self.penalties.add) for part, weight in parts]
+
     def _cut(self, drawn: Drawn, num_examples: int, backbone: Backbone) -> None:
         """Cut one task's share of an update into micro-batches."""
         plan, step, track = self.plan, self.counters.step, self.model.tracks[drawn.task]
         encoded = [self.train[drawn.task].encoded[i] for i in drawn.indices]
         lengths = [example.num_tokens * len(example.inputs) for example in encoded]
-        overhead = _OVERHEAD_TOKENS[backbone.device.type]
+        overhead = _OVERHEAD_TOKENS[backbone.device.type] // self.penalties.num_reads
         for chosen in cut_by_length(lengths, plan.batch_size, overhead):
             rows = [encoded[i] for i in chosen]
             batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
@@ -164,12 +176,13 @@ class Member:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm))
         counters.step += 1
-        record = {
+        record: dict[str, Any] = {
             "step": counters.step,
             "loss": _finite(loss),
             "learning_rate": rates[0],
             "gradient_norm": _finite(norm),
         }
+        record |= self.penalties.summary()
         chosen = self._choices()
         if any("position" in one or "length" in one for one in chosen.values()):
             record["temperature"] = self.plan.temperature(counters.step - 1)

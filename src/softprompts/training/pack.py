@@ -8,8 +8,8 @@ from itertools import zip_longest
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import BackboneError
-from softprompts.training.forward import Part, score
 from softprompts.training.member import Member
+from softprompts.training.objective import accumulate
 from softprompts.training.progress import Progress, Silent
 
 
@@ -40,9 +40,7 @@ def train_pack(
     progress = progress or Silent()
     while active := [member for member in members if not member.is_done]:
         began = time.perf_counter()
-        losses = _backward(backbone, [member.parts(backbone) for member in active])
-        for member, loss in zip(active, losses, strict=True):
-            member.update(loss)
+        update_pack(backbone, active)
         spent = time.perf_counter() - began
         for member in active:
             member.counters.training_seconds += spent
@@ -53,19 +51,27 @@ def train_pack(
         member.select_last()
 
 
-def _backward(backbone: Backbone, parts: Sequence[list[tuple[Part, float]]]) -> list[float]:
+def update_pack(backbone: Backbone, members: Sequence[Member]) -> None:
+    """Do one update of each run.
+
+    Args:
+        backbone: the model that they read through.
+        members: runs that are not done.
+    """
+    losses = _backward(backbone, members)
+    for member, loss in zip(members, losses, strict=True):
+        member.update(loss)
+
+
+def _backward(backbone: Backbone, members: Sequence[Member]) -> list[float]:
     """Accumulate every run's gradient over its micro-batches and return its mean loss.
 
     Micro-batch `k` of all runs shares a forward.
     """
-    losses = [0.0] * len(parts)
-    for group in zip_longest(*parts):
-        present = [(run, *entry) for run, entry in enumerate(group) if entry is not None]
-        scores = score(backbone, [part for _, part, _ in present])
-        shares = []
-        for (_, part, weight), values in zip(present, scores, strict=True):
-            shares.append(part.readout.loss(values, part.batch).sum() * weight)
-        sum(shares[1:], shares[0]).backward()
-        for (run, _, _), share in zip(present, shares, strict=True):
-            losses[run] += float(share.detach())
+    losses = [0.0] * len(members)
+    for group in zip_longest(*(member.shares(backbone) for member in members)):
+        present = [(run, share) for run, share in enumerate(group) if share is not None]
+        found = accumulate(backbone, [share for _, share in present])
+        for (run, _), loss in zip(present, found, strict=True):
+            losses[run] += loss
     return losses

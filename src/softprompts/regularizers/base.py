@@ -1,0 +1,152 @@
+"""Regularizers: penalties that are added to the loss of a run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.encoding.batch import Batch
+from softprompts.prompts.draws import Draws
+from softprompts.regularizers.field_tokens import FieldTokens
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A micro-batch before it is read.
+
+    Attributes:
+        batch: the examples.
+        embeddings: their input embeddings. Shape `(inputs, tokens, embedding)`.
+        fields: the tokens that may be touched.
+        draws: where random numbers come from.
+        number: place of the regularizer in its run's list, so that two of a kind draw apart.
+    """
+
+    batch: Batch
+    embeddings: Tensor
+    fields: FieldTokens
+    draws: Draws
+    number: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbed:
+    """A micro-batch after a perturbation.
+
+    Attributes:
+        embeddings: input embeddings. Shape `(inputs, tokens, embedding)`.
+        changed: which examples differ from what they were. Shape `(batch,)`.
+        about: numbers per example to log, such as words changed. Shape `(batch,)` each.
+        text: one of the examples as it reads now, or "".
+    """
+
+    embeddings: Tensor
+    changed: Tensor
+    about: Mapping[str, Tensor] = field(default_factory=dict)
+    text: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A micro-batch after the clean forward.
+
+    Attributes:
+        inputs: the micro-batch.
+        scores: clean scores; with gradient only where the regularizer asks for it. Shape
+            `(batch, labels)`.
+        loss: from scores to the readout's loss per example.
+        forward: from input embeddings to scores, with the same prompt, readout and draws. Shape
+            `(inputs, tokens, embedding)` to `(batch, labels)`.
+        rows: returns the prompt's rows per input, with gradient. Shape `(inputs, length, width)`.
+        copies: what `Regularizer.copies` returned, each with its scores.
+        gradient: of the clean loss with respect to each example's field tokens, where the
+            regularizer asks for it. Shape `(batch, width, embedding)`.
+    """
+
+    inputs: Inputs
+    scores: Tensor
+    loss: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor], Tensor]
+    rows: Callable[[], Tensor]
+    copies: Sequence[tuple[Perturbed, Tensor]] = ()
+    gradient: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    """What a regularizer says of a micro-batch.
+
+    Attributes:
+        values: the penalty of each example. Shape `(batch,)`.
+        about: numbers per example to log. Shape `(batch,)` each.
+        text: one of the examples as it was read, or "".
+    """
+
+    values: Tensor
+    about: Mapping[str, Tensor] = field(default_factory=dict)
+    text: str = ""
+
+
+class Regularizer(ABC):
+    """A penalty that is added to the loss: `loss + weight * penalty`, averaged over examples.
+
+    Args:
+        backbone: what the run reads through.
+        weight: factor on the penalty.
+        warmup_steps: updates over which the factor rises linearly to `weight`.
+        options: the kind's own options, as its registry entry lists them.
+
+    Attributes:
+        needs_gradient: whether `Seen.gradient` is wanted.
+        needs_clean_graph: whether the penalty's gradient passes through the clean scores.
+    """
+
+    needs_gradient: bool = False
+    needs_clean_graph: bool = False
+
+    @abstractmethod
+    def __init__(
+        self, backbone: Backbone, *, weight: float = 1.0, warmup_steps: int = 0, **options: Any
+    ) -> None:
+        self.weight, self.warmup_steps = weight, warmup_steps
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can add nothing, so that it is left out and costs nothing."""
+        return self.weight == 0
+
+    def factor(self, step: int) -> float:
+        """Return the factor on the penalty.
+
+        Args:
+            step: updates done so far.
+        """
+        if not self.warmup_steps:
+            return self.weight
+        return self.weight * min(1.0, (step + 1) / self.warmup_steps)
+
+    @property
+    def num_shared_copies(self) -> int:
+        """How many copies of each input are read with the clean one."""
+        return 0
+
+    def copies(self, inputs: Inputs) -> list[Perturbed]:
+        """Return perturbed copies that can share the forward of the clean inputs; none here.
+
+        Args:
+            inputs: the micro-batch.
+        """
+        return []
+
+    @abstractmethod
+    def penalty(self, seen: Seen) -> Penalty:
+        """Return the penalty of each example, with gradient.
+
+        Args:
+            seen: the micro-batch and its clean scores.
+        """

@@ -1,0 +1,48 @@
+"""Perturbations: small changes of the input's field tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.regularizers.base import Inputs, Perturbed, Seen
+
+
+class Perturbation(ABC):
+    """Changes the embeddings of field tokens, and of no others.
+
+    Prompt rows, padding, special tokens, the template, mask tokens and label words stay as they
+    are.
+
+    Args:
+        backbone: what the run reads through.
+        options: the kind's own options, as its registry entry lists them.
+
+    Attributes:
+        needs_forward: whether it looks at what the clean forward said; if not, its copies are read
+            in one forward with the clean inputs.
+        needs_gradient: whether it looks at the gradient of the clean loss.
+    """
+
+    needs_forward: bool = False
+    needs_gradient: bool = False
+
+    @abstractmethod
+    def __init__(self, backbone: Backbone, **options: Any) -> None:
+        super().__init__()
+
+    @property
+    @abstractmethod
+    def is_idle(self) -> bool:
+        """Whether its strength is zero."""
+
+    @abstractmethod
+    def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:
+        """Return a perturbed copy of a micro-batch.
+
+        Args:
+            inputs: the micro-batch.
+            copy: number of the copy, so that two copies draw apart.
+            seen: the clean forward, where `needs_forward` asks for it.
+        """

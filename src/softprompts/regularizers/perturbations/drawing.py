@@ -1,0 +1,97 @@
+"""What perturbations draw per example, and how field tokens are moved or replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.regularizers.base import Inputs, Perturbed
+
+
+def draw_normal(inputs: Inputs, copy: int) -> Tensor:
+    """Return standard normal numbers for the field tokens of each example, 0 beyond them.
+
+    An example's numbers depend on its place in the update alone, not on the micro-batch.
+
+    Args:
+        inputs: the micro-batch.
+        copy: number of the copy.
+
+    Returns:
+        Numbers, float32. Shape `(batch, width, embedding)`.
+    """
+    size = inputs.embeddings.shape[-1]
+    given = own_draws(inputs, copy)
+    return _stack(inputs, [torch.randn(count, size, generator=draws) for count, draws in given])
+
+
+def draw_uniform(inputs: Inputs, copy: int) -> Tensor:
+    """Return numbers even in `[0, 1)`, as `draw_normal` does, and apart from those."""
+    size = inputs.embeddings.shape[-1]
+    given = own_draws(inputs, copy, "perturbation-uniform")
+    return _stack(inputs, [torch.rand(count, size, generator=draws) for count, draws in given])
+
+
+def own_draws(inputs: Inputs, copy: int, name: str = "perturbation") -> list[tuple[int, Generator]]:
+    """Return the number of field tokens and a fresh generator of each example.
+
+    Args:
+        inputs: the micro-batch.
+        copy: number of the copy.
+        name: whose numbers they are.
+    """
+    counts = inputs.fields.counts.tolist()
+    places = [0] * len(counts)
+    examples = inputs.fields.examples.tolist()
+    for example, place in zip(examples, inputs.draws.places.tolist(), strict=True):
+        places[example] = place
+    return [
+        (count, inputs.draws.own(name, place, inputs.number, copy))
+        for count, place in zip(counts, places, strict=True)
+    ]
+
+
+def moved(inputs: Inputs, changes: Tensor) -> Perturbed:
+    """Return inputs whose field tokens are moved.
+
+    Args:
+        inputs: the micro-batch.
+        changes: per example and field token. Shape `(batch, width, embedding)`.
+    """
+    embeddings = inputs.embeddings
+    added = inputs.fields.spread(changes.detach()).to(embeddings)
+    return Perturbed(embeddings + added, (changes != 0).flatten(1).any(dim=1))
+
+
+def _stack(inputs: Inputs, rows: list[Tensor]) -> Tensor:
+    """Pad and stack. Shape `(batch, width, embedding)`."""
+    width, size = inputs.fields.width, inputs.embeddings.shape[-1]
+    stacked = torch.zeros(len(rows), width, size)
+    for example, row in enumerate(rows):
+        stacked[example, : len(row)] = row
+    return stacked.to(inputs.embeddings.device)
+
+
+def replaced(inputs: Inputs, backbone: Backbone, swaps: Sequence[Mapping[int, int]]) -> Perturbed:
+    """Return inputs with other tokens in place of some field tokens.
+
+    Args:
+        inputs: the micro-batch.
+        backbone: whose embeddings the new tokens have.
+        swaps: for each example, new token ids by number of its field token.
+    """
+    fields, ids = inputs.fields, inputs.batch.ids
+    own = torch.full((fields.num_examples, fields.width), -1)
+    for example, swap in enumerate(swaps):
+        for number, token in swap.items():
+            own[example, number] = token
+    taken = own.to(ids.device)[fields.examples[:, None], fields.numbers]  # (inputs, tokens)
+    is_new = fields.mask & (taken >= 0) & (taken != ids)
+    embeddings = backbone.embed(torch.where(is_new, taken, ids))
+    embeddings = torch.where(is_new[..., None], embeddings, inputs.embeddings)
+    changed = torch.zeros(fields.num_examples, device=ids.device)
+    changed = changed.index_add(0, fields.examples, is_new.any(dim=1).to(changed))
+    return Perturbed(embeddings, changed > 0)

@@ -1,0 +1,134 @@
+"""Words of the input replaced by near ones, where the loss rises most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.regularizers.base import Inputs, Perturbed, Seen
+from softprompts.regularizers.neighbours import neighbours_of
+from softprompts.regularizers.perturbations.base import Perturbation
+from softprompts.regularizers.perturbations.drawing import replaced
+from softprompts.regularizers.words import Word, words_of
+
+
+@final
+class WordSubstitution(Perturbation):
+    """Swaps words for neighbours by the gradient of the clean loss, all at once.
+
+    Words are ranked by the norm of the loss's gradient `g` at their embedding. Each in turn gets
+    the neighbour with the highest first-order gain `g . (e_new - e_old)`, if that is positive,
+    until the budget of `max(least_words, fraction * words)` is used up. Only words that are one
+    token can be swapped; stop-words are not, and no word is swapped or put in twice.
+
+    Args:
+        backbone: whose input embeddings say which words are near.
+        fraction: share of an example's words that may be swapped.
+        least_words: how many may be swapped however short the example is.
+        num_candidates: neighbours of a word that are tried.
+        min_cosine: least cosine of a neighbour.
+        kept_fields: fields of the row that are left as they are, such as the premise of a pair.
+
+    Reference:
+        Yoo and Qi (2021), arXiv 2109.00544, section 3; Chen et al. (2023), arXiv 2305.02423.
+
+    Differences:
+        All swaps are chosen from one gradient instead of one after the other with a forward each;
+        neighbours come from the backbone's own table; there is no tagger and no similarity floor.
+    """
+
+    needs_forward = True
+    needs_gradient = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        fraction: float = 0.1,
+        least_words: int = 4,
+        num_candidates: int = 20,
+        min_cosine: float = 0.4,
+        kept_fields: Sequence[str] = ("premise",),
+    ) -> None:
+        super().__init__(backbone)
+        self.backbone, self.neighbours = backbone, neighbours_of(backbone)
+        self.fraction, self.least_words = fraction, least_words
+        self.num_candidates, self.min_cosine = num_candidates, min_cosine
+        self.kept_fields = frozenset(kept_fields)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no word may be swapped."""
+        return self.fraction == 0 and self.least_words == 0
+
+    def budget(self, num_words: int) -> int:
+        """Return how many words of an example may be swapped.
+
+        Args:
+            num_words: words of its fields.
+        """
+        return max(self.least_words, int(self.fraction * num_words))
+
+    def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:
+        """Return the inputs with words swapped, and the first of them as text."""
+        assert seen is not None
+        assert seen.gradient is not None
+        words = words_of(inputs.batch)
+        given = zip(words, seen.gradient.float(), strict=True)
+        swaps = [self._swaps(own, gradient) for own, gradient in given]
+        found = replaced(inputs, self.backbone, swaps)
+        counts = torch.tensor([float(len(swap)) for swap in swaps], device=found.changed.device)
+        texts = [self._text(own, swap) for own, swap in zip(words, swaps, strict=True) if swap]
+        about = {"words_changed": counts}
+        return Perturbed(found.embeddings, found.changed, about, texts[0] if texts else "")
+
+    def _swaps(self, words: Sequence[Word], gradient: Tensor) -> dict[int, int]:
+        """Return new tokens by the numbers of those that they replace."""
+        places = {
+            word.numbers[0]: word.ids[0]
+            for word in words
+            if len(word.ids) == 1
+            and word.ids[0] in self.neighbours.words
+            and word.field not in self.kept_fields
+        }
+        norms = torch.linalg.vector_norm(gradient, dim=1).tolist()
+        ranked = sorted(places, key=lambda number: (-norms[number], number))
+        near = self.neighbours.find([places[n] for n in ranked], self.num_candidates)
+        swaps: dict[int, int] = {}
+        used: set[int] = set()
+        for number, candidates in zip(ranked, near, strict=True):
+            if len(swaps) >= self.budget(len(words)):
+                break
+            old = places[number]
+            allowed = [c.id for c in candidates if c.cosine >= self.min_cosine]
+            allowed = [i for i in allowed if i not in used]
+            if old in used or not allowed:
+                continue
+            new, gain = self._best(old, allowed, gradient[number])
+            if gain > 0:
+                swaps[number] = new
+                used |= {old, new}
+        return swaps
+
+    @torch.no_grad()
+    def _best(self, old: int, allowed: Sequence[int], gradient: Tensor) -> tuple[int, float]:
+        """Return the word with the highest first-order gain, and the gain."""
+        ids = torch.tensor([old, *allowed], device=gradient.device)
+        values = self.backbone.embed(ids).float() @ gradient
+        gains = values[1:] - values[0]
+        best = int(gains.argmax())
+        return allowed[best], float(gains[best])
+
+    def _text(self, words: Sequence[Word], swaps: dict[int, int]) -> str:
+        """Return an example's words, with `[old > new]` where one was swapped."""
+        decode = self.backbone.tokenizer.decode
+        parts = []
+        for word in words:
+            text = decode(list(word.ids)).strip()
+            new = swaps.get(word.numbers[0])
+            parts.append(text if new is None else f"[{text} > {decode([new]).strip()}]")
+        return " ".join(parts)

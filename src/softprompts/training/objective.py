@@ -1,0 +1,160 @@
+"""The objective of an update: the loss, and what regularizers add to it.
+
+Micro-batch `k` of all runs of a pack is read in one forward, perturbed copies with it where they
+can be made beforehand. What a regularizer looks for by gradient is found in forwards of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.prompts.choices import ChoiceLog
+from softprompts.regularizers.base import Inputs, Penalty, Perturbed, Regularizer, Seen
+from softprompts.regularizers.field_tokens import FieldTokens
+from softprompts.training.forward import Part, score
+from softprompts.training.frozen import instance_vectors
+
+Note = Callable[[int, Penalty], None]
+"""Takes note of what a regularizer, by its number, said of a micro-batch."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Share:
+    """One run's micro-batch, with what regularizes it.
+
+    Attributes:
+        part: the micro-batch.
+        weight: of one example in the update's loss.
+        regularizers: those that are not idle, by their number in the run's list, with the factor
+            on each one's penalty.
+        note: takes note of penalties.
+    """
+
+    part: Part
+    weight: float
+    regularizers: Sequence[tuple[int, Regularizer, float]] = ()
+    note: Note = lambda number, penalty: None
+
+
+@dataclass(eq=False)
+class _Reading:
+    """A share that is being read."""
+
+    share: Share
+    part: Part
+    inputs: dict[int, Inputs] = field(default_factory=dict)
+    copies: dict[int, list[Perturbed]] = field(default_factory=dict)
+    probe: Tensor | None = None
+
+
+def accumulate(backbone: Backbone, shares: Sequence[Share]) -> list[float]:
+    """Add the gradient of several runs' micro-batches, read in one forward.
+
+    Args:
+        backbone: the frozen model that all runs share.
+        shares: the micro-batches.
+
+    Returns:
+        Each run's loss, without penalties, times its weight.
+    """
+    readings = [_prepare(backbone, share) for share in shares]
+    clean = [reading.part for reading in readings]
+    is_first = any(reading.probe is not None for reading in readings)
+    beside = [] if is_first else _copies(backbone, readings)
+    scores = score(backbone, [*clean, *beside])
+    losses = [
+        part.readout.loss(values, part.batch).sum() * share.weight
+        for share, part, values in zip(shares, clean, scores[: len(clean)], strict=True)
+    ]
+    total = sum(losses[1:], losses[0])
+    if is_first:
+        graphs = [one for share in shares for _, one, _ in share.regularizers]
+        is_kept = any(one.needs_clean_graph for one in graphs)
+        torch.autograd.backward(total, retain_graph=is_kept)
+        total = total.detach()
+        beside = _copies(backbone, readings)
+        scores += score(backbone, beside) if beside else []
+    copied = iter(scores[len(clean) :])
+    for reading, values in zip(readings, scores[: len(clean)], strict=True):
+        for penalty in _penalties(backbone, reading, values, copied):
+            total = total + penalty
+    if total.requires_grad:
+        torch.autograd.backward(total)
+    return [float(loss.detach()) for loss in losses]
+
+
+def _prepare(backbone: Backbone, share: Share) -> _Reading:
+    """Return a share that is ready to have the gradient taken that its regularizers ask for."""
+    part, reading = share.part, _Reading(share, share.part)
+    if any(one.needs_gradient for _, one, _ in share.regularizers):
+        embeddings = backbone.embed(part.batch.ids)
+        reading.probe = torch.zeros_like(embeddings, requires_grad=True)
+        reading.part = replace(part, embeddings=embeddings + reading.probe)
+    return reading
+
+
+def _copies(backbone: Backbone, readings: Sequence[_Reading]) -> list[Part]:
+    """Return the perturbed copies of all shares that need no clean forward, to be read."""
+    found = []
+    for reading in readings:
+        part = reading.share.part
+        if not reading.share.regularizers:
+            continue
+        assert part.draws is not None
+        embeddings, fields = backbone.embed(part.batch.ids), FieldTokens.of(part.batch)
+        for number, one, _ in reading.share.regularizers:
+            inputs = Inputs(part.batch, embeddings, fields, part.draws, number)
+            reading.inputs[number], reading.copies[number] = inputs, one.copies(inputs)
+            for copy in reading.copies[number]:
+                found.append(replace(part, embeddings=copy.embeddings, choices=ChoiceLog()))
+    return found
+
+
+def _penalties(
+    backbone: Backbone, reading: _Reading, scores: Tensor, copied: Iterator[Tensor]
+) -> list[Tensor]:
+    """Return what each regularizer adds to the loss of a share."""
+    share, found = reading.share, []
+    for number, one, factor in share.regularizers:
+        copies = [(copy, next(copied)) for copy in reading.copies[number]]
+        penalty = one.penalty(_seen(backbone, reading, scores, (number, one, copies)))
+        share.note(number, penalty)
+        found.append(penalty.values.sum() * (share.weight * factor))
+    return found
+
+
+def _seen(
+    backbone: Backbone,
+    reading: _Reading,
+    scores: Tensor,
+    given: tuple[int, Regularizer, list[tuple[Perturbed, Tensor]]],
+) -> Seen:
+    """Return what a regularizer sees of a share that was read."""
+    part, (number, one, copies) = reading.share.part, given
+
+    def loss(scores: Tensor) -> Tensor:
+        return part.readout.loss(scores, part.batch)
+
+    def forward(embeddings: Tensor) -> Tensor:
+        return score(backbone, [replace(part, embeddings=embeddings, choices=ChoiceLog())])[0]
+
+    def rows() -> Tensor:
+        vectors = None
+        if part.prompt.needs_instances:
+            vectors = instance_vectors(backbone, part.batch, part.prompt.instance)
+        rows: Tensor = part.prompt.pool(len(part.batch.ids), vectors, part.draws)[0]
+        return rows
+
+    gradient = None
+    if one.needs_gradient and reading.probe is not None and reading.probe.grad is not None:
+        own = reading.inputs[number].fields.collect(reading.probe.grad)
+        gradient = own / reading.share.weight
+    held = scores if one.needs_clean_graph else scores.detach()
+    return Seen(reading.inputs[number], held, loss, forward, rows, copies, gradient)
