@@ -9,28 +9,19 @@ every arrangement built in a loop, as the released code of Dynamic Prompting doe
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import torch
+from turns import arguments, build, compare, measure, write
 
 import softprompts as sp
 from softprompts.encoding.batch import collate
 from softprompts.prompts import arranging
 from softprompts.prompts.positions.base import anchors
 from softprompts.prompts.splice import splice
-from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS
-from softprompts.recipes.resolving import resolve
 from softprompts.training import forward
-from softprompts.training.building import build_model, build_optimizer, build_plan
-from softprompts.training.evaluation import EncodedSplit
-from softprompts.training.journal import NoJournal
-from softprompts.training.member import Member
 
 
 def brute_force(spliced, weights, tokens, attention_mask, rows, edges):
@@ -45,71 +36,32 @@ def brute_force(spliced, weights, tokens, attention_mask, rows, edges):
     return replace(spliced, embeddings=mixed)
 
 
-def build(backbone, task, method):
-    """Return a run that is ready to train."""
-    recipe = {
-        "backbone": {"name": "minilm"},
-        "task": {"name": "custom"},
-        "prompt": {"method": method},
-        "training": {"steps": 100_000, "selection": "last", "num_evaluations": 1},
-    }
-    config = resolve(parse_run(recipe))
-    model = build_model(config, backbone, task.format)
-    rows = task.train
-    split = EncodedSplit(rows, tuple(map(model.readout.encode, rows)))
-    empty = EncodedSplit((), ())
-    plan = build_plan(config.training, len(rows), config.seed)
-    splits = {name: {"train": split, "held_out": empty} for name in model.tracks}
-    optimizer = build_optimizer(config.training, model)
-    return Member(model, optimizer, plan, splits, NoJournal())
+def step(backbone, member, choose):
+    """Do one update of a run, its splits mixed by `choose`."""
+    arranging.choose = choose
+    for part, weight in member.parts(backbone):
+        loss = part.readout.loss(forward.score(backbone, [part])[0], part.batch)
+        (loss.sum() * weight).backward()
+    member.update(0.0)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", default="bundled/entailment")
-    parser.add_argument("--data-dir", default=None)
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--out", type=Path, default=None)
-    options = parser.parse_args()
+    options = arguments(__doc__.splitlines()[0]).parse_args()
     backbone = sp.load_backbone("minilm", dtype="auto")
     task = sp.load_task(options.task, data_dir=options.data_dir)
-    members = {name: build(backbone, task, name) for name in METHODS if METHODS[name].length}
-    members["brute-force"] = build(backbone, task, "adap-ins-pos")
+    methods = {name: name for name, preset in METHODS.items() if preset.length}
+    methods["brute-force"] = "adap-ins-pos"
+    members = {n: build(backbone, task, prompt={"method": m}) for n, m in methods.items()}
     first = members["prompt-tuning"]
     batch = collate(next(iter(first.train.values())).encoded, backbone.tokenizer.pad_token_id)
     forward.instance_vectors(backbone, batch)  # read once, as in any run of more than one epoch
-    fast = arranging.choose
-    times: dict[str, list[float]] = {name: [] for name in members}
-    for round_ in range(options.rounds + 3):
-        for name, member in members.items():
-            arranging.choose = brute_force if name == "brute-force" else fast
-            began = time.perf_counter()
-            parts = member.parts(backbone)
-            for part, weight in parts:
-                loss = part.readout.loss(forward.score(backbone, [part])[0], part.batch)
-                (loss.sum() * weight).backward()
-            member.update(0.0)
-            if round_ >= 3:
-                times[name].append(time.perf_counter() - began)
-    plain = times["prompt-tuning"]
-    rows = {}
-    for name, taken in times.items():
-        ratios = [a / b for a, b in zip(taken, plain, strict=True)]
-        rows[name] = {
-            "ratio": round(statistics.median(ratios), 3),
-            "milliseconds": round(1000 * statistics.median(taken), 1),
-        }
-        print(f"{name:20} {rows[name]['ratio']:6.3f} {rows[name]['milliseconds']:8.1f} ms")
-    about = {
-        "task": options.task,
-        "rounds": options.rounds,
-        "dtype": str(backbone.dtype),
-        "threads": torch.get_num_threads(),
-        "processor": torch.cpu.get_capabilities().get("cpu_name", "unknown"),
-    }
-    if options.out:
-        options.out.write_text(json.dumps({"about": about, "presets": rows}, indent=2) + "\n")
+    steps = {name: partial(step, backbone, m, arranging.choose) for name, m in members.items()}
+    steps["brute-force"] = partial(step, backbone, members["brute-force"], brute_force)
+    rows = compare(measure(steps, options.rounds), "prompt-tuning")
+    for name, row in rows.items():
+        print(f"{name:20} {row['ratio']:6.3f} {row['milliseconds']:8.1f} ms")
+    write(options, backbone, presets=rows)
 
 
 if __name__ == "__main__":
