@@ -16,6 +16,7 @@ from softprompts.prompts.active_lengths.fixed import FixedActiveLength
 from softprompts.prompts.depths.base import Depth
 from softprompts.prompts.depths.input import InputDepth
 from softprompts.prompts.draws import Draws
+from softprompts.prompts.part import Part
 from softprompts.prompts.pools.base import Pool
 from softprompts.prompts.pools.single import SinglePool
 from softprompts.prompts.positions.base import Edges, Placement, Position
@@ -95,7 +96,7 @@ class Prompt(nn.Module):
     @property
     def task_tensors(self) -> frozenset[str]:
         """Names, in the prompt's state, of the tensors that belong to one task."""
-        parts: dict[str, Pool | Position | ActiveLength] = {
+        parts: dict[str, Part] = {
             "pool": self.pool,
             "position": self.position,
             "active_length": self.active_length,

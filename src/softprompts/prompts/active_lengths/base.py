@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
+from softprompts.prompts.part import Part
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Activity:
         return self.weights[:, 1:].flip(1).cumsum(dim=1).flip(1)
 
 
-class ActiveLength(nn.Module, ABC):
+class ActiveLength(Part):
     """How many rows are active.
 
     Args:
@@ -47,15 +48,7 @@ class ActiveLength(nn.Module, ABC):
         width: width of instance vectors.
         generator: draws the selector's first weights.
         options: the kind's own options, as its registry entry lists them.
-
-    Attributes:
-        needs_instances: whether the choice looks at instance vectors.
-        task_tensors: names of its tensors that belong to one task: tasks of a mixture share all
-            others.
     """
-
-    needs_instances = False
-    task_tensors: tuple[str, ...] = ()
 
     @abstractmethod
     def __init__(self, length: int, width: int, generator: Generator, **options: Any) -> None:

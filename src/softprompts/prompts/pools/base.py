@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from softprompts.prompts.draws import Draws
+from softprompts.prompts.part import Part
 from softprompts.prompts.rows.base import Rows
 
 
-class Pool(nn.Module, ABC):
+class Pool(Part):
     """Sets of rows and what becomes of them.
 
     Args:
@@ -20,15 +21,7 @@ class Pool(nn.Module, ABC):
         width: width of instance vectors.
         generator: draws the pool's own first weights.
         options: the kind's own options, as its registry entry lists them.
-
-    Attributes:
-        needs_instances: whether the mixture looks at instance vectors.
-        task_tensors: names of its tensors that belong to one task: tasks of a mixture share all
-            others.
     """
-
-    needs_instances = False
-    task_tensors: tuple[str, ...] = ()
 
     @abstractmethod
     def __init__(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
+from softprompts.prompts.part import Part
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Placement:
     logits: Tensor | None = None
 
 
-class Position(nn.Module, ABC):
+class Position(Part):
     """Where rows go.
 
     Args:
@@ -66,15 +67,10 @@ class Position(nn.Module, ABC):
         options: the kind's own options, as its registry entry lists them.
 
     Attributes:
-        needs_instances: whether the choice looks at instance vectors.
         needs_marks: whether rows stand at marked places, so that the template must have some.
-        task_tensors: names of its tensors that belong to one task: tasks of a mixture share all
-            others.
     """
 
-    needs_instances = False
     needs_marks = False
-    task_tensors: tuple[str, ...] = ()
 
     @abstractmethod
     def __init__(self, length: int, width: int, generator: Generator, **options: Any) -> None:
