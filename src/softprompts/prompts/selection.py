@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
 
 
@@ -41,6 +42,30 @@ def select(logits: Tensor, draws: Draws | None, name: str) -> Tensor:
 def unit_rms(vectors: Tensor) -> Tensor:
     """Scale vectors to a root-mean-square of 1, so that one learning rate serves all backbones."""
     return vectors / vectors.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-12)
+
+
+def linear_logits(
+    instances: Tensor | None, weight: Tensor, bias: Tensor, what: str, *, has_relu: bool = False
+) -> Tensor:
+    """Return `W x / rms(x) + b`, the logits of a selector that looks at each input.
+
+    Args:
+        instances: instance vectors `x`. Shape `(batch, width)`.
+        weight: `W`. Shape `(options, width)`.
+        bias: `b`. Shape `(options,)`.
+        what: what selects, in an error.
+        has_relu: pass the logits through a ReLU.
+
+    Returns:
+        Logits. Shape `(batch, options)`.
+
+    Raises:
+        PromptError: if there are no instance vectors.
+    """
+    if instances is None:
+        raise PromptError(f"instance vectors must be given to {what}.")
+    logits = unit_rms(instances) @ weight.T + bias  # (batch, options)
+    return logits.relu() if has_relu else logits
 
 
 def linear_weight(width: int, options: int, draws: torch.Generator) -> Tensor:

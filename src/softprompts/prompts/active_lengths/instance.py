@@ -6,10 +6,9 @@ from typing import final
 
 from torch import Generator, Tensor, nn
 
-from softprompts.errors import PromptError
 from softprompts.prompts.active_lengths.base import ActiveLength, Activity, first_logits
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.selection import linear_weight, select, unit_rms
+from softprompts.prompts.selection import linear_logits, linear_weight, select
 
 
 @final
@@ -57,8 +56,6 @@ class InstanceActiveLength(ActiveLength):
         Raises:
             PromptError: if there are no instance vectors.
         """
-        if instances is None:
-            raise PromptError("instance vectors must be given to a length learned per instance.")
-        logits = unit_rms(instances) @ self.weight.T + self.bias  # (batch, length + 1)
-        logits = logits.relu() if self.has_relu else logits
+        what = "a length learned per instance"
+        logits = linear_logits(instances, self.weight, self.bias, what, has_relu=self.has_relu)
         return Activity(select(logits, draws, "length"), logits)

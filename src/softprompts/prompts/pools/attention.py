@@ -12,7 +12,7 @@ from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.pools.base import Pool
 from softprompts.prompts.rows.base import Rows
-from softprompts.prompts.selection import linear_weight, unit_rms
+from softprompts.prompts.selection import linear_logits, linear_weight
 
 
 @final
@@ -60,11 +60,9 @@ class AttentionPool(Pool):
         Raises:
             PromptError: if there are no instance vectors.
         """
-        if instances is None:
-            raise PromptError("instance vectors must be given to a pool.")
+        logits = linear_logits(instances, self.weight, self.bias, "a pool")  # (batch, pool)
         dropout = draws.generator("dropout") if draws else None
         sets = torch.stack([rows(dropout) for rows in self.sets])  # (pool, length, hidden)
-        logits = unit_rms(instances) @ self.weight.T + self.bias  # (batch, pool)
         weights = logits.softmax(dim=1)
         rows = (weights @ sets.flatten(1)).view(batch, *sets.shape[1:])  # (batch, length, hidden)
         return rows, weights

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.part import Part
+from softprompts.prompts.selection import select
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,23 @@ def require_rows(length: int) -> None:
     """
     if not length:
         raise PromptError("`prompt.length` must be at least 1 for a learned position, but is 0.")
+
+
+def choose_split(logits: Tensor, edges: Edges, draws: Draws | None) -> Placement:
+    """Choose how many rows stand in front of each input.
+
+    Args:
+        logits: one per split. Shape `(batch, length + 1)`.
+        edges: where rows may stand.
+        draws: noise and temperature; `None` means evaluation.
+
+    Returns:
+        The place of every row, with the choice's gradient.
+    """
+    weights = select(logits, draws, "position")
+    length = logits.shape[1] - 1
+    places = anchors(weights.argmax(dim=1), length, edges.start, edges.end)
+    return Placement(places, weights, logits)
 
 
 def anchors(split: Tensor, length: int, start: Tensor, end: Tensor) -> Tensor:

@@ -7,16 +7,15 @@ from typing import final
 import torch
 from torch import Generator, Tensor, nn
 
-from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.positions.base import (
     Edges,
     Placement,
     Position,
-    anchors,
+    choose_split,
     require_rows,
 )
-from softprompts.prompts.selection import linear_weight, select, unit_rms
+from softprompts.prompts.selection import linear_logits, linear_weight
 
 
 @final
@@ -57,10 +56,6 @@ class InstancePosition(Position):
         Raises:
             PromptError: if there are no instance vectors.
         """
-        if instances is None:
-            raise PromptError("instance vectors must be given to a position learned per instance.")
-        logits = unit_rms(instances) @ self.weight.T + self.bias  # (batch, length + 1)
-        logits = logits.relu() if self.has_relu else logits
-        weights = select(logits, draws, "position")
-        places = anchors(weights.argmax(dim=1), self.length, edges.start, edges.end)
-        return Placement(places, weights, logits)
+        what = "a position learned per instance"
+        logits = linear_logits(instances, self.weight, self.bias, what, has_relu=self.has_relu)
+        return choose_split(logits, edges, draws)

@@ -12,10 +12,9 @@ from softprompts.prompts.positions.base import (
     Edges,
     Placement,
     Position,
-    anchors,
+    choose_split,
     require_rows,
 )
-from softprompts.prompts.selection import select
 
 
 @final
@@ -45,7 +44,4 @@ class TaskPosition(Position):
 
     def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
         """Choose a split for every input."""
-        logits = self.logits.expand(edges.batch, -1)
-        weights = select(logits, draws, "position")
-        places = anchors(weights.argmax(dim=1), self.length, edges.start, edges.end)
-        return Placement(places, weights, logits)
+        return choose_split(self.logits.expand(edges.batch, -1), edges, draws)
