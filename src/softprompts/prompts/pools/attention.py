@@ -8,9 +8,8 @@ from typing import final
 import torch
 from torch import Generator, Tensor, nn
 
-from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.pools.base import Pool
+from softprompts.prompts.pools.base import Pool, several, stack
 from softprompts.prompts.rows.base import Rows
 from softprompts.prompts.selection import linear_logits, linear_weight
 
@@ -41,16 +40,14 @@ class AttentionPool(Pool):
         self, sets: Sequence[Rows], width: int, generator: Generator, *, size: int = 4
     ) -> None:
         super().__init__(sets, width, generator)
-        if len(sets) != size:
-            raise PromptError(f"`prompt.pool.size` must be {len(sets)}, but is {size}.")
-        self.sets = nn.ModuleList(sets)
+        self.sets = several(sets, size)
         self.weight = nn.Parameter(linear_weight(width, size, generator))
         self.bias = nn.Parameter(torch.zeros(size))
 
     @torch.no_grad()
     def bake(self) -> Tensor:
         """Return all sets. Shape `(pool, length, hidden)`."""
-        return torch.stack([rows(None) for rows in self.sets])
+        return stack(self.sets, None)
 
     def forward(
         self, batch: int, instances: Tensor | None, draws: Draws | None
@@ -61,8 +58,7 @@ class AttentionPool(Pool):
             PromptError: if there are no instance vectors.
         """
         logits = linear_logits(instances, self.weight, self.bias, "a pool")  # (batch, pool)
-        dropout = draws.generator("dropout") if draws else None
-        sets = torch.stack([rows(dropout) for rows in self.sets])  # (pool, length, hidden)
+        sets = stack(self.sets, draws)  # (pool, length, hidden)
         weights = logits.softmax(dim=1)
         rows = (weights @ sets.flatten(1)).view(batch, *sets.shape[1:])  # (batch, length, hidden)
         return rows, weights

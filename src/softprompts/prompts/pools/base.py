@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import Generator, Tensor
+import torch
+from torch import Generator, Tensor, nn
 
+from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.part import Part
 from softprompts.prompts.rows.base import Rows
@@ -47,3 +49,29 @@ class Pool(Part):
         Returns:
             Rows. Shape `(batch, length, hidden)`. Weights or `None`. Shape `(batch, pool)`.
         """
+
+
+def several(sets: Sequence[Rows], size: int) -> nn.ModuleList:
+    """Return sets of rows as a pool keeps them.
+
+    Args:
+        sets: the sets.
+        size: how many a pool has.
+
+    Raises:
+        PromptError: if there are more or fewer.
+    """
+    if len(sets) != size:
+        raise PromptError(f"`prompt.pool.size` must be {len(sets)}, but is {size}.")
+    return nn.ModuleList(sets)
+
+
+def stack(sets: Iterable[nn.Module], draws: Draws | None) -> Tensor:
+    """Return the rows of all sets. Shape `(pool, length, hidden)`.
+
+    Args:
+        sets: the sets.
+        draws: dropout; `None` means evaluation.
+    """
+    dropout = draws.generator("dropout") if draws else None
+    return torch.stack([rows(dropout) for rows in sets])

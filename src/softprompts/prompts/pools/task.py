@@ -8,9 +8,8 @@ from typing import final
 import torch
 from torch import Generator, Tensor, nn
 
-from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.pools.base import Pool
+from softprompts.prompts.pools.base import Pool, several, stack
 from softprompts.prompts.rows.base import Rows
 
 
@@ -40,22 +39,19 @@ class TaskPool(Pool):
         self, sets: Sequence[Rows], width: int, generator: Generator, *, size: int = 4
     ) -> None:
         super().__init__(sets, width, generator)
-        if len(sets) != size:
-            raise PromptError(f"`prompt.pool.size` must be {len(sets)}, but is {size}.")
-        self.sets = nn.ModuleList(sets)
+        self.sets = several(sets, size)
         self.logits = nn.Parameter(torch.zeros(size))
 
     @torch.no_grad()
     def bake(self) -> Tensor:
         """Return all sets. Shape `(pool, length, hidden)`."""
-        return torch.stack([rows(None) for rows in self.sets])
+        return stack(self.sets, None)
 
     def forward(
         self, batch: int, instances: Tensor | None, draws: Draws | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the task's mixture and its weights, the same for every input."""
-        dropout = draws.generator("dropout") if draws else None
-        sets = torch.stack([rows(dropout) for rows in self.sets])  # (pool, length, hidden)
+        sets = stack(self.sets, draws)  # (pool, length, hidden)
         weights = self.logits.softmax(dim=0)  # (pool,)
         rows = (weights @ sets.flatten(1)).view(sets.shape[1:])  # (length, hidden)
         return rows.expand(batch, -1, -1), weights.expand(batch, -1)
