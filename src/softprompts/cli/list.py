@@ -99,40 +99,10 @@ def catalogue(kind: Kind) -> list[dict[str, Any]]:
 
 
 def _registry(kind: Kind) -> Registry[Any]:
-    from softprompts.backbones.adaptations.registry import ADAPTATIONS
-    from softprompts.backbones.registry import BACKBONES
-    from softprompts.prompts.registry import (
-        ACTIVE_LENGTHS,
-        DEPTHS,
-        INITIALIZERS,
-        POOLS,
-        POSITIONS,
-        ROWS,
-    )
-    from softprompts.readouts.registry import READOUTS
-    from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
+    from softprompts.recipes.registries import COMPONENTS
     from softprompts.tasks.registry import TASKS
-    from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
-    registries: dict[Kind, Registry[Any]] = {
-        Kind.TASKS: TASKS,
-        Kind.BACKBONES: BACKBONES,
-        Kind.ROWS: ROWS,
-        Kind.POOLS: POOLS,
-        Kind.POSITIONS: POSITIONS,
-        Kind.ACTIVE_LENGTHS: ACTIVE_LENGTHS,
-        Kind.DEPTHS: DEPTHS,
-        Kind.INITIALIZERS: INITIALIZERS,
-        Kind.ADAPTATIONS: ADAPTATIONS,
-        Kind.READOUTS: READOUTS,
-        Kind.REGULARIZERS: REGULARIZERS,
-        Kind.PERTURBATIONS: PERTURBATIONS,
-        Kind.OPTIMIZERS: OPTIMIZERS,
-        Kind.SCHEDULES: SCHEDULES,
-        Kind.TEMPERATURES: TEMPERATURES,
-        Kind.SAMPLINGS: SAMPLINGS,
-    }
-    return registries[kind]
+    return TASKS if kind is Kind.TASKS else COMPONENTS[kind]
 
 
 def _task_format(name: str) -> dict[str, Any]:

@@ -16,21 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from softprompts.backbones.adaptations.registry import ADAPTATIONS
-from softprompts.backbones.registry import BACKBONES
 from softprompts.errors import UnknownNameError
-from softprompts.metrics.registry import METRICS
-from softprompts.prompts.registry import (
-    ACTIVE_LENGTHS,
-    DEPTHS,
-    INITIALIZERS,
-    POOLS,
-    POSITIONS,
-    ROWS,
-)
-from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.json_schema import run_schema, study_schema
 from softprompts.recipes.presets import METHODS
+from softprompts.recipes.registries import COMPONENTS
 from softprompts.recipes.schema import (
     BackboneConfig,
     MixtureConfig,
@@ -41,10 +30,8 @@ from softprompts.recipes.schema import (
 )
 from softprompts.recipes.study import StudyConfig
 from softprompts.registry import Entry, Registry, unknown_name
-from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 from softprompts.tasks.listing import list_tasks
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "backbone": BackboneConfig,
@@ -52,24 +39,6 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "mixture": MixtureConfig,
     "prompt": PromptConfig,
     "training": TrainingConfig,
-}
-COMPONENTS: Mapping[str, Registry[Any]] = {
-    "rows": ROWS,
-    "pools": POOLS,
-    "positions": POSITIONS,
-    "active-lengths": ACTIVE_LENGTHS,
-    "depths": DEPTHS,
-    "initializers": INITIALIZERS,
-    "adaptations": ADAPTATIONS,
-    "readouts": READOUTS,
-    "regularizers": REGULARIZERS,
-    "perturbations": PERTURBATIONS,
-    "optimizers": OPTIMIZERS,
-    "schedules": SCHEDULES,
-    "temperatures": TEMPERATURES,
-    "samplings": SAMPLINGS,
-    "backbones": BACKBONES,
-    "metrics": METRICS,
 }
 TASK_OPTIONS = {"superglue-options": "superglue/cb", "files-options": "files"}
 MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
