@@ -1,4 +1,4 @@
-"""The parts of a prompt that a recipe may name: rows, pools, positions and initializers."""
+"""The parts of a prompt that a recipe may name."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ if TYPE_CHECKING:
     from softprompts.prompts.positions.base import Position
     from softprompts.prompts.rows.base import Rows
 
+_LESTER = "Lester et al. 2021, arXiv 2104.08691"
+_P_TUNING = "Liu et al. 2021, arXiv 2103.10385"
+_DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
+
+_RELU = {"has_relu": Option(bool, False, "pass the logits through a ReLU, as the code does")}
+
 ROWS: Registry[type[Rows]] = Registry("rows", "softprompts.prompts.rows.base:Rows")
 ROWS.register(
     "plain",
     "softprompts.prompts.rows.plain:PlainRows",
     summary="free rows of embeddings",
-    reference="Lester et al. 2021, arXiv 2104.08691",
+    reference=_LESTER,
 )
 ROWS.register(
     "p-tuning",
     "softprompts.prompts.rows.p_tuning:PTuningRows",
     summary="an embedding read through a small encoder, dropped after training",
-    reference="Liu et al. 2021, arXiv 2103.10385",
+    reference=_P_TUNING,
     options={
         "encoder": Option(
             str, "mlp", "mlp, or lstm, where each row sees all", {"pattern": "^(mlp|lstm)$"}
@@ -75,7 +81,7 @@ POSITIONS.register(
     "fixed",
     "softprompts.prompts.positions.fixed:FixedPosition",
     summary="a fixed number of rows before the input, the others after it",
-    reference="Lester et al. 2021, arXiv 2104.08691",
+    reference=_LESTER,
     options={
         "split": Option(int | None, None, "rows before the input; null puts all there", {"ge": 0}),
     },
@@ -85,7 +91,7 @@ POSITIONS.register(
     "marked",
     "softprompts.prompts.positions.marked:MarkedPosition",
     summary="rows stand where the template has `{prompt}`",
-    reference="Liu et al. 2021, arXiv 2103.10385",
+    reference=_P_TUNING,
     options={
         "counts": Option(
             list[Annotated[int, Field(ge=0)]] | None,
@@ -98,14 +104,14 @@ POSITIONS.register(
     "task",
     "softprompts.prompts.positions.task:TaskPosition",
     summary="the split is learned once for the task",
-    reference="Yang et al. 2023, arXiv 2303.02909",
+    reference=_DYNAMIC,
 )
 POSITIONS.register(
     "instance",
     "softprompts.prompts.positions.instance:InstancePosition",
     summary="the split is learned as a function of each input",
-    reference="Yang et al. 2023, arXiv 2303.02909",
-    options={"has_relu": Option(bool, False, "pass the logits through a ReLU, as the code does")},
+    reference=_DYNAMIC,
+    options=_RELU,
 )
 
 POOLS: Registry[type[Pool]] = Registry("pool", "softprompts.prompts.pools.base:Pool")
@@ -119,14 +125,14 @@ POOLS.register(
     "attention",
     "softprompts.prompts.pools.attention:AttentionPool",
     summary="a mixture of several sets of rows, weighted per input",
-    reference="Yang et al. 2023, arXiv 2303.02909",
+    reference=_DYNAMIC,
     options=_SIZE,
 )
 POOLS.register(
     "task",
     "softprompts.prompts.pools.task:TaskPool",
     summary="a mixture of several sets of rows, weighted once for the task",
-    reference="Yang et al. 2023, arXiv 2303.02909",
+    reference=_DYNAMIC,
     options=_SIZE,
 )
 
@@ -147,17 +153,17 @@ ACTIVE_LENGTHS.register(
     "task",
     "softprompts.prompts.active_lengths.task:TaskActiveLength",
     summary="the number of active rows is learned once for the task",
-    reference="Yang et al. 2023, arXiv 2303.02909",
+    reference=_DYNAMIC,
     options=_START,
 )
 ACTIVE_LENGTHS.register(
     "instance",
     "softprompts.prompts.active_lengths.instance:InstanceActiveLength",
     summary="the number of active rows is learned as a function of each input",
-    reference="Yang et al. 2023, arXiv 2303.02909",
+    reference=_DYNAMIC,
     options={
         **_START,
-        "has_relu": Option(bool, False, "pass the logits through a ReLU, as the code does"),
+        **_RELU,
     },
 )
 
@@ -166,7 +172,7 @@ DEPTHS.register(
     "input",
     "softprompts.prompts.depths.input:InputDepth",
     summary="rows are embeddings among those of the input",
-    reference="Lester et al. 2021, arXiv 2104.08691",
+    reference=_LESTER,
 )
 DEPTHS.register(
     "every-layer",
@@ -183,7 +189,7 @@ INITIALIZERS.register(
     "vocabulary",
     "softprompts.prompts.initializers.vocabulary:VocabularyInitializer",
     summary="embeddings of tokens drawn at random from the vocabulary",
-    reference="Lester et al. 2021, arXiv 2104.08691",
+    reference=_LESTER,
 )
 INITIALIZERS.register(
     "text",
@@ -195,7 +201,7 @@ INITIALIZERS.register(
     "labels",
     "softprompts.prompts.initializers.labels:LabelsInitializer",
     summary="mean embeddings of the class-label words, then random vocabulary rows",
-    reference="Lester et al. 2021, arXiv 2104.08691",
+    reference=_LESTER,
 )
 INITIALIZERS.register(
     "uniform",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from softprompts.regularizers.base import Regularizer
     from softprompts.regularizers.perturbations.base import Perturbation
 
+_PTP = "Chen et al. 2023, arXiv 2305.02423"
 _KEPT = Option(list[str], [], "names of the row's fields that are left as they are")
 
 PERTURBATIONS: Registry[type[Perturbation]] = Registry(
@@ -20,7 +21,7 @@ PERTURBATIONS.register(
     "gaussian-noise",
     "softprompts.regularizers.perturbations.gaussian_noise:GaussianNoise",
     summary="Gaussian noise on the input's embeddings",
-    reference="Chen et al. 2023, arXiv 2305.02423",
+    reference=_PTP,
     options={
         "sigma": Option(
             float,
@@ -34,7 +35,7 @@ PERTURBATIONS.register(
     "masking",
     "softprompts.regularizers.perturbations.masking:Masking",
     summary="whole words replaced by the mask token or others",
-    reference="Chen et al. 2023, arXiv 2305.02423",
+    reference=_PTP,
     options={
         "fraction": Option(
             float, 0.15, "share of an input's words, at least one word", {"ge": 0.0, "le": 1.0}
@@ -53,7 +54,7 @@ PERTURBATIONS.register(
     "gradient-ascent",
     "softprompts.regularizers.perturbations.gradient_ascent:GradientAscent",
     summary="projected gradient ascent (PGD) on the input's embeddings",
-    reference="Chen et al. 2023, arXiv 2305.02423; Madry et al. 2018, arXiv 1706.06083",
+    reference=f"{_PTP}; Madry et al. 2018, arXiv 1706.06083",
     options={
         "radius": Option(
             float,
@@ -83,7 +84,7 @@ PERTURBATIONS.register(
     "word-substitution",
     "softprompts.regularizers.perturbations.word_substitution:WordSubstitution",
     summary="words swapped for near ones where the loss rises most",
-    reference="Chen et al. 2023, arXiv 2305.02423; Yoo and Qi 2021, arXiv 2109.00544",
+    reference=f"{_PTP}; Yoo and Qi 2021, arXiv 2109.00544",
     options={
         "fraction": Option(
             float, 0.1, "share of an input's words that may be swapped", {"ge": 0.0, "le": 1.0}
@@ -114,7 +115,7 @@ REGULARIZERS.register(
     "ptp",
     "softprompts.regularizers.ptp:PerturbationRegularizer",
     summary="the loss on perturbed inputs, or how far predictions move",
-    reference="Chen et al. 2023, arXiv 2305.02423",
+    reference=_PTP,
     options={
         "perturbation": Option(
             Annotated[Component, PERTURBATION], ..., "what is done to the inputs"
