@@ -26,7 +26,7 @@ class InputDepth(Depth):
         slots: Sequence[Slot] = (),
         read: Callable[[Tensor], Mapping[Slot, KeyValues]] | None = None,
     ) -> None:
-        pass
+        """Keep neither: what stands in the input needs no attention to be reached."""
 
     def build_rows(
         self, kind: type[Rows], build: Build, initial: Tensor, draw: Callable[[int], Generator]
