@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from softprompts.recipes.mixture_checks import mixture_problems
-from softprompts.recipes.presets import METHODS, Preset
+from softprompts.recipes.presets import METHODS, NO_PROMPT
 from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import (
     AXES,
@@ -30,7 +30,6 @@ BLIND_KINDS = frozenset({"single", "fixed", "marked", "task"})
 ROW_REGULARIZERS = frozenset({"vocabulary-distance", "row-norm"})
 """Regularizers that look at the rows of a prompt."""
 
-_NO_PROMPT = Preset("none", "no prompt", length=0)
 _LENGTH_FIELDS = ("prompt.length", "prompt.method")
 
 
@@ -90,7 +89,7 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
     yield from _instance_problems(prompt)
     for name, axis in AXES.items():
         chosen = getattr(prompt, name)
-        if length == 0 and chosen is not None and chosen != axis.build(getattr(_NO_PROMPT, name)):
+        if length == 0 and chosen is not None and chosen != axis.build(getattr(NO_PROMPT, name)):
             yield Problem(
                 (*_LENGTH_FIELDS, f"prompt.{name}"),
                 f"`prompt.{name}` must be left out when `prompt.length` is 0, since there are no "

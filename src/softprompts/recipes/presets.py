@@ -41,6 +41,9 @@ class Preset:
 
 _DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
 
+NO_PROMPT = Preset("none", "no prompt", length=0)
+"""What the axes of a prompt without rows are."""
+
 METHODS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (

@@ -11,7 +11,7 @@ from softprompts.recipes.checks import (
     prompt_problems,
 )
 from softprompts.recipes.component import Component, ComponentOf
-from softprompts.recipes.presets import METHODS, Preset
+from softprompts.recipes.presets import METHODS, NO_PROMPT
 from softprompts.recipes.schema import (
     ADAPTATION,
     AXES,
@@ -21,8 +21,6 @@ from softprompts.recipes.schema import (
     RunConfig,
 )
 from softprompts.recipes.sources import pinned, source_problems
-
-_NEUTRAL = Preset("none", "no prompt", length=0)
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -78,7 +76,7 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     if problems:
         raise RecipeError(problems)
     length = prompt_length(prompt)
-    preset = METHODS[prompt.method] if length else _NEUTRAL
+    preset = METHODS[prompt.method] if length else NO_PROMPT
     axes = {
         name: _chosen(getattr(prompt, name), axis, getattr(preset, name))
         for name, axis in AXES.items()
