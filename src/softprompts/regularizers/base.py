@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
@@ -150,3 +151,19 @@ class Regularizer(ABC):
         Args:
             seen: the micro-batch and its clean scores.
         """
+
+
+def per_example(seen: Seen, values: Tensor) -> Tensor:
+    """Return the mean over the inputs of each example.
+
+    Args:
+        seen: the micro-batch.
+        values: per input. Shape `(inputs,)`.
+
+    Returns:
+        Means. Shape `(batch,)`.
+    """
+    batch = seen.inputs.batch
+    zeros = values.new_zeros(batch.size)
+    counts = zeros.index_add(0, batch.examples, torch.ones_like(values))
+    return zeros.index_add(0, batch.examples, values) / counts

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.regularizers.base import Penalty, Regularizer, Seen
-from softprompts.regularizers.vocabulary_distance import per_example
+from softprompts.regularizers.base import Penalty, Regularizer, Seen, per_example
 
 
 @final

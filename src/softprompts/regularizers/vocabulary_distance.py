@@ -9,7 +9,7 @@ from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError
-from softprompts.regularizers.base import Penalty, Regularizer, Seen
+from softprompts.regularizers.base import Penalty, Regularizer, Seen, per_example
 
 _ROWS_AT_ONCE = 8192
 
@@ -63,19 +63,3 @@ def _nearest(backbone: Backbone, rows: Tensor) -> Tensor:
         best = torch.where(is_better, least, best)
         index = torch.where(is_better, where + start, index)
     return backbone.embed(index[back]).float().reshape(rows.shape)
-
-
-def per_example(seen: Seen, values: Tensor) -> Tensor:
-    """Return the mean over the inputs of each example.
-
-    Args:
-        seen: the micro-batch.
-        values: per input. Shape `(inputs,)`.
-
-    Returns:
-        Means. Shape `(batch,)`.
-    """
-    batch = seen.inputs.batch
-    zeros = values.new_zeros(batch.size)
-    counts = zeros.index_add(0, batch.examples, torch.ones_like(values))
-    return zeros.index_add(0, batch.examples, values) / counts
