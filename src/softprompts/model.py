@@ -180,8 +180,8 @@ class SoftPromptModel(nn.Module):
         memory = join_memories([output], spliced)
         limit = backbone.context_length
         taken = longest
-        if memory is not None and backbone.family == "decoder":
-            taken += self.prompt.length if output.prefixes else 0
+        if output.prefixes and backbone.family == "decoder":
+            taken += self.prompt.length
         if limit is not None and taken > limit:
             raise PromptError(
                 f"input and prompt must take at most {limit} positions of {backbone.name}, but "

@@ -58,7 +58,7 @@ def join_memories(outputs: Sequence[PromptOutput], spliced: Spliced) -> Memory |
     lengths = torch.tensor(counts).repeat_interleave(sizes).to(outputs[0].anchors.device)
     slots = dict.fromkeys(slot for output in outputs for slot in output.prefixes)
     prefix_gates = None
-    if any(output.prefixes and output.activity.gates is not None for output in outputs):
+    if any(output.prefixes and output.activity.weights is not None for output in outputs):
         prefix_gates = torch.cat([_prefix_gates(output, length) for output in outputs])
     prefixes = {slot: _join(outputs, slot, length) for slot in slots}
     return Memory(prefixes, prefix_gates, spliced.gates, spliced.gated, lengths)
@@ -79,7 +79,7 @@ def _prefix_gates(output: PromptOutput, length: int) -> Tensor:
 
 def _join(outputs: Sequence[PromptOutput], slot: Slot, length: int) -> KeyValues:
     """Stack the keys and values of one attention, padded with zeros to the longest."""
-    keys, values, shown = [], [], []
+    keys, values, shown, are_all_there = [], [], [], True
     for output in outputs:
         batch, pair = len(output.anchors), output.prefixes.get(slot)
         if pair is None:
@@ -90,7 +90,7 @@ def _join(outputs: Sequence[PromptOutput], slot: Slot, length: int) -> KeyValues
         values.append(functional.pad(pair.values, (0, 0, 0, length - count)))
         is_there = torch.arange(length, device=output.anchors.device) < count
         shown.append(is_there.expand(batch, -1))
-    are_all_there = all(bool(part.all()) for part in shown)
+        are_all_there &= count == length  # numbers, so that no accelerator is waited for
     return KeyValues(
         torch.cat(keys), torch.cat(values), None if are_all_there else torch.cat(shown).long()
     )

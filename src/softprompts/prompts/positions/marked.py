@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-import torch
 from torch import Generator, Tensor
 
 from softprompts.prompts.draws import Draws
@@ -52,6 +51,5 @@ class MarkedPosition(Position):
             PromptError: if the inputs have no marks, or another number than there are counts.
         """
         shares = share_rows(self.length, edges.marks.shape[1], self.counts, "an input")
-        each = torch.tensor(shares, device=edges.marks.device)
-        owners = torch.arange(len(shares), device=each.device).repeat_interleave(each)  # (length,)
+        owners = [mark for mark, count in enumerate(shares) for _ in range(count)]  # (length,)
         return Placement(edges.marks[:, owners])
