@@ -72,7 +72,7 @@ def build_prompts(
         raise PromptError("`prompt` must be resolved before it is built.")
     *_, active_length, depth = axes
     if depth.kind != "input" or active_length != AXES["active_length"].build("fixed"):
-        assert backbone.slots  # said now, and not at the first update
+        _ = backbone.slots  # an error of theirs is raised now, and not at the first update
     place = _build_depth(depth, backbone, reads_decoder)
     sets = _build_sets(config, place, _initial_rows(config, backbone, label_words, seed), seed)
     build = partial(_build_parts, config, sets, place.is_input, _instance_width(config, backbone))
