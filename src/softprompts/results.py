@@ -12,6 +12,7 @@ from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import BackboneError, DataError, RunFolderError, StorageError
 from softprompts.readouts.text import TextReadout
 from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.problems import show
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
@@ -188,7 +189,9 @@ class Result:
         """
         path = Path(folder)
         if is_there(path) and entries(path):
-            raise RunFolderError(f"{path} must be a new or empty folder, but is not.")
+            raise RunFolderError(
+                f"{path} must be a new or empty folder, but holds {entries(path)[0]}."
+            )
         make_folder(path)
         tensors = {"rows": self.model.bake(), **self.model.state()}
         write_json(path / "config.json", dict(self.about))
@@ -265,9 +268,10 @@ def _formats(config: RunConfig, data: Any, folder: Path) -> dict[str, TaskFormat
     if config.mixture is None:
         return {name: _format(data, folder) for name in config.tasks}
     if not isinstance(data, Mapping) or set(data) != set(config.tasks):
+        held = list(data) if isinstance(data, Mapping) else data
         raise StorageError(
             f"{folder / 'config.json'} must have a `task_format` of each of "
-            f"{', '.join(config.tasks)}, but has not."
+            f"{', '.join(config.tasks)}, but has {show(held)}."
         )
     return {name: _format(data[name], folder) for name in config.tasks}
 

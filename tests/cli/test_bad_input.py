@@ -195,9 +195,11 @@ def test_a_folder_that_is_a_file_or_holds_something_else(capsys, recipe, run, tm
 
 def test_a_split_that_is_not_there(capsys, finished):
     _, out = finished
+    before = tree(out)
     text = "`--split` must be one of train, held-out, validation, but is 'test'"
 
     refused(capsys, ["evaluate", str(out), "--split", "test"], text)
+    assert tree(out) == before
 
 
 def test_predictions_do_not_overwrite_their_rows_or_folders(capsys, tmp_path, finished):
@@ -205,8 +207,8 @@ def test_predictions_do_not_overwrite_their_rows_or_folders(capsys, tmp_path, fi
     source = str(write_rows(tmp_path / "new.jsonl", [{"text": "fine"}]))
     before = tree(tmp_path)
     for target, text in (
-        (source, "must be a file other than the input"),
-        (str(out), "must be a file other than the input"),
+        (source, "must be a file other than the input, but is the input"),
+        (str(out), "must be a file other than the input, but is a folder"),
         (str(tmp_path / "none" / "g.jsonl"), "must be in a folder that exists"),
     ):
         refused(capsys, ["predict", str(out), "--input", source, "--output", target], text)

@@ -70,6 +70,16 @@ def test_other_rows_of_one_task_are_noticed(capsys, mixture, recipe, data_dir, t
     )
 
 
+def test_a_folder_that_lost_a_task_is_refused(capsys, mixture, recipe, tmp_path):
+    out = tmp_path / "out"
+    printed(capsys, "train", recipe(mixture), "--out", str(out))
+    about = json.loads((out / "config.json").read_text())
+    del about["task_format"]["first"]
+    (out / "config.json").write_text(json.dumps(about))
+    text = 'must have a `task_format` of each of first, second, but has ["second"].'
+    refused(capsys, ["evaluate", str(out), "--task", "second"], text)
+
+
 def test_scores_of_each_task_are_printed(capsys, mixture, recipe, tmp_path):
     assert main(["train", recipe(mixture), "--out", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
@@ -110,6 +120,8 @@ def test_every_problem_of_a_mixture_is_said_at_once(capsys, mixture, recipe):
         "`task` must be left out when `mixture` is given, but is 'bundled/sentiment'",
         "`mixture.tasks.second.shots_total` must be left out when `mixture.tasks.second.shots`",
     )
+    del mixture["task"], mixture["mixture"]["tasks"]["second"]["shots_total"]
+    assert printed(capsys, "validate", recipe(mixture))["runs"] == 1
 
 
 def test_a_new_task_starts_from_the_trained_pool(capsys, mixture, recipe, data_dir, tmp_path):

@@ -39,7 +39,8 @@ def predict(
     if not output.parent.is_dir():
         raise StorageError(f"{output} must be in a folder that exists, but {output.parent} is not.")
     if output.is_dir() or output.resolve() == source.resolve():
-        raise StorageError(f"{output} must be a file other than the input, but is not.")
+        what = "a folder" if output.is_dir() else "the input"
+        raise StorageError(f"{output} must be a file other than the input, but is {what}.")
     config = read_config(run_dir)
     name = choose_task(config, name)
     result = load(run_dir)
