@@ -10,6 +10,9 @@ from softprompts.recipes.parsing import parse_run
 NLI = "bundled/entailment"
 MARKED = "{prompt} {premise} {prompt} so {hypothesis}"
 FILES = {"train": "t.csv", "validation": "v.csv"}
+OWN = {"task__name": "files", "task__options": {**FILES, "template": "{a}"}}
+OWN_MARK = {"task__name": "files", "task__options": {**FILES, "template": "{text} {prompt}"}}
+ONE_MARK = {"task__template": "{prompt} {text}", "prompt__position": "marked"}
 
 RIGHT = [
     {"task__name": NLI, "task__template": MARKED, "prompt__position": "marked"},
@@ -26,16 +29,8 @@ RIGHT = [
         "task__template": "{a} {choice} {prompt}",
         "prompt__position": "marked",
     },
-    {
-        "task__name": "files",
-        "task__options": {**FILES, "template": "{text} {prompt}"},
-        "prompt__position": "marked",
-    },
-    {
-        "task__name": "files",
-        "task__options": {**FILES, "template": "{text} {prompt}"},
-        "task__template": "{text}",
-    },
+    {**OWN_MARK, "prompt__position": "marked"},
+    {**OWN_MARK, "task__template": "{text}"},
 ]
 
 
@@ -58,11 +53,7 @@ WRONG = [
         "must have {choice} 1 times, but has it 0 times.",
     ),
     (
-        {
-            "task__name": "files",
-            "task__options": {**FILES, "template": "{a}"},
-            "task__template": "b",
-        },
+        {**OWN, "task__template": "b"},
         "linear template 'b' must name at least one field.",
     ),
     (
@@ -94,11 +85,7 @@ WRONG = [
         "template '{text}' must have `{prompt}` at least once with position marked, but has it 0",
     ),
     (
-        {
-            "task__name": "files",
-            "task__options": {**FILES, "template": "{a}"},
-            "prompt__position": "marked",
-        },
+        {**OWN, "prompt__position": "marked"},
         "template '{a}' must have `{prompt}` at least once with position marked, but has it 0",
     ),
     (
@@ -117,17 +104,11 @@ WRONG = [
         "`prompt.position.counts.0` must be at least 0, but is -1.",
     ),
     (
-        {
-            "task__template": "{prompt} {text}",
-            "prompt__position": {"kind": "marked", "counts": [4, 5]},
-        },
+        {**ONE_MARK, "prompt__position": {"kind": "marked", "counts": [4, 5]}},
         "`prompt.position.counts` must be at least 0 each and add up to `prompt.length`, 10, but",
     ),
     (
-        {
-            "task__template": "{prompt} {text}",
-            "prompt__position": {"kind": "marked", "counts": [4, 6]},
-        },
+        {**ONE_MARK, "prompt__position": {"kind": "marked", "counts": [4, 6]}},
         "for each of the 1 `{prompt}` of template '{prompt} {text}', but is [4, 6].",
     ),
     (
@@ -139,27 +120,15 @@ WRONG = [
         "`prompt.length` must be at least 2, a row for each `{prompt}` of template",
     ),
     (
-        {
-            "task__template": "{prompt} {text}",
-            "prompt__position": "marked",
-            "prompt__depth": "every-layer",
-        },
+        {**ONE_MARK, "prompt__depth": "every-layer"},
         "have no place in the input, but is",
     ),
     (
-        {
-            "task__template": "{prompt} {text}",
-            "prompt__position": "marked",
-            "training__temperature": "constant",
-        },
+        {**ONE_MARK, "training__temperature": "constant"},
         "`training.temperature` must be left out with a fixed position and length",
     ),
     (
-        {
-            "task__template": "{prompt} {text}",
-            "prompt__position": "marked",
-            "prompt__instance": "embeddings",
-        },
+        {**ONE_MARK, "prompt__instance": "embeddings"},
         "`prompt.instance` must be left out where nothing looks at instance vectors",
     ),
 ]
