@@ -132,30 +132,29 @@ def test_a_method_that_selects_nothing_is_refused(capsys, recipe, run, tmp_path,
 
 def test_what_is_no_run_is_refused(capsys, here):
     refused(capsys, ["choices", "nowhere"], "nowhere/config.json could not be read: No such file")
+    assert list(here.iterdir()) == []
+
+
+def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; from softprompts.cli.main import main; {code}"
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
 def test_drawing_imports_no_torch_and_no_global_plotting(finished, here):
     _, out = finished
-    code = (
-        "import sys; from softprompts.cli.main import main; "
+    found = in_a_process(
         f"assert main(['choices', {str(out)!r}]) == 0; "
         "print(sorted({'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
-    command = [sys.executable, "-W", "error", "-c", code]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-
     assert found.stdout.splitlines()[-1] == "[]"
     assert found.stderr == ""
 
 
 def test_help_and_numbers_import_no_matplotlib(finished, here):
     _, out = finished
-    code = (
-        "import sys; from softprompts.cli.main import main; "
+    found = in_a_process(
         f"main(['--help']); main(['choices', {str(out)!r}, '--json']); "
         "print('matplotlib' in sys.modules)"
     )
-    command = [sys.executable, "-W", "error", "-c", code]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-
     assert found.stdout.splitlines()[-1] == "False"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,20 +19,27 @@ PAGE = 4096
 NUM_PAGES = 40
 
 
+@contextmanager
+def mounted(place: Path, option: str) -> Iterator[None]:
+    """Mount a disk in memory on a folder; skips where this user cannot."""
+    mount = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, timeout=20, check=False)
+    except OSError as error:
+        pytest.skip(f"a disk with {option} cannot be mounted: {error}")
+    if done.returncode:
+        pytest.skip(f"a disk with {option} cannot be mounted: {done.stderr.strip()}")
+    yield
+    subprocess.run(["umount", str(place)], timeout=20, check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own with little room; skips where this user cannot mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={NUM_PAGES * PAGE}", "tmpfs", str(place)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, timeout=20, check=False)
-    except OSError as error:
-        pytest.skip(f"a small disk cannot be mounted: {error}")
-    if done.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], timeout=20, check=True)
+    with mounted(place, f"size={NUM_PAGES * PAGE}"):
+        yield place
 
 
 @pytest.fixture
@@ -44,15 +52,8 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         yield place
         place.chmod(0o700)
         return
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, timeout=20, check=False)
-    except OSError as error:
-        pytest.skip(f"a read-only disk cannot be mounted: {error}")
-    if done.returncode:
-        pytest.skip(f"a read-only disk cannot be mounted: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], timeout=20, check=True)
+    with mounted(place, "ro"):
+        yield place
 
 
 def outcome(folder: Path) -> list[bytes]:
@@ -170,3 +171,4 @@ def test_a_folder_that_may_not_be_entered_is_refused(capsys, tmp_path):
         refused(capsys, ["evaluate", out], text)
     finally:
         os.seteuid(0)
+    assert list(locked.iterdir()) == []
