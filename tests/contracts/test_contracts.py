@@ -111,6 +111,20 @@ def test_every_trainable_number_is_trained_and_nothing_else(tiny, task, kind, me
     assert all(torch.equal(frozen[k], v) for k, v in backbone.model.state_dict().items())
 
 
+def scored_alike(model, encoded):
+    """Return the scores of examples in one batch, which are those of each by itself."""
+    pad = model.backbone.tokenizer.pad_token_id
+    with torch.no_grad():
+        found = [
+            score(model.backbone, [Part(model.prompt, model.readout, collate(given, pad))])[0]
+            for given in (encoded, *([example] for example in encoded))
+        ]
+    joint, *alone = found
+    for place, scores in enumerate(alone):
+        torch.testing.assert_close(scores[0], joint[place], atol=2e-5, rtol=1e-4)
+    return joint
+
+
 @pytest.mark.parametrize(("kind", "method", "readout"), CELLS)
 def test_a_batch_scores_as_one_by_one(tiny, task, kind, method, readout):
     backbone = tiny(kind)
@@ -118,14 +132,7 @@ def test_a_batch_scores_as_one_by_one(tiny, task, kind, method, readout):
     wake(model)
     read = model.backbone
     encoded = [model.readout.encode(row) for row in task.train]
-    pad = backbone.tokenizer.pad_token_id
-    with torch.no_grad():
-        joint = score(read, [Part(model.prompt, model.readout, collate(encoded, pad))])[0]
-        for place, example in enumerate(encoded):
-            part = Part(model.prompt, model.readout, collate([example], pad))
-            torch.testing.assert_close(
-                score(read, [part])[0][0], joint[place], atol=2e-5, rtol=1e-4
-            )
+    joint = scored_alike(model, encoded)
     sorted_scores, _ = score_examples(read, model.prompt, model.readout, encoded)
     torch.testing.assert_close(torch.tensor(sorted_scores), joint, atol=2e-5, rtol=1e-4)
     assert joint.std(dim=0).min() > 1e-4  # the scores say something about the input

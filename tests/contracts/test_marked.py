@@ -11,7 +11,7 @@ import torch
 import softprompts as sp
 from backbones import KINDS
 from contracts.conftest import run_config
-from contracts.test_contracts import READOUTS, family_of, fixed, tokens_of
+from contracts.test_contracts import READOUTS, family_of, fixed, scored_alike, tokens_of
 from contracts.test_packs import READOUT, member
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
@@ -145,14 +145,7 @@ def test_words_in_place_of_marks_are_the_same_text(tiny, task, kind):
 def test_a_batch_scores_as_one_by_one(tiny, task, kind, readout):
     backbone = tiny(kind)
     model, encoded = built(backbone, task, readout, THREE[readout], position={"counts": [1, 1, 2]})
-    pad = backbone.tokenizer.pad_token_id
-    with torch.no_grad():
-        joint = score(backbone, [Part(model.prompt, model.readout, collate(encoded, pad))])[0]
-        for place, example in enumerate(encoded):
-            part = Part(model.prompt, model.readout, collate([example], pad))
-            torch.testing.assert_close(
-                score(backbone, [part])[0][0], joint[place], atol=2e-5, rtol=1e-4
-            )
+    joint = scored_alike(model, encoded)
     assert joint.std(dim=0).min() > 1e-4
 
 

@@ -10,6 +10,7 @@ import torch
 
 import softprompts as sp
 from backbones import build
+from parity.material import padded
 
 LENGTH = 4
 BOTTLENECK = 24
@@ -35,15 +36,6 @@ def ours(backbone, has_network):
         config["rows"] = {"kind": "prefix-mlp", "bottleneck": BOTTLENECK}
     prompt = sp.PromptConfig.model_validate(config)
     return sp.SoftPromptModel(backbone, prompt, with_logits=True).eval()
-
-
-def batch(backbone):
-    lines = [list(backbone.tokenizer(text)["input_ids"]) for text in TEXTS]
-    width = max(map(len, lines))
-    pad = backbone.tokenizer.pad_token_id
-    ids = torch.tensor([x + [pad] * (width - len(x)) for x in lines])
-    mask = torch.tensor([[1] * len(x) + [0] * (width - len(x)) for x in lines])
-    return ids, mask
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -72,7 +64,7 @@ def test_prefix_tuning_is_that_of_peft(tiny, tmp_path, kind, has_network):
                 keys = encoder.embedding.weight[:, begin : begin + width]
                 values = encoder.embedding.weight[:, begin + width : begin + 2 * width]
                 part.weight.copy_(torch.cat([keys, values]))
-    ids, mask = batch(backbone)
+    ids, mask = padded(backbone, TEXTS)
     keep = mask.bool()
     expected = theirs(input_ids=ids, attention_mask=mask).logits[keep]
     found = mine(ids, mask).logits[keep]
