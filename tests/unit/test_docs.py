@@ -95,21 +95,51 @@ def run_command(command: str, shown: list[str], capsys: pytest.CaptureFixture[st
     assert places == sorted(places), command
 
 
-@pytest.mark.parametrize("page", with_blocks("python", "console"), ids=name_of)
-def test_examples_of_a_page_run_in_order(page, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def run_examples(found: list[Block], page: str, capsys: pytest.CaptureFixture[str]) -> int:
+    """Run the examples of a page in order, in this folder; return how many ran."""
     names: dict[str, object] = {}
-    for block in blocks(page.read_text("utf-8")):
+    num_run = 0
+    for block in found:
         if block.mark.startswith("file: "):
             Path(block.mark.removeprefix("file: ")).write_text(block.text, "utf-8")
         elif block.language == "python":
             code = compile("\n" * block.line + block.text, page, "exec")
             if block.is_run:
                 exec(code, names)
+                num_run += 1
         elif block.language == "console" and block.is_run:
             for command, shown in commands(block.text):
                 if command.startswith("softprompts "):
                     run_command(command, shown, capsys)
+                    num_run += 1
+    return num_run
+
+
+@pytest.mark.parametrize("page", with_blocks("python", "console"), ids=name_of)
+def test_examples_of_a_page_run_in_order(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    found = blocks(page.read_text("utf-8"))
+    is_to_run = any(
+        block.is_run and (block.language == "python" or "$ softprompts " in block.text)
+        for block in found
+        if block.language in ("python", "console") and not block.mark.startswith("file: ")
+    )
+    assert (run_examples(found, str(page), capsys) > 0) == is_to_run
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "match"),
+    [
+        ("python", "assert 1 + 1 == 3, 'no sum'", "no sum"),
+        ("console", "$ softprompts list methods\nno such line", "'no such line' is not in list"),
+        ("console", "$ softprompts list methodz", "softprompts list methodz: error: kind must be"),
+        ("console", "$ softprompts list tasks\nerror: none", "softprompts list tasks"),
+    ],
+)
+def test_an_example_that_is_wrong_is_noticed(capsys, language, text, match):
+    (block,) = blocks(f"```{language}\n{text}\n```\n")
+    with pytest.raises((AssertionError, ValueError), match=match):
+        run_examples([block], "page", capsys)
 
 
 @pytest.mark.parametrize("page", with_blocks("console"), ids=name_of)

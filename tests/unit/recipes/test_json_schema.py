@@ -31,6 +31,8 @@ def test_committed_schemas_are_current(tmp_path):
 @pytest.mark.parametrize("schema", [run_schema(), study_schema()], ids=["run", "study"])
 def test_schemas_are_valid_schemas(schema):
     jsonschema.Draft202012Validator.check_schema(schema)
+    with pytest.raises(jsonschema.SchemaError, match="'record' is not valid"):
+        jsonschema.Draft202012Validator.check_schema({**schema, "type": "record"})
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -38,7 +40,8 @@ def test_shipped_recipes_fit_their_schema(name):
     data, _ = read_recipe(name)
     schema = study_schema() if "base" in data else run_schema()
 
-    jsonschema.validate(data, schema)
+    found = jsonschema.Draft202012Validator(schema).iter_errors(data)
+    assert [error.message for error in found] == []
 
 
 @pytest.mark.parametrize(
