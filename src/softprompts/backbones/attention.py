@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Literal, final
 
 import torch
@@ -150,6 +149,7 @@ class Reading:
         seen: module, key and value of each attention, where they are recorded.
         packing: where the inputs stand, if they stand in one row.
         tail: where the last layer's output is read, while that layer runs.
+        group_memories: the memory of each group of a packing.
     """
 
     stack: Literal["encoder", "decoder"]
@@ -161,11 +161,9 @@ class Reading:
     packing: Packing | None = None
     tail: Tail | None = None
 
-    @cached_property
-    def group_memories(self) -> list[Memory]:
-        """The memory of each group of a packing."""
+    def __post_init__(self) -> None:
         groups = [] if self.packing is None else self.packing.groups
-        return [self.memory.take(group.inputs).cut(group.width) for group in groups]
+        self.group_memories = [self.memory.take(group.inputs).cut(group.width) for group in groups]
 
     def next_slot(self) -> Slot | None:
         """Return the attention that runs now."""

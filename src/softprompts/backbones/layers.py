@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import torch
@@ -77,7 +77,7 @@ class Stack:
         Args:
             memory: what the attention is given; `None` leaves it alone.
             is_checkpointed: forget what a layer computed, and compute it again backwards.
-            route: how the batch is read; checkpointed layers run everywhere.
+            route: how the batch is read.
         """
         is_checkpointed = is_checkpointed and torch.is_grad_enabled()
         if memory is None and route.is_direct and not is_checkpointed:
@@ -87,11 +87,10 @@ class Stack:
         if memory is not None or not route.is_direct:
             given, packing = memory or Memory(), route.packing
             state = Reading(self.name, given, self.base, self.slots, packing=packing)
-        tail = None if is_checkpointed else route.tail
         masks = (
             nullcontext() if route.packing is None else packed_masks(route.packing, self.configs)
         )
-        with masks, self._wrapped(state, is_checkpointed, replace(route, tail=tail)):
+        with masks, self._wrapped(state, is_checkpointed, route):
             yield
 
     @contextmanager

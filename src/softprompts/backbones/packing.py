@@ -148,18 +148,17 @@ class Packing:
             packed["position_ids"] = self.positions[None] + offset
         return packed
 
-    def unpack(self, row: Tensor) -> Tensor:
-        """Put the inputs back into a padded batch. Shape `(batch, tokens, ...)`."""
-        flat = row[0].index_select(0, self.places.flatten())
-        return flat.view(*self.places.shape, *row.shape[2:])
-
     def at(self, gather: Tensor) -> Tensor:
         """Return where in the row positions of the inputs are. Shape `(1, batch * slots)`.
+
+        A position of padding, which a readout may look at to no effect, is the input's first: at
+        the row's end, which all inputs share, its gradient could reach other inputs.
 
         Args:
             gather: positions, long. Shape `(batch, slots)`.
         """
-        return self.places.gather(1, gather).flatten()[None]
+        places = self.places.gather(1, gather)  # (batch, slots)
+        return torch.where(places < self.total, places, self.places[:, :1]).flatten()[None]
 
     def take(self, row: Tensor) -> tuple[Tensor, ...]:
         """Return the queries, keys or values of each group.

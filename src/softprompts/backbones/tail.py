@@ -110,8 +110,8 @@ class Tail:
         return value.expand(self._shape[0], *value.shape[1:])[rows, self._places]
 
     def begin(self, hidden: Tensor) -> None:
-        """Take note of what goes into the layer. Shape `(batch, tokens, hidden)`."""
-        self._shape = hidden.shape
+        """Begin the layer, maybe once more. Shape of what goes in `(batch, tokens, hidden)`."""
+        self._shape, self._kept = hidden.shape, None
 
     def widen(self, output: Any) -> Any:
         """Return the layer's output for all positions, 0 where it is not read."""

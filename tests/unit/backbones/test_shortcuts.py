@@ -165,4 +165,6 @@ def test_a_row_has_few_shapes_and_groups_waste_little() -> None:
     packed = packing.pack(values)
     assert packed.shape == (1, 384, 3)
     assert not packed[0, 330:].any()
-    assert torch.equal(packing.unpack(packed)[mask.bool()], values[mask.bool()])
+    everywhere = packing.at(torch.arange(200).expand(5, -1)).view(5, 200)
+    assert torch.equal(packed[0, everywhere][mask.bool()], values[mask.bool()])
+    assert torch.equal(everywhere[1, 30:], everywhere[1, :1].expand(170))
