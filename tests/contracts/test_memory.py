@@ -11,7 +11,7 @@ import torch
 import softprompts as sp
 from backbones import KINDS
 from contracts.conftest import run_config
-from softprompts.backbones import attention
+from softprompts.backbones import gating
 from softprompts.backbones.attention import KeyValues, Memory
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError, RecipeError
@@ -168,7 +168,7 @@ def test_gradients_of_closed_gates_are_what_opening_them_would_change(tiny, kind
         return [loss.detach(), *(leaf.grad for leaf in leaves)]
 
     fast = run(None)
-    monkeypatch.setattr(attention, "_Gated", OneByOne)
+    monkeypatch.setattr(gating, "_Gated", OneByOne)
     for found, expected in zip(fast, run(None), strict=True):
         assert expected.abs().max() > 1e-3
         torch.testing.assert_close(
@@ -456,7 +456,7 @@ def test_gradients_of_length_and_pool_logits_equal_brute_force(tiny, depth, monk
     chosen = whole(2, instances, draws)
     shift = torch.zeros(2, length + 1, dtype=torch.float64, requires_grad=True)
     selector.forward = lambda *given: replace(chosen, weights=chosen.weights.detach() + shift)
-    monkeypatch.setattr(attention, "_Gated", OneByOne)
+    monkeypatch.setattr(gating, "_Gated", OneByOne)
     loss().backward()
     of_weights, logits = shift.grad, chosen.logits.detach()
     noise = draws.gumbel("length", length + 1).double()

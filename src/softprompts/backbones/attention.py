@@ -11,17 +11,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from softprompts.backbones.gating import mix
+from softprompts.backbones.packing import Packing
+from softprompts.backbones.tail import Tail
 from softprompts.errors import BackboneError
-
-_LEAST = 1e-30
-"""Below this share of attention, what is left open sends no gradient to scores."""
 
 INTERFACE = "softprompts"
 """The name under which transformers finds `attend`."""
@@ -125,6 +125,15 @@ class Memory:
             lengths=chosen(self.lengths),
         )
 
+    def cut(self, width: int) -> Memory:
+        """Return the memory of inputs that are padded to another width."""
+        if self.gates is None:
+            return self
+        missing = max(0, width - self.gates.shape[1])
+        gates = functional.pad(self.gates[:, :width], (0, missing), value=1.0)
+        gated = None if self.gated is None else (self.gated[0], min(self.gated[1], width))
+        return replace(self, gates=gates, gated=gated)
+
 
 @final
 @dataclass(eq=False)
@@ -138,6 +147,9 @@ class Reading:
         slots: the attentions of the stack in the order they run; `None` while they are found.
         number: attentions that have run.
         seen: module, key and value of each attention, where they are recorded.
+        packing: where the inputs stand, if they stand in one row.
+        tail: where the last layer's output is read, while that layer runs.
+        group_memories: the memory of each group of a packing.
     """
 
     stack: Literal["encoder", "decoder"]
@@ -146,17 +158,23 @@ class Reading:
     slots: Sequence[Slot] | None
     number: int = 0
     seen: list[tuple[nn.Module, Tensor, Tensor]] | None = None
+    packing: Packing | None = None
+    tail: Tail | None = None
+
+    def __post_init__(self) -> None:
+        groups = [] if self.packing is None else self.packing.groups
+        self.group_memories = [self.memory.take(group.inputs).cut(group.width) for group in groups]
 
     def next_slot(self) -> Slot | None:
         """Return the attention that runs now."""
         number, self.number = self.number, self.number + 1
         return None if self.slots is None else self.slots[number]
 
-    def gates_of(self, slot: Slot | None) -> Tensor | None:
+    def gates_of(self, slot: Slot | None, memory: Memory) -> Tensor | None:
         """Return the gates on an attention's own keys."""
         if slot is None or (self.stack == "decoder" and slot.kind == "self" and self._is_half):
             return None
-        return self.memory.gates
+        return memory.gates
 
     @property
     def _is_half(self) -> bool:
@@ -170,6 +188,7 @@ _ACTIVE: list[Reading] = []
 @contextmanager
 def reading(state: Reading, configs: Sequence[Any]) -> Iterator[None]:
     """Send the attention of some configurations through `attend` while this lasts."""
+    before = [config._attn_implementation for config in configs]
     for config in configs:
         config._attn_implementation = INTERFACE
     _ACTIVE.append(state)
@@ -177,8 +196,8 @@ def reading(state: Reading, configs: Sequence[Any]) -> Iterator[None]:
         yield
     finally:
         _ACTIVE.pop()
-        for config in configs:
-            config._attn_implementation = state.base
+        for config, name in zip(configs, before, strict=True):
+            config._attn_implementation = name
 
 
 def attend(
@@ -210,8 +229,47 @@ def attend(
     if state.seen is not None:
         state.seen.append((module, key, value))
     slot = state.next_slot()
-    memory = state.memory
-    gates = state.gates_of(slot)
+    if state.tail is not None:
+        key, value, attention_mask = state.tail.keep(module, key, value, attention_mask)
+    if state.packing is None:
+        given = (state.memory, state.gates_of(slot, state.memory), slot)
+        return _attend(module, (query, key, value), attention_mask, given, options)
+    return _attend_packed(module, (query, key, value), attention_mask, state, slot, options), None
+
+
+def _attend_packed(
+    module: nn.Module,
+    states: tuple[Tensor, Tensor, Tensor],
+    shared: Tensor | None,
+    state: Reading,
+    slot: Slot | None,
+    options: dict[str, Any],
+) -> Tensor:
+    """Attend in each group of a packing. Shape `(1, places, heads, size)`."""
+    packing, tail, (query, key, value) = state.packing, state.tail, states
+    assert packing is not None
+    queries = packing.take(query) if tail is None else tail.take(query)
+    parts = zip(queries, packing.take(key), packing.take(value), strict=True)
+    outputs = []
+    for group, memory, part in zip(packing.groups, state.group_memories, parts, strict=True):
+        mask = group.mask(shared, query.dtype)
+        if tail is not None:
+            mask = tail.mask(group, mask)
+        given = (memory, state.gates_of(slot, memory), slot)
+        outputs.append(_attend(module, part, mask, given, options)[0])
+    return packing.put(outputs) if tail is None else tail.put(outputs)
+
+
+def _attend(
+    module: nn.Module,
+    states: Sequence[Tensor],
+    attention_mask: Tensor | None,
+    given: tuple[Memory, Tensor | None, Slot | None],
+    options: dict[str, Any],
+) -> tuple[Tensor, Tensor | None]:
+    """Attend with a memory and gates on the attention's own keys."""
+    (query, key, value), (memory, gates, slot) = states, given
+    options = dict(options)
     prefix = None if slot is None else memory.prefixes.get(slot)
     length = 0 if prefix is None else prefix.keys.shape[2]
     if prefix is not None:
@@ -222,7 +280,7 @@ def attend(
             options["position_bias"] = functional.pad(options["position_bias"], (length, 0))
     prefix_gates = memory.prefix_gates if prefix is not None else None
     if gates is None and prefix_gates is None:
-        return _base(module, state.base)(module, query, key, value, attention_mask, **options)
+        return _base(module, _ACTIVE[-1].base)(module, query, key, value, attention_mask, **options)
     mask = _visible(module, query, key, attention_mask)
     _, weights = _base(module, "eager")(module, query, key, value[..., :0], mask, **options)
     copies = weights.shape[1] // value.shape[1]
@@ -232,85 +290,8 @@ def attend(
     is_own = gates is not None and slot is not None and slot.kind == "self"
     is_whole = weights.shape[2] == weights.shape[3] - length
     own = span.stop - max(span.start, length) if is_own and is_whole else 0
-    mixed = _Gated.apply(weights, values, joint, span, own)  # type: ignore[no-untyped-call]
+    mixed = mix(weights, values, joint, span, own)
     return mixed.transpose(1, 2).contiguous(), weights
-
-
-class _Gated(torch.autograd.Function):
-    """Mixes values by weights times gates, each position with itself whatever its gate.
-
-    `o_i = sum_j m_ij v_j / sum_j m_ij` with `m_ij = p_ij g_j`, but `m_ii = p_ii`. Ones are put
-    beside the values, so that one product gives both sums; what a position reads of itself beyond
-    its gate, `(1 - g_i) p_ii`, is added. Written out, since its backward pass then needs no more
-    passes over `p` than that of attention without gates, and little more over the values.
-
-    All gates are 1 but those of the keys in `span`; the last `own` of these are positions too, and
-    positions stand at the end of the keys.
-
-    An open gate gets the derivative of the output. A closed one gets what opening it would change,
-    `p / (T + p) (v - o)` with the open weights' sum `T`: the derivative at 0, `p / T (v - o)`, has
-    no bound where a closed key would take nearly all attention.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, weights: Tensor, values: Tensor, gates: Tensor, span: slice, own: int
-    ) -> Tensor:
-        ones = values.new_ones(1).expand(*values.shape[:-1], 1)
-        valued = torch.cat([values, ones], dim=3)  # (batch, heads, keys, size + 1)
-        rows = valued[:, :, span].clone()
-        valued[:, :, span] *= gates[:, None, span, None]
-        mixed = weights @ valued  # (batch, heads, tokens, size + 1)
-        if own:
-            queries, itself = _own(weights, span, own)
-            share = itself * (1 - gates[:, None, span][..., -own:])  # (batch, heads, length)
-            mixed[:, :, queries] += rows[:, :, -own:] * share[..., None]
-        total = mixed[..., -1:]
-        total = total.masked_fill(total <= 0, 1.0)  # padding that a window leaves nothing to read
-        output = mixed[..., :-1] / total
-        ctx.save_for_backward(weights, valued, rows, gates, total, output)
-        ctx.span, ctx.own = span, own
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        weights, valued, rows, gates, total, output = ctx.saved_tensors
-        span, own = ctx.span, ctx.own
-        effect = -(gradient * output).sum(dim=3, keepdim=True)
-        both = torch.cat([gradient, effect], dim=3)  # (batch, heads, tokens, size + 1)
-        beside = weights[..., span]
-        chances = beside / (total + beside * (1 - gates[:, None, None, span]))  # (…, length)
-        both_shares = both / total.clamp(min=_LEAST)
-        of_weights = both_shares @ valued.transpose(2, 3)  # (batch, heads, tokens, keys)
-        of_valued = weights.transpose(2, 3) @ both_shares  # (batch, heads, keys, size + 1)
-        of_valued[:, :, span] *= gates[:, None, span, None]
-        if own:
-            queries, itself = _own(weights, span, own)
-            at_own = both_shares[:, :, queries]  # (batch, heads, length, size + 1)
-            closed = 1 - gates[:, None, span][..., -own:]
-            gain = (at_own * rows[:, :, -own:]).sum(dim=3) * closed
-            _own(of_weights, span, own)[1].add_(gain)
-            of_valued[:, :, span][:, :, -own:] += at_own * (itself * closed)[..., None]
-            _own(chances, slice(0, chances.shape[3]), own, queries)[1].zero_()
-        along = chances.transpose(2, 3) @ both  # (batch, heads, length, size + 1)
-        wide = torch.promote_types(gates.dtype, torch.float32)
-        of_gates = torch.zeros_like(gates)
-        of_gates[:, span] = (along * rows).sum(dim=(1, 3), dtype=wide).to(gates)
-        return of_weights, of_valued[..., :-1], of_gates, None, None
-
-
-def _own(
-    weights: Tensor, span: slice, own: int, queries: slice | None = None
-) -> tuple[slice, Tensor]:
-    """Return the last `own` positions of a span of keys, and where they meet themselves.
-
-    The second is a view. Shape `(batch, heads, length)`.
-    """
-    keys = slice(span.stop - own, span.stop)
-    if queries is None:
-        before = weights.shape[3] - weights.shape[2]
-        queries = slice(keys.start - before, keys.stop - before)
-    return queries, weights[:, :, queries, keys].diagonal(dim1=2, dim2=3)
 
 
 def _gated_span(memory: Memory, keys: int, length: int) -> slice:

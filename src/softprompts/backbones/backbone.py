@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from softprompts.backbones.attention import KeyValues, Memory, Slot
 from softprompts.backbones.families import Family, context_length
 from softprompts.backbones.frame import Frame, probe_frame
-from softprompts.backbones.layers import Stack
+from softprompts.backbones.layers import Route, Stack
 from softprompts.backbones.passing import DecoderInputs, decoder_call, gather_positions, only_at
 from softprompts.backbones.probing import probe_states
 from softprompts.backbones.reaching import find_slots, read_keys_and_values
+from softprompts.backbones.shortcuts import Shortcuts, find_shortcuts
 from softprompts.errors import BackboneError
 
 _ROWS_AT_ONCE = 8192
@@ -177,10 +178,13 @@ class Backbone:
         Raises:
             BackboneError: if a shape does not fit.
         """
-        body = self.read(embeddings, attention_mask, segment_ids, memory)
-        states = body.last_hidden_state
-        assert isinstance(states, Tensor)
-        return states if gather is None else gather_positions(states, gather)
+        if gather is None:
+            states = self.read(embeddings, attention_mask, segment_ids, memory).last_hidden_state
+            assert isinstance(states, Tensor)
+            return states
+        inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
+        route = self.shortcuts.route(attention_mask, gather, memory)
+        return self._states_at(inputs, gather, memory, route)
 
     def logits(
         self,
@@ -222,18 +226,21 @@ class Backbone:
                 f"decoder must be given for an encoder-decoder only, but backbone {self.name!r} "
                 f"is of family {self.family!r} and decoder is {type(decoder).__name__}."
             )
-        body = self._body
+        body, route, places = self._body, Route(), gather
         if decoder is None:
             inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
+            route = self.shortcuts.route(attention_mask, gather, memory)
+            inputs, places = _routed(inputs, gather, route)
         else:
             body = self.model.get_decoder()
             encoded = self.read(embeddings, attention_mask, segment_ids, memory)
             inputs = decoder_call(encoded, attention_mask, decoder)
             memory = None if memory is None else memory.take(decoder.source)
-        with only_at(body, gather), self.stacks[-1].running(memory, self.has_checkpointing):
+        stack = self.stacks[-1]
+        with only_at(body, places), stack.running(memory, self.has_checkpointing, route):
             logits = self.model(**inputs, **_without_cache(self.model)).logits
         assert isinstance(logits, Tensor)
-        return logits
+        return logits.view(*gather.shape, -1)
 
     def shift_right(self, label_ids: Tensor) -> Tensor:
         """Return the decoder inputs that belong to labels: start token first, last label dropped.
@@ -306,6 +313,34 @@ class Backbone:
         with self.stacks[0].running(memory, self.has_checkpointing):
             return self._body(**inputs, **_without_cache(self._body))
 
+    @cached_property
+    def shortcuts(self) -> Shortcuts:
+        """Ways to read a batch with less work; they are tried when they are first asked for."""
+        return find_shortcuts(self)
+
+    def states_at(
+        self, embeddings: Tensor, attention_mask: Tensor, gather: Tensor, route: Route
+    ) -> Tensor:
+        """Return states at positions, read in a given way; see `hidden`.
+
+        Args:
+            embeddings: right-padded input. Shape `(batch, tokens, embedding)`.
+            attention_mask: 1 at positions to attend to, else 0, long. Shape `(batch, tokens)`.
+            gather: positions, long. Shape `(batch, slots)`.
+            route: how the batch is read.
+        """
+        inputs = self._inputs(embeddings, attention_mask, None)
+        return self._states_at(inputs, gather, None, route)
+
+    def _states_at(
+        self, inputs: dict[str, Any], gather: Tensor, memory: Memory | None, route: Route
+    ) -> Tensor:
+        """Run the body and return its states at positions. Shape `(batch, slots, hidden)`."""
+        inputs, places = _routed(inputs, gather, route)
+        with self.stacks[0].running(memory, self.has_checkpointing, route):
+            states = self._body(**inputs, **_without_cache(self._body)).last_hidden_state
+        return gather_positions(states, places).view(*gather.shape, -1)
+
     def _inputs(
         self,
         embeddings: Tensor,
@@ -354,6 +389,13 @@ class Backbone:
                 f"context length of {self.name!r}, but are {furthest}."
             )
         return places.clamp(max=self.context_length - 1)  # padding may lie beyond
+
+
+def _routed(inputs: dict[str, Any], gather: Tensor, route: Route) -> tuple[dict[str, Any], Tensor]:
+    """Return a model's arguments and the places to read, as a route has them."""
+    if route.packing is None:
+        return inputs, gather
+    return route.packing.inputs(inputs, route.first_position), route.packing.at(gather)
 
 
 def _find_body(model: Any, family: Family) -> Any:

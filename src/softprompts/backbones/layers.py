@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import torch
@@ -11,6 +12,35 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from softprompts.backbones.attention import INTERFACE, Memory, Reading, Slot, attend, reading
+from softprompts.backbones.packing import Packing, packed_masks
+from softprompts.backbones.tail import InterruptedLayerError, Tail
+
+
+@final
+@dataclass(frozen=True)
+class Route:
+    """How a batch is read.
+
+    Attributes:
+        packing: where the inputs stand, if they stand in one row.
+        first_position: position of an input's first token in such a row; `None` where the model
+            takes no positions.
+        tail: where the output of the last layer is read, if that is not everywhere.
+        num_runs: how often a layer runs in one pass, where there is a tail.
+    """
+
+    packing: Packing | None = None
+    first_position: int | None = None
+    tail: Tail | None = None
+    num_runs: int = 0
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether all is read as the model would read it."""
+        return self.packing is None and self.tail is None
+
+
+_DIRECT = Route()
 
 
 @final
@@ -26,7 +56,7 @@ class Stack:
     """
 
     def __init__(self, body: nn.Module, name: Literal["encoder", "decoder"]) -> None:
-        self.name = name
+        self.name, self.body = name, body
         self.layers = _outermost_layers(body)
         found: list[Any] = [getattr(module, "config", None) for module in body.modules()]
         configs = {id(c): c for c in found if hasattr(c, "_attn_implementation")}
@@ -36,21 +66,45 @@ class Stack:
         self.slots: tuple[Slot, ...] | None = None
 
     @contextmanager
-    def running(self, memory: Memory | None, is_checkpointed: bool = False) -> Iterator[None]:
+    def running(
+        self,
+        memory: Memory | None,
+        is_checkpointed: bool = False,
+        route: Route = _DIRECT,
+    ) -> Iterator[None]:
         """Run the layers with a memory while this lasts.
 
         Args:
             memory: what the attention is given; `None` leaves it alone.
             is_checkpointed: forget what a layer computed, and compute it again backwards.
+            route: how the batch is read.
         """
-        if memory is None and not (is_checkpointed and torch.is_grad_enabled()):
+        is_checkpointed = is_checkpointed and torch.is_grad_enabled()
+        if memory is None and route.is_direct and not is_checkpointed:
             yield
             return
         state = None
-        if memory is not None:
-            state = Reading(self.name, memory, self.base, self.slots)
-        with self._wrapped(state, is_checkpointed):
+        if memory is not None or not route.is_direct:
+            given, packing = memory or Memory(), route.packing
+            state = Reading(self.name, given, self.base, self.slots, packing=packing)
+        masks = (
+            nullcontext() if route.packing is None else packed_masks(route.packing, self.configs)
+        )
+        with masks, self._wrapped(state, is_checkpointed, route):
             yield
+
+    @contextmanager
+    def counting(self) -> Iterator[list[int]]:
+        """Count how often a layer runs; yields a list that grows by one each time."""
+        runs: list[int] = []
+        handles = [
+            layer.register_forward_pre_hook(lambda *_: runs.append(1)) for layer in self.layers
+        ]
+        try:
+            yield runs
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def find_slots(self, run: Callable[[], Any], num_encoder_tokens: int | None) -> None:
         """Find the attentions by running the half once.
@@ -63,7 +117,7 @@ class Stack:
         state = Reading(self.name, Memory(), self.base, None, seen=[])
         places: list[int] = []
         register()
-        with self._wrapped(state, False, places):
+        with self._wrapped(state, False, places=places):
             run()
         slots = []
         for number, (layer, (_, key, _)) in enumerate(zip(places, state.seen or (), strict=True)):
@@ -88,7 +142,11 @@ class Stack:
 
     @contextmanager
     def _wrapped(
-        self, state: Reading | None, is_checkpointed: bool, places: list[int] | None = None
+        self,
+        state: Reading | None,
+        is_checkpointed: bool,
+        route: Route = _DIRECT,
+        places: list[int] | None = None,
     ) -> Iterator[None]:
         """Wrap the `forward` of each layer; a layer may run more than once."""
         firsts = [slot.number for slot in self.slots or () if self._is_first(slot)]
@@ -107,12 +165,14 @@ class Stack:
                         return forward(*arguments, **options)
                     state.number = first
                     with reading(state, self.configs):
+                        if route.tail is not None and layer == route.num_runs - 1:
+                            return _run_tail(forward, state, route.tail, arguments, options)
                         output = forward(*arguments, **options)
                     if places is not None:
                         places.extend([layer] * (state.number - first))
                     return output
 
-                if not (is_checkpointed and torch.is_grad_enabled()):
+                if not is_checkpointed:
                     return once(*arguments, **options)
                 return checkpoint(
                     once, *arguments, use_reentrant=False, preserve_rng_state=False, **options
@@ -127,6 +187,27 @@ class Stack:
         finally:
             for layer in self.layers:
                 del layer.forward
+
+
+def _run_tail(
+    forward: Callable[..., Any],
+    state: Reading,
+    tail: Tail,
+    arguments: Sequence[Any],
+    options: dict[str, Any],
+) -> Any:
+    """Run a layer where its output is read."""
+    first, state.tail = state.number, tail
+    tail.begin(arguments[0] if arguments else options["hidden_states"])
+    try:
+        with suppress(InterruptedLayerError):
+            forward(*arguments, **options)
+        state.number = first
+        narrow = {name: tail.narrow(value) for name, value in options.items()}
+        output = forward(*map(tail.narrow, arguments), **narrow)
+    finally:
+        state.tail = None
+    return tail.widen(output)
 
 
 def register() -> None:

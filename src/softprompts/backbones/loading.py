@@ -11,12 +11,13 @@ from safetensors import SafetensorError
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import Family, find_class, find_family, names_head
+from softprompts.backbones.plain_attention import NAME, register
 from softprompts.backbones.sources import Source, check_folder, fingerprint, first_line, resolve
 from softprompts.errors import BackboneError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"
-ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
+ATTENTIONS = {name: name for name in ("eager", "sdpa", "flash_attention_2")} | {"plain": NAME}
 _NUM_NAMED_KEYS = 3
 _LOAD_ERRORS = (
     OSError,
@@ -48,8 +49,8 @@ def load_backbone(
         name: a registered short name such as `minilm`, a local folder, or a hub id.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`; see `choose_dtype`.
         device: a torch device such as `cpu` or `cuda:0`.
-        attention: `eager`, `sdpa` or `flash_attention_2`. By default `eager` for bfloat16 on the
-            CPU, whose fused kernel is slow backwards, else `sdpa` where the model supports it.
+        attention: `eager`, `sdpa`, `flash_attention_2` or `plain`. By default `plain` for bfloat16
+            on the CPU, whose fused kernel is slow backwards, else `sdpa` where the model has it.
         gradient_checkpointing: compute layers again in the backward pass, to save memory.
 
     Returns:
@@ -188,9 +189,11 @@ def _load_weights(
 ) -> tuple[Any, set[str]]:
     """Return a model and the keys that its files lack."""
     dtype, place, attention = placing
+    register()
     if attention is None:
         is_slow = dtype == "bfloat16" and place.type == "cpu"
-        attention = "sdpa" if chosen._supports_sdpa and not is_slow else "eager"
+        fast = "plain" if is_slow else "sdpa"
+        attention = fast if chosen._supports_sdpa else "eager"
     options: dict[str, Any] = {}
     if "add_pooling_layer" in chosen.__init__.__code__.co_varnames:
         options["add_pooling_layer"] = False
@@ -199,7 +202,7 @@ def _load_weights(
             source.folder,
             config=config,
             dtype=DTYPES[dtype],
-            attn_implementation=attention,
+            attn_implementation=ATTENTIONS[attention],
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
 from torch import Tensor, nn
 
 from softprompts.errors import BackboneError
@@ -44,12 +43,23 @@ def decoder_call(encoded: Any, mask: Tensor, decoder: DecoderInputs) -> dict[str
 
 def gather_positions(states: Tensor, gather: Tensor) -> Tensor:
     """Return states at positions. Shapes `(batch, tokens, hidden)` and `(batch, slots)`."""
-    if gather.dim() != 2 or gather.shape[0] != states.shape[0]:
-        raise BackboneError(
-            f"gather must have shape ({states.shape[0]}, k), but has {tuple(gather.shape)}."
-        )
-    rows = torch.arange(states.shape[0], device=states.device)[:, None]  # (batch, 1)
-    return states[rows, gather]  # (batch, k, hidden)
+    check_gather(gather, states.shape[0])
+    index = gather[..., None].expand(-1, -1, states.shape[2])
+    return states.gather(1, index)  # (batch, k, hidden)
+
+
+def check_gather(gather: Tensor, batch: int) -> None:
+    """Check that there are positions for each input.
+
+    Args:
+        gather: positions, long. Shape `(batch, slots)`.
+        batch: how many inputs there are.
+
+    Raises:
+        BackboneError: if its shape is another.
+    """
+    if gather.dim() != 2 or gather.shape[0] != batch:
+        raise BackboneError(f"gather must have shape ({batch}, k), but has {tuple(gather.shape)}.")
 
 
 @contextmanager

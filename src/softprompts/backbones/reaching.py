@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.attention import KeyValues, Memory, Slot
+from softprompts.backbones.plain_attention import NAME
 from softprompts.backbones.probing import is_same
 from softprompts.errors import BackboneError
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
 
-_SUPPORTED = ("eager", "sdpa")
+_SUPPORTED = ("eager", "sdpa", NAME)
 
 
 @torch.no_grad()

@@ -79,7 +79,7 @@ class BackboneConfig(Section):
     name: str = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     device: str = Field("auto", min_length=1)
-    attention: Literal["eager", "sdpa"] | None = None
+    attention: Literal["eager", "plain", "sdpa"] | None = None
     gradient_checkpointing: bool = False
 
     @field_validator("name")

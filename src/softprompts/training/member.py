@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.cutting import cut_by_size
 from softprompts.encoding.batch import collate
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.draws import Draws
 from softprompts.regularizers.base import Regularizer
-from softprompts.training.batching import cut_by_length
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.forward import Part
 from softprompts.training.frozen import save_readings
@@ -30,7 +30,7 @@ from softprompts.training.penalties import PenaltyLog
 from softprompts.training.tracks import Model, under
 
 _OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
-"""What one more micro-batch costs, in token positions, by device type."""
+"""What one more micro-batch costs, in token positions; where inputs are packed, it saves none."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,9 @@ class Member:
         plan, step, track = self.plan, self.counters.step, self.model.tracks[drawn.task]
         encoded = [self.train[drawn.task].encoded[i] for i in drawn.indices]
         lengths = [example.num_tokens * len(example.inputs) for example in encoded]
-        overhead = _OVERHEAD_TOKENS[backbone.device.type] // self.penalties.num_reads
-        for chosen in cut_by_length(lengths, plan.batch_size, overhead):
+        kind = "packed" if backbone.shortcuts.packs else backbone.device.type
+        overhead = _OVERHEAD_TOKENS[kind] // self.penalties.num_reads
+        for chosen in cut_by_size(lengths, plan.batch_size, overhead):
             rows = [encoded[i] for i in chosen]
             batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
             places = torch.tensor([drawn.places[i] for i in chosen], device=backbone.device)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from backbones import KINDS
-from softprompts.backbones.loading import load_backbone
+from softprompts.backbones.loading import ATTENTIONS, load_backbone
 from softprompts.backbones.passing import DecoderInputs
 
 FAMILIES = {"t5": "encoder-decoder", "bart": "encoder-decoder"}
@@ -109,7 +109,10 @@ def test_gathered_states_are_states(tiny: Any, kind: str) -> None:
     embeddings = backbone.embed(ids)
     states = backbone.hidden(embeddings, mask, segments)
     expected = torch.stack([states[row, gather[row]] for row in range(3)])
-    assert torch.equal(backbone.hidden(embeddings, mask, segments, gather), expected)
+    found = backbone.hidden(embeddings, mask, segments, gather)
+    assert torch.allclose(
+        found, expected, atol=1e-5
+    )  # one row for all inputs sums in another order
 
 
 @every_kind
@@ -261,16 +264,18 @@ def test_half_precision(tiny: Any, kind: str, dtype: str) -> None:
     expected = exact.hidden(embeddings, mask, segments)[is_real]
     error = (states.float()[is_real] - expected).norm() / expected.norm()
     assert 0 < error < 0.1
-    is_eager = dtype == "bfloat16" or kind == "deberta-v2"
-    assert half.model.config._attn_implementation == ("eager" if is_eager else "sdpa")
+    chosen = "softprompts-plain" if dtype == "bfloat16" else "sdpa"
+    chosen = "eager" if kind == "deberta-v2" else chosen
+    assert half.model.config._attn_implementation == chosen
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "deberta-v2"])
-def test_attention_implementations_agree(tiny: Any, kind: str) -> None:
+@pytest.mark.parametrize("attention", ["eager", "plain"])
+def test_attention_implementations_agree(tiny: Any, kind: str, attention: str) -> None:
     fused = tiny(kind)
-    plain = load_backbone(fused.name, attention="eager")
+    plain = load_backbone(fused.name, attention=attention)
     assert fused.model.config._attn_implementation == "sdpa"
-    assert plain.model.config._attn_implementation == "eager"
+    assert plain.model.config._attn_implementation == ATTENTIONS[attention]
     ids, mask, segments = draw_batch(fused)
     embeddings, is_real = fused.embed(ids), mask.bool()
     torch.testing.assert_close(

@@ -38,7 +38,11 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("backbone__name", 3, "`backbone.name` must be text, but is 3."),
     ("backbone__dtype", "fp16", "must be one of float32, bfloat16, float16, auto, but is 'fp16'"),
     ("backbone__device", None, "`backbone.device` must be text, but is null."),
-    ("backbone__attention", "flash", "`backbone.attention` must be one of eager, sdpa, but is "),
+    (
+        "backbone__attention",
+        "flash",
+        "`backbone.attention` must be one of eager, plain, sdpa, but is ",
+    ),
     ("task__name", "bundled/sentimant", "Did you mean 'bundled/sentiment'"),
     ("task__name", None, "`task.name` must be text, but is null."),
     ("task__data_dir", 5, "`task.data_dir` must be text, but is 5."),

@@ -1,0 +1,108 @@
+"""Which shortcuts give what reading a padded batch with all layers gives; found by trying."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import torch
+from torch import Tensor
+
+from softprompts.backbones.attention import Memory
+from softprompts.backbones.layers import Route, register
+from softprompts.backbones.packing import Packing
+from softprompts.backbones.packing import register as register_masks
+from softprompts.backbones.passing import check_gather, gather_positions
+from softprompts.backbones.probing import is_same
+from softprompts.backbones.tail import Tail
+
+if TYPE_CHECKING:
+    from softprompts.backbones.backbone import Backbone
+
+
+_LEAST_SAVING = 4
+"""Positions for each that is read, so that the last layer is cut to those that are."""
+
+
+@final
+@dataclass(frozen=True)
+class Shortcuts:
+    """Ways to read a batch with less work.
+
+    Attributes:
+        packs: whether inputs may stand one behind the other in one row, and that pays.
+        first_position: position of an input's first token in such a row; `None` where the model
+            takes no positions.
+        num_runs: how often a layer runs in one pass.
+        trims: whether the last run may be cut to the positions that are read.
+    """
+
+    packs: bool = False
+    first_position: int | None = None
+    num_runs: int = 0
+    trims: bool = False
+
+    def route(self, mask: Tensor, gather: Tensor | None, memory: Memory | None) -> Route:
+        """Return the way for a batch.
+
+        Args:
+            mask: 1 on positions that count. Shape `(batch, tokens)`.
+            gather: positions that are read; all when `None`. Shape `(batch, slots)`.
+            memory: what attention is given beside the input.
+        """
+        if gather is None:
+            return Route()
+        check_gather(gather, len(mask))
+        is_packed = self.packs and len(mask) > 1
+        packing = Packing(mask) if is_packed else None
+        is_trimmed = self.trims and _LEAST_SAVING * gather.shape[1] <= mask.shape[1]
+        if memory is not None and memory.gates is not None:
+            is_trimmed = False  # a position reads itself, whatever its gate
+        tail = Tail(gather, packing) if is_trimmed else None
+        return Route(packing, self.first_position, tail, self.num_runs)
+
+
+@torch.no_grad()
+def find_shortcuts(backbone: Backbone) -> Shortcuts:
+    """Read a small batch in all ways, and return which of them agree.
+
+    Args:
+        backbone: the frozen model.
+    """
+    stack, device = backbone.stacks[0], backbone.device
+    if backbone.family == "encoder-decoder" or not stack.base:
+        return Shortcuts()
+    register()
+    register_masks()
+    ids = torch.arange(15, device=device).view(3, 5) * (backbone.vocabulary_size // 16)
+    counts = torch.tensor([[5], [2], [4]], device=device)
+    mask = (torch.arange(5, device=device) < counts).long()
+    gather = torch.tensor([[0, 3], [1, 1], [2, 3]], device=device)
+    rows = backbone.embed(ids)
+    with stack.counting() as runs:
+        expected = gather_positions(backbone.read(rows, mask).last_hidden_state, gather)
+
+    def agrees(route: Route) -> bool:
+        try:
+            return is_same(expected, backbone.states_at(rows, mask, gather, route))
+        except Exception:  # whatever a model does with what it does not know
+            return False
+
+    trims = agrees(Route(tail=Tail(gather, None), num_runs=len(runs)))
+    for first in _first_positions(backbone) if device.type == "cpu" else ():
+        packing = Packing(mask)
+        if agrees(Route(packing, first)):
+            tail = Tail(gather, packing)
+            trims = trims and agrees(Route(packing, first, tail, len(runs)))
+            return Shortcuts(True, first, len(runs), trims)
+    return Shortcuts(num_runs=len(runs), trims=trims)
+
+
+def _first_positions(backbone: Backbone) -> Sequence[int | None]:
+    """Return what a model may call its first position: 0, or the one behind padding's."""
+    body = backbone.stacks[0].body
+    if "position_ids" not in inspect.signature(body.forward).parameters:
+        return (None,)
+    return (0, (backbone.tokenizer.pad_token_id or 0) + 1)
