@@ -28,7 +28,6 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parse(arguments)
     os.environ["SOFTPROMPTS_CACHE"] = "off"
     import torch
-
     from speed.machine import describe, matrix_rate
 
     dtype = torch.bfloat16
@@ -71,10 +70,11 @@ def _rate(matrix_rate: Any, dtype: Any, options: argparse.Namespace) -> float:
 
 def _points(shape: str, scratch: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield figures by number of runs, first as it is, then compiled."""
-    import softprompts as sp
     from speed.contestants import Ours, build_member
     from speed.material import load_rows, long_rows
     from speed.shapes import find_model, layer_parameters, readout_of
+
+    import softprompts as sp
 
     rows = long_rows(load_rows("bundled", None), options.tokens, 16 * options.batch_size)
     folder = find_model(shape, rows.texts, scratch / shape)
@@ -100,10 +100,10 @@ def _points(shape: str, scratch: Path, options: argparse.Namespace) -> Iterator[
 
 
 def _compile(backbone: Any, is_tiny: bool) -> None:
-    """Compile each layer in place; a tiny run only traces them."""
+    """Compile each layer in place; a tiny run only traces it."""
     for stack in backbone.stacks:
         for layer in stack.layers:
-            layer.compile(dynamic=True, backend="aot_eager" if is_tiny else "inductor")
+            layer.compile(dynamic=True, backend="eager" if is_tiny else "inductor")
 
 
 def _measure(ours: Any, operations: int, options: argparse.Namespace) -> dict[str, Any]:

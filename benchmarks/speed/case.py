@@ -70,6 +70,29 @@ class Workplace:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """What of a section is measured, and how long.
+
+    Attributes:
+        is_quick: tiny models and few rounds, to see that all works.
+        max_rounds: most rounds of a race.
+        names: cases to measure, or all.
+    """
+
+    is_quick: bool = False
+    max_rounds: int | None = None
+    names: tuple[str, ...] = ()
+
+    def rounds(self, wanted: int) -> int:
+        """Return the number of rounds to race."""
+        return wanted if self.max_rounds is None else min(wanted, self.max_rounds)
+
+    def has(self, name: str) -> bool:
+        """Return whether a case is measured."""
+        return not self.names or name in self.names
+
+
+@dataclass(frozen=True)
 class Case:
     """What is measured.
 

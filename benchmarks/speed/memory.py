@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .case import Case, Ready, Workplace
+from .case import Case, Ready, Scope, Workplace
 from .material import as_records
 from .shapes import readout_of
 
@@ -26,10 +26,12 @@ NUM_UPDATES = 3
 ROOT = Path(__file__).parents[1]
 
 
-def measure(place: Workplace, is_quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield figures by case."""
-    names = CONTESTANTS[:2] if is_quick else CONTESTANTS
-    for case in QUICK if is_quick else CASES:
+    names = CONTESTANTS[:2] if scope.is_quick else CONTESTANTS
+    for case in QUICK if scope.is_quick else CASES:
+        if not scope.has(case.name):
+            continue
         reason = place.lacks(case.rows)
         yield case.name, {"skipped": reason} if reason else measure_case(Ready(case, place), names)
 

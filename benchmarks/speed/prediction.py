@@ -10,7 +10,7 @@ import torch
 
 from softprompts.training.evaluation import score_examples
 
-from .case import Case, Ready, Workplace
+from .case import Case, Ready, Scope, Workplace
 from .machine import matrix_rate
 from .material import as_records
 from .peers import SETUPS, build_trainer
@@ -29,14 +29,15 @@ QUICK = {Case("tiny-bert", "bundled", num_examples=12): 2}
 NAMES = ("peft, default", "peft, best")
 
 
-def measure(place: Workplace, is_quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield figures by case."""
-    for case, num_rounds in (QUICK if is_quick else CASES).items():
+    for case, num_rounds in (QUICK if scope.is_quick else CASES).items():
+        if not scope.has(case.name):
+            continue
         reason = place.lacks(case.rows)
-        yield (
-            case.name,
-            ({"skipped": reason} if reason else measure_case(Ready(case, place), num_rounds)),
-        )
+        rounds = scope.rounds(num_rounds)
+        found = {"skipped": reason} if reason else measure_case(Ready(case, place), rounds)
+        yield case.name, found
 
 
 def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:

@@ -7,42 +7,40 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .case import Case, Ready, Workplace
+from .case import Case, Ready, Scope, Workplace
 from .contestants import Contestant, Ours
 from .machine import matrix_rate
 from .race import Lap, Race, ratios
 
-LENGTHS = (16, 32, 64, 128, 256)
-BATCHES = (1, 4, 16, 64)
-ROWS = (1, 10, 30, 100)
-PACKS = (1, 2, 4, 8, 16)
-EXAMPLES = (32, 250, 1000, 2490)
 PACK_BATCH = 4
 """Examples per run and update in packs: few enough that one run alone does not fill a processor."""
 
 
-def measure(place: Workplace, is_quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield figures by curve: a list of points each."""
-    if not is_quick and (reason := place.lacks("rte")):
-        yield "all", {"skipped": reason}
+    if not scope.is_quick and (reason := place.lacks("rte")):
+        yield from ((curve, {"skipped": reason}) for curve in CURVES if scope.has(curve))
         return
+    is_quick = scope.is_quick
     base = Case("tiny-bert", "bundled", num_examples=64) if is_quick else Case("minilm", "rte")
-    num_rounds = 1 if is_quick else 6
-    cut = slice(0, 2) if is_quick else slice(None)
-    cases = {
-        "batch": [(size, replace(base, batch_size=size)) for size in BATCHES[cut]],
-        "prompt length": [(size, replace(base, length=size)) for size in ROWS[cut]],
-        "length": [
-            (size, replace(base, rows=place.long_rows(base.rows, size), max_tokens=size))
-            for size in LENGTHS[cut]
-        ],
-    }
-    for curve, points in cases.items():
-        yield curve, {"points": [_point(size, Ready(c, place), num_rounds) for size, c in points]}
-    packs = [_pack(size, base, place, num_rounds) for size in PACKS[cut]]
-    yield "runs in a pack", {"batch_size": PACK_BATCH, "points": packs}
-    counts = [size for size in EXAMPLES[cut] if is_quick or size <= len(place.rows("rte").examples)]
-    yield "examples", {"points": [_examples(size, base, place, num_rounds) for size in counts]}
+    num_rounds = scope.rounds(1 if is_quick else 6)
+    for curve, (sizes, point) in CURVES.items():
+        if scope.has(curve):
+            chosen = sizes[:2] if is_quick else sizes
+            yield curve, {"points": [point(size, base, place, num_rounds) for size in chosen]}
+
+
+def _batch(size: int, base: Case, place: Workplace, num_rounds: int) -> dict[str, Any]:
+    return _point(size, Ready(replace(base, batch_size=size), place), num_rounds)
+
+
+def _rows(size: int, base: Case, place: Workplace, num_rounds: int) -> dict[str, Any]:
+    return _point(size, Ready(replace(base, length=size), place), num_rounds)
+
+
+def _length(size: int, base: Case, place: Workplace, num_rounds: int) -> dict[str, Any]:
+    rows = place.long_rows(base.rows, size)
+    return _point(size, Ready(replace(base, rows=rows, max_tokens=size), place), num_rounds)
 
 
 def _point(size: int, ready: Ready, num_rounds: int) -> dict[str, Any]:
@@ -65,6 +63,7 @@ def _pack(size: int, base: Case, place: Workplace, num_rounds: int) -> dict[str,
     limit = matrix_rate(ready.backbone.dtype, num_tries=4)
     return {
         "size": size,
+        "batch_size": PACK_BATCH,
         "contestants": {name: ready.figures(lap, limit) for name, lap in laps.items()},
         "ratios": {"one by one": ratios(laps["pack"], laps["one by one"])},
     }
@@ -96,3 +95,13 @@ def _examples(size: int, base: Case, place: Workplace, num_rounds: int) -> dict[
         "encoding_seconds": round(seconds, 3),
         "median_milliseconds": lap.median_milliseconds,
     }
+
+
+CURVES = {
+    "batch": ((1, 4, 16, 64), _batch),
+    "prompt length": ((1, 10, 30, 100), _rows),
+    "length": ((16, 32, 64, 128, 256), _length),
+    "runs in a pack": ((1, 2, 4, 8, 16), _pack),
+    "examples": ((32, 250, 1000, 2490), _examples),
+}
+"""Curves by name: sizes, and what measures one."""

@@ -14,20 +14,21 @@ from typing import Any
 
 import torch
 
-from .case import Workplace
+from .case import Scope, Workplace
 from .material import TASKS
 
 PROGRAM = Path(__file__).parents[1] / "startup.py"
 NUM_RUNS = 3
 
 
-def measure(place: Workplace, is_quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield figures by task: the first run finds an empty cache, the others a filled one."""
-    for rows in ("bundled",) if is_quick else ("cb", "rte"):
+    num_runs = 1 if scope.is_quick else NUM_RUNS
+    for rows in ("bundled",) if scope.is_quick else ("cb", "rte"):
+        if not scope.has(f"minilm {rows}"):
+            continue
         reason = place.lacks(rows)
-        found = (
-            {"skipped": reason} if reason else _measure(place, rows, 1 if is_quick else NUM_RUNS)
-        )
+        found = {"skipped": reason} if reason else _measure(place, rows, num_runs)
         yield f"minilm {rows}", found
 
 

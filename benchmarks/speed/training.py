@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-
-from .case import Case, Ready, Workplace
+from .case import Case, Ready, Scope, Workplace
 from .machine import matrix_rate
 from .race import ratios
 
@@ -29,14 +28,15 @@ AUTOCAST = "minilm cb"
 """The case that shows which way to bfloat16 is peft's best."""
 
 
-def measure(place: Workplace, is_quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield figures by case."""
-    for case, num_rounds in (QUICK if is_quick else CASES).items():
+    for case, num_rounds in (QUICK if scope.is_quick else CASES).items():
+        if not scope.has(case.name):
+            continue
         reason = place.lacks(case.rows)
-        yield (
-            case.name,
-            ({"skipped": reason} if reason else measure_case(Ready(case, place), num_rounds)),
-        )
+        rounds = scope.rounds(num_rounds)
+        found = {"skipped": reason} if reason else measure_case(Ready(case, place), rounds)
+        yield case.name, found
 
 
 def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:
     ours = ready.ours
     limit = matrix_rate(ready.backbone.dtype)
     laps = ready.race("peft, default", [ours, ready.bare()], num_rounds)
-    beside = {setup: laps[ours.name] for setup in laps}
+    beside = dict.fromkeys(laps, laps[ours.name])
     for setup in ("peft, best", *(["peft, autocast"] if ready.case.name == AUTOCAST else [])):
         found = ready.race(setup, [ours], num_rounds)
         laps[setup], beside[setup] = found[setup], found[ours.name]
