@@ -42,11 +42,14 @@ class Workplace:
         return found
 
     def lacks(self, name: str) -> str | None:
-        """Return why a task's rows cannot be had, or `None` where they can."""
+        """Return why a task's rows cannot be had, or `None` where they can; nothing is fetched."""
+        reason = f"no files of {name} in --data-dir"
+        if self.data_dir is None and name != "bundled":
+            return reason
         try:
             self.rows(name)
         except DataError:
-            return f"no files of {name} in --data-dir"
+            return reason
         return None
 
     def long_rows(self, name: str, num_words: int) -> str:

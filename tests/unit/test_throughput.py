@@ -268,6 +268,9 @@ def test_long_rows_are_all_as_long(speed):
     assert {len(row.inputs[0].ids) for row in ready.encoded} == {40}
 
 
-def test_rows_that_are_absent_are_named(speed):
+def test_rows_that_are_absent_are_named(speed, tmp_path):
+    from speed.case import Workplace
+
     assert speed.lacks("cb") == "no files of cb in --data-dir"
+    assert Workplace(str(tmp_path), tmp_path).lacks("rte") == "no files of rte in --data-dir"
     assert speed.lacks("bundled") is None
