@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from softprompts.reports.figures import (
     BLUE,
@@ -288,9 +288,9 @@ def _shares(section: Mapping[str, Any]) -> Any:
         axes.invert_yaxis()
         axes.set_xlabel("% of the matrix rate (dotted: wanted)")
         handles, _ = axes.get_legend_handles_labels()
-        add_legend(axes, handles, "Training: share of the limit on real tokens", 4)
+        add_legend(axes, handles, "Training: share of the limit on real tokens", 2)
 
-    return stack([Panel(0.55 * max(len(cases), 1) + 0.3, draw, 1, 1.1)], "Throughput", [])
+    return stack([Panel(0.55 * max(len(cases), 1) + 0.3, draw, 2, 1.1)], "Throughput", [])
 
 
 def _curves(section: Mapping[str, Any]) -> Any:
@@ -314,6 +314,8 @@ def _curve(name: str, points: list[dict[str, Any]]) -> Callable[[Axes, Axes], No
         axes.set_yscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel("examples/s")
         handles, _ = axes.get_legend_handles_labels()
