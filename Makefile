@@ -9,5 +9,5 @@ demo: $(STAMP) ; $(BIN)/softprompts study quickstart
 test: $(STAMP) ; OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --cov --cov-fail-under=95 --cov-report=
 check: $(STAMP) ; $(BIN)/ruff format --check -q src tests && $(BIN)/ruff check -q src tests && $(BIN)/mypy
 support: $(STAMP) ; SOFTPROMPTS_WRITE_SUPPORT=1 $(BIN)/pytest -q tests/contracts/test_contracts.py
-bench: $(STAMP) ; $(BIN)/python benchmarks/presets.py --out benchmarks/results/presets.json
+bench: $(STAMP) ; $(BIN)/python benchmarks/presets.py --out benchmarks/results/presets.json && $(BIN)/python benchmarks/throughput.py --data-dir ../shared/data && $(BIN)/python docs/results/write_throughput.py
 clean: ; rm -rf .venv studies

@@ -1,0 +1,92 @@
+"""A training loop as one writes it by hand: float32, padded batches in random order, AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForSeq2SeqLM
+
+from softprompts.encoding.inputs import EncodedExample
+
+from .contestants import Contestant
+
+
+@final
+class Bare(Contestant):
+    """Prompt tuning by hand: rows in front of the input's embeddings.
+
+    A linear layer reads the input's own first token, or its last where the model reads from left to
+    right; a model that writes is trained on the right answer's tokens.
+
+    Args:
+        folder: the frozen model.
+        encoded: the rows.
+        num_labels: labels of the task.
+        length: rows of the prompt.
+        batch_size: examples in a batch.
+    """
+
+    name = "bare loop"
+
+    def __init__(
+        self,
+        folder: Path,
+        encoded: Sequence[EncodedExample],
+        num_labels: int,
+        *,
+        length: int = 10,
+        batch_size: int = 16,
+    ) -> None:
+        self._is_writer = bool(encoded[0].inputs[0].targets)
+        kind = AutoModelForSeq2SeqLM if self._is_writer else AutoModel
+        self._model = kind.from_pretrained(folder, dtype=torch.float32).requires_grad_(False).eval()
+        self._encoded, self._length, self._batch_size = encoded, length, batch_size
+        self._draws = torch.Generator().manual_seed(0)
+        width = self._model.get_input_embeddings().weight.shape[1]
+        self._rows = nn.Parameter(0.02 * torch.randn(length, width, generator=self._draws))
+        self._head = nn.Linear(self._model.config.hidden_size, num_labels)
+        trained = [self._rows, *(() if self._is_writer else self._head.parameters())]
+        self._optimizer = torch.optim.AdamW(trained, lr=0.01)
+        self._order: list[int] = []
+
+    def step(self) -> int:
+        """Do one update."""
+        if not self._order:
+            self._order = torch.randperm(len(self._encoded), generator=self._draws).tolist()
+        chosen, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
+        rows = [self._encoded[i] for i in chosen]
+        ids = _pad([row.inputs[0].ids for row in rows], 0)  # (batch, tokens)
+        mask = _pad([[1] * len(row.inputs[0].ids) for row in rows], 0)
+        words = self._model.get_input_embeddings()(ids)
+        inputs = {
+            "inputs_embeds": torch.cat([self._rows.expand(len(rows), -1, -1), words], dim=1),
+            "attention_mask": torch.cat([mask.new_ones(len(rows), self._length), mask], dim=1),
+        }
+        loss = self._write(rows, inputs) if self._is_writer else self._classify(rows, inputs, mask)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        return int(mask.sum()) + self._length * len(rows)
+
+    def _classify(
+        self, rows: Sequence[EncodedExample], inputs: dict[str, Any], mask: Tensor
+    ) -> Tensor:
+        states = self._model(**inputs).last_hidden_state
+        is_causal = self._model.config.model_type == "gpt2"
+        place = self._length + (mask.sum(dim=1) - 1 if is_causal else 0)
+        scores = self._head(states[torch.arange(len(rows)), place])
+        return nn.functional.cross_entropy(scores, torch.tensor([row.answers[0] for row in rows]))
+
+    def _write(self, rows: Sequence[EncodedExample], inputs: dict[str, Any]) -> Tensor:
+        answers = [row.inputs[0].targets[row.answers[0]].tokens for row in rows]
+        loss: Tensor = self._model(**inputs, labels=_pad(answers, -100)).loss
+        return loss
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *([value] * (width - len(row)))] for row in rows])

@@ -1,0 +1,63 @@
+"""Section `training`: updates of ours, of peft and of a loop by hand, taking turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .case import Case, Ready, Scope, Workplace
+from .machine import matrix_rate
+from .race import ratios
+
+CASES = {
+    Case("minilm", "cb"): 16,
+    Case("minilm", "rte"): 38,
+    Case("minilm", "boolq"): 16,
+    Case("bert-base", "cb"): 8,
+    Case("t5-small", "cb"): 10,
+    Case("gpt2-small", "cb"): 8,
+}
+"""Rounds by case. 16 updates are all rows of CommitmentBank; 38 of RTE's are one of the groups that
+peft's trainer sorts by length."""
+QUICK = {
+    Case("tiny-bert", "bundled"): 2,
+    Case("tiny-t5", "bundled"): 2,
+    Case("tiny-gpt2", "bundled"): 2,
+}
+AUTOCAST = "minilm cb"
+"""The case that shows which way to bfloat16 is peft's best."""
+
+
+def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield figures by case."""
+    for case, num_rounds in (QUICK if scope.is_quick else CASES).items():
+        if not scope.has(case.name):
+            continue
+        reason = place.lacks(case.rows)
+        rounds = scope.rounds(num_rounds)
+        found = {"skipped": reason} if reason else measure_case(Ready(case, place), rounds)
+        yield case.name, found
+
+
+def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:
+    """Return one case's figures."""
+    ours = ready.ours
+    limit = matrix_rate(ready.backbone.dtype)
+    laps = ready.race("peft, default", [ours, ready.bare()], num_rounds)
+    beside = dict.fromkeys(laps, laps[ours.name])
+    for setup in ("peft, best", *(["peft, autocast"] if ready.case.name == AUTOCAST else [])):
+        found = ready.race(setup, [ours], num_rounds)
+        laps[setup], beside[setup] = found[setup], found[ours.name]
+    limit = max(limit, matrix_rate(ready.backbone.dtype))
+    return {
+        "batch_size": ready.case.batch_size,
+        "rows": ready.case.length,
+        "tokens_per_example": round(ready.tokens_per_example, 1),
+        "layer_parameters": ready.parameters,
+        "matrix_gflops": round(limit / 1e9, 1),
+        "rounds": num_rounds,
+        "contestants": {name: ready.figures(lap, limit) for name, lap in laps.items()},
+        "ratios": {
+            name: ratios(beside[name], lap) for name, lap in laps.items() if name != ours.name
+        },
+    }
