@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
-from scipy import optimize, stats
+import numpy as np
+from scipy import optimize, special, stats
 
 from softprompts.analysis.samples import LEVEL, check_level
 from softprompts.errors import DataError
 
 POWER = 0.8
+_KNOWN_DF = 1e4
+_NUM_NODES = 200
 
 
 def detectable_difference(
@@ -45,15 +48,25 @@ def detectable_difference(
 
 
 def _noncentrality(df: float, power: float, level: float) -> float:
-    if df > 1e4:  # as good as known
-        return float(stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))
-    limit = float(stats.t.ppf((1 + level) / 2, df))
+    """Solve for `δ / se`.
+
+    With `s² ~ χ²(df) / df`, the power is the mean over `s` of `Φ(λ − t s) + Φ(−λ − t s)`, summed
+    at the nodes of Gauss and Legendre over the quantiles of `s`: scipy's noncentral t gives NaN
+    far out.
+    """
+    if df > _KNOWN_DF:
+        return float(special.ndtri((1 + level) / 2) + special.ndtri(power))
+    nodes, weights = np.polynomial.legendre.leggauss(_NUM_NODES)
+    scale = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, df) / df)
+    limits = float(stats.t.ppf((1 + level) / 2, df)) * scale
 
     def lack(shift: float) -> float:
-        found = stats.nct.sf(limit, df, shift) + stats.nct.cdf(-limit, df, shift)
-        return float(found) - power
+        found = special.ndtr(shift - limits) + special.ndtr(-shift - limits)
+        return float(found @ weights / 2) - power
 
-    high = limit + 1
+    if lack(0.0) >= 0:
+        return 0.0
+    high = 1.0
     while lack(high) < 0:
         high *= 2
     return float(optimize.brentq(lack, 0.0, high, xtol=1e-6))

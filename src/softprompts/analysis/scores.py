@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -187,48 +186,3 @@ def describe_missing(table: ScoreTable, variant: str, task: str) -> str:
         for reason, seeds in by_reason.items()
     ]
     return f"{variant} on {task}: {'; '.join(parts)}" if parts else ""
-
-
-def score_tables(lines: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], ScoreTable]]:
-    """Return one table per point of a study's grid, the grid's tasks together in one.
-
-    A run of several tasks counts as one task here, scored by the mean over them: its tasks share
-    one training, so they are not independent.
-
-    Args:
-        lines: `cells` of `summary.json`.
-
-    Returns:
-        The point without its task, and its table.
-
-    Raises:
-        DataError: if the lines do not make a table.
-    """
-    groups: dict[str, tuple[dict[str, Any], list[Mapping[str, Any]]]] = {}
-    for line in lines:
-        point = _without_task(line["point"])
-        groups.setdefault(repr(point), (point, []))[1].append(line)
-    return [(point, _table(members)) for point, members in groups.values()]
-
-
-def _table(lines: Sequence[Mapping[str, Any]]) -> ScoreTable:
-    runs, items = [], {}
-    for line in lines:
-        place = (line["variant"], line["task"])
-        scores = zip(line["seeds"], line["scores"], strict=True)
-        runs += [SeedScore(*place, seed, score) for seed, score in scores]
-        runs += [SeedScore(*place, gap["seed"], None, gap["reason"]) for gap in line["missing"]]
-        items.setdefault(line["task"], set()).add(line["num_items"])
-    known = {task: found - {None} for task, found in items.items()}
-    return ScoreTable(runs, {task: min(n) for task, n in known.items() if len(n) == 1})
-
-
-def _without_task(point: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a grid point without what names its task: `task.name`, or the name within `task`."""
-    rest = {field: value for field, value in point.items() if field != "task.name"}
-    task = rest.pop("task", None)
-    if isinstance(task, Mapping):
-        task = {key: value for key, value in task.items() if key not in ("name", "data_dir")}
-    else:
-        task = None
-    return {**rest, "task": task} if task else rest

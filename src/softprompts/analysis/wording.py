@@ -40,8 +40,8 @@ def _verdict_on_mean(found: Comparison) -> list[str]:
     if found.p_adjusted is not None and found.p_adjusted <= RATE:
         better = "higher" if (found.difference or 0) > 0 else "lower"
         said = (
-            f"It may be concluded that {found.variant} scores {better} on these items, averaged over "
-            f"seeds{' that finish' if found.left_out else ''}."
+            f"It may be concluded that {found.variant} scores {better} on these items, averaged "
+            f"over seeds{' that finish' if found.left_out else ''}."
         )
         return [said, _verdict_on_items(found)]
     if not found.is_conclusive:
@@ -120,7 +120,7 @@ def _tested(p: float | None, adjusted: float | None) -> str:
 
 
 def _p(value: float) -> str:
-    return "1" if value >= 0.995 else f"{value:.2g}"
+    return "1" if value >= 0.9995 else f"{value:.3g}"
 
 
 def _place(found: Comparison) -> str:
