@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from scipy import optimize, special, stats
 
-from softprompts.analysis.samples import LEVEL, check_level
+from softprompts.analysis.samples import LEVEL, Floats, check_level
 from softprompts.errors import DataError
 
 POWER = 0.8
@@ -56,7 +57,7 @@ def _noncentrality(df: float, power: float, level: float) -> float:
     """
     if df > _KNOWN_DF:
         return float(special.ndtri((1 + level) / 2) + special.ndtri(power))
-    nodes, weights = np.polynomial.legendre.leggauss(_NUM_NODES)
+    nodes, weights = _nodes()
     scale = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, df) / df)
     limits = float(stats.t.ppf((1 + level) / 2, df)) * scale
 
@@ -70,3 +71,9 @@ def _noncentrality(df: float, power: float, level: float) -> float:
     while lack(high) < 0:
         high *= 2
     return float(optimize.brentq(lack, 0.0, high, xtol=1e-6))
+
+
+@cache
+def _nodes() -> tuple[Floats, Floats]:
+    nodes, weights = np.polynomial.legendre.leggauss(_NUM_NODES)
+    return nodes, weights

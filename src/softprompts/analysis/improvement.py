@@ -25,6 +25,7 @@ from softprompts.analysis.samples import (
 )
 
 IMPROVEMENT_METHODS = ("score", "bootstrap")
+_SHORT = 1e-9
 
 
 def probability_of_improvement(first: Samples, second: Samples) -> float:
@@ -109,13 +110,22 @@ def _share(x: Floats, y: Floats) -> float:
 
 
 def _ends(share: float, size: int, z: float) -> Interval:
-    """Solve `share = θ ± z √V(θ)` for `θ`."""
+    """Solve `share = θ ± z √V(θ)` for `θ`.
+
+    `θ = share = 1` is a solution, but not the lowest: the search for that stops short of it.
+    """
 
     def excess(theta: float, side: int) -> float:
         parts = (1 - theta) / (2 - theta) + theta / (1 + theta)
         variance = theta * (1 - theta) * (1 + (size - 1) * parts) / size**2
         return theta + side * z * math.sqrt(variance) - share
 
-    low = 0.0 if share == 0 else float(optimize.brentq(excess, 0.0, share, args=(1,)))
-    high = 1.0 if share == 1 else float(optimize.brentq(excess, share, 1.0, args=(-1,)))
+    low = (
+        0.0
+        if share == 0
+        else float(optimize.brentq(excess, 0.0, min(share, 1 - _SHORT), args=(1,)))
+    )
+    high = (
+        1.0 if share == 1 else float(optimize.brentq(excess, max(share, _SHORT), 1.0, args=(-1,)))
+    )
     return low, high

@@ -22,13 +22,15 @@ def mean_sentence(found: Comparison) -> str:
         One to four sentences.
     """
     if found.difference is None:
-        return f"{_place(found)}: {_names(found)} share no finished seed: nothing may be concluded."
+        said = f"{_place(found)}: {found.variant} and {found.baseline} share no finished seed"
+        return " ".join([f"{said}: nothing may be concluded.", *_survivors(found)])
     if found.interval is None:
         single = ", ".join(task for task, count in found.num_seeds.items() if count == 1)
-        return (
+        said = (
             f"{_place(found)}: {found.variant} − {found.baseline} = {_points(found.difference)}, "
             f"but they share one finished seed only on {single}: nothing may be concluded."
         )
+        return " ".join([said, *_survivors(found)])
     seen = (
         f"{_place(found)}: {found.variant} − {found.baseline} = {_points(found.difference)} (95 % "
         f"over seeds: {_range(found.interval)}; {_tested(found.p, found.p_adjusted)})."
@@ -125,10 +127,6 @@ def _p(value: float) -> str:
 
 def _place(found: Comparison) -> str:
     return found.tasks[0] if len(found.tasks) == 1 else f"mean over {len(found.tasks)} tasks"
-
-
-def _names(found: Comparison) -> str:
-    return f"{found.variant} and {found.baseline}"
 
 
 def _points(value: float) -> str:
