@@ -82,13 +82,17 @@ def test_several_tasks_come_each_and_together():
     assert whole.difference == pytest.approx(np.mean([c.difference for c in found[:3]]))
     assert whole.interval == mean_interval(differences(TASKS, OTHERS))
     assert whole.p_spread == brown_forsythe(TASKS, OTHERS)
-    variances = [
+    items = sum(
         np.mean(scores) * (1 - np.mean(scores)) / size
         for tasks in (TASKS, OTHERS)
         for scores, size in zip(tasks, sizes.values(), strict=True)
-    ]
-    low, high = whole.interval_with_items
-    assert (high - low) / 2 > 1.96 * (sum(variances) / 9) ** 0.5
+    )
+    seeds = [np.var(gaps, ddof=1) / len(gaps) for gaps in differences(TASKS, OTHERS)]
+    total = (sum(seeds) + items) / 9
+    df = (9 * total) ** 2 / sum(v**2 / (n - 1) for v, n in zip(seeds, (5, 4, 6), strict=True))
+    half = stats.t.ppf(0.975, df) * total**0.5
+    expected = (whole.difference - half, whole.difference + half)
+    assert whole.interval_with_items == pytest.approx(expected)
     assert "mean over 3 tasks: new − plain" in whole.conclusion
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from analysis_material import BAD, TASKS, generator, paired_tasks
+from analysis_material import BAD, TASKS, generator, is_quantile, paired_tasks
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -56,6 +56,20 @@ def test_bootstraps_are_those_of_scipy(method, num_tasks):
     ).confidence_interval
     found = mean_interval(tasks, method, generator=generator(), num_resamples=MANY)
     assert found == pytest.approx((expected.low, expected.high), abs=0.004)
+
+
+def test_bca_takes_the_quantiles_of_its_formula():
+    scores = np.array([0.7, 0.71, 0.3, 0.69, 0.68, 0.66])  # most resampled means are above theirs
+    means = np.array(list(itertools.product(scores, repeat=6))).mean(axis=1)
+    shift = stats.norm.ppf(np.mean(means < scores.mean() - 1e-9))
+    left = np.array([np.delete(scores, seed).mean() for seed in range(6)])
+    pulls = left.mean() - left
+    tails = shift + stats.norm.ppf([0.025, 0.975])
+    pull = (pulls**3).sum() / 6 / (pulls**2).sum() ** 1.5
+    shares = stats.norm.cdf(shift + tails / (1 - pull * tails))
+    low, high = mean_interval([scores], "bca", generator=generator(), num_resamples=MANY)
+    assert is_quantile(low, means, shares[0], 0.001)
+    assert is_quantile(high, means, shares[1], 0.004)
 
 
 def test_bca_differs_from_percentile_on_skewed_scores():
