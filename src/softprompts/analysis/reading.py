@@ -42,7 +42,8 @@ def score_tables(lines: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any
     """Return one table per point of a study's grid, the grid's tasks together in one.
 
     A run of several tasks counts as one task here, scored by the mean over them: its tasks share
-    one training, so they are not independent.
+    one training, so they are not independent. How many items stand behind that mean is not known:
+    few items of one task weigh as much as many of another.
 
     Args:
         lines: `cells` of `summary.json`.
@@ -68,7 +69,8 @@ def _table(lines: Sequence[Mapping[str, Any]]) -> ScoreTable:
         scores = zip(line["seeds"], line["scores"], strict=True)
         runs += [SeedScore(*place, seed, score) for seed, score in scores]
         runs += [SeedScore(*place, gap["seed"], None, gap["reason"]) for gap in line["missing"]]
-        items.setdefault(line["task"], set()).add(line["num_items"])
+        num_items = None if "tasks" in line else line["num_items"]
+        items.setdefault(line["task"], set()).add(num_items)
     known = {task: [n for n in found if n is not None] for task, found in items.items()}
     return ScoreTable(runs, {task: n[0] for task, n in known.items() if len(n) == 1})
 

@@ -60,6 +60,9 @@ def test_other_fields_of_the_grid_are_tables_of_their_own():
 def test_items_that_differ_are_not_known():
     ((_, table),) = score_tables([LINES[0], line("new", "cb", [0.5], num_items=57)])
     assert table.num_items == {}
+    ((_, mixture),) = score_tables([{**line("plain", "cb + rte", [0.5]), "tasks": {}}])
+    assert mixture.num_items == {}
+    assert mixture.tasks == ("cb + rte",)
 
 
 def test_statistics_are_those_of_the_table_and_the_same_each_time():
