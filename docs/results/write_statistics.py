@@ -285,6 +285,9 @@ def page(found: dict) -> str:
         f"percent, from {few} studies on {NUM_ITEMS} items (standard error {error_of(0.05, few)}):",
         "",
         *table(found["items"], "interval, by seeds"),
+        "Their median width, in points:",
+        "",
+        *table(found["items"], "interval, by seeds", "width"),
     ]
     return "\n".join(lines)
 
