@@ -14,7 +14,7 @@ from softprompts.cli.main import main
 from softprompts.errors import BackboneError
 from softprompts.studies import runner
 
-LINE = {"variant", "task", "scores", "mean", "std", "min", "max", "interval"}
+LINE = {"variant", "task", "scores", "mean", "std", "min", "max", "interval", "median"}
 
 
 @pytest.fixture
@@ -80,6 +80,39 @@ def test_the_summary_is_that_of_the_runs(capsys, recipe, study, tmp_path):
         assert (line["num_diverged"], line["num_failed"], line["num_missing"]) == (0, 0, 0)
 
 
+def test_variants_are_compared_with_the_baseline(capsys, recipe, study, tmp_path):
+    out = tmp_path / "out"
+    study["baseline"] = "bare"
+    summary = run_study(capsys, recipe(study), out)
+    plain, bare = (line["scores"] for line in summary["cells"])
+    (found,) = summary["comparisons"]
+
+    assert summary["baseline"] == found["baseline"] == "bare"
+    assert (found["variant"], found["tasks"], found["point"]) == ("plain", ["files"], {})
+    assert found["difference"] == pytest.approx(
+        statistics.fmean(x - y for x, y in zip(plain, bare, strict=True))
+    )
+    assert (found["num_seeds"], found["p"] >= found["smallest_p"] == 0.5) == ({"files": 2}, True)
+    assert summary["averages"] == []
+    assert main(["study", recipe(study), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert found["conclusion"] in printed
+    assert found["conclusion_on_spread"] in printed
+
+
+def test_another_baseline_runs_nothing_again(capsys, recipe, study, tmp_path, executed):
+    out = tmp_path / "out"
+    first = run_study(capsys, recipe(study), out)
+    executed.clear()
+    study["baseline"] = "bare"
+    second = run_study(capsys, recipe(study), out)
+
+    assert executed == []
+    assert (first["baseline"], second["baseline"]) == ("plain", "bare")
+    assert second["cells"] == first["cells"]
+    assert second["comparisons"][0]["difference"] == -first["comparisons"][0]["difference"]
+
+
 def test_the_same_command_again_trains_nothing(capsys, recipe, study, tmp_path, executed):
     path, out = recipe(study), tmp_path / "out"
     first = run_study(capsys, path, out)
@@ -142,6 +175,11 @@ def test_a_run_that_diverges_does_not_stop_the_others(capsys, recipe, study, tmp
     first, second = summary["cells"]
 
     assert (first["num_diverged"], first["scores"], first["mean"]) == (2, [], None)
+    assert first["missing"] == [{"seed": seed, "reason": "diverged"} for seed in (0, 1)]
+    assert second["missing"] == []
+    (found,) = summary["comparisons"]
+    assert found["difference"] is None
+    assert "wild on files: diverged seeds 0, 1" in found["conclusion"]
     assert (second["num_diverged"], len(second["scores"])) == (0, 2)
     assert summary["num_finished"] == 4
     assert main(["study", recipe(study), "--out", str(tmp_path / "out")]) == 0
@@ -172,6 +210,7 @@ def test_a_run_that_fails_is_kept_and_tried_again(
 
     assert (failed["num_failed"], failed["num_missing"], failed["seeds"]) == (1, 0, [0])
     assert [text in found for found in failed["errors"]] == [True]
+    assert failed["missing"] == [{"seed": 1, "reason": "failed"}]
     assert (other["num_failed"], other["seeds"]) == (0, [0, 1])
     assert json.loads((out / "summary.json").read_text())["cells"] == summary["cells"]
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+
+import numpy as np
+from scipy import stats
+
+from softprompts.analysis.intervals import mean_interval
+from softprompts.analysis.samples import sample
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Scores of one variant on one task over seeds, all in `[0, 1]`.
+    """Scores of one variant on one task over seeds.
 
     Attributes:
         scores: one per seed that finished, in seed order.
@@ -18,6 +23,10 @@ class Spread:
         min: the lowest.
         max: the highest.
         interval: 95 % interval of the mean over seeds by Student's t; `None` with fewer than two.
+            It says nothing of other items.
+        median: the middle score.
+        interquartile_mean: the mean without the lowest and the highest quarter, of which whole
+            scores are left out: of five, one on each side.
     """
 
     scores: tuple[float, ...]
@@ -26,6 +35,8 @@ class Spread:
     min: float | None
     max: float | None
     interval: tuple[float, float] | None
+    median: float | None
+    interquartile_mean: float | None
 
 
 def spread(scores: Sequence[float]) -> Spread:
@@ -37,18 +48,27 @@ def spread(scores: Sequence[float]) -> Spread:
     Returns:
         Mean, spread and interval; entries that need more scores are `None`.
 
+    Raises:
+        DataError: if a score is not a finite number.
+
+    Reference:
+        Agarwal et al. 2021, arXiv 2108.13264, for the interquartile mean.
+
     Example:
-        >>> spread([0.5, 0.7]).mean
+        >>> round(spread([0.5, 0.7]).mean, 6)
         0.6
     """
-    values = tuple(scores)
-    if not values:
-        return Spread((), None, None, None, None, None)
-    mean = fmean(values)
-    if len(values) < 2:
-        return Spread(values, mean, None, min(values), max(values), None)
-    deviation = stdev(values)
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
-    return Spread(values, mean, deviation, min(values), max(values), (mean - half, mean + half))
+    values = sample(scores, at_least=0)
+    kept = tuple(float(value) for value in values)
+    if not kept:
+        return Spread((), *[None] * 7)
+    return Spread(
+        scores=kept,
+        mean=float(values.mean()),
+        std=float(values.std(ddof=1)) if len(kept) > 1 else None,
+        min=min(kept),
+        max=max(kept),
+        interval=mean_interval([kept]),
+        median=float(np.median(values)),
+        interquartile_mean=float(stats.trim_mean(values, 0.25)),
+    )

@@ -34,6 +34,7 @@ def study(
         raise RecipeError(["a study must have `base`, but this is one run; use train."], recipe)
 
     from softprompts.cli.progress import Bar
+    from softprompts.reports.conclusions import conclusions
     from softprompts.reports.table import HEADINGS, notes, score_rows
     from softprompts.studies.runner import run_study
 
@@ -46,6 +47,8 @@ def study(
         print_table(HEADINGS, score_rows(summary))
         for note in notes(summary):
             print(note)
+        for text in conclusions(summary):
+            print(text)
         print("scores in percent: mean ± standard deviation over seeds, then the extremes")
         print(f"folder: {folder}")
     if any(line["num_failed"] for line in summary["cells"]):

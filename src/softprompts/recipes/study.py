@@ -14,7 +14,7 @@ from softprompts.errors import RecipeError
 from softprompts.recipes.model import Section
 from softprompts.recipes.overrides import set_at
 from softprompts.recipes.parsing import overlaps, read_run
-from softprompts.recipes.problems import Problem, describe, field_paths, show
+from softprompts.recipes.problems import Problem, describe, field_paths, near, show
 from softprompts.recipes.schema import RunConfig
 
 DEFAULT_SEEDS = 5
@@ -69,6 +69,7 @@ class StudyConfig(Section):
         variants: what each variant changes: values by dotted field.
         grid: values to go through, by dotted field.
         seeds: the seeds, or how many (5 are 0 to 4).
+        baseline: the variant that the others are compared with; null takes the first.
     """
 
     name: str | None = Field(None, min_length=1)
@@ -85,6 +86,7 @@ class StudyConfig(Section):
         PlainSerializer(list),
         WithJsonSchema(_SEEDS_SCHEMA),
     ] = Field(default_factory=lambda: tuple(range(DEFAULT_SEEDS)), strict=False)
+    baseline: str | None = Field(None, min_length=1)
 
 
 def parse_study(data: Any, source: str = "recipe") -> StudyConfig:
@@ -183,7 +185,7 @@ def study_problems(study: StudyConfig) -> list[Problem]:
     Returns:
         Problems of the study first, then those of its runs with the variant and point of each.
     """
-    problems = [*_conflicts(study), *_repeated_values(study)]
+    problems = [*_conflicts(study), *_repeated_values(study), *_unknown_baseline(study)]
     places: dict[Problem, list[str]] = {}
     num_points = 0
     for variant, point in points(study):
@@ -238,6 +240,17 @@ def _conflicts(study: StudyConfig) -> Iterator[Problem]:
                     f"beside the grid's `{other}`."
                 )
                 yield Problem((group,), text)
+
+
+def _unknown_baseline(study: StudyConfig) -> Iterator[Problem]:
+    if study.baseline is not None and study.baseline not in study.variants:
+        like = near(study.baseline, list(study.variants))
+        hint = f" Did you mean {show(like[0])}?" if like else ""
+        text = (
+            f"`baseline` must be one of the variants {', '.join(study.variants)}, but is "
+            f"{show(study.baseline)}.{hint}"
+        )
+        yield Problem(("baseline", f"variants.{study.baseline}"), text)
 
 
 def _repeated_values(study: StudyConfig) -> Iterator[Problem]:

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
+from softprompts.analysis.reading import statistics_of
+from softprompts.analysis.scores import DIVERGED, FAILED, UNFINISHED
 from softprompts.analysis.statistics import spread
 from softprompts.errors import RunFolderError
 from softprompts.recipes.study import StudyConfig
@@ -80,9 +82,11 @@ class Store:
         Returns:
             `name`, `num_runs`, `num_finished`, and `cells`: per variant, task and grid point the
             seeds, scores, mean, standard deviation, extremes, interval, majority score, number of
-            items, seconds, and how many runs diverged, failed or are missing; of a mixture also
-            `tasks`, with scores and majority of each. Nothing in it
-            depends on when or in how many sittings the runs were made, but `seconds`.
+            items, seconds, and how many runs diverged, failed or are missing, with `missing` naming
+            their seeds; of a mixture also `tasks`, with scores and majority of each. Then
+            `baseline`, `comparisons` with it and `averages` over tasks, as `statistics_of` has
+            them. Nothing in it depends on when or in how many sittings the runs were made, but
+            `seconds`.
         """
         groups: dict[tuple[str, str, str], list[Cell]] = {}
         for cell in self.cells:
@@ -93,6 +97,7 @@ class Store:
             "num_runs": len(self.cells),
             "num_finished": sum(len(line["seeds"]) + line["num_diverged"] for line in lines),
             "cells": lines,
+            **statistics_of(lines, self.study.baseline or next(iter(self.study.variants))),
         }
 
     def _line(self, cells: Sequence[Cell], errors: Mapping[str, str]) -> dict[str, Any]:
@@ -120,10 +125,22 @@ class Store:
             "num_failed": len(failed),
             "num_missing": sum(r is None for _, r in results) - len(failed),
             "errors": sorted(set(failed)),
+            "missing": [
+                {"seed": cell.config.seed, "reason": _reason(cell, r, errors)}
+                for cell, r in results
+                if r is None or r["status"] != "finished"
+            ],
         }
         if cells[0].config.mixture is not None:
             line["tasks"] = _by_task([r for _, r in done], any_result)
         return line
+
+
+def _reason(cell: Cell, result: Mapping[str, Any] | None, errors: Mapping[str, str]) -> str:
+    """Return why a run has no score."""
+    if result is not None:
+        return DIVERGED
+    return FAILED if cell.identity in errors else UNFINISHED
 
 
 def _by_task(

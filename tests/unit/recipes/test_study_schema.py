@@ -55,6 +55,12 @@ def test_wrong_seeds(seeds):
         ({"variants": ["a"]}, """`variants` must be a mapping, but is ["a"]."""),
         ({"variants": {"a": 3}}, "`variants.a` must be a mapping, but is 3."),
         ({"variants": {"": {}}}, "text of at least 1 character, but is ''."),
+        (
+            {"variants": {"plain": {}, "new": {"prompt.length": 3}}, "baseline": "plian"},
+            "`baseline` must be one of the variants plain, new, but is 'plian'. Did you mean "
+            "'plain'?",
+        ),
+        ({"baseline": 3}, "`baseline` must be text, but is 3."),
         ({"grid": {"seed": [1]}}, "`grid` must leave the seed to `seeds`, but sets `seed`."),
         ({"grid": {"training.steps": 3}}, "`grid.training.steps` must be a list, but is 3."),
         ({"grid": {"training.steps": []}}, "must be a collection of at least 1 entry, but is []."),
@@ -157,3 +163,16 @@ def test_merging_takes_the_base_then_the_variant_then_the_point():
         "prompt": {"rows": {"kind": "residual", "bottleneck": 3}, "length": None},
     }
     assert study.model_dump() == before
+
+
+def test_a_baseline_is_one_of_the_variants():
+    variants = {"plain": {}, "new": {"prompt.length": 3}}
+    assert parse_study({"base": BASE, "variants": variants}).baseline is None
+    study = parse_study({"base": BASE, "variants": variants, "baseline": "new"})
+    assert study.baseline == "new"
+    assert parse_study(study.model_dump(mode="json")) == study
+
+
+def test_a_baseline_that_is_wrong_itself_is_not_called_unknown():
+    (found,) = problems(variants={"plain": {}, "new": 3}, baseline="new")
+    assert found == "`variants.new` must be a mapping, but is 3."

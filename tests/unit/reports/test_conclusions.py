@@ -1,0 +1,32 @@
+"""What is printed of comparisons."""
+
+from __future__ import annotations
+
+from softprompts.reports.conclusions import conclusions
+
+
+def comparison(variant, tasks, **point):
+    text = f"{variant} on {' and '.join(tasks)}"
+    return {
+        "variant": variant,
+        "tasks": tasks,
+        "point": point,
+        "conclusion": f"{text}: mean",
+        "conclusion_on_spread": f"{text}: spread",
+    }
+
+
+def test_single_tasks_are_said_where_there_is_no_mean_over_several():
+    found = [
+        comparison("a", ["cb"]),
+        comparison("a", ["rte"]),
+        comparison("a", ["cb", "rte"]),
+        comparison("b", ["cb"], **{"prompt.length": 5}),
+    ]
+    assert conclusions({"comparisons": found}) == [
+        "a on cb and rte: mean",
+        "a on cb and rte: spread",
+        "prompt.length=5, b on cb: mean",
+        "prompt.length=5, b on cb: spread",
+    ]
+    assert conclusions({"comparisons": []}) == []
