@@ -66,11 +66,12 @@ class Stack:
         with self._wrapped(state, False, places):
             run()
         slots = []
-        for number, (layer, (_, key, _)) in enumerate(zip(places, state.seen or (), strict=True)):
+        for number, (layer, seen) in enumerate(zip(places, state.seen or (), strict=True)):
+            key, _, window = seen
             kind: Literal["self", "cross"] = "self"
             if num_encoder_tokens is not None and key.shape[2] == num_encoder_tokens:
                 kind = "cross"
-            slots.append(Slot(self.name, number, layer, kind, key.shape[1], key.shape[3]))
+            slots.append(Slot(self.name, number, layer, kind, key.shape[1], key.shape[3], window))
         self.slots = tuple(slots)
 
     def record(self, run: Callable[[], Any]) -> dict[Slot, tuple[Tensor, Tensor]]:
@@ -78,7 +79,7 @@ class Stack:
         state = Reading(self.name, Memory(), self.base, self.slots, seen=[])
         with self._wrapped(state, False):
             run()
-        seen = [(key, value) for _, key, value in state.seen or ()]
+        seen = [(key, value) for key, value, _ in state.seen or ()]
         return dict(zip(self.slots or (), seen, strict=True))
 
     def _is_first(self, slot: Slot) -> bool:

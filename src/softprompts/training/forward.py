@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from softprompts.prompts.prompt import Prompt, PromptOutput
 from softprompts.prompts.splice import Spliced, concatenate
 from softprompts.readouts.base import Readout
 from softprompts.training.frozen import bare_summary, instance_vectors, is_bare
+from softprompts.training.input_keys import Ahead, joint_memory, read_ahead
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,26 +100,73 @@ def write(backbone: Backbone, prompt: Prompt, batch: Batch, **options: Any) -> T
     return generate(backbone, inputs, memory, **options)
 
 
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What the backbone reads of a part.
+
+    Attributes:
+        part: the part.
+        output: what its prompt emitted.
+        spliced: what is to be read.
+        places: where the output is read. Shape `(reads, slots)`.
+        ahead: what is known of what stands before it; `None` where it is the whole input.
+    """
+
+    part: Part
+    output: PromptOutput
+    spliced: Spliced
+    places: Tensor
+    ahead: Ahead | None = None
+
+
 def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
-    """Read several runs' batches through one forward; return each run's share, summarized."""
-    if not parts:
-        return []
-    outputs = [_emit(backbone, part.prompt, part.batch, part.draws) for part in parts]
-    for part, output in zip(parts, outputs, strict=True):
-        part.choices.add(output, part.batch.first_answers[part.batch.examples])
-    spliced = [
-        _splice(backbone, part.batch, output, part.embeddings)
-        for part, output in zip(parts, outputs, strict=True)
+    """Read several runs' batches; return each run's share, summarized.
+
+    They are read through one forward, or through one for whole inputs and one for the rest of
+    inputs whose first tokens are known.
+    """
+    views = [_view(backbone, part) for part in parts]
+    found: dict[int, Tensor] = {}
+    for is_whole in (True, False):
+        group = [number for number, view in enumerate(views) if (view.ahead is None) == is_whole]
+        if group:
+            values = _read_views(backbone, [views[number] for number in group])
+            found |= dict(zip(group, values, strict=True))
+    return [
+        view.part.readout.summary(found[number], view.part.batch)
+        for number, view in enumerate(views)
     ]
-    places = [p.readout.places(p.batch, s) for p, s in zip(parts, spliced, strict=True)]
-    joint = concatenate(spliced)
-    memory = join_memories(outputs, joint)
+
+
+def _view(backbone: Backbone, part: Part) -> _View:
+    """Return what the backbone is to read of a part; take note of what its prompt chose."""
+    output = _emit(backbone, part.prompt, part.batch, part.draws)
+    part.choices.add(output, part.batch.first_answers[part.batch.examples])
+    spliced = _splice(backbone, part.batch, output, part.embeddings)
+    places = part.readout.places(part.batch, spliced)
+    view = _View(part, output, spliced, places)
+    if part.embeddings is not None:
+        return view
+    ahead = read_ahead(backbone, part.batch, output, (spliced, places))
+    if ahead is None:
+        return view
+    rest, places = spliced.behind(ahead.lead), places - ahead.lead[:, None]
+    return _View(part, output, rest, places, ahead)
+
+
+def _read_views(backbone: Backbone, views: Sequence[_View]) -> list[Tensor]:
+    """Read several views through one forward; return each one's output at its places."""
+    joint = concatenate([view.spliced for view in views])
+    known = [view.ahead for view in views if view.ahead is not None]
+    if known:
+        memory: Memory | None = replace(joint_memory(known), gates=joint.gates, gated=joint.gated)
+    else:
+        memory = join_memories([view.output for view in views], joint)
+    places = [view.places for view in views]
+    parts = [view.part for view in views]
     values = _read(backbone, parts, (joint, memory), _stack(places))
     shares = torch.split(values, [len(place) for place in places])
-    return [
-        part.readout.summary(share[:, : place.shape[1]], part.batch)
-        for part, share, place in zip(parts, shares, places, strict=True)
-    ]
+    return [share[:, : place.shape[1]] for share, place in zip(shares, places, strict=True)]
 
 
 def _emit(backbone: Backbone, prompt: Prompt, batch: Batch, draws: Draws | None) -> PromptOutput:
