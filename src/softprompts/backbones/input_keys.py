@@ -15,6 +15,7 @@ from torch import Tensor
 
 from softprompts.backbones.attention import KeyValues, Memory, Slot
 from softprompts.backbones.probing import is_same
+from softprompts.backbones.reaching import locate_slots
 from softprompts.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def can_read_on(backbone: Backbone) -> bool:
     if _has_length_dependent_rotation(backbone.model):
         return False
     try:
-        slots = backbone.slots
+        slots = locate_slots(backbone)
     except BackboneError:
         return False
-    return _is_attention_alone(backbone, slots) and _is_tried(backbone)
+    return _is_attention_alone(backbone, slots) and _is_tried(backbone, slots)
 
 
 @torch.no_grad()
@@ -50,7 +51,7 @@ def read_input_keys(backbone: Backbone, ids: Sequence[Sequence[int]]) -> list[Te
     """Return the keys and values that a decoder makes of token sequences.
 
     Args:
-        backbone: a decoder.
+        backbone: a decoder whose attentions were located.
         ids: token sequences, at least one, none of them empty; read in one padded batch.
 
     Returns:
@@ -65,7 +66,7 @@ def read_input_keys(backbone: Backbone, ids: Sequence[Sequence[int]]) -> list[Te
     mask = (places < torch.tensor(lengths)[:, None]).long().to(backbone.device)
     embeddings = backbone.embed(tokens)  # (batch, tokens, embedding)
     found = backbone.stacks[0].record(lambda: backbone.read(embeddings, mask))
-    parts = [part for slot in backbone.slots for part in found[slot]]
+    parts = [part for pair in found.values() for part in pair]
     wide = torch.cat([part.transpose(1, 2).flatten(2) for part in parts], dim=2)
     return [one[:length].clone() for one, length in zip(wide, lengths, strict=True)]
 
@@ -120,7 +121,7 @@ def _is_attention_alone(backbone: Backbone, slots: Sequence[Slot]) -> bool:
 
 
 @torch.no_grad()
-def _is_tried(backbone: Backbone) -> bool:
+def _is_tried(backbone: Backbone, slots: Sequence[Slot]) -> bool:
     """Return whether a short input has the same states, read whole and read on from kept keys."""
     limit = backbone.context_length
     tokens = _PROBE if limit is None else min(_PROBE, limit)
@@ -129,6 +130,6 @@ def _is_tried(backbone: Backbone) -> bool:
     ids = ids % backbone.vocabulary_size
     rows, mask = backbone.embed(ids), torch.ones_like(ids)
     kept = read_input_keys(backbone, ids[:, :lead].tolist())
-    memory = input_memory(backbone.slots, kept, mask[:, :lead].sum(dim=1))
+    memory = input_memory(slots, kept, mask[:, :lead].sum(dim=1))
     whole = backbone.hidden(rows, mask, None)[:, lead:]
     return is_same(whole, backbone.hidden(rows[:, lead:], mask[:, lead:], None, memory=memory))

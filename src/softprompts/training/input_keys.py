@@ -164,7 +164,7 @@ def read_ahead(
     # Read are the tokens in front of the rows, not of `lead`: that place may hang on the prompt.
     counts = first.clamp(min=1).tolist()
     wanted = [tuple(ids[:count]) for ids, count in zip(batch.ids.tolist(), counts, strict=True)]
-    return Ahead(lead, keys.find(backbone, wanted), backbone.slots)
+    return Ahead(lead, keys.find(backbone, wanted), backbone.stacks[0].slots or ())
 
 
 def joint_memory(known: Sequence[Ahead]) -> Memory:
