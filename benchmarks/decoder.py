@@ -31,7 +31,7 @@ from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.seeding import generator
 from softprompts.tasks.base import Example, Task, TaskFormat
-from softprompts.training import forward, input_keys
+from softprompts.training import forward, known
 from softprompts.training.building import build_model
 from softprompts.training.forward import Part, score
 
@@ -143,7 +143,7 @@ def compare(step, rounds):
         with recomputing():
             times["whole"].append(step.time())
         times["known"].append(step.time())
-        input_keys._INPUT_KEYS[step.backbone] = input_keys.InputKeys(input_keys.MOST_BYTES)
+        known._KNOWN[step.backbone] = known.Known(step.backbone.device)
         times["first"].append(step.time())
     line = {f"{name}_milliseconds": 1000 * statistics.median(t) for name, t in times.items()}
     for name in ("known", "first"):

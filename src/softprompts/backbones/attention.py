@@ -66,8 +66,7 @@ class KeyValues:
         values: values. Shape `(batch, heads, length, size)`.
         shown: which of them an input has, else they are padding; all when `None`. Shape
             `(batch, length)`.
-        is_input: whether they are those of the input's own first tokens, so that a layer's window
-            hides the ones too far back; else every position sees them.
+        is_input: whether they are the input's own first, which a layer's window may hide.
     """
 
     keys: Tensor
@@ -96,6 +95,7 @@ class Memory:
             inputs alike; any may when `None`.
         lengths: keys that each input has, padding aside; those of the longest prefix when `None`.
             Shape `(batch,)`.
+        below: layers that are not run, and what the last gave. Shape `(batch, tokens, hidden)`.
     """
 
     prefixes: Mapping[Slot, KeyValues] = field(default_factory=dict)
@@ -103,6 +103,7 @@ class Memory:
     gates: Tensor | None = None
     gated: tuple[int, int] | None = None
     lengths: Tensor | None = None
+    below: tuple[int, Tensor] | None = None
 
     @property
     def offsets(self) -> Tensor | None:
@@ -347,8 +348,7 @@ def _longer_mask(
 ) -> Tensor | None:
     """Return the mask with room for keys in front, which every query sees.
 
-    Keys of the input's own first tokens are seen by the queries whose window reaches them: their
-    places are counted from 0 on, and those of the queries from the number of keys shown on.
+    Keys of the input's own first tokens stand at places from 0 on, queries behind those shown.
     """
     length, shown = prefix.keys.shape[2], prefix.shown
     is_far = prefix.is_input and window is not None

@@ -82,6 +82,27 @@ class Stack:
         seen = [(key, value) for key, value, _ in state.seen or ()]
         return dict(zip(self.slots or (), seen, strict=True))
 
+    def outputs(self, run: Callable[[], Any], num_layers: int) -> list[Any]:
+        """Return what each of the lowest layers gives in one run; those above are not run."""
+        found: list[Any] = []
+
+        def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def run_or_pass(*arguments: Any, **options: Any) -> Any:
+                if len(found) < num_layers:
+                    found.append(forward(*arguments, **options))
+                return found[-1]
+
+            return run_or_pass
+
+        for layer in self.layers:
+            layer.forward = wrap(layer.forward)
+        try:
+            run()
+        finally:
+            for layer in self.layers:
+                layer.__dict__.pop("forward", None)  # gone where a memory was in place
+        return found
+
     def _is_first(self, slot: Slot) -> bool:
         """Return whether an attention is the first of its layer."""
         slots = self.slots or ()
@@ -102,6 +123,11 @@ class Stack:
                 first = 0 if state is None else state.number
                 if firsts:
                     first = firsts[layer % len(firsts)]
+
+                if state is not None and state.memory.below is not None:
+                    num_layers, states = state.memory.below
+                    if layer < num_layers:
+                        return states
 
                 def once(*arguments: Any, **options: Any) -> Any:
                     if state is None:

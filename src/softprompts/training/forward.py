@@ -23,6 +23,7 @@ from softprompts.prompts.splice import Spliced, concatenate
 from softprompts.readouts.base import Readout
 from softprompts.training.frozen import bare_summary, instance_vectors, is_bare
 from softprompts.training.input_keys import Ahead, joint_memory, read_ahead
+from softprompts.training.lower_states import Below, joint_below, read_below
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,29 +110,33 @@ class _View:
         output: what its prompt emitted.
         spliced: what is to be read.
         places: where the output is read. Shape `(reads, slots)`.
-        ahead: what is known of what stands before it; `None` where it is the whole input.
+        known: what is known of its first tokens or lowest layers; `None` where all is read.
     """
 
     part: Part
     output: PromptOutput
     spliced: Spliced
     places: Tensor
-    ahead: Ahead | None = None
+    known: Ahead | Below | None = None
+
+    @property
+    def kind(self) -> tuple[type, int]:
+        """What it may share a forward with: its like."""
+        num_layers = self.known.num_layers if isinstance(self.known, Below) else 0
+        return type(self.known), num_layers
 
 
 def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     """Read several runs' batches; return each run's share, summarized.
 
-    They are read through one forward, or through one for whole inputs and one for the rest of
-    inputs whose first tokens are known.
+    They are read through one forward, or through one for each kind of what is known of them.
     """
     views = [_view(backbone, part) for part in parts]
     found: dict[int, Tensor] = {}
-    for is_whole in (True, False):
-        group = [number for number, view in enumerate(views) if (view.ahead is None) == is_whole]
-        if group:
-            values = _read_views(backbone, [views[number] for number in group])
-            found |= dict(zip(group, values, strict=True))
+    for kind in dict.fromkeys(view.kind for view in views):
+        group = [number for number, view in enumerate(views) if view.kind == kind]
+        values = _read_views(backbone, [views[number] for number in group])
+        found |= dict(zip(group, values, strict=True))
     return [
         view.part.readout.summary(found[number], view.part.batch)
         for number, view in enumerate(views)
@@ -144,24 +149,27 @@ def _view(backbone: Backbone, part: Part) -> _View:
     part.choices.add(output, part.batch.first_answers[part.batch.examples])
     spliced = _splice(backbone, part.batch, output, part.embeddings)
     places = part.readout.places(part.batch, spliced)
-    view = _View(part, output, spliced, places)
     if part.embeddings is not None:
-        return view
+        return _View(part, output, spliced, places)
     ahead = read_ahead(backbone, part.batch, output, (spliced, places))
     if ahead is None:
-        return view
+        below = read_below(backbone, part.batch, output)
+        return _View(part, output, spliced, places, below)
     rest, places = spliced.behind(ahead.lead), places - ahead.lead[:, None]
     return _View(part, output, rest, places, ahead)
 
 
 def _read_views(backbone: Backbone, views: Sequence[_View]) -> list[Tensor]:
-    """Read several views through one forward; return each one's output at its places."""
+    """Read views of one kind through one forward; return each one's output at its places."""
     joint = concatenate([view.spliced for view in views])
-    known = [view.ahead for view in views if view.ahead is not None]
-    if known:
-        memory: Memory | None = replace(joint_memory(known), gates=joint.gates, gated=joint.gated)
+    ahead = [view.known for view in views if isinstance(view.known, Ahead)]
+    below = [view.known for view in views if isinstance(view.known, Below)]
+    if ahead:
+        memory: Memory | None = replace(joint_memory(ahead), gates=joint.gates, gated=joint.gated)
     else:
         memory = join_memories([view.output for view in views], joint)
+    if below and memory is not None:
+        memory = replace(memory, below=joint_below(below, joint.embeddings.shape[1]))
     places = [view.places for view in views]
     parts = [view.part for view in views]
     values = _read(backbone, parts, (joint, memory), _stack(places))
