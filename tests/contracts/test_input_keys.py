@@ -17,10 +17,16 @@ from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.batch import collate
 from softprompts.prompts.draws import Draws
 from softprompts.recipes.schema import RunConfig
+from softprompts.regularizers.row_norm import RowNorm
 from softprompts.training import forward, known
+from softprompts.training import member as training_member
 from softprompts.training.building import build_model
+from softprompts.training.execution import encode_splits, make_member
 from softprompts.training.forward import Part, score
+from softprompts.training.input_keys import num_positions
+from softprompts.training.journal import NoJournal
 from softprompts.training.known import Known, known_of
+from softprompts.training.resources import Resources
 
 MORE_KINDS = {
     "mistral": Kind(  # every layer has a window
@@ -312,13 +318,13 @@ def test_the_latest_are_kept_within_the_limit_and_an_evaluation_displaces_none()
     assert reads == [[b"abc"], [b"def"], [b"ghi"]]
     assert store.num_bytes == 24
     with torch.no_grad():
-        store.find("letters", [b"def", b"def", b"longer"], read)
-    assert reads[3:] == [[b"def"], [b"longer"]]
+        store.find("letters", [b"def", b"def", b"larger!"], read)
+    assert reads[3:] == [[b"def"], [b"larger!"]]
     assert store.num_bytes == 24
     found = store.find("letters", [b"ghi", b"abc", b"ghi"], read)
     assert [int(one[0]) for one in found] == [ord("g"), ord("a"), ord("g")]
     assert len(reads) == store.num_read == 5
-    store.find("letters", [b"longer"], read)  # larger than the limit: read, and not kept
+    store.find("letters", [b"larger!"], read)  # larger than the limit: read, and not kept
     assert store.num_bytes == 24
     store.find("letters", [b"def"], read)  # in place of the one that was used least lately
     assert len(reads) == 7
@@ -326,6 +332,44 @@ def test_the_latest_are_kept_within_the_limit_and_an_evaluation_displaces_none()
     assert len(reads) == 7
     store.find("digits", [b"def"], read)  # something else of the same input
     assert len(reads) == 8
+
+
+@pytest.mark.parametrize(
+    ("position", "templates"),
+    [(BEHIND, TEMPLATES), ({"kind": "marked"}, MARKED), ({"kind": "fixed"}, TEMPLATES)],
+)
+@pytest.mark.parametrize("readout", ["linear", "text"])
+def test_an_update_is_cut_by_what_is_read_of_its_examples(
+    decoder, task, readout, position, templates, widths
+):
+    if readout not in templates:
+        return
+    backbone, task = decoder("gpt2"), behind(task, templates)
+    config = config_of(backbone, readout, {"position": position})
+    for place in range(len(task.train)):
+        model, part = part_of(backbone, task, config, slice(place, place + 1))
+        score(backbone, [part])
+        example = model.readout.encode(task.train[place])
+        rows = 4 if widths[-1] < example.num_tokens else 0  # counted where not all is read
+        expected = (widths[-1] if rows else example.num_tokens) * len(example.inputs)
+        assert num_positions(backbone, model.prompt, example) == expected
+
+
+def test_with_regularizers_an_update_is_cut_by_whole_inputs(decoder, task, monkeypatch):
+    backbone, task = decoder("gpt2"), behind(task)
+    config = config_of(backbone, "linear", PROMPTS["plain"]).model_copy(
+        update={"training": run_config(backbone, "prompt-tuning", "linear", batch_size=9).training}
+    )
+    sizes = []
+    for weight in (None, 0.0, 1.0):
+        model = build_model(config, backbone, task.format)
+        splits = encode_splits(config, model, task, Resources())
+        member = make_member(config, model, splits, NoJournal())
+        if weight is not None:
+            member.penalties.regularizers = (RowNorm(backbone, weight=weight),)
+        monkeypatch.setattr(training_member, "_OVERHEAD_TOKENS", {"cpu": 8})
+        sizes.append(len(member.parts(backbone)))
+    assert sizes[0] == sizes[1] == 1 < sizes[2]
 
 
 def test_sequences_read_together_have_the_keys_of_each_alone(decoder):

@@ -18,7 +18,9 @@ from softprompts.backbones.attention import Memory, Slot
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.input_keys import can_read_on, input_memory, read_input_keys
 from softprompts.encoding.batch import Batch
-from softprompts.prompts.prompt import PromptOutput
+from softprompts.encoding.inputs import EncodedExample, EncodedInput
+from softprompts.prompts.positions.base import Position
+from softprompts.prompts.prompt import Prompt, PromptOutput
 from softprompts.prompts.splice import Spliced
 from softprompts.training.known import known_of
 
@@ -74,14 +76,30 @@ def read_ahead(
     rest = (spliced.lengths - lead).max()
     if bool(_LEAST_GAIN * rest > spliced.lengths.max()):
         return None
-    known = known_of(backbone)
-    if not known.is_able("keys", lambda: can_read_on(backbone)):
+    if not _can_read_on(backbone):
         return None
     # Read are the tokens in front of the rows, not of `lead`: that place may hang on the prompt.
     counts = first.clamp(min=1).tolist()
     wanted = [tuple(ids[:count]) for ids, count in zip(batch.ids.tolist(), counts, strict=True)]
-    kept = known.find("keys", wanted, lambda group: read_input_keys(backbone, group))
+    kept = known_of(backbone).find("keys", wanted, lambda group: read_input_keys(backbone, group))
     return Ahead(lead, kept, backbone.stacks[0].slots or ())
+
+
+def num_positions(backbone: Backbone, prompt: Prompt, example: EncodedExample) -> int:
+    """Return how many positions of an example's inputs are read again at each step, padded.
+
+    Args:
+        backbone: the model that is read.
+        prompt: the prompt, whose rows count where not all is read.
+        example: the example.
+    """
+    whole = example.num_tokens
+    rest = whole
+    if backbone.family == "decoder" and prompt.depth.is_input and prompt.length:
+        tails = [len(i.ids) - _place_of_rows(prompt.position, i) for i in example.inputs]
+        rest = max(tails) + prompt.length
+    is_less = _LEAST_GAIN * rest <= whole + prompt.length and backbone.is_frozen
+    return (rest if is_less and _can_read_on(backbone) else whole) * len(example.inputs)
 
 
 def joint_memory(known: Sequence[Ahead]) -> Memory:
@@ -92,3 +110,14 @@ def joint_memory(known: Sequence[Ahead]) -> Memory:
     """
     kept = [one for ahead in known for one in ahead.kept]
     return input_memory(known[0].slots, kept, torch.cat([ahead.lead for ahead in known]))
+
+
+def _place_of_rows(position: Position, item: EncodedInput) -> int:
+    """Return the index before which the first row of an input stands at the earliest."""
+    if position.has_front:
+        return item.start
+    return item.marks[0] if position.needs_marks and item.marks else item.end
+
+
+def _can_read_on(backbone: Backbone) -> bool:
+    return known_of(backbone).is_able("read on", lambda: can_read_on(backbone))

@@ -68,12 +68,14 @@ class Position(nn.Module, ABC):
     Attributes:
         needs_instances: whether the choice looks at instance vectors.
         needs_marks: whether rows stand at marked places, so that the template must have some.
+        has_front: whether a row may stand in front of the input.
         task_tensors: names of its tensors that belong to one task: tasks of a mixture share all
             others.
     """
 
     needs_instances = False
     needs_marks = False
+    has_front = True
     task_tensors: tuple[str, ...] = ()
 
     @abstractmethod
