@@ -424,6 +424,21 @@ def test_a_layer_that_carries_more_than_keys_cannot_read_on(decoder, monkeypatch
     assert not can_read_on(backbone)
 
 
+def test_a_model_that_fails_the_trial_is_read_whole(decoder, task, monkeypatch, widths):
+    backbone, task = decoder("llama"), behind(task)
+    true = type(backbone.stacks[0].layers[0]).forward
+
+    def strict(self, states, *given, position_ids=None, **options):
+        if position_ids is not None and int(position_ids.min()) > 0:
+            raise TypeError("positions must begin at 0")
+        return true(self, states, *given, position_ids=position_ids, **options)
+
+    monkeypatch.setattr(type(backbone.stacks[0].layers[0]), "forward", strict)
+    _, part = part_of(backbone, task, config_of(backbone, "linear", PROMPTS["plain"]))
+    score(backbone, [part])
+    assert widths == [part.batch.ids.shape[1] + 4]
+
+
 def test_a_copy_that_is_trained_is_read_whole(decoder, task, monkeypatch, widths):
     backbone, task = decoder("gpt2"), behind(task)
     _, part = part_of(backbone, task, config_of(backbone, "text", PROMPTS["plain"]))

@@ -16,7 +16,6 @@ from torch import Tensor
 from softprompts.backbones.attention import KeyValues, Memory, Slot
 from softprompts.backbones.probing import is_same
 from softprompts.backbones.reaching import locate_slots
-from softprompts.errors import BackboneError
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
@@ -41,9 +40,9 @@ def can_read_on(backbone: Backbone) -> bool:
         return False
     try:
         slots = locate_slots(backbone)
-    except BackboneError:
+        return _is_attention_alone(backbone, slots) and _is_tried(backbone, slots)
+    except Exception:  # whatever an unknown model does of it, it is then read whole
         return False
-    return _is_attention_alone(backbone, slots) and _is_tried(backbone, slots)
 
 
 @torch.no_grad()
