@@ -26,8 +26,8 @@ _PROBE = 6
 def can_skip_layers(backbone: Backbone, num_layers: int) -> bool:
     """Return whether a backbone gives the same where its lowest layers are not run.
 
-    Each layer must hand on states and nothing else. A short input, read both ways, must give the
-    same.
+    Attention must be reachable, and each layer hand on states and nothing else. A short input,
+    read both ways, must give the same.
 
     Args:
         backbone: the model.
@@ -37,6 +37,7 @@ def can_skip_layers(backbone: Backbone, num_layers: int) -> bool:
     rows, mask = backbone.embed(ids), torch.ones_like(ids)
     whole = backbone.hidden(rows, mask, None)
     try:
+        assert backbone.slots  # they have been found, so that a memory can be in place
         states = read_lower_states(backbone, rows, mask, None, num_layers)
         memory = Memory(below=(num_layers, states))
         return is_same(whole, backbone.hidden(rows, mask, None, memory=memory))
