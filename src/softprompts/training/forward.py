@@ -127,11 +127,21 @@ class _View:
 
 
 def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
-    """Read several runs' batches; return each run's share, summarized.
+    """Read several runs' batches; return each run's share, summarized."""
+    outputs = [_emit(backbone, part.prompt, part.batch, part.draws) for part in parts]
+    for part, output in zip(parts, outputs, strict=True):
+        part.choices.add(output, part.batch.first_answers[part.batch.examples])
+    return _read_all(backbone, parts, outputs)
+
+
+def _read_all(
+    backbone: Backbone, parts: Sequence[Part], outputs: Sequence[PromptOutput]
+) -> list[Tensor]:
+    """Read several runs' batches with what their prompts emitted; return each one's summary.
 
     They are read through one forward, or through one for each kind of what is known of them.
     """
-    views = [_view(backbone, part) for part in parts]
+    views = [_view(backbone, *given) for given in zip(parts, outputs, strict=True)]
     found: dict[int, Tensor] = {}
     for kind in dict.fromkeys(view.kind for view in views):
         group = [number for number, view in enumerate(views) if view.kind == kind]
@@ -143,10 +153,8 @@ def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     ]
 
 
-def _view(backbone: Backbone, part: Part) -> _View:
-    """Return what the backbone is to read of a part; take note of what its prompt chose."""
-    output = _emit(backbone, part.prompt, part.batch, part.draws)
-    part.choices.add(output, part.batch.first_answers[part.batch.examples])
+def _view(backbone: Backbone, part: Part, output: PromptOutput) -> _View:
+    """Return what the backbone is to read of a part."""
     spliced = _splice(backbone, part.batch, output, part.embeddings)
     places = part.readout.places(part.batch, spliced)
     if part.embeddings is not None:

@@ -85,7 +85,7 @@ class Known:
                 missing.append(one)
         for start in range(0, len(missing), self._at_once):
             group = missing[start : start + self._at_once]
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.no_grad():
                 values = read(group)
             self.num_read += len(group)
             for one, value in zip(group, values, strict=True):
