@@ -39,6 +39,7 @@ class Slot:
         kind: `self`, or `cross` where a decoder reads the encoder.
         heads: heads of its keys, fewer than of its queries where they are grouped.
         size: width of one head.
+        window: how many keys a position sees at most, its own included; all before it when `None`.
     """
 
     stack: Literal["encoder", "decoder"]
@@ -47,6 +48,7 @@ class Slot:
     kind: Literal["self", "cross"]
     heads: int
     size: int
+    window: int | None = None
 
     @property
     def width(self) -> int:
@@ -64,18 +66,19 @@ class KeyValues:
         values: values. Shape `(batch, heads, length, size)`.
         shown: which of them an input has, else they are padding; all when `None`. Shape
             `(batch, length)`.
+        is_input: whether they are the input's own first, which a layer's window may hide.
     """
 
     keys: Tensor
     values: Tensor
     shown: Tensor | None = None
+    is_input: bool = False
 
     def take(self, inputs: Tensor) -> KeyValues:
         """Return those of chosen inputs, in order. Shape of `inputs` `(targets,)`."""
         shown = None if self.shown is None else self.shown.index_select(0, inputs)
-        return KeyValues(
-            self.keys.index_select(0, inputs), self.values.index_select(0, inputs), shown
-        )
+        keys, values = self.keys.index_select(0, inputs), self.values.index_select(0, inputs)
+        return KeyValues(keys, values, shown, self.is_input)
 
 
 @final
@@ -92,6 +95,7 @@ class Memory:
             inputs alike; any may when `None`.
         lengths: keys that each input has, padding aside; those of the longest prefix when `None`.
             Shape `(batch,)`.
+        below: layers that are not run, and what the last gave. Shape `(batch, tokens, hidden)`.
     """
 
     prefixes: Mapping[Slot, KeyValues] = field(default_factory=dict)
@@ -99,6 +103,7 @@ class Memory:
     gates: Tensor | None = None
     gated: tuple[int, int] | None = None
     lengths: Tensor | None = None
+    below: tuple[int, Tensor] | None = None
 
     @property
     def offsets(self) -> Tensor | None:
@@ -146,7 +151,7 @@ class Reading:
         base: the attention implementation that the model was loaded with.
         slots: the attentions of the stack in the order they run; `None` while they are found.
         number: attentions that have run.
-        seen: module, key and value of each attention, where they are recorded.
+        seen: key, value and window of each attention, where they are recorded.
         packing: where the inputs stand, if they stand in one row.
         tail: where the last layer's output is read, while that layer runs.
         group_memories: the memory of each group of a packing.
@@ -157,7 +162,7 @@ class Reading:
     base: str
     slots: Sequence[Slot] | None
     number: int = 0
-    seen: list[tuple[nn.Module, Tensor, Tensor]] | None = None
+    seen: list[tuple[Tensor, Tensor, int | None]] | None = None
     packing: Packing | None = None
     tail: Tail | None = None
 
@@ -227,7 +232,7 @@ def attend(
     """
     state = _ACTIVE[-1]
     if state.seen is not None:
-        state.seen.append((module, key, value))
+        state.seen.append((key, value, options.get("sliding_window")))
     slot = state.next_slot()
     if state.tail is not None:
         key, value, attention_mask = state.tail.keep(module, key, value, attention_mask)
@@ -272,8 +277,9 @@ def _attend(
     options = dict(options)
     prefix = None if slot is None else memory.prefixes.get(slot)
     length = 0 if prefix is None else prefix.keys.shape[2]
-    if prefix is not None:
-        attention_mask = _longer_mask(module, query, key, attention_mask, prefix)
+    if slot is not None and prefix is not None:
+        attention_mask = _visible(module, query, key, attention_mask)
+        attention_mask = _longer_mask(query, key, attention_mask, prefix, slot.window)
         key = torch.cat([prefix.keys.to(key), key], dim=2)
         value = torch.cat([prefix.values.to(value), value], dim=2)
         if options.get("position_bias") is not None:
@@ -319,27 +325,30 @@ def _joint_gates(prefix: Tensor | None, gates: Tensor | None, length: int, key: 
 
 
 def _longer_mask(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    mask: Tensor | None,
-    prefix: KeyValues,
+    query: Tensor, key: Tensor, mask: Tensor | None, prefix: KeyValues, window: int | None
 ) -> Tensor | None:
-    """Return the mask with room for keys in front, which every query sees."""
+    """Return the mask with room for keys in front, which every query sees.
+
+    Keys of the input's own first tokens stand at places from 0 on, queries behind those shown.
+    """
     length, shown = prefix.keys.shape[2], prefix.shown
-    mask = _visible(module, query, key, mask)
+    is_far = prefix.is_input and window is not None
     if mask is None:
-        if shown is None:
+        if shown is None and not is_far:
             return None
-        mask = torch.ones(1, 1, 1, key.shape[2], dtype=torch.bool, device=key.device)
+        mask = query.new_zeros(1, 1, 1, key.shape[2])
     is_open = torch.ones(len(key), length, dtype=torch.bool, device=key.device)
     is_open = is_open if shown is None else shown.bool()
     front = is_open[:, None, None, :]  # (batch, 1, 1, length)
-    if mask.dtype != torch.bool:
-        lowest = torch.finfo(mask.dtype).min
-        front = torch.zeros_like(front, dtype=mask.dtype).masked_fill(~front, lowest)
-    front = front.expand(-1, mask.shape[1], mask.shape[2], -1)
-    return torch.cat([front, mask.expand(len(key), -1, -1, -1)], dim=3)
+    if is_far and window is not None:
+        places = torch.arange(max(length, query.shape[2]), device=key.device)
+        queries = is_open.sum(dim=1)[:, None] + places[: query.shape[2]]  # (batch, tokens)
+        is_near = places[:length] > queries[..., None] - window  # (batch, tokens, length)
+        front = front & is_near[:, None]  # (batch, 1, tokens, length)
+    lowest = torch.finfo(mask.dtype).min
+    front = torch.zeros_like(front, dtype=mask.dtype).masked_fill(~front, lowest)
+    front = front.expand(-1, mask.shape[1], max(mask.shape[2], front.shape[2]), -1)
+    return torch.cat([front, mask.expand(len(key), -1, front.shape[2], -1)], dim=3)
 
 
 def _visible(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor | None:

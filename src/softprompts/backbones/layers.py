@@ -120,11 +120,12 @@ class Stack:
         with self._wrapped(state, False, places=places):
             run()
         slots = []
-        for number, (layer, (_, key, _)) in enumerate(zip(places, state.seen or (), strict=True)):
+        for number, (layer, seen) in enumerate(zip(places, state.seen or (), strict=True)):
+            key, _, window = seen
             kind: Literal["self", "cross"] = "self"
             if num_encoder_tokens is not None and key.shape[2] == num_encoder_tokens:
                 kind = "cross"
-            slots.append(Slot(self.name, number, layer, kind, key.shape[1], key.shape[3]))
+            slots.append(Slot(self.name, number, layer, kind, key.shape[1], key.shape[3], window))
         self.slots = tuple(slots)
 
     def record(self, run: Callable[[], Any]) -> dict[Slot, tuple[Tensor, Tensor]]:
@@ -132,8 +133,29 @@ class Stack:
         state = Reading(self.name, Memory(), self.base, self.slots, seen=[])
         with self._wrapped(state, False):
             run()
-        seen = [(key, value) for _, key, value in state.seen or ()]
+        seen = [(key, value) for key, value, _ in state.seen or ()]
         return dict(zip(self.slots or (), seen, strict=True))
+
+    def outputs(self, run: Callable[[], Any], num_layers: int) -> list[Any]:
+        """Return what each of the lowest layers gives in one run; those above are not run."""
+        found: list[Any] = []
+
+        def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def run_or_pass(*arguments: Any, **options: Any) -> Any:
+                if len(found) < num_layers:
+                    found.append(forward(*arguments, **options))
+                return found[-1]
+
+            return run_or_pass
+
+        for layer in self.layers:
+            layer.forward = wrap(layer.forward)
+        try:
+            run()
+        finally:
+            for layer in self.layers:
+                layer.__dict__.pop("forward", None)  # gone where a memory was in place
+        return found
 
     def _is_first(self, slot: Slot) -> bool:
         """Return whether an attention is the first of its layer."""
@@ -159,6 +181,12 @@ class Stack:
                 first = 0 if state is None else state.number
                 if firsts:
                     first = firsts[layer % len(firsts)]
+
+                if state is not None and state.memory.below is not None:
+                    num_layers, states = state.memory.below
+                    if layer < num_layers:
+                        packing = state.packing
+                        return states if packing is None else packing.pack(states)
 
                 def once(*arguments: Any, **options: Any) -> Any:
                     if state is None:

@@ -32,26 +32,32 @@ def find_slots(backbone: Backbone) -> tuple[Slot, ...]:
         BackboneError: if attention does not go through transformers' attention interface, or does
             not do what a memory asks of it.
     """
+    slots = locate_slots(backbone)
+    _try_memory(backbone, _probe_rows(backbone), slots)
+    return slots
+
+
+@torch.no_grad()
+def locate_slots(backbone: Backbone) -> tuple[Slot, ...]:
+    """Find the attentions of a backbone, whatever they make of a memory; see `find_slots`."""
     names = [stack.base or "mixed" for stack in backbone.stacks]
     if not set(names) <= set(_SUPPORTED):
         raise BackboneError(
             f"attention of {backbone.name!r} must be {' or '.join(_SUPPORTED)} for a prompt that "
             f"reaches into it, but is {', '.join(names)}."
         )
-    ids = torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
-    rows = backbone.embed(ids)
-    backbone.stacks[0].find_slots(lambda: backbone.read(rows, torch.ones_like(ids)), None)
+    rows = _probe_rows(backbone)
+    mask = torch.ones(rows.shape[:2], dtype=torch.long, device=backbone.device)
+    backbone.stacks[0].find_slots(lambda: backbone.read(rows, mask), None)
     for decoder in backbone.stacks[1:]:
-        decoder.find_slots(lambda: _run_both(backbone, rows, rows[:, 1:]), ids.shape[1])
+        decoder.find_slots(lambda: _run_both(backbone, rows, rows[:, 1:]), rows.shape[1])
     if not all(stack.slots for stack in backbone.stacks):
         kind = backbone.model.config.model_type
         raise BackboneError(
             f"attention of {backbone.name!r} must go through transformers' attention interface for "
             f"a prompt that reaches into it, but that of {kind!r} does not."
         )
-    slots = tuple(slot for stack in backbone.stacks for slot in stack.slots or ())
-    _try_memory(backbone, rows, slots)
-    return slots
+    return tuple(slot for stack in backbone.stacks for slot in stack.slots or ())
 
 
 @torch.no_grad()
@@ -75,6 +81,12 @@ def read_keys_and_values(backbone: Backbone, rows: Tensor) -> dict[Slot, KeyValu
     for decoder in backbone.stacks[1:]:
         found |= decoder.record(lambda: _run_both(backbone, inputs, inputs))
     return {slot: KeyValues(*pair) for slot, pair in found.items()}
+
+
+def _probe_rows(backbone: Backbone) -> Tensor:
+    """Return the embeddings of four tokens. Shape `(1, 4, embedding)`."""
+    ids = torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
+    return backbone.embed(ids)
 
 
 def _run_both(backbone: Backbone, rows: Tensor, own: Tensor) -> Any:

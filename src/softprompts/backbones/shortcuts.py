@@ -58,10 +58,21 @@ class Shortcuts:
         is_packed = self.packs and len(mask) > 1
         packing = Packing(mask) if is_packed else None
         is_trimmed = self.trims and _LEAST_SAVING * gather.shape[1] <= mask.shape[1]
-        if memory is not None and memory.gates is not None:
-            is_trimmed = False  # a position reads itself, whatever its gate
+        if memory is not None and _asks_for_places(memory):
+            is_trimmed = False
         tail = Tail(gather, packing) if is_trimmed else None
         return Route(packing, self.first_position, tail, self.num_runs)
+
+
+def _asks_for_places(memory: Memory) -> bool:
+    """Return whether attention must know where queries stand.
+
+    A position reads itself, whatever its gate; and windows over an input's own kept keys move.
+    """
+    has_windows = any(
+        pair.is_input and slot.window is not None for slot, pair in memory.prefixes.items()
+    )
+    return memory.gates is not None or has_windows
 
 
 @torch.no_grad()

@@ -53,6 +53,34 @@ class Spliced:
             gates=None if self.gates is None else self.gates[:, :width],
         )
 
+    def behind(self, lead: Tensor) -> Spliced:
+        """Return what stands behind the first positions of each input, moved to the left.
+
+        Args:
+            lead: positions to leave out; rows must stand behind them. Shape `(batch,)`.
+
+        Returns:
+            The rest. Positions of tokens that are left out are below 0.
+        """
+        lengths = self.lengths - lead
+        places = torch.arange(int(lengths.max()), device=lead.device)
+        sources = lead[:, None] + places  # (batch, rest)
+        sources = sources.clamp(max=self.attention_mask.shape[1] - 1)
+        is_there = (places < lengths[:, None]).long()
+        rows = self.row_positions - lead[:, None]
+        gated = None if self.gated is None else (int(rows.min()), int(rows.max()) + 1)
+        wide = sources[..., None].expand(-1, -1, self.embeddings.shape[2])
+        return Spliced(
+            embeddings=self.embeddings.gather(1, wide),
+            attention_mask=is_there,
+            segment_ids=self.segment_ids.gather(1, sources) * is_there,
+            token_positions=self.token_positions - lead[:, None],
+            row_positions=rows,
+            lengths=lengths,
+            gates=None if self.gates is None else self.gates.gather(1, sources),
+            gated=gated,
+        )
+
     def last_active(self, before: Tensor) -> Tensor:
         """Return the last position in front of others whose gate is not 0.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ from softprompts.prompts.prompt import Prompt, PromptOutput
 from softprompts.prompts.splice import Spliced, concatenate
 from softprompts.readouts.base import Readout
 from softprompts.training.frozen import bare_summary, instance_vectors, is_bare
+from softprompts.training.input_keys import Ahead, joint_memory, read_ahead
+from softprompts.training.lower_states import Below, joint_below, read_below
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,26 +101,88 @@ def write(backbone: Backbone, prompt: Prompt, batch: Batch, **options: Any) -> T
     return generate(backbone, inputs, memory, **options)
 
 
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What the backbone reads of a part.
+
+    Attributes:
+        part: the part.
+        output: what its prompt emitted.
+        spliced: what is to be read.
+        places: where the output is read. Shape `(reads, slots)`.
+        known: what is known of its first tokens or lowest layers; `None` where all is read.
+    """
+
+    part: Part
+    output: PromptOutput
+    spliced: Spliced
+    places: Tensor
+    known: Ahead | Below | None = None
+
+    @property
+    def kind(self) -> tuple[type, int]:
+        """What it may share a forward with: its like."""
+        num_layers = self.known.num_layers if isinstance(self.known, Below) else 0
+        return type(self.known), num_layers
+
+
 def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
-    """Read several runs' batches through one forward; return each run's share, summarized."""
-    if not parts:
-        return []
+    """Read several runs' batches; return each run's share, summarized."""
     outputs = [_emit(backbone, part.prompt, part.batch, part.draws) for part in parts]
     for part, output in zip(parts, outputs, strict=True):
         part.choices.add(output, part.batch.first_answers[part.batch.examples])
-    spliced = [
-        _splice(backbone, part.batch, output, part.embeddings)
-        for part, output in zip(parts, outputs, strict=True)
+    return _read_all(backbone, parts, outputs)
+
+
+def _read_all(
+    backbone: Backbone, parts: Sequence[Part], outputs: Sequence[PromptOutput]
+) -> list[Tensor]:
+    """Read several runs' batches with what their prompts emitted; return each one's summary.
+
+    They are read through one forward, or through one for each kind of what is known of them.
+    """
+    views = [_view(backbone, *given) for given in zip(parts, outputs, strict=True)]
+    found: dict[int, Tensor] = {}
+    for kind in dict.fromkeys(view.kind for view in views):
+        group = [number for number, view in enumerate(views) if view.kind == kind]
+        values = _read_views(backbone, [views[number] for number in group])
+        found |= dict(zip(group, values, strict=True))
+    return [
+        view.part.readout.summary(found[number], view.part.batch)
+        for number, view in enumerate(views)
     ]
-    places = [p.readout.places(p.batch, s) for p, s in zip(parts, spliced, strict=True)]
-    joint = concatenate(spliced)
-    memory = join_memories(outputs, joint)
+
+
+def _view(backbone: Backbone, part: Part, output: PromptOutput) -> _View:
+    """Return what the backbone is to read of a part."""
+    spliced = _splice(backbone, part.batch, output, part.embeddings)
+    places = part.readout.places(part.batch, spliced)
+    if part.embeddings is not None:
+        return _View(part, output, spliced, places)
+    ahead = read_ahead(backbone, part.batch, output, (spliced, places))
+    if ahead is None:
+        below = read_below(backbone, part.batch, output)
+        return _View(part, output, spliced, places, below)
+    rest, places = spliced.behind(ahead.lead), places - ahead.lead[:, None]
+    return _View(part, output, rest, places, ahead)
+
+
+def _read_views(backbone: Backbone, views: Sequence[_View]) -> list[Tensor]:
+    """Read views of one kind through one forward; return each one's output at its places."""
+    joint = concatenate([view.spliced for view in views])
+    ahead = [view.known for view in views if isinstance(view.known, Ahead)]
+    below = [view.known for view in views if isinstance(view.known, Below)]
+    if ahead:
+        memory: Memory | None = replace(joint_memory(ahead), gates=joint.gates, gated=joint.gated)
+    else:
+        memory = join_memories([view.output for view in views], joint)
+    if below and memory is not None:
+        memory = replace(memory, below=joint_below(below, joint.embeddings.shape[1]))
+    places = [view.places for view in views]
+    parts = [view.part for view in views]
     values = _read(backbone, parts, (joint, memory), _stack(places))
     shares = torch.split(values, [len(place) for place in places])
-    return [
-        part.readout.summary(share[:, : place.shape[1]], part.batch)
-        for part, share, place in zip(parts, shares, places, strict=True)
-    ]
+    return [share[:, : place.shape[1]] for share, place in zip(shares, places, strict=True)]
 
 
 def _emit(backbone: Backbone, prompt: Prompt, batch: Batch, draws: Draws | None) -> PromptOutput:

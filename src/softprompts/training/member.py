@@ -23,6 +23,7 @@ from softprompts.regularizers.base import Regularizer
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.forward import Part
 from softprompts.training.frozen import save_readings
+from softprompts.training.input_keys import num_positions
 from softprompts.training.journal import Checkpoint, Journal
 from softprompts.training.mixing import Drawn, Mixing
 from softprompts.training.objective import Share
@@ -148,6 +149,8 @@ class Member:
         plan, step, track = self.plan, self.counters.step, self.model.tracks[drawn.task]
         encoded = [self.train[drawn.task].encoded[i] for i in drawn.indices]
         lengths = [example.num_tokens * len(example.inputs) for example in encoded]
+        if all(one.is_idle for one in self.penalties.regularizers):
+            lengths = [num_positions(backbone, track.prompt, example) for example in encoded]
         kind = "packed" if backbone.shortcuts.packs else backbone.device.type
         overhead = _OVERHEAD_TOKENS[kind] // self.penalties.num_reads
         for chosen in cut_by_size(lengths, plan.batch_size, overhead):

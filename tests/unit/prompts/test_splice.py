@@ -1,5 +1,7 @@
 """The splice against a plain loop, on every layout it may meet."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,3 +115,42 @@ def test_concatenate_pads_and_keeps_order():
     assert joint.attention_mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert joint.embeddings[0, 3:].abs().sum() == 0
     assert joint.lengths.tolist() == [3, 5]
+
+
+@given(layouts(), st.data())
+@settings(max_examples=100, deadline=None)
+def test_behind_equals_what_is_left_of_each_input(layout, data):
+    tokens, length, rows = layout
+    batch = len(rows)
+    embeddings = torch.arange(batch * tokens, dtype=torch.float32).view(batch, tokens, 1) + 1
+    prompt = -torch.arange(batch * length, dtype=torch.float32).view(batch, length, 1) - 1
+    segments = torch.randint(0, 2, (batch, tokens), generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(batch, tokens, dtype=torch.long)
+    for row, (left, count, _) in enumerate(rows):
+        mask[row, left : left + count] = 1
+    anchors = torch.tensor([r[2] for r in rows], dtype=torch.long).view(batch, length)
+    whole = splice(embeddings, mask, segments, prompt, anchors)
+    firsts = whole.row_positions.min(dim=1).values if length else whole.lengths - 1
+    lead = [data.draw(st.integers(0, int(first))) for first in firsts]
+    gated = replace(whole, gates=whole.embeddings[..., 0] / 7, gated=(0, int(whole.lengths.max())))
+
+    rest = (gated if length else whole).behind(torch.tensor(lead))
+
+    for row, begin in enumerate(lead):
+        size = int(whole.lengths[row]) - begin
+        kept = slice(begin, begin + size)
+        assert int(rest.lengths[row]) == size
+        assert torch.equal(rest.embeddings[row, :size], whole.embeddings[row, kept])
+        assert torch.equal(rest.segment_ids[row, :size], whole.segment_ids[row, kept])
+        assert rest.attention_mask[row].tolist() == (
+            [1] * size + [0] * (rest.attention_mask.shape[1] - size)
+        )
+        assert not rest.segment_ids[row, size:].any()
+        if length:
+            assert torch.equal(rest.gates[row, :size], gated.gates[row, kept])
+        assert torch.equal(rest.row_positions[row], whole.row_positions[row] - begin)
+        assert torch.equal(rest.token_positions[row], whole.token_positions[row] - begin)
+    assert rest.attention_mask.shape[1] == int(rest.lengths.max())
+    if length:
+        places = rest.row_positions
+        assert rest.gated == (int(places.min()), int(places.max()) + 1)

@@ -87,7 +87,7 @@ class EveryLayerDepth(Depth):
                 part = part.reshape(batch, length, slot.heads, slot.size)
                 pair.append(part.transpose(1, 2))  # (batch, heads, length, size)
                 begin += slot.width
-            result[slot] = KeyValues(*pair)
+            result[slot] = KeyValues(pair[0], pair[1])
         return result
 
 

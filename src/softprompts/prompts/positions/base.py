@@ -69,9 +69,11 @@ class Position(Part):
 
     Attributes:
         needs_marks: whether rows stand at marked places, so that the template must have some.
+        has_front: whether a row may stand in front of the input.
     """
 
     needs_marks = False
+    has_front = True
 
     @abstractmethod
     def __init__(self, length: int, width: int, generator: Generator, **options: Any) -> None:

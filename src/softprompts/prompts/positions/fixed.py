@@ -37,6 +37,7 @@ class FixedPosition(Position):
         if split is not None and not 0 <= split <= length:
             raise PromptError(f"`prompt.position.split` must be 0 to {length}, but is {split}.")
         self.split = length if split is None else split
+        self.has_front = self.split > 0
         self.register_buffer("_place", torch.tensor(self.split), persistent=False)
 
     def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:

@@ -31,6 +31,7 @@ class MarkedPosition(Position):
     """
 
     needs_marks = True
+    has_front = False
 
     def __init__(
         self,
