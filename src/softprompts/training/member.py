@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any, final
 
@@ -31,6 +32,9 @@ from softprompts.training.tracks import Model, under
 
 _OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
 """What one more micro-batch costs, in token positions, by device type."""
+
+_NUM_SHOWN = 3
+"""Examples that a regularizer shows at the first update and at each evaluation."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,14 @@ class Member:
     def shares(self, backbone: Backbone) -> list[Share]:
         """Return the next update's micro-batches, each with what regularizes it."""
         parts = self.parts(backbone)
-        active = self.penalties.begin(self.counters.step)
-        return [Share(part, weight, active, self.penalties.add) for part, weight in parts]
+        step = self.counters.step
+        is_shown = not step or step + 1 in self.plan.evaluation_steps
+        active = self.penalties.begin(step, _NUM_SHOWN if is_shown else 0)
+        labels = [self.model.tracks[name].format.labels for name, _ in self._parts]
+        return [
+            Share(part, weight, active, partial(self.penalties.add, own))
+            for (part, weight), own in zip(parts, labels, strict=True)
+        ]
 
     def _cut(self, drawn: Drawn, num_examples: int, backbone: Backbone) -> None:
         """Cut one task's share of an update into micro-batches."""
@@ -188,6 +198,9 @@ class Member:
             record["temperature"] = self.plan.temperature(counters.step - 1)
         record |= self._named(chosen)
         self.journal.log(record)
+        text = self.penalties.examples(counters.step)
+        if text:
+            self.journal.show(text)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             counters.divergence = {**record, "loss": repr(loss), "gradient_norm": repr(norm)}
             return
