@@ -60,7 +60,8 @@ def read_word_vectors(path: Path, wanted: Collection[str]) -> tuple[dict[str, in
 def _vector(numbers: list[str], width: int) -> tuple[np.ndarray, str]:
     """Return the numbers of a line, float32, and what is wrong with them, or ""."""
     try:
-        vector = np.array(numbers, dtype=np.float32)
+        with np.errstate(over="ignore"):  # said below
+            vector = np.array(numbers, dtype=np.float32)
     except ValueError:
         wrong = next(one for one in numbers if not _is_number(one))
         return np.zeros(0), f"the line must be a word and its numbers, but has {wrong!r}."
