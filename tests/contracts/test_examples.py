@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from contracts.test_gradient_ascent import share_of
+from contracts.test_mixture import config_of as mixture_config
+from contracts.test_mixture import member_of as mixture_member
 from contracts.test_regularizers import Lines, config_of, member_of, ptp
+from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.resolving import resolve
 from softprompts.regularizers.base import Illustration, Penalty
 from softprompts.regularizers.row_norm import RowNorm
 from softprompts.regularizers.words import words_of
@@ -20,7 +24,8 @@ from softprompts.training.pack import train_pack
 from softprompts.training.penalties import PenaltyLog
 
 BLOCK = re.compile(
-    r"step (\d+), regularizers\.(\d): label (.+), loss (\S+) -> (\S+), prediction (.+) -> (.+)\n"
+    r"step (\d+), regularizers\.(\d(?:, task \w+)?): label (.+), loss (\S+) -> (\S+), "
+    r"prediction (.+) -> (.+)\n"
     r"  before: (.+)\n  after:  (.+)\n\n"
 )
 IN_TEXT = ("masking", "word-substitution")
@@ -140,7 +145,23 @@ def test_a_long_example_is_cut():
     log = PenaltyLog([RowNorm(SimpleNamespace(embedding_rms=1.0))])
     log.begin(0, 1)
     shown = Illustration("a " * 2000, "b", (0, 1), (0.5, 1.0), (1, 0))
-    log.add(("no", "yes"), 0, Penalty(torch.zeros(2), illustrate=lambda count: [shown] * count))
+    log.add("", ("no", "yes"), 0, Penalty(torch.zeros(2), illustrate=lambda count: [shown] * count))
     ((step, _, label, first, _, old, new, before, after),) = blocks(log.examples(7))
     assert (step, label, first, old, new, after) == ("7", "no or yes", "0.5000", "yes", "no", "b")
     assert before == ("a " * 1000) + "…"
+
+
+def test_columns_are_named_as_their_own_task_does(tiny, tasks):
+    """Two tasks in one run: each example has the labels of the task that it is of."""
+    plain = mixture_config(tiny("bert"), tasks, {"length": 3}, steps=2, batch_size=14)
+    data = {**plain.model_dump(mode="json"), "regularizers": [ptp("masking")]}
+    journal = Lines()
+    run = mixture_member(resolve(parse_run(data)), tiny("bert"), tasks, journal)
+    train_pack(run.backbone, [run])
+    found = blocks("".join(journal.texts))
+    labels = {"0, task one": {"bad", "good", "unsure"}, "0, task two": {"no", "yes"}}
+    for _, place, label, _, _, first, second, *_ in found:
+        assert {label, first, second} <= labels[place]
+    assert [place for step, place, *_ in found if step == "1"] == [
+        p for p in labels for _ in range(3)
+    ]

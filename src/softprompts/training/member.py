@@ -34,7 +34,7 @@ _OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
 """What one more micro-batch costs, in token positions, by device type."""
 
 _NUM_SHOWN = 3
-"""Examples that a regularizer shows at the first update and at each evaluation."""
+"""Examples that a regularizer shows of a task, at the first update and at each evaluation."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,16 @@ class Member:
         step = self.counters.step
         is_shown = not step or step + 1 in self.plan.evaluation_steps
         active = self.penalties.begin(step, _NUM_SHOWN if is_shown else 0)
-        labels = [self.model.tracks[name].format.labels for name, _ in self._parts]
-        return [
-            Share(part, weight, active, partial(self.penalties.add, own))
-            for (part, weight), own in zip(parts, labels, strict=True)
+        notes = [
+            partial(
+                self.penalties.add,
+                name if self.model.is_mixture else "",
+                self.model.tracks[name].format.labels,
+            )
+            for name, _ in self._parts
         ]
+        given = zip(parts, notes, strict=True)
+        return [Share(part, weight, active, note) for (part, weight), note in given]
 
     def _cut(self, drawn: Drawn, num_examples: int, backbone: Backbone) -> None:
         """Cut one task's share of an update into micro-batches."""

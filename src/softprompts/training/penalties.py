@@ -28,7 +28,7 @@ class PenaltyLog:
         self._sums: list[dict[str, Tensor]] = []
         self._counts: list[int] = []
         self._num_shown = 0
-        self._texts: list[list[str]] = []
+        self._texts: dict[tuple[int, str], list[str]] = {}
 
     @property
     def num_reads(self) -> int:
@@ -41,22 +41,23 @@ class PenaltyLog:
 
         Args:
             step: updates done so far.
-            num_shown: most examples of each regularizer to be shown.
+            num_shown: most examples of each regularizer and task to be shown.
 
         Returns:
             Number, regularizer and factor on its penalty.
         """
         self._sums = [{} for _ in self.regularizers]
         self._counts = [0] * len(self.regularizers)
-        self._num_shown, self._texts = num_shown, [[] for _ in self.regularizers]
+        self._num_shown, self._texts = num_shown, {}
         self._factors = [0.0 if one.is_idle else one.factor(step) for one in self.regularizers]
         given = enumerate(zip(self.regularizers, self._factors, strict=True))
         return [(number, one, factor) for number, (one, factor) in given if factor]
 
-    def add(self, labels: Sequence[str], number: int, penalty: Penalty) -> None:
+    def add(self, task: str, labels: Sequence[str], number: int, penalty: Penalty) -> None:
         """Take note of a micro-batch.
 
         Args:
+            task: the task's name; "" where there is only one.
             labels: names of the columns; none where rows bring their own choices.
             number: the regularizer's place in the list.
             penalty: what it said.
@@ -66,10 +67,11 @@ class PenaltyLog:
             total = values.detach().double().sum().to(penalty.values.device)
             sums[name] = sums[name] + total if name in sums else total
         self._counts[number] += len(penalty.values)
-        texts = self._texts[number]
+        texts = self._texts.setdefault((number, task), [])
         if len(texts) < self._num_shown:
             found = penalty.illustrate(self._num_shown - len(texts))
-            texts += [_written(labels, number, one) for one in found]
+            place = f"regularizers.{number}" + (f", task {task}" if task else "")
+            texts += [f"{place}: {_written(labels, one)}" for one in found]
 
     def summary(self) -> dict[str, Any]:
         """Return what a record says of the update: means over its examples, by regularizer."""
@@ -88,11 +90,12 @@ class PenaltyLog:
         Args:
             step: number of the update, the first being 1.
         """
-        return "".join(f"step {step}, {text}" for texts in self._texts for text in texts)
+        texts = (text for key in sorted(self._texts) for text in self._texts[key])
+        return "".join(f"step {step}, {text}" for text in texts)
 
 
-def _written(labels: Sequence[str], number: int, shown: Illustration) -> str:
-    """Write an example down, without the start of its first line."""
+def _written(labels: Sequence[str], shown: Illustration) -> str:
+    """Write an example down."""
 
     def name(column: int) -> str:
         return labels[column] if labels else f"choice {column + 1}"
@@ -105,7 +108,7 @@ def _written(labels: Sequence[str], number: int, shown: Illustration) -> str:
         for text in (shown.before, shown.after)
     )
     return (
-        f"regularizers.{number}: label {label}, loss {losses}, prediction {predictions}\n"
+        f"label {label}, loss {losses}, prediction {predictions}\n"
         f"  before: {before}\n  after:  {after}\n\n"
     )
 
