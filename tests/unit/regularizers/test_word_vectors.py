@@ -188,13 +188,10 @@ def test_the_recipe_reaches_the_perturbation(tiny, tmp_path):
 
 
 class Vocabulary:
-    """A backbone and its tokenizer, with very many words and short embeddings."""
+    """A backbone and its tokenizer, with any words and short embeddings."""
 
-    def __init__(self, size, width):
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        self.tokens = [
-            "".join(letters[(i // 26**place) % 26] for place in range(4)) for i in range(size)
-        ]
+    def __init__(self, tokens, width=8):
+        self.tokens, size = list(tokens), len(tokens)
         self.table = torch.randn(size, width, generator=torch.Generator().manual_seed(1))
         self.vocabulary_size, self.device, self.is_frozen = size, torch.device("cpu"), True
         self.tokenizer, self.all_special_ids, self.added_tokens_decoder = self, [0], {}
@@ -224,7 +221,9 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 
 def test_neighbours_among_a_quarter_million_words_fit_memory():
     """No tensor is larger than a block's; one of all words and the asked ones is 1 GB."""
-    backbone = Vocabulary(250_000, 8)
+    backbone = Vocabulary(
+        ["".join(chr(97 + i // 26**place % 26) for place in range(4)) for i in range(250_000)]
+    )
     near = Neighbours(backbone)
     asked = list(range(1, 250_000, 250))
     assert len(near.words) > 240_000
@@ -236,3 +235,19 @@ def test_neighbours_among_a_quarter_million_words_fit_memory():
         cosines = table @ table[token]
         cosines[[i for i in range(len(backbone)) if i not in near.words or i == token]] = -2
         assert [n.id for n in own] == cosines.topk(3).indices.tolist()
+
+
+def test_a_neighbour_is_another_word_in_the_same_case():
+    backbone = Vocabulary(["[PAD]", "good", "Good", "GOOD", "bad", "Bad", "BAD", "fine", "the"])
+    near = Neighbours(backbone)
+    found = {near.words[i]: near.find([i], 9)[0] for i in near.words}
+    texts = {word: {near.words[n.id] for n in own} for word, own in found.items()}
+    assert texts == {
+        "good": {"bad", "fine"},
+        "bad": {"good", "fine"},
+        "fine": {"good", "bad"},
+        "Good": {"Bad"},
+        "Bad": {"Good"},
+        "GOOD": {"BAD"},
+        "BAD": {"GOOD"},
+    }
