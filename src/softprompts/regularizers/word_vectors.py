@@ -63,7 +63,7 @@ def _vector(numbers: list[str], width: int) -> tuple[np.ndarray, str]:
         with np.errstate(over="ignore"):  # said below
             vector = np.array(numbers, dtype=np.float32)
     except ValueError:
-        wrong = next(one for one in numbers if not _is_number(one))
+        wrong = next((one for one in numbers if not _is_number(one)), numbers[0])
         return np.zeros(0), f"the line must be a word and its numbers, but has {wrong!r}."
     if not len(vector):
         return vector, "the line must be a word and its numbers, but has no number."
@@ -78,7 +78,7 @@ def _vector(numbers: list[str], width: int) -> tuple[np.ndarray, str]:
 
 def _is_number(text: str) -> bool:
     try:
-        np.float32(text)
+        float(text)
     except ValueError:
         return False
     return True
