@@ -24,6 +24,7 @@ CASES = {
     "gradient-ascent": (ASCENT, STEPS + 2.0),
     "gradient-ascent, free": ({**ASCENT, "is_free": True}, STEPS + 1.0),
     "word-substitution": ("word-substitution", 3.5),
+    "word-substitution, floor": ({"kind": "word-substitution", "min_similarity": 0.95}, 3.5),
 }
 """What perturbs the inputs, and the most that a step may cost in plain ones."""
 

@@ -1,4 +1,4 @@
-"""A package of somebody else's adds rows, a pool and a position, without a change here."""
+"""A package of somebody else's adds parts of a prompt and regularizers, without a change here."""
 
 from __future__ import annotations
 
@@ -26,6 +26,62 @@ AVERAGE = Entry(
     options={"size": Option(int, 2, "number of sets", {"ge": 1})},
 )
 HALVES = Entry("halves", "their_package.rows:Halves", summary="half before, half behind")
+"""
+REGULARIZING_ENTRIES = """
+from softprompts.registry import Entry, Option
+from softprompts.regularizers.registry import WEIGHTING
+
+SCALING = Entry(
+    "scaling",
+    "their_package.regularizing:Scaling",
+    summary="embeddings times a number",
+    version=4,
+    options={"factor": Option(float, 1.5, "the number", {"gt": 0.0})},
+)
+CONFIDENCE = Entry(
+    "confidence",
+    "their_package.regularizing:Confidence",
+    summary="the largest probability, squared",
+    version=2,
+    options={"power": Option(int, 2, "power of the probability", {"ge": 1}), **WEIGHTING},
+)
+"""
+REGULARIZING = """
+from typing import final
+
+import torch
+
+from softprompts.regularizers.base import Penalty, Perturbed, Regularizer
+from softprompts.regularizers.perturbations.base import Perturbation
+
+
+@final
+class Scaling(Perturbation):
+    def __init__(self, backbone, *, factor=1.5):
+        super().__init__(backbone)
+        self.factor = factor
+
+    @property
+    def is_idle(self):
+        return self.factor == 1
+
+    def perturb(self, inputs, copy, seen):
+        is_field = inputs.fields.mask[..., None]
+        moved = torch.where(is_field, inputs.embeddings * self.factor, inputs.embeddings)
+        return Perturbed(moved, inputs.fields.counts > 0)
+
+
+@final
+class Confidence(Regularizer):
+    needs_clean_graph = True
+
+    def __init__(self, backbone, *, power=2, weight=1.0, warmup_steps=0):
+        super().__init__(backbone, weight=weight, warmup_steps=warmup_steps)
+        self.power = power
+
+    def penalty(self, seen):
+        largest = seen.scores.softmax(dim=1).max(dim=1).values
+        return Penalty(largest**self.power, {"largest": largest.detach()})
 """
 ROWS = """
 from typing import final
@@ -84,11 +140,15 @@ def run(tmp_path):
     (package / "__init__.py").write_text("")
     (package / "entries.py").write_text(ENTRY)
     (package / "rows.py").write_text(ROWS)
+    (package / "regularizing_entries.py").write_text(REGULARIZING_ENTRIES)
+    (package / "regularizing.py").write_text(REGULARIZING)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(
         "[softprompts.rows]\nscaled = their_package.entries:SCALED\n"
         "[softprompts.pool]\naverage = their_package.entries:AVERAGE\n"
         "[softprompts.position]\nhalves = their_package.entries:HALVES\n"
+        "[softprompts.perturbation]\nscaling = their_package.regularizing_entries:SCALING\n"
+        "[softprompts.regularizer]\nconfidence = their_package.regularizing_entries:CONFIDENCE\n"
     )
 
     def call(*arguments):
@@ -139,3 +199,41 @@ def test_rows_of_an_installed_package_are_listed_checked_and_trained(
     result = json.loads(trained.stdout)
     assert result["trainable_parameters"] == 2 * (3 * 32 + 1) + 2 * 32 + 2
     assert json.loads(run("evaluate", str(whole), "--json").stdout)["score"] == result["score"]
+
+
+def test_a_regularizer_and_a_perturbation_of_an_installed_package(run, tmp_path, backbone_folder):
+    listed = json.loads(run("list", "regularizers", "--json").stdout)["regularizers"]
+    assert {"ptp", "confidence"} <= {item["name"] for item in listed}
+
+    recipe = tmp_path / "run.yaml"
+    recipe.write_text(
+        f"backbone: {{name: {backbone_folder('bert')}}}\n"
+        "task: {name: bundled/sentiment, max_tokens: 16}\n"
+        "prompt: {length: 3}\n"
+        "regularizers:\n"
+        "  - {kind: ptp, perturbation: {kind: scaling, factor: 2.0}}\n"
+        "  - {kind: confidence, power: 1, weight: 0.5}\n"
+        "training: {steps: 2, batch_size: 4, num_evaluations: 1}\n"
+    )
+    for right, wrong, reason in (
+        ("factor: 2.0", "factor: -1", "perturbation.factor` must be greater than 0, but is -1"),
+        ("power: 1", "power: 0", "`regularizers.1.power` must be at least 1, but is 0"),
+    ):
+        (tmp_path / "wrong.yaml").write_text(recipe.read_text().replace(right, wrong))
+        found = run("validate", str(tmp_path / "wrong.yaml"))
+        assert found.returncode == 2
+        assert reason in found.stderr
+
+    out = tmp_path / "out"
+    trained = run("train", str(recipe), "--out", str(out), "--json")
+    assert trained.returncode == 0, trained.stderr
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    updates = [line["regularizers"] for line in lines if "split" not in line]
+    assert len(updates) == 2
+    for scaled, confident in updates:
+        assert scaled["changed"] == 1
+        assert scaled["perturbation_norm"] > 0.5  # the embeddings' own size, about 1
+        assert confident["penalty"] == pytest.approx(confident["largest"])
+        assert 0.5 <= confident["largest"] <= 1
+    again = json.loads(run("evaluate", str(out), "--json").stdout)
+    assert again["score"] == json.loads(trained.stdout)["score"]

@@ -97,30 +97,36 @@ def test_ascent_raises_the_loss_and_touches_no_gradient_of_the_prompt(tiny, task
     parameters = [*share.part.prompt.parameters(), *share.part.readout.parameters()]
     for parameter in parameters:
         parameter.grad = None
-    found = GradientAscent(backbone, radius=0.2, norm=norm).perturb(seen.inputs, 0, seen)
+    found = GradientAscent(backbone, radius=0.2, norm=norm).perturb(seen.inputs, 0, None)
     assert all(parameter.grad is None for parameter in parameters)
     assert not found.embeddings.requires_grad
     clean = seen.loss(seen.scores)
     assert (seen.loss(seen.forward(found.embeddings)) > clean).all()
 
 
+@pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("readout", ["linear", "cloze"])
-def test_ascent_finds_what_ten_thousand_random_points_do(tiny, task, readout):
+def test_ascent_finds_what_ten_thousand_random_points_do(tiny, task, readout, norm):
+    """The points are on the same sphere; that of linf has its steepest ones in its corners."""
     backbone = tiny("bert")
     share = share_of(backbone, task, readout, rows=1)
     seen = seen_of(backbone, share)
     radius = 1.0
-    ascent = GradientAscent(backbone, radius=radius, steps=20, step_size=0.3)
+    ascent = GradientAscent(backbone, radius=radius, norm=norm, steps=20, step_size=0.3)
     found = ascent.perturb(seen.inputs, 0, seen)
     best = float(seen.loss(seen.forward(found.embeddings)).detach())
     one = seen.inputs.batch
     count, num_inputs = int(seen.inputs.fields.counts[0]), len(one.ids)
-    limit = radius * backbone.embedding_rms * (count * backbone.embedding_size) ** 0.5
+    limit = radius * backbone.embedding_rms
     generator = torch.Generator().manual_seed(3)
     losses = []
     for _ in range(20):
         points = torch.randn(500, count, backbone.embedding_size, generator=generator)
-        points *= limit / points.flatten(1).norm(dim=1)[:, None, None]
+        if norm == "l2":
+            limits = limit * (count * backbone.embedding_size) ** 0.5
+            points *= limits / points.flatten(1).norm(dim=1)[:, None, None]
+        else:
+            points = limit * points.sign()
         losses.append(_losses(backbone, share, points, num_inputs))
     worst = float(torch.cat(losses).max())
     clean = float(seen.loss(seen.scores).detach())
@@ -162,15 +168,18 @@ def test_the_free_first_step_is_along_the_clean_gradient(tiny, task):
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"), [({"steps": 3}, 5), ({"steps": 3, "is_free": True}, 4)]
+    ("options", "expected"),
+    [({"steps": 3}, [1, 1, 1, 2]), ({"steps": 3, "is_free": True}, [1, 1, 1, 1])],
 )
 @pytest.mark.parametrize("consistency", ["ce", "kl"])
 def test_forwards_are_as_many_as_promised(tiny, task, options, expected, consistency, monkeypatch):
+    """A random start costs `steps + 2` reads, of which the last two share a forward."""
     backbone, reads, backs = tiny("bert"), [], []
     share = share_of(backbone, task, "linear", None, {"kind": "gradient-ascent", **options})
     hidden, backward, grad = backbone.hidden, torch.autograd.backward, torch.autograd.grad
+    num_inputs = len(share.part.batch.ids)
     monkeypatch.setattr(
-        backbone, "hidden", lambda *a, **k: (reads.append(1), hidden(*a, **k))[1], raising=True
+        backbone, "hidden", lambda e, *a, **k: (reads.append(len(e)), hidden(e, *a, **k))[1]
     )
     monkeypatch.setattr(
         torch.autograd, "backward", lambda *a, **k: (backs.append(1), backward(*a, **k))[1]
@@ -178,9 +187,8 @@ def test_forwards_are_as_many_as_promised(tiny, task, options, expected, consist
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (backs.append(1), grad(*a, **k))[1])
     share.regularizers[0][1].consistency = consistency
     objective.accumulate(backbone, [share])
-    assert len(reads) == expected
-    # without a free step, the clean loss and the penalty share their backward
-    assert len(backs) == (expected if options.get("is_free") else expected - 1)
+    assert reads == [count * num_inputs for count in expected]
+    assert len(backs) == len(expected)
 
 
 def test_random_starts_of_two_copies_differ_and_lie_in_the_ball(tiny, task):
@@ -197,3 +205,30 @@ def test_random_starts_of_two_copies_differ_and_lie_in_the_ball(tiny, task):
             norms = torch.linalg.vector_norm(start.flatten(1), order, dim=1)
             assert ((norms > 0) & (norms <= limit.flatten() * 1.0001)).all()
             assert not start[~inputs.fields.own].any()
+
+
+@pytest.mark.parametrize("method", ["residual", "adap-ins-vec-pos", "adap-ins-len", "p-tuning-v2"])
+@pytest.mark.parametrize(("kind", "readout"), PLACES)
+def test_what_is_held_reads_as_what_is_not(tiny, task, kind, readout, method):
+    """Loss and gradient of the input are the same bits; the prompt emits once and gets none."""
+    backbone = tiny(kind)
+    share = share_of(backbone, task, readout, None, {"kind": "gradient-ascent"}, method)
+    seen = seen_of(backbone, share)
+    found, calls = [], []
+    handle = share.part.prompt.register_forward_hook(lambda *_: calls.append(1))
+    held_loss = objective._inputs(backbone, share.part).held_loss
+    for read in (held_loss, lambda e: seen.loss(seen.forward(e))):
+        for scale in (1.0, 1.3):
+            leaf = (seen.inputs.embeddings * scale).requires_grad_()
+            loss = read(leaf)
+            found.append((loss, torch.autograd.grad(loss.sum(), [leaf], retain_graph=True)[0]))
+    handle.remove()
+    assert len(calls) == 1 + 2
+    for one, other in zip(found[:2], found[2:], strict=True):
+        assert torch.equal(one[0], other[0])
+        torch.testing.assert_close(one[1], other[1], atol=1e-7, rtol=1e-5)
+    parameters = [p for p in share.part.prompt.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(found[0][0].sum(), parameters, allow_unused=True)
+    assert all(grad is None for grad in grads)
+    grads = torch.autograd.grad(found[2][0].sum(), parameters, allow_unused=True)
+    assert any(grad is not None and grad.any() for grad in grads)

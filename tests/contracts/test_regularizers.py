@@ -13,7 +13,7 @@ from softprompts.encoding.template import Role
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.regularizers.registry import PERTURBATIONS
-from softprompts.training import objective
+from softprompts.training import forward, objective
 from softprompts.training.building import build_model
 from softprompts.training.execution import encode_splits, execute, make_member
 from softprompts.training.forward import Part, score
@@ -58,13 +58,16 @@ class Lines(Journal):
     """Keeps the records of a run."""
 
     def __init__(self):
-        self.records = []
+        self.records, self.texts = [], []
 
     def restore(self):
         return None
 
     def log(self, record):
         self.records.append(json.loads(json.dumps(dict(record))))
+
+    def show(self, text):
+        self.texts.append(text)
 
     def save(self, checkpoint):
         pass
@@ -104,22 +107,69 @@ def count_reads(monkeypatch):
 @pytest.mark.parametrize("name", PERTURBATIONS.names())
 @pytest.mark.parametrize(("kind", "readout"), PLACES)
 def test_weight_or_strength_zero_is_no_regularizer(tiny, task, kind, readout, name, monkeypatch):
-    backbone = tiny(kind)
-    counts = count_reads(monkeypatch)
-    _, plain = trained(backbone, task, "adap-ins-pos", readout, [])
-    num_plain = list(counts)
+    backbone, reads = tiny(kind), []
+    trained(backbone, task, "adap-ins-pos", readout, [])  # which keeps instance vectors
+    read, counts = backbone.read, count_reads(monkeypatch)
+    monkeypatch.setattr(backbone, "read", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
+    lines, plain = trained(backbone, task, "adap-ins-pos", readout, [])
+    num_plain, num_reads = list(counts), len(reads)
     idle = {"kind": "ptp", "perturbation": {"kind": name, **IDLE[name]}}
     for regularizer in (ptp(name, weight=0.0), idle):
         counts.clear()
+        reads.clear()
         records, state = trained(backbone, task, "adap-ins-pos", readout, [regularizer])
         assert counts == num_plain
+        assert len(reads) == num_reads
         assert set(counts) == {1}
-        assert all(record["regularizers"] == [{"weight": 0.0}] for record in records)
+        assert all(record.pop("regularizers") == [{"weight": 0.0}] for record in records)
+        assert records == lines
         assert state.keys() == plain.keys()
         assert all(torch.equal(state[key], plain[key]) for key in plain)
     _, moved = trained(backbone, task, "adap-ins-pos", readout, [ptp(name, weight=3.0)])
     has_words = (kind, name) != ("gpt2", "word-substitution")  # no word of the task is one token
     assert any(not torch.equal(moved[key], plain[key]) for key in plain) == has_words
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS.names())
+@pytest.mark.parametrize(("kind", "readout"), PLACES)
+@pytest.mark.parametrize("method", METHODS)
+def test_all_but_field_tokens_is_read_as_it_was(
+    tiny, task, kind, readout, method, name, monkeypatch
+):
+    """Rows, padding, special tokens, masks and label words, each at its place, in every layer."""
+    backbone, clean, others = tiny(kind), {}, []
+
+    def watched(backbone, batch, output, embeddings=None):
+        spliced = splice_one(backbone, batch, output, embeddings)
+        if embeddings is None or torch.equal(embeddings, backbone.embed(batch.ids)):
+            clean[id(batch)] = (output, spliced, batch)
+        else:
+            others.append((output, spliced, batch))
+        return spliced
+
+    splice_one = forward._splice
+    monkeypatch.setattr(forward, "_splice", watched)
+    config = config_of(backbone, method, readout, [ptp(name)], steps=1)
+    run = member_of(config, backbone, task)
+    for share in run.shares(backbone):
+        objective.accumulate(backbone, [share])
+    num_rows = 0
+    for output, spliced, batch in others:
+        own, plain, same = clean[id(batch)]
+        assert batch is same  # label words that a decoder reads are here
+        for part in ("attention_mask", "segment_ids", "token_positions", "row_positions"):
+            assert torch.equal(getattr(spliced, part), getattr(plain, part))
+        is_field = torch.zeros_like(spliced.attention_mask)
+        is_field.scatter_(1, spliced.token_positions, (batch.roles == Role.FIELD).long())
+        change = (spliced.embeddings != plain.embeddings).any(dim=-1)
+        assert change.any()
+        assert not (change & ~is_field.bool()).any()
+        num_rows += spliced.row_positions.numel() + len(output.prefixes)
+        for slot, pair in output.prefixes.items():
+            assert torch.equal(pair.keys, own.prefixes[slot].keys)
+            assert torch.equal(pair.values, own.prefixes[slot].values)
+    has_words = (kind, name) != ("gpt2", "word-substitution")  # no word of the task is one token
+    assert bool(others) == bool(num_rows) == has_words
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS.names())
@@ -243,7 +293,6 @@ def test_perturbations_do_not_depend_on_how_an_update_is_cut(tiny, task, name):
             objective.accumulate(backbone, [share])
         gradient = torch.cat([p.grad.flatten() for p in run.model.parameters])
         about = run.penalties.summary()["regularizers"][0]
-        about.pop("example", None)  # one of an update, whichever is read first
         found.append((about, gradient))
     for about, gradient in found[1:]:
         assert about == pytest.approx(found[0][0], rel=1e-3, abs=1e-5)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contracts.test_gradient_ascent import seen_of, share_of
-from contracts.test_regularizers import PLACES, ptp, trained
+from contracts.test_regularizers import PLACES
 from softprompts.backbones.loading import load_backbone
 from softprompts.regularizers.neighbours import STOP_WORDS, Neighbours, neighbours_of
 from softprompts.regularizers.perturbations.word_substitution import WordSubstitution
-from softprompts.regularizers.words import words_of
+from softprompts.regularizers.words import Word, words_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "text_models"
 RECIPE = {"kind": "word-substitution"}
@@ -117,12 +120,10 @@ def test_swaps_mostly_raise_the_loss(tiny, task):
     assert float(rise[found.changed].mean()) > 0
 
 
-def test_an_example_is_logged_as_it_reads(tiny, task):
-    records, _ = trained(tiny("bert"), task, "prompt-tuning", "linear", [ptp("word-substitution")])
-    for record in records:
-        assert " > " in record["regularizers"][0]["example"]
-    records, _ = trained(tiny("bert"), task, "prompt-tuning", "linear", [ptp("masking")])
-    assert "example" not in records[0]["regularizers"][0]
+def may_stand_for(old, new):
+    """Return whether a word is another one, in the same case."""
+    is_same_case = (old.islower(), old.isupper()) == (new.islower(), new.isupper())
+    return is_same_case and old.lower() != new.lower()
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "t5", "gpt2"])
@@ -138,7 +139,7 @@ def test_blocks_find_what_a_full_search_finds(tiny, kind):
         assert [n.id for n in one] == [n.id for n in other]
         assert [n.cosine for n in one] == sorted((n.cosine for n in one), reverse=True)
         assert token not in [n.id for n in one]
-        allowed = [i for i in large.words if large._may_stand_for(token, i)]
+        allowed = [i for i in large.words if may_stand_for(large.words[token], large.words[i])]
         expected = sorted(allowed, key=lambda i: -float(table[i] @ table[token]))[:6]
         assert [n.id for n in one] == expected
 
@@ -151,3 +152,36 @@ def test_words_are_whole_words(tiny, kind):
         assert text.isalpha()
         assert text.lower() not in STOP_WORDS
         assert tiny(kind).tokenizer.decode([token]).strip().lower() == text.lower()
+
+
+@given(
+    ids=st.lists(st.integers(0, 400), max_size=30),
+    fraction=st.floats(0, 1),
+    least=st.integers(0, 6),
+    min_cosine=st.floats(-1, 1),
+    seed=st.integers(0, 1000),
+)
+def test_no_gradient_makes_a_swap_leave_the_rules(tiny, ids, fraction, least, min_cosine, seed):
+    """Whatever the words and the gradient: the budget, the kept field, and no word twice."""
+    backbone, draws = tiny("bert"), random.Random(seed)
+    ids = [i % backbone.vocabulary_size for i in ids]
+    words, number = [], 0
+    for token in ids:
+        size = draws.choice((1, 1, 1, 2))
+        numbers = tuple(range(number, number + size))
+        words.append(Word(numbers, (token,) * size, draws.choice(("text", "premise"))))
+        number += size
+    generator = torch.Generator().manual_seed(seed)
+    gradient = torch.randn(max(1, number), backbone.embedding_size, generator=generator)
+    options = {"fraction": fraction, "least_words": least, "min_cosine": min_cosine}
+    substitution = WordSubstitution(backbone, **options)
+    swaps = substitution._swaps(words, gradient)
+    assert len(swaps) <= max(least, int(fraction * len(words)))
+    by_number = {word.numbers[0]: word for word in words}
+    old = [by_number[number].ids[0] for number in swaps]
+    assert len({*old, *swaps.values()}) == 2 * len(swaps)
+    for number in swaps:
+        assert len(by_number[number].ids) == 1
+        assert by_number[number].field == "text"
+    known = substitution.neighbours.words
+    assert {*old, *swaps.values()} <= known.keys()

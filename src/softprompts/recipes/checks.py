@@ -15,7 +15,7 @@ from softprompts.recipes.schema import (
     PromptConfig,
     RunConfig,
 )
-from softprompts.recipes.sources import source_problems
+from softprompts.recipes.sources import source_problems, word_vector_problems
 from softprompts.recipes.template_checks import (
     MARKED,
     counts_problem,
@@ -51,6 +51,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *prompt_problems(config.prompt),
         *_adaptation_problems(config),
         *_regularizer_problems(config),
+        *word_vector_problems(config.regularizers),
         *_training_problems(config),
     ]
 
@@ -141,10 +142,13 @@ def axis_kind(prompt: PromptConfig, axis: str) -> str:
     return kind
 
 
-def _instance_problems(prompt: PromptConfig) -> Iterator[Problem]:
+def _looks_at_instances(prompt: PromptConfig) -> bool:
     kinds = [axis_kind(prompt, axis) for axis in ("pool", "position", "active_length")]
-    looks = prompt_length(prompt) > 0 and not BLIND_KINDS.issuperset(kinds)
-    if prompt.instance != "states" and not looks:
+    return prompt_length(prompt) > 0 and not BLIND_KINDS.issuperset(kinds)
+
+
+def _instance_problems(prompt: PromptConfig) -> Iterator[Problem]:
+    if prompt.instance != "states" and not _looks_at_instances(prompt):
         yield Problem(
             ("prompt.instance", "prompt.pool", "prompt.position", "prompt.method"),
             "`prompt.instance` must be left out where nothing looks at instance vectors, as pool "
@@ -183,6 +187,12 @@ def _regularizer_problems(config: RunConfig) -> Iterator[Problem]:
                 (field,),
                 f"`{field}.is_clean_live` must be left out with consistency ce, which looks at the "
                 "label instead of the clean prediction, but is true.",
+            )
+        if options.get("instances") == "perturbed" and not _looks_at_instances(config.prompt):
+            yield Problem(
+                ("prompt.pool", "prompt.position", "prompt.method", field),
+                f"`{field}.instances` must be left out where nothing looks at instance vectors, as "
+                "pool attention or position instance do, but is perturbed.",
             )
         looks_at_rows = regularizer.kind in ROW_REGULARIZERS
         if looks_at_rows and prompt_length(config.prompt) == 0:

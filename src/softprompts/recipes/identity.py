@@ -19,6 +19,8 @@ from softprompts.prompts.registry import (
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.sources import WORD_VECTORS, WORD_VECTORS_DIGEST
+from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 from softprompts.tasks.registry import TASKS
 from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
@@ -40,7 +42,8 @@ def identity(config: RunConfig) -> str:
 
     It covers the resolved configuration without the fields in `PRESENTATION`, and the versions of
     the components it names. Fields that are null, and an empty list of regularizers, are left
-    out, so a later field that may be null leaves old identities as they are.
+    out, so a later field that may be null leaves old identities as they are. So are options of
+    regularizers that came late, where they have their default.
 
     Args:
         config: a run, resolved or not.
@@ -62,9 +65,23 @@ def computed(config: RunConfig) -> dict[str, Any]:
     data = config.model_dump(mode="json")
     for path in PRESENTATION:
         _drop(data, path)
+    for regularizer in data["regularizers"]:
+        perturbation = regularizer.get("perturbation")
+        if perturbation is not None:
+            _drop_late(PERTURBATIONS, perturbation)
+        _drop_late(REGULARIZERS, regularizer)
     if not data["regularizers"]:
         del data["regularizers"]
     return data
+
+
+def _drop_late(registry: Registry[Any], component: dict[str, Any]) -> None:
+    """Delete late options that have their default, and where a file with a digest is."""
+    for name, option in registry.entry(component["kind"]).options.items():
+        if option.is_late and component[name] == option.default:
+            del component[name]
+    if component.get(WORD_VECTORS_DIGEST) is not None:
+        component.pop(WORD_VECTORS, None)
 
 
 def _drop(data: Any, path: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from softprompts.recipes.schema import (
     PromptConfig,
     RunConfig,
 )
-from softprompts.recipes.sources import pinned, source_problems
+from softprompts.recipes.sources import pinned, source_problems, with_pinned_vectors
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -54,6 +54,7 @@ def resolve(config: RunConfig) -> RunConfig:
             "mixture": _ordered(config.mixture),
             "prompt": resolve_prompt(config.prompt),
             "adaptation": adaptation,
+            "regularizers": with_pinned_vectors(config.regularizers),
             "training": training.model_copy(update=spelled_out),
         }
     )

@@ -1,16 +1,21 @@
-"""The run that a prompt starts from: which it is, without reading more than its digest."""
+"""Files that a recipe names: which they are, without reading more than their digests."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from softprompts.recipes.component import Component
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import INITIALIZER_AXIS, PromptConfig, SourceConfig
 
 PROMPT_FILE = "prompt.safetensors"
+WORD_VECTORS, WORD_VECTORS_DIGEST = "word_vectors", "word_vectors_digest"
+"""Options of a perturbation: a file, and the digest of its content."""
+
 _FIELD = "prompt.from_run"
 _FILES = ("config.json", "result.json", PROMPT_FILE)
 
@@ -68,7 +73,19 @@ def digest_of(folder: Path) -> str:
     Raises:
         OSError: if the file cannot be read.
     """
-    with open(folder / PROMPT_FILE, "rb") as file:
+    return file_digest(folder / PROMPT_FILE)
+
+
+def file_digest(path: Path) -> str:
+    """Return a fingerprint of a file's content: 16 hexadecimal digits.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
@@ -84,3 +101,60 @@ def _folder_problems(folder: Path) -> Iterator[Problem]:
         reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     text = f"`{_FIELD}` must be the folder of a finished run, but {show(str(folder))} {reason}."
     yield Problem((_FIELD,), text)
+
+
+def word_vector_problems(regularizers: Sequence[Component]) -> Iterator[Problem]:
+    """Find what is wrong with the files of word vectors that perturbations name.
+
+    A file is looked at only where its digest is not known yet, so that a run can be read when its
+    file is gone.
+
+    Args:
+        regularizers: those of a run, each valid.
+
+    Yields:
+        One problem per rule that is broken.
+    """
+    for number, options in _with_word_vectors(regularizers):
+        field = f"regularizers.{number}.perturbation.{WORD_VECTORS}"
+        path, digest = options[WORD_VECTORS], options[WORD_VECTORS_DIGEST]
+        if path is None:
+            text = (
+                f"`{field}_digest` must be left out without `{WORD_VECTORS}`, but is "
+                f"{show(digest)}."
+            )
+            yield Problem((f"{field}_digest",), text)
+        elif digest is None:
+            try:
+                file_digest(Path(path))
+            except (OSError, ValueError) as error:  # such as a name that no file may have
+                reason = getattr(error, "strerror", None) or error
+                text = f"`{field}` must be a file, but {show(path)} cannot be read: {reason}."
+                yield Problem((field,), text)
+
+
+def with_pinned_vectors(regularizers: Sequence[Component]) -> list[Component]:
+    """Return regularizers whose files of word vectors have their digests.
+
+    Args:
+        regularizers: those of a run that `word_vector_problems` has nothing against.
+    """
+    found = list(regularizers)
+    for number, options in _with_word_vectors(regularizers):
+        if options[WORD_VECTORS_DIGEST] is None:
+            digest = file_digest(Path(options[WORD_VECTORS]))
+            perturbation = {**options, WORD_VECTORS_DIGEST: digest}
+            found[number] = found[number].model_copy(update={"perturbation": perturbation})
+    return found
+
+
+def _with_word_vectors(
+    regularizers: Sequence[Component],
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the perturbation of each regularizer that names word vectors."""
+    for number, regularizer in enumerate(regularizers):
+        perturbation = regularizer.options.get("perturbation") or {}
+        if perturbation.get("kind") != "word-substitution":
+            continue
+        if {perturbation[WORD_VECTORS], perturbation[WORD_VECTORS_DIGEST]} != {None}:
+            yield number, perturbation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import Batch
 from softprompts.prompts.draws import Draws
 from softprompts.regularizers.field_tokens import FieldTokens
+
+
+def _unread(*given: Tensor) -> Tensor:
+    raise NotImplementedError("inputs that nothing reads must not be asked how they read.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,12 @@ class Inputs:
         fields: the tokens that may be touched.
         draws: where random numbers come from.
         number: place of the regularizer in its run's list, so that two of a kind draw apart.
+        held_loss: from input embeddings to the readout's loss per example, with the prompt held:
+            it is found once for all calls, from the clean input, and has no gradient. Shape
+            `(inputs, tokens, embedding)` to `(batch,)`.
+        similarity: from input embeddings of some inputs, and which inputs they are, to the cosine
+            between the mean-pooled states of the bare backbone before and after, without gradient.
+            Shapes `(inputs, tokens, embedding)` and `(inputs,)` to `(inputs,)`.
     """
 
     batch: Batch
@@ -33,6 +43,8 @@ class Inputs:
     fields: FieldTokens
     draws: Draws
     number: int = 0
+    held_loss: Callable[[Tensor], Tensor] = _unread
+    similarity: Callable[[Tensor, Tensor], Tensor] = _unread
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +55,14 @@ class Perturbed:
         embeddings: input embeddings. Shape `(inputs, tokens, embedding)`.
         changed: which examples differ from what they were. Shape `(batch,)`.
         about: numbers per example to log, such as words changed. Shape `(batch,)` each.
-        text: one of the examples as it reads now, or "".
+        wording: from the number of an example to its words before and after, as texts; `None`
+            where no words were replaced.
     """
 
     embeddings: Tensor
     changed: Tensor
     about: Mapping[str, Tensor] = field(default_factory=dict)
-    text: str = ""
+    wording: Callable[[int], tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +91,30 @@ class Seen:
     gradient: Tensor | None = None
 
 
+@final
+@dataclass(frozen=True)
+class Illustration:
+    """An example whose words were replaced, and what that did.
+
+    Attributes:
+        before: its words, those that were replaced in brackets.
+        after: what they became.
+        answers: the columns that are right.
+        losses: before and after.
+        predictions: the columns with the highest score, before and after.
+    """
+
+    before: str
+    after: str
+    answers: tuple[int, ...]
+    losses: tuple[float, float]
+    predictions: tuple[int, int]
+
+
+def _show_nothing(count: int) -> list[Illustration]:
+    return []
+
+
 @dataclass(frozen=True, eq=False)
 class Penalty:
     """What a regularizer says of a micro-batch.
@@ -85,12 +122,12 @@ class Penalty:
     Attributes:
         values: the penalty of each example. Shape `(batch,)`.
         about: numbers per example to log. Shape `(batch,)` each.
-        text: one of the examples as it was read, or "".
+        illustrate: returns up to so many examples whose words were replaced.
     """
 
     values: Tensor
     about: Mapping[str, Tensor] = field(default_factory=dict)
-    text: str = ""
+    illustrate: Callable[[int], Sequence[Illustration]] = _show_nothing
 
 
 class Regularizer(ABC):
@@ -105,10 +142,13 @@ class Regularizer(ABC):
     Attributes:
         needs_gradient: whether `Seen.gradient` is wanted.
         needs_clean_graph: whether the penalty's gradient passes through the clean scores.
+        has_own_instances: whether instance vectors of perturbed inputs are those of the inputs as
+            they are perturbed, instead of those of the clean ones.
     """
 
     needs_gradient: bool = False
     needs_clean_graph: bool = False
+    has_own_instances: bool = False
 
     @abstractmethod
     def __init__(
@@ -133,7 +173,7 @@ class Regularizer(ABC):
 
     @property
     def num_shared_copies(self) -> int:
-        """How many copies of each input are read with the clean one."""
+        """How many copies of each input are read with the clean one, and nowhere else."""
         return 0
 
     def copies(self, inputs: Inputs) -> list[Perturbed]:

@@ -1,11 +1,13 @@
-"""Words that stand near each other in a backbone's own table of input embeddings."""
+"""Words that stand near each other in a backbone's own table, or in one that is given."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from pathlib import Path
+from typing import Any, final
 from weakref import WeakKeyDictionary, ref
 
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.errors import DataError, StorageError
+from softprompts.recipes.sources import file_digest
+from softprompts.regularizers.word_vectors import read_word_vectors
 
 _STOP_WORDS = """
     a about above after again against all also am an and any are as at be because been before
@@ -31,6 +36,7 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 """Words that are neither replaced nor put in the place of others."""
 
 _ROWS_AT_ONCE = 8192
+_WORDS_AT_ONCE = 256
 _MARKERS = ("▁", "Ġ")
 _SHARE = 0.05
 
@@ -53,43 +59,41 @@ class Neighbour:
 class Neighbours:
     """Finds the nearest words of words that are one token, and keeps what it found.
 
-    The table is gone through in blocks, for the words that are asked for only, so that a vocabulary
-    of any size fits memory. Where the table itself is trained, its first state counts.
+    All words are gone through in blocks, for the words that are asked for only, so that a
+    vocabulary of any size fits memory. Where the backbone's table itself is trained, its first
+    state counts.
 
     Args:
         backbone: whose table is looked at.
+        given: vectors to look at instead, float32, and the words that have them.
         block: rows looked at together.
     """
 
-    def __init__(self, backbone: Backbone, block: int = _ROWS_AT_ONCE) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        given: tuple[Mapping[str, int], Tensor] | None = None,
+        block: int = _ROWS_AT_ONCE,
+    ) -> None:
         self._tokenizer, self._size = backbone.tokenizer, backbone.vocabulary_size
-        self._block = block
+        self._block, self._given = block, given
         self._device = backbone.device
         self._found: dict[tuple[int, int], list[Neighbour]] = {}
         self._backbone = ref(backbone)  # which keeps this object
         self._table: Tensor | None = None
-        if not backbone.is_frozen:
+        if given is not None:
+            self._table = given[1].to(backbone.device)
+        elif not backbone.is_frozen:
             every = torch.arange(self._size, device=backbone.device)
             self._table = backbone.embed(every).detach().clone()
 
     @cached_property
     def words(self) -> dict[int, str]:
-        """Words by token: letters only, at least two, and no stop-word."""
-        tokenizer = self._tokenizer
-        ids = range(min(len(tokenizer), self._size))
-        tokens = tokenizer.convert_ids_to_tokens(list(ids))
-        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-        marker = _marker(tokens)
-        found = {}
-        for token_id, token in zip(ids, tokens, strict=True):
-            if token_id in special or token is None or not token.startswith(marker):
-                continue
-            text = token.removeprefix(marker)
-            if marker == "Ġ":
-                text = tokenizer.convert_tokens_to_string([token]).strip()
-            if len(text) > 1 and text.isalpha() and text.lower() not in STOP_WORDS:
-                found[token_id] = text
-        return found
+        """Words by token: letters only, at least two, no stop-word, and with a vector."""
+        words = single_token_words(self._tokenizer, self._size)
+        if self._given is None:
+            return words
+        return {i: text for i, text in words.items() if find_word(text, self._given[0]) is not None}
 
     def find(self, ids: Sequence[int], count: int) -> list[list[Neighbour]]:
         """Return the nearest words of each word, nearest first.
@@ -101,8 +105,9 @@ class Neighbours:
             count: most neighbours of each.
         """
         new = [i for i in dict.fromkeys(ids) if (i, count) not in self._found]
-        if new:
-            for token_id, near in zip(new, self._search(new, count), strict=True):
+        for start in range(0, len(new), _WORDS_AT_ONCE):
+            some = new[start : start + _WORDS_AT_ONCE]
+            for token_id, near in zip(some, self._search(some, count), strict=True):
                 self._found[token_id, count] = near
         return [self._found[token_id, count] for token_id in ids]
 
@@ -110,34 +115,93 @@ class Neighbours:
     def _search(self, ids: list[int], count: int) -> list[list[Neighbour]]:
         """Go through all words, block by block."""
         own = functional.normalize(self._vectors(ids), dim=1)
-        best: list[list[Neighbour]] = [[] for _ in ids]
-        others = list(self.words)
-        for start in range(0, len(others), self._block):
-            block = others[start : start + self._block]
-            cosines = own @ functional.normalize(self._vectors(block), dim=1).T
-            for row, token_id in enumerate(ids):
-                order = cosines[row].argsort(descending=True, stable=True).tolist()
-                near = []
-                for column in order:
-                    if self._may_stand_for(token_id, block[column]):
-                        near.append(Neighbour(block[column], float(cosines[row, column])))
-                    if len(near) == count:
-                        break
-                best[row] = sorted([*best[row], *near], key=lambda one: -one.cosine)[:count]
-        return best
+        ranks = {token_id: rank for rank, token_id in enumerate(self._others)}
+        asked = torch.tensor([ranks[token_id] for token_id in ids])
+        cases, stems = self._classes
+        best = torch.full((len(ids), 0), -torch.inf)
+        where = torch.zeros(len(ids), 0, dtype=torch.long)
+        for start in range(0, len(self._others), self._block):
+            block = self._others[start : start + self._block]
+            span = slice(start, start + len(block))
+            cosines = (own @ functional.normalize(self._vectors(block), dim=1).T).cpu()
+            may_stand = (cases[span] == cases[asked][:, None]) & (
+                stems[span] != stems[asked][:, None]
+            )  # (words, block)
+            cosines = cosines.masked_fill(~may_stand, -torch.inf)
+            values, columns = cosines.topk(min(count, len(block)), dim=1)
+            best, where = torch.cat([best, values], 1), torch.cat([where, columns + start], 1)
+            best, order = best.topk(min(count, best.shape[1]), dim=1)
+            where = where.gather(1, order)
+        return [
+            [
+                Neighbour(self._others[rank], cosine)
+                for cosine, rank in sorted(zip(cosines, ranks, strict=True), key=_nearest_first)
+                if math.isfinite(cosine)
+            ]
+            for cosines, ranks in zip(best.tolist(), where.tolist(), strict=True)
+        ]
 
-    def _may_stand_for(self, token_id: int, other: int) -> bool:
-        text, new = self.words[token_id], self.words[other]
-        is_same_case = (text.islower(), text.isupper()) == (new.islower(), new.isupper())
-        return is_same_case and text.lower() != new.lower()
+    @cached_property
+    def _others(self) -> list[int]:
+        return list(self.words)
+
+    @cached_property
+    def _classes(self) -> tuple[Tensor, Tensor]:
+        """For each word its case, and what it is without case: who may stand for whom."""
+        texts = list(self.words.values())
+        stems: dict[str, int] = {}
+        return (
+            torch.tensor([2 * text.islower() + text.isupper() for text in texts]),
+            torch.tensor([stems.setdefault(text.lower(), len(stems)) for text in texts]),
+        )
 
     def _vectors(self, ids: list[int]) -> Tensor:
-        """Return embeddings, float32. Shape `(words, embedding)`."""
-        rows, backbone = torch.tensor(ids, device=self._device), self._backbone()
+        """Return the vectors of words, float32. Shape `(words, width)`."""
+        if self._given is not None:
+            found = [find_word(self.words[token_id], self._given[0]) for token_id in ids]
+            rows = torch.tensor(found, device=self._device)
+        else:
+            rows = torch.tensor(ids, device=self._device)
         if self._table is not None:
             return self._table[rows].float()
+        backbone = self._backbone()
         assert backbone is not None
         return backbone.embed(rows).float()
+
+
+def _nearest_first(one: tuple[float, int]) -> tuple[float, int]:
+    return -one[0], one[1]
+
+
+def find_word(text: str, words: Mapping[str, int]) -> int | None:
+    """Return what a mapping has for a word, or else for the word in lower case."""
+    return words.get(text, words.get(text.lower()))
+
+
+def single_token_words(tokenizer: Any, size: int) -> dict[int, str]:
+    """Return the words that are one token: letters only, at least two, and no stop-word.
+
+    Args:
+        tokenizer: the backbone's tokenizer.
+        size: rows of the embedding table.
+
+    Returns:
+        Words by token.
+    """
+    ids = range(min(len(tokenizer), size))
+    tokens = tokenizer.convert_ids_to_tokens(list(ids))
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    marker = _marker(tokens)
+    found = {}
+    for token_id, token in zip(ids, tokens, strict=True):
+        if token_id in special or token is None or not token.startswith(marker):
+            continue
+        text = token.removeprefix(marker)
+        if marker == "Ġ":
+            text = tokenizer.convert_tokens_to_string([token]).strip()
+        if len(text) > 1 and text.isalpha() and text.lower() not in STOP_WORDS:
+            found[token_id] = text
+    return found
 
 
 def _marker(tokens: Sequence[str | None]) -> str:
@@ -149,15 +213,47 @@ def _marker(tokens: Sequence[str | None]) -> str:
     return ""
 
 
-_KEPT: WeakKeyDictionary[Backbone, Neighbours] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Backbone, dict[str, Neighbours]] = WeakKeyDictionary()
 
 
-def neighbours_of(backbone: Backbone) -> Neighbours:
+def neighbours_of(
+    backbone: Backbone, word_vectors: str | None = None, digest: str | None = None
+) -> Neighbours:
     """Return the neighbours of a backbone's words, shared by all runs that read through it.
 
     Args:
         backbone: whose table is looked at.
+        word_vectors: file of vectors to look at instead.
+        digest: digest that the file must have; any when `None`.
+
+    Raises:
+        StorageError: if the file cannot be read, or has another digest.
+        DataError: if a line of it is no word vector, or it has no word of the backbone.
     """
-    if backbone not in _KEPT:
-        _KEPT[backbone] = Neighbours(backbone)
-    return _KEPT[backbone]
+    kept = _KEPT.setdefault(backbone, {})
+    if word_vectors is None:
+        if "" not in kept:
+            kept[""] = Neighbours(backbone)
+        return kept[""]
+    path = Path(word_vectors)
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    if digest not in (None, found):
+        raise StorageError(
+            f"{path} must be the file that the run was made with, with digest {digest}, but has "
+            f"digest {found}."
+        )
+    if found not in kept:
+        words = single_token_words(backbone.tokenizer, backbone.vocabulary_size)
+        wanted = {form for text in words.values() for form in (text, text.lower())}
+        given = read_word_vectors(path, wanted)
+        if not given[0]:
+            raise DataError(
+                f"must have vectors of words that are one token of {backbone.name}, but has none "
+                "of them.",
+                file=path,
+            )
+        kept[found] = Neighbours(backbone, given)
+    return kept[found]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import final
 
 import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.regularizers.base import Inputs, Penalty, Perturbed, Regularizer, Seen
+from softprompts.regularizers.base import (
+    Illustration,
+    Inputs,
+    Penalty,
+    Perturbed,
+    Regularizer,
+    Seen,
+)
 from softprompts.regularizers.consistency import kl, symmetric_kl
 from softprompts.regularizers.perturbations.base import Perturbation
 
@@ -30,6 +39,8 @@ class PerturbationRegularizer(Regularizer):
         consistency: `ce`, `kl` or `symmetric-kl`.
         is_clean_live: whether the gradient of a divergence reaches the clean prediction too.
         num_copies: perturbed copies of each input.
+        instances: whose instance vectors a prompt looks at when a copy is read: `clean`, or
+            `perturbed`, which costs one more forward of the bare backbone per copy.
         weight: factor on the penalty.
         warmup_steps: updates over which the factor rises to `weight`.
 
@@ -48,6 +59,7 @@ class PerturbationRegularizer(Regularizer):
         consistency: str = "ce",
         is_clean_live: bool = False,
         num_copies: int = 1,
+        instances: str = "clean",
         weight: float = 1.0,
         warmup_steps: int = 0,
     ) -> None:
@@ -57,6 +69,7 @@ class PerturbationRegularizer(Regularizer):
         self.num_copies = num_copies
         self.needs_gradient = perturbation.needs_gradient
         self.needs_clean_graph = is_clean_live and consistency in _DIVERGENCES
+        self.has_own_instances = instances == "perturbed"
 
     @property
     def is_idle(self) -> bool:
@@ -65,8 +78,9 @@ class PerturbationRegularizer(Regularizer):
 
     @property
     def num_shared_copies(self) -> int:
-        """How many copies of each input are read with the clean one."""
-        return 0 if self.perturbation.needs_forward else self.num_copies
+        """How many copies of each input are read with the clean one, and nowhere else."""
+        is_alone = self.perturbation.needs_forward or self.perturbation.has_own_forwards
+        return 0 if is_alone else self.num_copies
 
     def copies(self, inputs: Inputs) -> list[Perturbed]:
         """Return the copies of a perturbation that needs no forward of its own."""
@@ -88,7 +102,7 @@ class PerturbationRegularizer(Regularizer):
                 name: torch.stack([one.about[name] for one in penalties]).mean(dim=0)
                 for name in penalties[0].about
             },
-            next((copy.text for copy, _ in copies if copy.text), ""),
+            partial(_illustrations, seen, copies),
         )
 
     def _one(self, seen: Seen, perturbed: Perturbed, scores: Tensor) -> Penalty:
@@ -107,3 +121,23 @@ class PerturbationRegularizer(Regularizer):
             **perturbed.about,
         }
         return Penalty(torch.where(perturbed.changed, values, torch.zeros_like(values)), about)
+
+
+@torch.no_grad()
+def _illustrations(
+    seen: Seen, copies: Sequence[tuple[Perturbed, Tensor]], count: int
+) -> list[Illustration]:
+    """Return up to `count` examples whose words the first copy replaced."""
+    (copy, scores), *_ = copies
+    if copy.wording is None:
+        return []
+    batch, clean = seen.inputs.batch, seen.scores
+    losses = torch.stack([seen.loss(clean), seen.loss(scores)], dim=1).tolist()
+    predictions = torch.stack([clean.argmax(dim=1), scores.argmax(dim=1)], dim=1).tolist()
+    answers = batch.answers.tolist()
+    found = []
+    for example in torch.where(copy.changed)[0].tolist()[:count]:
+        right = tuple(column for column, is_right in enumerate(answers[example]) if is_right)
+        both = (tuple(losses[example]), tuple(predictions[example]))
+        found.append(Illustration(*copy.wording(example), right, *both))
+    return found

@@ -55,6 +55,7 @@ PERTURBATIONS.register(
     "softprompts.regularizers.perturbations.gradient_ascent:GradientAscent",
     summary="projected gradient ascent (PGD) on the input's embeddings",
     reference=f"{_PTP}; Madry et al. 2018, arXiv 1706.06083",
+    version=2,
     options={
         "radius": Option(
             float,
@@ -97,6 +98,28 @@ PERTURBATIONS.register(
             float, 0.4, "least cosine of a neighbour's embedding", {"ge": -1.0, "le": 1.0}
         ),
         "kept_fields": Option(list[str], ["premise"], _KEPT.description),
+        "min_similarity": Option(
+            float | None,
+            None,
+            "least cosine between mean-pooled states of the input before and after; null asks for "
+            "nothing",
+            {"ge": -1.0, "le": 1.0},
+            is_late=True,
+        ),
+        "word_vectors": Option(
+            str | None,
+            None,
+            "file of word vectors that say which words are near; null takes the backbone's table",
+            {"min_length": 1},
+            is_late=True,
+        ),
+        "word_vectors_digest": Option(
+            str | None,
+            None,
+            "digest of that file, filled in when the run begins",
+            {"pattern": "^[0-9a-f]{16}$"},
+            is_late=True,
+        ),
     },
 )
 
@@ -131,6 +154,13 @@ REGULARIZERS.register(
             bool, False, "let the gradient of kl and symmetric-kl reach the clean prediction too"
         ),
         "num_copies": Option(int, 1, "perturbed copies of each input, averaged", {"ge": 1}),
+        "instances": Option(
+            str,
+            "clean",
+            "whose instance vectors a prompt looks at when a copy is read: clean or perturbed",
+            {"pattern": "^(clean|perturbed)$"},
+            is_late=True,
+        ),
         **WEIGHTING,
     },
 )

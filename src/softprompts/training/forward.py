@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,8 @@ class Part:
         embeddings: input embeddings to read in place of the batch's own, as a perturbation makes
             them; what a prompt looks at, and padding, are still those of the batch. Shape
             `(inputs, tokens, embedding)`.
+        instances: instance vectors to look at in place of the batch's own. Shape
+            `(inputs, width)`.
     """
 
     prompt: Prompt
@@ -47,6 +49,7 @@ class Part:
     draws: Draws | None = None
     choices: ChoiceLog = field(default_factory=ChoiceLog)
     embeddings: Tensor | None = None
+    instances: Tensor | None = None
 
 
 def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
@@ -78,6 +81,32 @@ def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     ]
 
 
+def held(backbone: Backbone, part: Part) -> Callable[[Tensor], Tensor]:
+    """Return a function that scores a batch at many inputs with the same prompt.
+
+    What the prompt emits is found at the first call and has no gradient, so a call costs the
+    forward of the backbone and no more.
+
+    Args:
+        backbone: the frozen model.
+        part: the run and its batch.
+
+    Returns:
+        From input embeddings to scores, float32. Shape `(inputs, tokens, embedding)` to
+        `(batch, labels)`.
+    """
+    emitted: list[PromptOutput] = []
+
+    def scores(embeddings: Tensor) -> Tensor:
+        if not emitted:
+            with torch.no_grad():
+                emitted.append(_emit(backbone, part.prompt, part.batch, part.draws))
+        (values,) = _read_all(backbone, [replace(part, embeddings=embeddings)], emitted)
+        return part.readout.scores(values, part.batch)
+
+    return scores
+
+
 @torch.no_grad()
 def write(backbone: Backbone, prompt: Prompt, batch: Batch, **options: Any) -> Tensor:
     """Let a backbone write text after a batch with a prompt in place.
@@ -94,7 +123,7 @@ def write(backbone: Backbone, prompt: Prompt, batch: Batch, **options: Any) -> T
     Raises:
         BackboneError: if the backbone does not write text.
     """
-    output = _emit(backbone, prompt, batch, None)
+    output = _emit(backbone, prompt, batch)
     spliced = _splice(backbone, batch, output)
     memory = join_memories([output], spliced)
     inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
@@ -128,7 +157,9 @@ class _View:
 
 def _summaries(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     """Read several runs' batches; return each run's share, summarized."""
-    outputs = [_emit(backbone, part.prompt, part.batch, part.draws) for part in parts]
+    outputs = [
+        _emit(backbone, part.prompt, part.batch, part.draws, part.instances) for part in parts
+    ]
     for part, output in zip(parts, outputs, strict=True):
         part.choices.add(output, part.batch.first_answers[part.batch.examples])
     return _read_all(backbone, parts, outputs)
@@ -185,9 +216,14 @@ def _read_views(backbone: Backbone, views: Sequence[_View]) -> list[Tensor]:
     return [share[:, : place.shape[1]] for share, place in zip(shares, places, strict=True)]
 
 
-def _emit(backbone: Backbone, prompt: Prompt, batch: Batch, draws: Draws | None) -> PromptOutput:
-    instances = None
-    if prompt.needs_instances:
+def _emit(
+    backbone: Backbone,
+    prompt: Prompt,
+    batch: Batch,
+    draws: Draws | None = None,
+    instances: Tensor | None = None,
+) -> PromptOutput:
+    if instances is None and prompt.needs_instances:
         instances = instance_vectors(backbone, batch, prompt.instance)
     edges = Edges(batch.start, batch.end, batch.marks)
     output: PromptOutput = prompt(edges, instances, draws)

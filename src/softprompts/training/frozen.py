@@ -99,6 +99,40 @@ def instance_vectors(backbone: Backbone, batch: Batch, kind: InstanceKind = "sta
     return _remember(backbone, items, key, read, is_durable=kind == "states")
 
 
+@torch.no_grad()
+def vectors_of(
+    backbone: Backbone,
+    batch: Batch,
+    embeddings: Tensor,
+    kind: InstanceKind = "states",
+    chosen: Tensor | None = None,
+) -> Tensor:
+    """Return what `instance_vectors` would be if inputs had other embeddings.
+
+    They are read as a batch, and nothing is kept: such embeddings do not come twice.
+
+    Args:
+        backbone: the model, read without a prompt.
+        batch: the batch.
+        embeddings: of all inputs, or of those in `chosen`. Shape `(inputs, tokens, embedding)`.
+        kind: what a vector is.
+        chosen: which inputs of the batch; all when `None`. Shape `(inputs,)`.
+
+    Returns:
+        Vectors, float32. Shape `(inputs, hidden)`, or `(inputs, embedding)` for `embeddings`.
+    """
+    if chosen is None:
+        chosen = torch.arange(len(batch.ids), device=batch.ids.device)
+    mask = batch.attention_mask[chosen]
+    lengths = mask.sum(dim=1) - batch.continuations[chosen]
+    places = torch.arange(mask.shape[1], device=mask.device)
+    own = ((places < lengths[:, None]) & mask.bool())[..., None]  # label tokens stand at the end
+    states = embeddings
+    if kind == "states":
+        states = backbone.hidden(embeddings, mask, batch.segments[chosen])
+    return (states.float() * own).sum(dim=1) / own.sum(dim=1)
+
+
 def save_readings(backbone: Backbone) -> None:
     """Make what was read of inputs durable; does nothing where all of it is.
 

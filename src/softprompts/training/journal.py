@@ -1,8 +1,9 @@
 """Where a run leaves its traces: a folder that survives any kill, or nothing.
 
 A run folder holds `config.json` (what the run is), `metrics.jsonl` (a line per update and per
-evaluation), `state/checkpoint.safetensors` (what resuming needs), `prompt.safetensors` and, written
-last, `result.json`: its presence means that the run is finished.
+evaluation), `examples.txt` (inputs whose words were replaced, where a regularizer does that),
+`state/checkpoint.safetensors` (what resuming needs), `prompt.safetensors` and, written last,
+`result.json`: its presence means that the run is finished.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from softprompts.storage import (
 ABOUT = ("identity", "config", "data_digest", "backbone_fingerprint", "dtype", "task_format")
 """What `config.json` must have."""
 
+METRICS, EXAMPLES = "metrics.jsonl", "examples.txt"
+"""Files that grow while a run is trained."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -60,6 +64,10 @@ class Journal(ABC):
         """Add a line of metrics; it becomes durable with the next checkpoint."""
 
     @abstractmethod
+    def show(self, text: str) -> None:
+        """Add to the examples that are meant for reading; durable with the next checkpoint."""
+
+    @abstractmethod
     def save(self, checkpoint: Checkpoint) -> None:
         """Make the lines so far and this checkpoint durable, both or neither."""
 
@@ -80,6 +88,9 @@ class NoJournal(Journal):
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Drop the line."""
+
+    def show(self, text: str) -> None:
+        """Drop the text."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Drop the checkpoint."""
@@ -108,7 +119,7 @@ class RunFolder(Journal):
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self.path, self.identity = path, about["identity"]
-        self._lines: list[str] = []
+        self._waiting: dict[str, list[str]] = {METRICS: [], EXAMPLES: []}
         check_free(path, about)
         make_folder(path)
         self._lock = _lock(path / ".lock")
@@ -130,15 +141,17 @@ class RunFolder(Journal):
         self._lock.close()
 
     def restore(self) -> Checkpoint | None:
-        """Return the last checkpoint; lines of metrics written after it are taken back.
+        """Return the last checkpoint; what was written to other files after it is taken back.
 
         Raises:
             StorageError: if checkpoint or metrics are broken, or not this run's.
         """
         path = self.path / "state" / "checkpoint.safetensors"
-        self._lines.clear()
+        for lines in self._waiting.values():
+            lines.clear()
         if not path.exists():
-            self._take_back(0)
+            self._take_back(METRICS, 0)
+            self._take_back(EXAMPLES, 0)
             return None
         tensors, about = read_tensors(path)
         if about.get("identity") != self.identity:
@@ -146,17 +159,24 @@ class RunFolder(Journal):
                 f"{path} must be a checkpoint of run {self.identity}, but is of "
                 f"{about.get('identity')}."
             )
-        self._take_back(about["metrics_bytes"])
+        self._take_back(METRICS, about["metrics_bytes"])
+        self._take_back(EXAMPLES, about.get("examples_bytes", 0))
         return Checkpoint(tensors, about)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add a line of metrics."""
-        self._lines.append(json.dumps(dict(record)) + "\n")
+        self._waiting[METRICS].append(json.dumps(dict(record)) + "\n")
+
+    def show(self, text: str) -> None:
+        """Add to the examples."""
+        self._waiting[EXAMPLES].append(text)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Append the lines, then replace the checkpoint, which says how long the lines are."""
-        size = self._flush()
-        about = {**checkpoint.about, "identity": self.identity, "metrics_bytes": size}
+        metrics, examples = self._flush()
+        about = {**checkpoint.about, "identity": self.identity, "metrics_bytes": metrics}
+        if examples:
+            about["examples_bytes"] = examples
         write_tensors(self.path / "state" / "checkpoint.safetensors", checkpoint.tensors, about)
 
     def finish(
@@ -167,9 +187,9 @@ class RunFolder(Journal):
         write_tensors(self.path / "prompt.safetensors", tensors, about)
         write_json(self.path / "result.json", dict(result))
 
-    def _take_back(self, size: int) -> None:
-        """Cut the metrics to the bytes that the checkpoint knows."""
-        path = self.path / "metrics.jsonl"
+    def _take_back(self, name: str, size: int) -> None:
+        """Cut a file to the bytes that the checkpoint knows."""
+        path = self.path / name
         try:
             found = path.stat().st_size if path.exists() else 0
             if found > size:
@@ -184,12 +204,17 @@ class RunFolder(Journal):
                 f"{found}."
             )
 
-    def _flush(self) -> int:
-        """Append the waiting lines and return the file's size in bytes."""
-        path = self.path / "metrics.jsonl"
+    def _flush(self) -> tuple[int, int]:
+        """Append what waits, and return the sizes in bytes of metrics and examples."""
+        has_examples = self._waiting[EXAMPLES] or is_there(self.path / EXAMPLES)
+        return self._append(METRICS), self._append(EXAMPLES) if has_examples else 0
+
+    def _append(self, name: str) -> int:
+        """Append the waiting lines of a file and return its size in bytes."""
+        path, lines = self.path / name, self._waiting[name]
         try:
             with open(path, "ab") as file:
-                file.write("".join(self._lines).encode())
+                file.write("".join(lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
                 size = file.tell()
@@ -197,7 +222,7 @@ class RunFolder(Journal):
             raise StorageError(
                 f"{path} could not be written: {error.strerror or error}."
             ) from error
-        self._lines.clear()
+        lines.clear()
         return size
 
 

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any, final
 
@@ -32,6 +33,9 @@ from softprompts.training.tracks import Model, under
 
 _OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
 """What one more micro-batch costs, in token positions; where inputs are packed, it saves none."""
+
+_NUM_SHOWN = 3
+"""Examples that a regularizer shows of a task, at the first update and at each evaluation."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,19 @@ class Member:
     def shares(self, backbone: Backbone) -> list[Share]:
         """Return the next update's micro-batches, each with what regularizes it."""
         parts = self.parts(backbone)
-        active = self.penalties.begin(self.counters.step)
-        return [Share(part, weight, active, self.penalties.add) for part, weight in parts]
+        step = self.counters.step
+        is_shown = not step or step + 1 in self.plan.evaluation_steps
+        active = self.penalties.begin(step, _NUM_SHOWN if is_shown else 0)
+        notes = [
+            partial(
+                self.penalties.add,
+                name if self.model.is_mixture else "",
+                self.model.tracks[name].format.labels,
+            )
+            for name, _ in self._parts
+        ]
+        given = zip(parts, notes, strict=True)
+        return [Share(part, weight, active, note) for (part, weight), note in given]
 
     def _cut(self, drawn: Drawn, num_examples: int, backbone: Backbone) -> None:
         """Cut one task's share of an update into micro-batches."""
@@ -192,6 +207,9 @@ class Member:
             record["temperature"] = self.plan.temperature(counters.step - 1)
         record |= self._named(chosen)
         self.journal.log(record)
+        text = self.penalties.examples(counters.step)
+        if text:
+            self.journal.show(text)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             counters.divergence = {**record, "loss": repr(loss), "gradient_norm": repr(norm)}
             return

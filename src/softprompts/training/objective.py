@@ -1,7 +1,7 @@
 """The objective of an update: the loss, and what regularizers add to it.
 
 Micro-batch `k` of all runs of a pack is read in one forward, perturbed copies with it where they
-can be made beforehand. What a regularizer looks for by gradient is found in forwards of its own.
+do not need the clean one's gradient. What a regularizer climbs to is found in forwards of its own.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.errors import PromptError
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.regularizers.base import Inputs, Penalty, Perturbed, Regularizer, Seen
 from softprompts.regularizers.field_tokens import FieldTokens
-from softprompts.training.forward import Part, score
-from softprompts.training.frozen import instance_vectors
+from softprompts.training.forward import Part, held, score
+from softprompts.training.frozen import instance_vectors, vectors_of
 
 Note = Callable[[int, Penalty], None]
 """Takes note of what a regularizer, by its number, said of a micro-batch."""
@@ -107,14 +109,45 @@ def _copies(backbone: Backbone, readings: Sequence[_Reading]) -> list[Part]:
         part = reading.share.part
         if not reading.share.regularizers:
             continue
-        assert part.draws is not None
-        embeddings, fields = backbone.embed(part.batch.ids), FieldTokens.of(part.batch)
+        shared = _inputs(backbone, part)
         for number, one, _ in reading.share.regularizers:
-            inputs = Inputs(part.batch, embeddings, fields, part.draws, number)
+            inputs = replace(shared, number=number)
             reading.inputs[number], reading.copies[number] = inputs, one.copies(inputs)
             for copy in reading.copies[number]:
-                found.append(replace(part, embeddings=copy.embeddings, choices=ChoiceLog()))
+                found.append(_perturbed(backbone, part, one, copy.embeddings))
     return found
+
+
+def _perturbed(backbone: Backbone, part: Part, one: Regularizer, embeddings: Tensor) -> Part:
+    """Return a part that reads perturbed inputs as a regularizer wants them read."""
+    instances = None
+    if one.has_own_instances:
+        if not part.prompt.needs_instances:
+            raise PromptError(
+                "`instances` must be clean where nothing looks at instance vectors, but is "
+                "perturbed."
+            )
+        instances = vectors_of(backbone, part.batch, embeddings.detach(), part.prompt.instance)
+    return replace(part, embeddings=embeddings, instances=instances, choices=ChoiceLog())
+
+
+def _inputs(backbone: Backbone, part: Part) -> Inputs:
+    """Return a micro-batch as regularizers see it before it is read."""
+    assert part.draws is not None
+    score_held = held(backbone, part)
+
+    def held_loss(embeddings: Tensor) -> Tensor:
+        return part.readout.loss(score_held(embeddings), part.batch)
+
+    def similarity(embeddings: Tensor, chosen: Tensor) -> Tensor:
+        clean = instance_vectors(backbone, part.batch)[chosen]
+        now = vectors_of(backbone, part.batch, embeddings, chosen=chosen)
+        return functional.cosine_similarity(clean, now, dim=1)
+
+    embeddings, fields = backbone.embed(part.batch.ids), FieldTokens.of(part.batch)
+    return Inputs(
+        part.batch, embeddings, fields, part.draws, held_loss=held_loss, similarity=similarity
+    )
 
 
 def _penalties(
@@ -143,7 +176,7 @@ def _seen(
         return part.readout.loss(scores, part.batch)
 
     def forward(embeddings: Tensor) -> Tensor:
-        return score(backbone, [replace(part, embeddings=embeddings, choices=ChoiceLog())])[0]
+        return score(backbone, [_perturbed(backbone, part, one, embeddings)])[0]
 
     def rows() -> Tensor:
         vectors = None

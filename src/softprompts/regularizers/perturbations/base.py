@@ -23,10 +23,12 @@ class Perturbation(ABC):
         needs_forward: whether it looks at what the clean forward said; if not, its copies are read
             in one forward with the clean inputs.
         needs_gradient: whether it looks at the gradient of the clean loss.
+        has_own_forwards: whether it reads inputs itself to find its copies.
     """
 
     needs_forward: bool = False
     needs_gradient: bool = False
+    has_own_forwards: bool = False
 
     @abstractmethod
     def __init__(self, backbone: Backbone, **options: Any) -> None:

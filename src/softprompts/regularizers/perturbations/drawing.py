@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.encoding.batch import Batch
 from softprompts.regularizers.base import Inputs, Perturbed
+from softprompts.regularizers.words import words_of
 
 
 def draw_normal(inputs: Inputs, copy: int) -> Tensor:
@@ -76,7 +79,7 @@ def _stack(inputs: Inputs, rows: list[Tensor]) -> Tensor:
 
 
 def replaced(inputs: Inputs, backbone: Backbone, swaps: Sequence[Mapping[int, int]]) -> Perturbed:
-    """Return inputs with other tokens in place of some field tokens.
+    """Return inputs with other tokens in place of some field tokens, and how to show them.
 
     Args:
         inputs: the micro-batch.
@@ -94,4 +97,23 @@ def replaced(inputs: Inputs, backbone: Backbone, swaps: Sequence[Mapping[int, in
     embeddings = torch.where(is_new[..., None], embeddings, inputs.embeddings)
     changed = torch.zeros(fields.num_examples, device=ids.device)
     changed = changed.index_add(0, fields.examples, is_new.any(dim=1).to(changed))
-    return Perturbed(embeddings, changed > 0)
+    wording = partial(_wording, inputs.batch, backbone.tokenizer.decode, swaps)
+    return Perturbed(embeddings, changed > 0, wording=wording)
+
+
+def _wording(
+    batch: Batch,
+    decode: Callable[[list[int]], str],
+    swaps: Sequence[Mapping[int, int]],
+    example: int,
+) -> tuple[str, str]:
+    """Return an example's words before and after, those that were replaced in brackets."""
+    before, after = [], []
+    for word in words_of(batch)[example]:
+        given = zip(word.numbers, word.ids, strict=True)
+        ids = [swaps[example].get(number, token) for number, token in given]
+        old, new = (" ".join(decode(list(one)).split()) for one in (word.ids, ids))
+        is_same = ids == list(word.ids)
+        before.append(old if is_same else f"[{old}]")
+        after.append(new if is_same else f"[{new}]")
+    return " ".join(before), " ".join(after)

@@ -30,8 +30,9 @@ class GradientAscent(Perturbation):
     `radius * rms`. Under `linf` the direction is the gradient's sign and no number changes by more
     than `radius * rms`. All inputs of an example are moved together and count once.
 
-    The gradient of the loss is taken with respect to the change alone: that of the prompt is not
-    touched.
+    The gradient of the loss is taken with respect to the change alone: the prompt and what it
+    chose for the clean input are held, and its own gradient is not touched. A random start needs
+    nothing of the clean forward, so the point where the ascent ends is read together with it.
 
     Args:
         backbone: `rms` is the root-mean-square of its embedding table.
@@ -50,7 +51,7 @@ class GradientAscent(Perturbation):
         The unit, and what is one example, are ours.
     """
 
-    needs_forward = True
+    has_own_forwards = True
 
     def __init__(
         self,
@@ -65,7 +66,8 @@ class GradientAscent(Perturbation):
         super().__init__(backbone)
         self.radius, self.norm, self.steps = radius, norm, steps
         self.step_size = 2.5 / steps if step_size is None else step_size
-        self.rms, self.needs_gradient = backbone.embedding_rms, is_free
+        self.rms = backbone.embedding_rms
+        self.needs_gradient = self.needs_forward = is_free
 
     @property
     def is_idle(self) -> bool:
@@ -74,15 +76,16 @@ class GradientAscent(Perturbation):
 
     def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:
         """Return the inputs where the ascent ends."""
-        assert seen is not None
         limit = self._limit(inputs)
-        if seen.gradient is not None and self.needs_gradient:
+        if self.needs_gradient:
+            assert seen is not None
+            assert seen.gradient is not None
             change = torch.zeros_like(seen.gradient)
             gradients = [seen.gradient]
         else:
             change, gradients = self._start(inputs, copy, limit), []
         for _ in range(self.steps):
-            gradient = gradients.pop() if gradients else _gradient(inputs, seen, change)
+            gradient = gradients.pop() if gradients else _gradient(inputs, change)
             step = self.step_size * limit * self._direction(gradient)
             change = self._project(change + step, limit)
         return moved(inputs, change)
@@ -120,10 +123,10 @@ def _norm(change: Tensor) -> Tensor:
     return norms.clamp(min=_SMALLEST)[:, None, None]
 
 
-def _gradient(inputs: Inputs, seen: Seen, change: Tensor) -> Tensor:
+def _gradient(inputs: Inputs, change: Tensor) -> Tensor:
     """Return the gradient of the loss with respect to a change, and of nothing else."""
     embeddings = inputs.embeddings.detach()
     added = inputs.fields.spread(change.detach()).to(embeddings)
     leaf = (embeddings + added).requires_grad_()
-    loss = seen.loss(seen.forward(leaf)).sum()
+    loss = inputs.held_loss(leaf).sum()
     return inputs.fields.collect(torch.autograd.grad(loss, [leaf])[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -75,7 +76,7 @@ class Masking(Perturbation):
             counts.append(count)
         found = replaced(inputs, self.backbone, swaps)
         words_changed = torch.tensor(counts, dtype=torch.float32, device=found.changed.device)
-        return Perturbed(found.embeddings, found.changed, {"words_changed": words_changed})
+        return replace(found, about={"words_changed": words_changed})
 
     def _swap(self, words: Sequence[Word], generator: Generator) -> tuple[dict[int, int], int]:
         """Return new tokens by number, and how many words they are of."""

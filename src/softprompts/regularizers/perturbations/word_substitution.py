@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import final
 
 import torch
@@ -13,6 +15,7 @@ from softprompts.regularizers.base import Inputs, Perturbed, Seen
 from softprompts.regularizers.neighbours import neighbours_of
 from softprompts.regularizers.perturbations.base import Perturbation
 from softprompts.regularizers.perturbations.drawing import replaced
+from softprompts.regularizers.perturbations.similarity import keep_similar
 from softprompts.regularizers.words import Word, words_of
 
 
@@ -32,13 +35,24 @@ class WordSubstitution(Perturbation):
         num_candidates: neighbours of a word that are tried.
         min_cosine: least cosine of a neighbour.
         kept_fields: fields of the row that are left as they are, such as the premise of a pair.
+        min_similarity: least cosine between the mean-pooled states of the bare backbone for an
+            input before and after; swaps are undone, from the weakest gain, until it is reached.
+            `None` asks for nothing, and costs nothing.
+        word_vectors: file of word vectors that say which words are near, instead of the
+            backbone's table.
+        word_vectors_digest: digest that the file must have; any when `None`.
+
+    Raises:
+        StorageError: if the file cannot be read, or has another digest.
+        DataError: if a line of it is no word vector, or it has no word of the backbone.
 
     Reference:
         Yoo and Qi (2021), arXiv 2109.00544, section 3; Chen et al. (2023), arXiv 2305.02423.
 
     Differences:
         All swaps are chosen from one gradient instead of one after the other with a forward each;
-        neighbours come from the backbone's own table; there is no tagger and no similarity floor.
+        neighbours come from the backbone's own table unless another is given; sentences are
+        compared by the run's backbone instead of a sentence encoder; there is no tagger.
     """
 
     needs_forward = True
@@ -53,9 +67,14 @@ class WordSubstitution(Perturbation):
         num_candidates: int = 20,
         min_cosine: float = 0.4,
         kept_fields: Sequence[str] = ("premise",),
+        min_similarity: float | None = None,
+        word_vectors: str | None = None,
+        word_vectors_digest: str | None = None,
     ) -> None:
         super().__init__(backbone)
-        self.backbone, self.neighbours = backbone, neighbours_of(backbone)
+        self.backbone = backbone
+        self.neighbours = neighbours_of(backbone, word_vectors, word_vectors_digest)
+        self.min_similarity = min_similarity
         self.fraction, self.least_words = fraction, least_words
         self.num_candidates, self.min_cosine = num_candidates, min_cosine
         self.kept_fields = frozenset(kept_fields)
@@ -74,17 +93,20 @@ class WordSubstitution(Perturbation):
         return max(self.least_words, int(self.fraction * num_words))
 
     def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:
-        """Return the inputs with words swapped, and the first of them as text."""
+        """Return the inputs with words swapped."""
         assert seen is not None
         assert seen.gradient is not None
         words = words_of(inputs.batch)
         given = zip(words, seen.gradient.float(), strict=True)
         swaps = [self._swaps(own, gradient) for own, gradient in given]
+        about: dict[str, Tensor] = {}
+        if self.min_similarity is not None:
+            gains = [self._gains(*one) for one in zip(words, swaps, seen.gradient, strict=True)]
+            undo = partial(replaced, inputs, self.backbone)
+            swaps, about = keep_similar(inputs, undo, swaps, gains, self.min_similarity)
         found = replaced(inputs, self.backbone, swaps)
         counts = torch.tensor([float(len(swap)) for swap in swaps], device=found.changed.device)
-        texts = [self._text(own, swap) for own, swap in zip(words, swaps, strict=True) if swap]
-        about = {"words_changed": counts}
-        return Perturbed(found.embeddings, found.changed, about, texts[0] if texts else "")
+        return replace(found, about={"words_changed": counts, **about})
 
     def _swaps(self, words: Sequence[Word], gradient: Tensor) -> dict[int, int]:
         """Return new tokens by the numbers of those that they replace."""
@@ -123,12 +145,10 @@ class WordSubstitution(Perturbation):
         best = int(gains.argmax())
         return allowed[best], float(gains[best])
 
-    def _text(self, words: Sequence[Word], swaps: dict[int, int]) -> str:
-        """Return an example's words, with `[old > new]` where one was swapped."""
-        decode = self.backbone.tokenizer.decode
-        parts = []
-        for word in words:
-            text = decode(list(word.ids)).strip()
-            new = swaps.get(word.numbers[0])
-            parts.append(text if new is None else f"[{text} > {decode([new]).strip()}]")
-        return " ".join(parts)
+    def _gains(
+        self, words: Sequence[Word], swaps: dict[int, int], gradient: Tensor
+    ) -> dict[int, float]:
+        """Return the first-order gain of each swap, by number."""
+        old = {word.numbers[0]: word.ids[0] for word in words}
+        given = swaps.items()
+        return {n: self._best(old[n], [new], gradient[n].float())[1] for n, new in given}
