@@ -29,7 +29,7 @@ def member(config, backbone, task):
 
 def plain_variants(backbone, readout):
     """Return runs that differ in all that a pack may mix."""
-    base = run_config(backbone, "prompt-tuning", readout, steps=6, learning_rate=0.1)
+    base = run_config(backbone, "prompt-tuning", readout, steps=6, learning_rate=0.03)
     residual = run_config(backbone, "residual", readout, steps=6, learning_rate=0.01)
     return [
         base,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 
@@ -69,16 +70,26 @@ def by_length(
     return batches
 
 
-def cut_by_length(lengths: Sequence[int], max_size: int, overhead_tokens: int) -> list[list[int]]:
+def cut_by_length(
+    lengths: Sequence[int],
+    max_size: int,
+    overhead_tokens: int,
+    *,
+    counts: Sequence[int] | None = None,
+    most_positions: int | None = None,
+) -> list[list[int]]:
     """Cut one update's examples into micro-batches that waste few positions on padding.
 
-    Among all cuts of the length-sorted examples, the cheapest is returned, where a micro-batch of
-    `n` examples costs `n * longest + overhead_tokens`. The gradient is that of the whole update.
+    Among all cuts of the length-sorted examples, the cheapest is returned, where a micro-batch
+    costs `inputs * longest + overhead_tokens`. The gradient is that of the whole update.
 
     Args:
-        lengths: positions that each example takes.
+        lengths: positions of one input of each example.
         max_size: most examples in a micro-batch.
         overhead_tokens: cost of one more micro-batch, in positions.
+        counts: inputs of each example; one each when `None`.
+        most_positions: most positions in a micro-batch, padding included; one example may exceed it
+            alone. `None` sets no bound.
 
     Returns:
         Indices per micro-batch, every example once.
@@ -86,19 +97,20 @@ def cut_by_length(lengths: Sequence[int], max_size: int, overhead_tokens: int) -
     Example:
         >>> cut_by_length([3, 100, 4, 90], max_size=4, overhead_tokens=20)
         [[1, 3], [2, 0]]
+        >>> cut_by_length([3, 100, 4, 90], max_size=4, overhead_tokens=20, most_positions=150)
+        [[1], [3], [2, 0]]
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    inputs = [0, *accumulate(1 if counts is None else counts[i] for i in order)]
+    most = float("inf") if most_positions is None else most_positions
     best: list[tuple[int, int]] = [(0, 0)]  # cost of the first n examples, and their last cut
     for stop in range(1, len(order) + 1):
-        best.append(
-            min(
-                (
-                    best[first][0] + (stop - first) * lengths[order[first]] + overhead_tokens,
-                    first,
-                )
-                for first in range(max(0, stop - max_size), stop)
-            )
-        )
+        choices = []
+        for first in range(max(0, stop - max_size), stop):
+            positions = (inputs[stop] - inputs[first]) * lengths[order[first]]
+            if positions <= most or stop - first == 1:
+                choices.append((best[first][0] + positions + overhead_tokens, first))
+        best.append(min(choices))
     cuts, stop = [], len(order)
     while stop:
         first = best[stop][1]

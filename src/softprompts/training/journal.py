@@ -17,7 +17,7 @@ from typing import IO, Any, final
 
 from torch import Tensor
 
-from softprompts.errors import RunFolderError, StorageError
+from softprompts.errors import FolderInUseError, RunFolderError, StorageError
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.storage import (
@@ -101,8 +101,8 @@ class RunFolder(Journal):
         about: content of `config.json`; its `identity` says whose folder it is.
 
     Raises:
-        RunFolderError: if the folder belongs to another run, holds other files, or another
-            process is using it.
+        RunFolderError: if the folder belongs to another run or holds other files.
+        FolderInUseError: if another process is using it.
         StorageError: if it cannot be written.
     """
 
@@ -111,7 +111,7 @@ class RunFolder(Journal):
         self._lines: list[str] = []
         check_free(path, about)
         make_folder(path)
-        self._lock = _lock(path / ".lock")
+        self._lock = lock(path / ".lock")
         try:
             check_free(path, about)  # another process may have been here before the lock
             if not is_there(path / "config.json"):
@@ -136,9 +136,8 @@ class RunFolder(Journal):
             StorageError: if checkpoint or metrics are broken, or not this run's.
         """
         path = self.path / "state" / "checkpoint.safetensors"
-        self._lines.clear()
         if not path.exists():
-            self._take_back(0)
+            self.take_back(0)
             return None
         tensors, about = read_tensors(path)
         if about.get("identity") != self.identity:
@@ -146,7 +145,7 @@ class RunFolder(Journal):
                 f"{path} must be a checkpoint of run {self.identity}, but is of "
                 f"{about.get('identity')}."
             )
-        self._take_back(about["metrics_bytes"])
+        self.take_back(about["metrics_bytes"])
         return Checkpoint(tensors, about)
 
     def log(self, record: Mapping[str, Any]) -> None:
@@ -155,7 +154,7 @@ class RunFolder(Journal):
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Append the lines, then replace the checkpoint, which says how long the lines are."""
-        size = self._flush()
+        size = self.flush()
         about = {**checkpoint.about, "identity": self.identity, "metrics_bytes": size}
         write_tensors(self.path / "state" / "checkpoint.safetensors", checkpoint.tensors, about)
 
@@ -163,12 +162,17 @@ class RunFolder(Journal):
         self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], result: Mapping[str, Any]
     ) -> None:
         """Write `prompt.safetensors`, then `result.json`."""
-        self._flush()
+        self.flush()
         write_tensors(self.path / "prompt.safetensors", tensors, about)
         write_json(self.path / "result.json", dict(result))
 
-    def _take_back(self, size: int) -> None:
-        """Cut the metrics to the bytes that the checkpoint knows."""
+    def take_back(self, size: int) -> None:
+        """Cut the metrics to the bytes that the checkpoint knows, and drop waiting lines.
+
+        Raises:
+            StorageError: if there are fewer, or they cannot be cut.
+        """
+        self._lines.clear()
         path = self.path / "metrics.jsonl"
         try:
             found = path.stat().st_size if path.exists() else 0
@@ -184,8 +188,12 @@ class RunFolder(Journal):
                 f"{found}."
             )
 
-    def _flush(self) -> int:
-        """Append the waiting lines and return the file's size in bytes."""
+    def flush(self) -> int:
+        """Append the waiting lines and return the file's size in bytes.
+
+        Raises:
+            StorageError: if they cannot be written.
+        """
         path = self.path / "metrics.jsonl"
         try:
             with open(path, "ab") as file:
@@ -267,8 +275,20 @@ def _check_config(path: Path, about: Mapping[str, Any]) -> None:
         )
 
 
-def _lock(path: Path) -> IO[bytes]:
-    """Open and lock a file; the lock goes with the process, however it ends."""
+def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
+    """Open and lock a file; the lock goes with the process, however it ends.
+
+    Args:
+        path: the file; made if missing.
+        should_wait: wait until it is free, for short work.
+
+    Returns:
+        The file; closing it gives the lock back.
+
+    Raises:
+        FolderInUseError: if another process holds it.
+        StorageError: if it cannot be opened.
+    """
     try:
         file = open(path, "ab")  # noqa: SIM115
     except OSError as error:
@@ -278,8 +298,8 @@ def _lock(path: Path) -> IO[bytes]:
     except ImportError:  # no such locks on this platform
         return file
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB))
     except OSError:
         file.close()
-        raise RunFolderError(f"{path.parent} is in use by another process.") from None
+        raise FolderInUseError(f"{path.parent} is in use by another process.") from None
     return file
