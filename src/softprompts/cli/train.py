@@ -49,7 +49,7 @@ def train(
     cell = Cell(config.prompt.method, {}, config.task_label, resolve(config), identity(config))
     with Bar() as bar:
         bar.start([cell], 0)
-        updates = bar.begin(cell)
+        updates = bar.begin([cell])
         assert isinstance(updates, Updates)
         result = dict(execute(config, backbone, tasks, folder=out, progress=updates).result)
     if as_json:

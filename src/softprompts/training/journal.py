@@ -303,3 +303,18 @@ def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
         file.close()
         raise FolderInUseError(f"{path.parent} is in use by another process.") from None
     return file
+
+
+def is_in_use(path: Path) -> bool:
+    """Return whether another process holds a folder; nothing is created.
+
+    Args:
+        path: a folder with a `.lock`, or none yet.
+    """
+    if not is_there(path / ".lock"):
+        return False
+    try:
+        lock(path / ".lock").close()
+    except FolderInUseError:
+        return True
+    return False

@@ -132,14 +132,25 @@ class Member:
         self._parts, self._drawn = [], {one.task: len(one.indices) for one in drawn}
         self._active = self.penalties.begin(self.counters.step)
         self.optimizer.zero_grad(set_to_none=True)
-        found = []
-        for one in drawn:
-            prompt = self.model.tracks[one.task].prompt
-            num_rows = prompt.length if prompt.depth.is_input else 0
-            for index, place in zip(one.indices, one.places, strict=True):
-                encoded = self.train[one.task].encoded[index]
-                found.append(Taken(one.task, encoded, place, encoded.num_tokens + num_rows))
-        return found
+        return [
+            self._take(one.task, index, place)
+            for one in drawn
+            for index, place in zip(one.indices, one.places, strict=True)
+        ]
+
+    def longest(self) -> Taken:
+        """Return the training example that takes the most positions, as the first of an update."""
+        every = (
+            self._take(task, index, 0)
+            for task, split in self.train.items()
+            for index in range(len(split))
+        )
+        return max(every, key=lambda one: one.width * len(one.encoded.inputs))
+
+    def _take(self, task: str, index: int, place: int) -> Taken:
+        prompt, encoded = self.model.tracks[task].prompt, self.train[task].encoded[index]
+        num_rows = prompt.length if prompt.depth.is_input else 0
+        return Taken(task, encoded, place, encoded.num_tokens + num_rows)
 
     def share(self, taken: Sequence[Taken], backbone: Backbone) -> Share:
         """Return examples of one task as this run's share of a micro-batch.
