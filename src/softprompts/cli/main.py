@@ -99,8 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _run(plain)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        code = INTERRUPTED
     except BrokenPipeError:
         return _leave_quietly()
     except SystemExit as leaving:  # typer's way out when the reader is gone
@@ -109,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_debug:
             traceback.print_exc()
         return _report(error, is_debug=is_debug, as_json=as_json)
+    if code == INTERRUPTED:  # typer turns the interrupt into its code
+        print("interrupted", file=sys.stderr)
     return code
 
 

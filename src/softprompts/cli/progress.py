@@ -48,7 +48,7 @@ class Bar(StudyProgress):
         self._row = self._bar.add_task("starting", total=1.0, left="")
         self._began = time.perf_counter()
         self._total = self._done = self._new = 0
-        self._base, self._size, self._base_new = 0, 1, 0
+        self._base, self._size, self._base_new, self._share = 0, 1, 0, 0.0
         self._is_waiting = False
 
     def __enter__(self) -> Bar:
@@ -76,7 +76,7 @@ class Bar(StudyProgress):
     def find(self, cell: Cell) -> None:
         """Take note that another process has finished a run."""
         self._done += 1
-        self._base, self._base_new, self._size = self._done, self._new, 1
+        self._base, self._base_new, self._size, self._share = self._done, self._new, 1, 0.0
         if self._bar.disable:
             text = f"[{self._done}/{self._total}] {_name([cell])}: ended in another process"
             print(text, file=sys.stderr, flush=True)
@@ -92,7 +92,9 @@ class Bar(StudyProgress):
         """Take note that a run ended."""
         self._done += 1
         self._new += 1
-        left = self._left(self._done, self._new)
+        ended = self._done - self._base
+        together = max(ended, self._share * self._size)
+        left = self._left(self._base + together, self._base_new + together)
         if result is None:
             outcome = f"failed: {error}"
         elif result["status"] == "diverged":
@@ -108,6 +110,7 @@ class Bar(StudyProgress):
 
     def _show(self, name: str, share: float) -> None:
         """Move the bar to `share` of the current runs."""
+        self._share = share
         done, new = (base + share * self._size for base in (self._base, self._base_new))
         completed = done / self._total if self._total else 1.0
         self._bar.update(self._row, completed=completed, left=self._left(done, new))
