@@ -1,4 +1,4 @@
-"""`softprompts study` in packs: killed, shared, interrupted, short of memory, and still the same."""
+"""`softprompts study` in packs: killed, shared, interrupted, short of memory, still the same."""
 
 from __future__ import annotations
 
