@@ -17,13 +17,21 @@ from softprompts.training import progress as training
 
 @final
 class Updates(training.Progress):
-    """Passes the share of a run's updates on."""
+    """Passes the share of updates that are done on.
 
-    def __init__(self, tell: Callable[[float], None]) -> None:
-        self._tell = tell
+    Args:
+        tell: told the share.
+        text: printed on standard error at the first update.
+    """
+
+    def __init__(self, tell: Callable[[float], None], text: str = "") -> None:
+        self._tell, self._text = tell, text
 
     def update(self, step: int, total_steps: int) -> None:
         """Take note of an update."""
+        if self._text:
+            print(self._text, file=sys.stderr, flush=True)
+            self._text = ""
         self._tell(step / total_steps)
 
 
@@ -66,12 +74,12 @@ class Bar(StudyProgress):
             print(f"{num_finished} of {len(cells)} runs were finished before", file=sys.stderr)
         self._show("", 0.0)
 
-    def begin(self, cells: Sequence[Cell]) -> training.Progress:
-        """Take note that runs begin side by side."""
+    def begin(self, cells: Sequence[Cell], text: str = "") -> training.Progress:
+        """Take note that runs begin side by side; `text` is printed once they do."""
         self._base, self._size, self._base_new = self._done, len(cells), self._new
         name = _name(cells)
         self._show(name, 0.0)
-        return Updates(lambda share: self._show(name, share))
+        return Updates(lambda share: self._show(name, share), text)
 
     def find(self, cell: Cell) -> None:
         """Take note that another process has finished a run."""

@@ -112,6 +112,23 @@ def bound_positions(backbone: Backbone, members: Sequence[Member]) -> int | None
     return bound
 
 
+def describe_memory(member: Member) -> str:
+    """Return how much memory a run is estimated to take, in one line; warn where that is not free.
+
+    Args:
+        member: the run before its first update; left as it was.
+    """
+    backbone = member.backbone
+    estimate = estimate_bytes(backbone, [measure_footprint(member)])
+    warn_if_short(backbone, estimate)
+    device, weights = backbone.device, show_bytes(weight_bytes(backbone))
+    free, total = show_bytes(free_bytes(device)), show_bytes(total_bytes(device))
+    return (
+        f"estimated memory: {show_bytes(estimate)}, the backbone's {weights} included; {free} of "
+        f"{total} are free"
+    )
+
+
 def warn_if_short(backbone: Backbone, estimate: int) -> None:
     """Warn where a run or pack is likely to need more memory than is free.
 
