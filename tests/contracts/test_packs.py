@@ -374,3 +374,18 @@ def test_the_machines_memory_is_that_of_the_system():
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     assert total <= int(lines["MemTotal"].split()[0]) * 1024
     assert footprint.budget_bytes(device) == total // 2
+
+
+def test_the_time_of_an_update_is_shared_by_its_runs(tiny, task, monkeypatch):
+    backbone = tiny("bert")
+    runs = [
+        member(run_config(backbone, "prompt-tuning", "linear", steps=steps), backbone, task)
+        for steps in (1, 2, 2)
+    ]
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(pack.time, "perf_counter", lambda: float(next(ticks)))
+    for _ in range(2):  # three runs, then two: an update takes one tick
+        pack.update_pack(backbone, [run for run in runs if not run.is_done])
+    shares = [run.counters.training_seconds for run in runs]
+    assert shares == pytest.approx([1 / 3, 1 / 3 + 1 / 2, 1 / 3 + 1 / 2])
+    assert [run.counters.seconds for run in runs] == shares
