@@ -8,12 +8,16 @@ SoftPromptsError
 ├── DataError            (ValueError)      a task file or row is wrong; carries file, line and field
 ├── BackboneError        (ValueError)      a backbone cannot do what is asked; carries the reason
 ├── PromptError          (ValueError)      a prompt does not fit its backbone
-├── RunFolderError       (FileExistsError) a folder belongs to another run or is in use
+├── RunFolderError       (FileExistsError) a folder belongs to another run
+│   └── FolderInUseError (FileExistsError) another process is using a folder
+├── MemoryShortageError  (MemoryError)     memory does not hold what is asked
 └── StorageError         (OSError)         a file could not be written or read
 ```
 
-Each one is the user's to mend, so the command line prints one line and exits with 2. Anything else
-is a failure of the library and exits with 1.
+`SoftPromptsWarning` says what the user should know of work that goes on.
+
+Each error is the user's to mend, so the command line prints one line and exits with 2. Anything
+else is a failure of the library and exits with 1.
 """
 
 from __future__ import annotations
@@ -83,6 +87,18 @@ class PromptError(SoftPromptsError, ValueError):
 
 class RunFolderError(SoftPromptsError, FileExistsError):
     """A folder belongs to another run, or another process is using it."""
+
+
+class FolderInUseError(RunFolderError):
+    """Another process is using a folder."""
+
+
+class MemoryShortageError(SoftPromptsError, MemoryError):
+    """Memory does not hold what is asked, however it is cut."""
+
+
+class SoftPromptsWarning(UserWarning):
+    """What the user should know, although the work goes on."""
 
 
 class StorageError(SoftPromptsError, OSError):

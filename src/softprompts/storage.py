@@ -166,6 +166,18 @@ def remove_parts(path: Path) -> None:
         raise StorageError(f"{path} could not be cleaned: {error.strerror or error}.") from error
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        StorageError: if that is not possible.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} could not be removed: {error.strerror or error}.") from error
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents.
 

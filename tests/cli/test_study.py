@@ -26,6 +26,7 @@ def study(run: dict[str, Any]) -> dict[str, Any]:
         "base": run,
         "variants": {"plain": {}, "bare": {"prompt.method": "head-only", "prompt.length": 0}},
         "seeds": 2,
+        "pack_size": 1,
     }
 
 
@@ -60,7 +61,13 @@ def test_the_summary_is_that_of_the_runs(capsys, recipe, study, tmp_path):
     configs = [json.loads((folder / "config.json").read_text())["config"] for folder in folders]
 
     assert printed == {**summary, "folder": str(out)}
-    assert {path.name for path in out.iterdir()} == {"runs", "study.json", "summary.json"}
+    assert {path.name for path in out.iterdir()} == {
+        ".lock",
+        "runs",
+        "packs.json",
+        "study.json",
+        "summary.json",
+    }
     assert [r["identity"] for r in results] == [folder.name for folder in folders]
     assert (summary["name"], summary["num_runs"], summary["num_finished"]) == ("small", 4, 4)
     assert [line["variant"] for line in summary["cells"]] == ["plain", "bare"]

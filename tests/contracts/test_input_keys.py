@@ -19,8 +19,8 @@ from softprompts.encoding.batch import collate
 from softprompts.prompts.draws import Draws
 from softprompts.recipes.schema import RunConfig
 from softprompts.regularizers.row_norm import RowNorm
+from softprompts.training import cutting as training_cutting
 from softprompts.training import forward, known
-from softprompts.training import member as training_member
 from softprompts.training.building import build_model
 from softprompts.training.execution import encode_splits, make_member
 from softprompts.training.forward import Part, score
@@ -351,9 +351,7 @@ def test_an_update_is_cut_by_what_is_read_of_its_examples(
         model, part = part_of(backbone, task, config, slice(place, place + 1))
         score(backbone, [part])
         example = model.readout.encode(task.train[place])
-        rows = 4 if widths[-1] < example.num_tokens else 0  # counted where not all is read
-        expected = (widths[-1] if rows else example.num_tokens) * len(example.inputs)
-        assert num_positions(backbone, model.prompt, example) == expected
+        assert num_positions(backbone, model.prompt, example) == widths[-1]
 
 
 def test_with_regularizers_an_update_is_cut_by_whole_inputs(decoder, task, monkeypatch):
@@ -368,7 +366,7 @@ def test_with_regularizers_an_update_is_cut_by_whole_inputs(decoder, task, monke
         member = make_member(config, model, splits, NoJournal())
         if weight is not None:
             member.penalties.regularizers = (RowNorm(backbone, weight=weight),)
-        monkeypatch.setattr(training_member, "_OVERHEAD_TOKENS", {"packed": 8})
+        monkeypatch.setattr(training_cutting, "_OVERHEAD_TOKENS", {"packed": 8})
         sizes.append(len(member.parts(backbone)))
     assert sizes[0] == sizes[1] == 1 < sizes[2]
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 
-def cut_by_size(sizes: Sequence[int], max_count: int, overhead: int) -> list[list[int]]:
+def cut_by_size(
+    sizes: Sequence[int],
+    max_count: int,
+    overhead: int,
+    *,
+    counts: Sequence[int] | None = None,
+    most: int | None = None,
+) -> list[list[int]]:
     """Cut things into groups in which all cost as much as the largest.
 
-    Among all cuts of the things sorted by size, the cheapest is returned, where a group of `n`
-    things costs `n * largest + overhead`.
+    Among all cuts of the things sorted by size, the cheapest is returned, where a group costs
+    `parts * largest + overhead`.
 
     Args:
-        sizes: what each thing costs by itself.
+        sizes: what each part of a thing costs by itself.
         max_count: most things in a group.
         overhead: cost of one more group.
+        counts: parts of each thing; one each when `None`.
+        most: most that a group may cost beside its overhead; one thing may cost more alone. `None`
+            sets no bound.
 
     Returns:
         Indices per group, every thing once, largest first.
@@ -22,16 +33,20 @@ def cut_by_size(sizes: Sequence[int], max_count: int, overhead: int) -> list[lis
     Example:
         >>> cut_by_size([3, 100, 4, 90], max_count=4, overhead=20)
         [[1, 3], [2, 0]]
+        >>> cut_by_size([3, 100, 4, 90], max_count=4, overhead=20, most=150)
+        [[1], [3], [2, 0]]
     """
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    parts = [0, *accumulate(1 if counts is None else counts[i] for i in order)]
+    bound = float("inf") if most is None else most
     best: list[tuple[int, int]] = [(0, 0)]  # cost of the first n things, and their last cut
     for stop in range(1, len(order) + 1):
-        best.append(
-            min(
-                (best[first][0] + (stop - first) * sizes[order[first]] + overhead, first)
-                for first in range(max(0, stop - max_count), stop)
-            )
-        )
+        choices = []
+        for first in range(max(0, stop - max_count), stop):
+            cost = (parts[stop] - parts[first]) * sizes[order[first]]
+            if cost <= bound or stop - first == 1:
+                choices.append((best[first][0] + cost + overhead, first))
+        best.append(min(choices))
     cuts, stop = [], len(order)
     while stop:
         first = best[stop][1]

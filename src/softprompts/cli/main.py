@@ -11,8 +11,9 @@ import contextlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -24,7 +25,7 @@ from softprompts.cli.predict import predict
 from softprompts.cli.study import study
 from softprompts.cli.train import train
 from softprompts.cli.validate import validate
-from softprompts.errors import SoftPromptsError
+from softprompts.errors import SoftPromptsError, SoftPromptsWarning
 
 VERBS: Mapping[str, Callable[..., None]] = {
     "list": list_components,
@@ -93,11 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal that lacks a letter shows its number
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(plain)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = _run(plain)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        code = INTERRUPTED
     except BrokenPipeError:
         return _leave_quietly()
     except SystemExit as leaving:  # typer's way out when the reader is gone
@@ -106,7 +108,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_debug:
             traceback.print_exc()
         return _report(error, is_debug=is_debug, as_json=as_json)
+    if code == INTERRUPTED:  # typer turns the interrupt into its code
+        print("interrupted", file=sys.stderr)
     return code
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of the library in one line, others as Python does."""
+    text = f"warning: {message}\n"
+    if not issubclass(category, SoftPromptsWarning):
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    (sys.stderr if file is None else file).write(text)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 from rich.console import Console
@@ -17,13 +17,21 @@ from softprompts.training import progress as training
 
 @final
 class Updates(training.Progress):
-    """Passes the share of a run's updates on."""
+    """Passes the share of updates that are done on.
 
-    def __init__(self, tell: Callable[[float], None]) -> None:
-        self._tell = tell
+    Args:
+        tell: told the share.
+        text: printed on standard error at the first update.
+    """
+
+    def __init__(self, tell: Callable[[float], None], text: str = "") -> None:
+        self._tell, self._text = tell, text
 
     def update(self, step: int, total_steps: int) -> None:
         """Take note of an update."""
+        if self._text:
+            print(self._text, file=sys.stderr, flush=True)
+            self._text = ""
         self._tell(step / total_steps)
 
 
@@ -48,6 +56,8 @@ class Bar(StudyProgress):
         self._row = self._bar.add_task("starting", total=1.0, left="")
         self._began = time.perf_counter()
         self._total = self._done = self._new = 0
+        self._base, self._size, self._base_new, self._share = 0, 1, 0, 0.0
+        self._is_waiting = False
 
     def __enter__(self) -> Bar:
         self._bar.start()
@@ -64,17 +74,35 @@ class Bar(StudyProgress):
             print(f"{num_finished} of {len(cells)} runs were finished before", file=sys.stderr)
         self._show("", 0.0)
 
-    def begin(self, cell: Cell) -> training.Progress:
-        """Take note that a run begins."""
-        name = f"{cell.variant}, {cell.task}, seed {cell.config.seed}"
+    def begin(self, cells: Sequence[Cell], text: str = "") -> training.Progress:
+        """Take note that runs begin side by side; `text` is printed once they do."""
+        self._base, self._size, self._base_new = self._done, len(cells), self._new
+        name = _name(cells)
         self._show(name, 0.0)
-        return Updates(lambda share: self._show(name, share))
+        return Updates(lambda share: self._show(name, share), text)
+
+    def find(self, cell: Cell) -> None:
+        """Take note that another process has finished a run."""
+        self._done += 1
+        self._base, self._base_new, self._size, self._share = self._done, self._new, 1, 0.0
+        if self._bar.disable:
+            text = f"[{self._done}/{self._total}] {_name([cell])}: ended in another process"
+            print(text, file=sys.stderr, flush=True)
+
+    def wait(self, num_runs: int) -> None:
+        """Take note that all that is left is being trained by other processes."""
+        if not self._is_waiting:
+            plural = "run is" if num_runs == 1 else "runs are"
+            print(f"{num_runs} {plural} in other processes", file=sys.stderr, flush=True)
+        self._is_waiting = True
 
     def end(self, cell: Cell, result: dict[str, Any] | None, error: str) -> None:
         """Take note that a run ended."""
         self._done += 1
         self._new += 1
-        left = self._left(0.0)
+        ended = self._done - self._base
+        together = max(ended, self._share * self._size)
+        left = self._left(self._base + together, self._base_new + together)
         if result is None:
             outcome = f"failed: {error}"
         elif result["status"] == "diverged":
@@ -83,21 +111,38 @@ class Bar(StudyProgress):
             outcome = f"{100 * result['score']:.1f} in {result['seconds']:.0f} s"
         if self._bar.disable:
             place = f"[{self._done}/{self._total}]"
-            text = f"{place} {cell.variant}, {cell.task}, seed {cell.config.seed}: {outcome}"
+            text = f"{place} {_name([cell])}: {outcome}"
             print(text + (f" ({left})" if left else ""), file=sys.stderr, flush=True)
-        self._show("done" if self._done == self._total else "", 0.0)
+        if self._done == self._total:
+            self._bar.update(self._row, description="done", completed=1.0, left="")
 
     def _show(self, name: str, share: float) -> None:
-        """Move the bar to `share` of the current run."""
-        completed = (self._done + share) / self._total if self._total else 1.0
-        self._bar.update(self._row, completed=completed, left=self._left(share))
+        """Move the bar to `share` of the current runs."""
+        self._share = share
+        done, new = (base + share * self._size for base in (self._base, self._base_new))
+        completed = done / self._total if self._total else 1.0
+        self._bar.update(self._row, completed=completed, left=self._left(done, new))
         if name:
             self._bar.update(self._row, description=name)
 
-    def _left(self, share: float) -> str:
+    def _left(self, done: float, new: float) -> str:
         """Return the time left, judged by the runs of this sitting."""
-        done, remaining = self._new + share, self._total - self._done - share
-        if done < 0.2 or remaining <= 0:
+        remaining = self._total - done
+        if new < 0.2 or remaining <= 0:
             return ""
-        seconds = (time.perf_counter() - self._began) / done * remaining
+        seconds = (time.perf_counter() - self._began) / new * remaining
         return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+
+
+def _name(cells: Sequence[Cell]) -> str:
+    """Return what to call runs that train side by side."""
+
+    def joined(values: Iterable[object]) -> str:
+        found = list(dict.fromkeys(map(str, values)))
+        more = f" and {len(found) - 3} more" if len(found) > 4 else ""
+        return ", ".join(found[:3] if more else found) + more
+
+    seeds = joined(cell.config.seed for cell in cells)
+    plural = "seed" if len({cell.config.seed for cell in cells}) == 1 else "seeds"
+    variants, tasks = joined(c.variant for c in cells), joined(c.task for c in cells)
+    return f"{variants}, {tasks}, {plural} {seeds}"

@@ -22,6 +22,12 @@ def study(
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Set a field; may be given many times."),
     ] = None,
+    pack_size: Annotated[
+        str | None,
+        typer.Option(
+            "--pack-size", metavar="N", help="Most runs trained side by side: auto, 1, 2, …"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a study; the same command again goes on where it stopped."""
@@ -29,7 +35,8 @@ def study(
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.study import StudyConfig
 
-    config = load_recipe(recipe, overrides or ())
+    changes = [*(overrides or ()), *([] if pack_size is None else [f"pack_size={pack_size}"])]
+    config = load_recipe(recipe, changes)
     if not isinstance(config, StudyConfig):
         raise RecipeError(["a study must have `base`, but this is one run; use train."], recipe)
 

@@ -41,15 +41,21 @@ def train(
     from softprompts.recipes.identity import identity
     from softprompts.recipes.resolving import resolve
     from softprompts.studies.grid import Cell
-    from softprompts.training.execution import execute
+    from softprompts.training.execution import execute, set_up
+    from softprompts.training.footprint import describe_memory
+    from softprompts.training.journal import NoJournal
     from softprompts.training.resources import Resources
 
     resources = Resources()
     backbone, tasks = resources.backbone(config.backbone), resources.tasks(config)
     cell = Cell(config.prompt.method, {}, config.task_label, resolve(config), identity(config))
+    memory = ""
+    if not is_there(out / "config.json"):
+        setup = set_up(cell.config, backbone, tasks, resources)
+        memory = describe_memory(setup.member(NoJournal()))
     with Bar() as bar:
         bar.start([cell], 0)
-        updates = bar.begin(cell)
+        updates = bar.begin([cell], memory)
         assert isinstance(updates, Updates)
         result = dict(execute(config, backbone, tasks, folder=out, progress=updates).result)
     if as_json:

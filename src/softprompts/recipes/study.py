@@ -34,6 +34,14 @@ def _seeds(value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
+def _pack_size(value: Any) -> Any:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not is_count and value != "auto":
+        constraint = "auto, or a whole number of at least 1"
+        raise PydanticCustomError("constraint", "wrong size", {"constraint": constraint})
+    return value
+
+
 def _nothing_is_no_change(value: Any) -> Any:
     """Read a variant without a value, `residual:`, as one that changes nothing."""
     if isinstance(value, Mapping):
@@ -59,6 +67,12 @@ _SEEDS_SCHEMA = {
 }
 
 
+_PACK_SIZE_SCHEMA = {
+    "anyOf": [{"enum": ["auto"]}, {"type": "integer", "minimum": 1}],
+    "default": "auto",
+}
+
+
 class StudyConfig(Section):
     """A grid of runs: variants × points of the grid × seeds.
 
@@ -70,6 +84,8 @@ class StudyConfig(Section):
         grid: values to go through, by dotted field.
         seeds: the seeds, or how many (5 are 0 to 4).
         baseline: the variant that the others are compared with; null takes the first.
+        pack_size: most runs that train side by side through one forward; auto chooses by device,
+            shape and memory.
     """
 
     name: str | None = Field(None, min_length=1)
@@ -87,6 +103,9 @@ class StudyConfig(Section):
         WithJsonSchema(_SEEDS_SCHEMA),
     ] = Field(default_factory=lambda: tuple(range(DEFAULT_SEEDS)), strict=False)
     baseline: str | None = Field(None, min_length=1)
+    pack_size: Annotated[
+        int | str, BeforeValidator(_pack_size), WithJsonSchema(_PACK_SIZE_SCHEMA)
+    ] = "auto"
 
 
 def parse_study(data: Any, source: str = "recipe") -> StudyConfig:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -12,14 +13,27 @@ from softprompts.analysis.scores import DIVERGED, FAILED, UNFINISHED
 from softprompts.analysis.statistics import spread
 from softprompts.errors import RunFolderError
 from softprompts.recipes.study import StudyConfig
-from softprompts.storage import entries, is_there, make_folder, read_record, write_json
+from softprompts.storage import (
+    entries,
+    is_there,
+    make_folder,
+    read_record,
+    remove_file,
+    remove_parts,
+    write_json,
+)
 from softprompts.studies.grid import Cell
+from softprompts.studies.planning import Pack, Plan, extend
 from softprompts.training.finished import read_result
+from softprompts.training.journal import lock
 
 
 @final
 class Store:
-    """The folder of a study: `study.json`, `runs/<identity>/` and `summary.json`.
+    """The folder of a study: `study.json`, `packs.json`, `runs/<identity>/` and `summary.json`.
+
+    Beside them lie `packs/<name>/`, where interrupted packs have their checkpoints, and
+    `errors/<identity>.json`, why a run failed. Several processes may use the folder at a time.
 
     A study that grew, by more seeds or variants, keeps its folder and its finished runs; a study
     of another name does not get in.
@@ -56,7 +70,77 @@ class Store:
     def open(self) -> None:
         """Create the folder and say whose it is."""
         make_folder(self.path / "runs")
-        write_json(self.path / "study.json", self.study.model_dump(mode="json"))
+        with self._alone():
+            for folder in (self.path, self.path / "errors"):
+                remove_parts(folder)
+            write_json(self.path / "study.json", self.study.model_dump(mode="json"))
+
+    def plan(self, most_runs: Callable[[Cell], int]) -> Plan:
+        """Return the packs of the study; those that were made before stay.
+
+        Args:
+            most_runs: how many runs like a cell's fit in memory.
+
+        Raises:
+            StorageError: if `packs.json` is broken or cannot be written.
+        """
+        with self._alone():
+            before = self._read_plan()
+            plan = extend(
+                before,
+                self.cells,
+                self.study.pack_size,
+                has_begun=lambda pack: is_there(self.pack_folder(pack)),
+                most_runs=most_runs,
+            )
+            if plan != before:
+                write_json(self._plan_file, plan.to_json())
+        return plan
+
+    def set_apart(self, pack: Pack) -> None:
+        """Note that the runs of a pack are to be trained one by one, from their beginning.
+
+        Raises:
+            StorageError: if `packs.json` is broken or cannot be written.
+        """
+        with self._alone():
+            plan = self._read_plan()
+            assert plan is not None
+            packs = tuple(
+                replace(one, is_apart=True) if one.runs == pack.runs else one for one in plan.packs
+            )
+            write_json(self._plan_file, replace(plan, packs=packs).to_json())
+        remove_file(self.pack_folder(pack) / "checkpoint.safetensors")
+
+    def pack_folder(self, pack: Pack) -> Path:
+        """Return where a pack checkpoints."""
+        return self.path / "packs" / pack.name
+
+    def fail(self, cell: Cell, error: str) -> None:
+        """Keep why a run failed."""
+        make_folder(self.path / "errors")
+        with self._alone():
+            about = {"identity": cell.identity, "error": error}
+            write_json(self._error_file(cell), about)
+
+    def forgive(self, cell: Cell) -> None:
+        """Forget why a run failed before."""
+        remove_file(self._error_file(cell))
+
+    def error(self, cell: Cell) -> str | None:
+        """Return why a run failed, or `None` where it did not; a result makes up for it."""
+        path = self._error_file(cell)
+        if not is_there(path) or is_there(self.folder(cell) / "result.json"):
+            return None
+        return str(read_record(path, ["error"])["error"])
+
+    def failures(self) -> dict[str, int]:
+        """Return when each failed run failed, by identity, in nanoseconds."""
+        found = {}
+        for cell in self.cells:
+            with suppress(OSError):
+                found[cell.identity] = self._error_file(cell).stat().st_mtime_ns
+        return found
 
     def folder(self, cell: Cell) -> Path:
         """Return the folder of a run."""
@@ -67,17 +151,15 @@ class Store:
         folder = self.folder(cell)
         return read_result(folder, cell.identity) if is_there(folder / "result.json") else None
 
-    def write_summary(self, errors: Mapping[str, str]) -> dict[str, Any]:
+    def write_summary(self) -> dict[str, Any]:
         """Write and return what the finished runs say; see `summarize`."""
-        summary = self.summarize(errors)
-        write_json(self.path / "summary.json", summary)
+        with self._alone():
+            summary = self.summarize()
+            write_json(self.path / "summary.json", summary)
         return summary
 
-    def summarize(self, errors: Mapping[str, str]) -> dict[str, Any]:
+    def summarize(self) -> dict[str, Any]:
         """Return the summary.
-
-        Args:
-            errors: error by identity, of runs that failed.
 
         Returns:
             `name`, `num_runs`, `num_finished`, and `cells`: per variant, task and grid point the
@@ -91,7 +173,7 @@ class Store:
         groups: dict[tuple[str, str, str], list[Cell]] = {}
         for cell in self.cells:
             groups.setdefault((cell.variant, cell.task, repr(cell.point)), []).append(cell)
-        lines = [self._line(cells, errors) for cells in groups.values()]
+        lines = [self._line(cells) for cells in groups.values()]
         return {
             "name": self.study.name,
             "num_runs": len(self.cells),
@@ -100,12 +182,12 @@ class Store:
             **statistics_of(lines, self.study.baseline or next(iter(self.study.variants))),
         }
 
-    def _line(self, cells: Sequence[Cell], errors: Mapping[str, str]) -> dict[str, Any]:
+    def _line(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """Summarize the seeds of one variant, task and point."""
         results = [(cell, self.result(cell)) for cell in cells]
         done = [(cell, r) for cell, r in results if r is not None and r["status"] == "finished"]
         any_result = next((r for _, r in results if r is not None), None)
-        failed = [errors[cell.identity] for cell, r in results if cell.identity in errors]
+        failed = [text for cell in cells if (text := self.error(cell)) is not None]
         line = {
             "variant": cells[0].variant,
             "task": cells[0].task,
@@ -126,7 +208,7 @@ class Store:
             "num_missing": sum(r is None for _, r in results) - len(failed),
             "errors": sorted(set(failed)),
             "missing": [
-                {"seed": cell.config.seed, "reason": _reason(cell, r, errors)}
+                {"seed": cell.config.seed, "reason": _reason(r, self.error(cell))}
                 for cell, r in results
                 if r is None or r["status"] != "finished"
             ],
@@ -135,12 +217,31 @@ class Store:
             line["tasks"] = _by_task([r for _, r in done], any_result)
         return line
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from writing the study's own files meanwhile."""
+        with lock(self.path / ".lock", should_wait=True):
+            yield
 
-def _reason(cell: Cell, result: Mapping[str, Any] | None, errors: Mapping[str, str]) -> str:
+    def _read_plan(self) -> Plan | None:
+        if not is_there(self._plan_file):
+            return None
+        data = read_record(self._plan_file, ["pack_size", "packs"])
+        return Plan.from_json(data, str(self._plan_file))
+
+    @property
+    def _plan_file(self) -> Path:
+        return self.path / "packs.json"
+
+    def _error_file(self, cell: Cell) -> Path:
+        return self.path / "errors" / f"{cell.identity}.json"
+
+
+def _reason(result: Mapping[str, Any] | None, error: str | None) -> str:
     """Return why a run has no score."""
     if result is not None:
         return DIVERGED
-    return FAILED if cell.identity in errors else UNFINISHED
+    return UNFINISHED if error is None else FAILED
 
 
 def _by_task(

@@ -37,12 +37,12 @@ def conclude(
     """
     counters = member.counters
     is_finite = not counters.divergence
-    last = evaluate_tasks(member.model, reported) if is_finite else None
-    member.load(member.best)
-    selected = last
-    if is_finite and counters.best_step != counters.step:
-        selected = evaluate_tasks(member.model, reported)
-    counters.seconds = member.elapsed()
+    with member.timed():
+        last = evaluate_tasks(member.model, reported) if is_finite else None
+        member.load(member.best)
+        selected = last
+        if is_finite and counters.best_step != counters.step:
+            selected = evaluate_tasks(member.model, reported)
     lines = {
         name: _line(task, reported[name], _of(selected, name), _of(last, name))
         for name, task in tasks.items()
@@ -57,6 +57,7 @@ def conclude(
         "seconds": counters.seconds,
         "examples_per_second": counters.examples / max(counters.training_seconds, 1e-9),
         "peak_bytes": peak_bytes(member.backbone.device),
+        "most_positions": counters.most_positions,
         "trainable_parameters": member.model.num_parameters,
     }
 

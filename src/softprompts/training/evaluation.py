@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -12,6 +13,7 @@ import torch
 from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
+from softprompts.errors import MemoryShortageError, SoftPromptsWarning
 from softprompts.metrics.scoring import compute
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.prompt import Prompt
@@ -20,6 +22,7 @@ from softprompts.tasks.base import Example, TaskFormat
 from softprompts.training.batching import by_length
 from softprompts.training.forward import Part, score
 from softprompts.training.frozen import save_readings
+from softprompts.training.room import first_line, free_memory, is_out_of_memory
 from softprompts.training.tracks import Model
 
 
@@ -72,22 +75,55 @@ def score_examples(
 
     Returns:
         Scores per example, one per column it has; and losses, NaN for unlabelled examples.
+
+    Raises:
+        MemoryShortageError: if memory does not hold one example.
     """
     scores: list[tuple[float, ...]] = [()] * len(encoded)
     losses = [float("nan")] * len(encoded)
-    for indices in by_length(encoded):
-        rows = [encoded[i] for i in indices]
-        batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
-        part = Part(prompt, readout, batch)
-        values = score(backbone, [part])[0]
+    waiting = by_length(encoded)[::-1]
+    while waiting:
+        indices = waiting.pop()
+        found = _score_batch(backbone, (prompt, readout), [encoded[i] for i in indices])
+        if isinstance(found, str):
+            waiting += _halves(indices, found)
+            free_memory(backbone.device)
+            continue
+        part, values, loss = found
         if choices is not None:
             choices.extend(part.choices)
-        loss = readout.loss(values, batch).tolist()
-        for place, (index, line) in enumerate(zip(indices, values.tolist(), strict=True)):
+        for place, (index, line) in enumerate(zip(indices, values, strict=True)):
             scores[index] = tuple(line[: encoded[index].num_columns])
             if encoded[index].answers:
                 losses[index] = loss[place]
     return scores, losses
+
+
+def _score_batch(
+    backbone: Backbone, scorer: tuple[Prompt, Readout], rows: Sequence[EncodedExample]
+) -> tuple[Part, list[list[float]], list[float]] | str:
+    """Return a batch's part, scores and losses, or what the allocator said without memory."""
+    try:
+        batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
+        part = Part(*scorer, batch)
+        values = score(backbone, [part])[0]
+        return part, values.tolist(), part.readout.loss(values, batch).tolist()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return first_line(error)
+
+
+def _halves(indices: list[int], reason: str) -> list[list[int]]:
+    """Cut a batch that memory did not hold, and say so."""
+    if len(indices) == 1:
+        raise MemoryShortageError(
+            f"one example must fit in memory to be scored, but does not: {reason}"
+        )
+    middle = len(indices) // 2
+    text = f"memory does not hold {len(indices)} examples to score; they are scored in halves."
+    warnings.warn(text, SoftPromptsWarning, stacklevel=2)
+    return [indices[middle:], indices[:middle]]
 
 
 def evaluate(

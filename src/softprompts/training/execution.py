@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.recipes.identity import identity
@@ -116,24 +116,83 @@ def execute(
     tasks = per_task(config, task, "tasks")
     about = describe_run(config, backbone, tasks)
     model = build_model(config, backbone, {name: own.format for name, own in tasks.items()})
+
+    def read(folder: Path) -> Outcome:
+        found = load_finished(folder, about, model)
+        return Outcome(config, backbone, tasks, model, about, found)
+
     if folder is not None:
         check_free(folder, about)
         if is_there(folder / "result.json"):
-            found = load_finished(folder, about, model)
-            return Outcome(config, backbone, tasks, model, about, found)
+            return read(folder)
     adopt(model, config)
     splits = encode_splits(config, model, tasks, resources or Resources())
+    setup = Setup(config, tasks, about, model, splits)
     with ExitStack() as stack:
         journal: Journal = NoJournal()
         if folder is not None:
             journal = stack.enter_context(RunFolder(folder, about))
-        member = make_member(config, model, splits, journal)
+            if is_there(folder / "result.json"):  # another process had the folder until now
+                return read(folder)
+        member = setup.member(journal)
         train_pack(model.backbone, [member], progress)
-        result = conclude(member, tasks, {name: own["validation"] for name, own in splits.items()})
-        result |= {"seed": config.seed, "identity": about["identity"]}
-        result |= _count_rows(config, tasks, splits)
-        journal.finish({"rows": model.bake(), **model.state()}, prompt_header(about), result)
+        result = setup.finish(member)
     return Outcome(config, backbone, tasks, model, about, result)
+
+
+@final
+@dataclass(frozen=True)
+class Setup:
+    """A run that is ready to train.
+
+    Attributes:
+        config: the resolved configuration.
+        tasks: its tasks by name.
+        about: content of `config.json`.
+        model: what it trains, in the first state.
+        splits: its rows, as `encode_splits` returns them.
+    """
+
+    config: RunConfig
+    tasks: Mapping[str, Task]
+    about: Mapping[str, Any]
+    model: Model
+    splits: Mapping[str, Mapping[str, EncodedSplit]]
+
+    def member(self, journal: Journal) -> Member:
+        """Return the run as a member of a pack, where the journal says it stood."""
+        return make_member(self.config, self.model, self.splits, journal)
+
+    def finish(self, member: Member) -> dict[str, Any]:
+        """Score a run that is done, write prompt and result, and return the result."""
+        reported = {name: own["validation"] for name, own in self.splits.items()}
+        result = conclude(member, self.tasks, reported)
+        result |= {"seed": self.config.seed, "identity": self.about["identity"]}
+        result |= _count_rows(self.config, self.tasks, self.splits)
+        tensors = {"rows": self.model.bake(), **self.model.state()}
+        member.journal.finish(tensors, prompt_header(self.about), result)
+        return result
+
+
+def set_up(
+    config: RunConfig, backbone: Backbone, tasks: Mapping[str, Task], resources: Resources
+) -> Setup:
+    """Build a run and encode its rows; nothing is written.
+
+    Args:
+        config: a resolved configuration.
+        backbone: the frozen model.
+        tasks: the tasks with their rows, by name.
+        resources: shares encoded rows between runs.
+
+    Raises:
+        SoftPromptsError: if recipe, backbone and tasks do not fit each other.
+    """
+    about = describe_run(config, backbone, tasks)
+    model = build_model(config, backbone, {name: own.format for name, own in tasks.items()})
+    adopt(model, config)
+    splits = encode_splits(config, model, tasks, resources)
+    return Setup(config, tasks, about, model, splits)
 
 
 def encode_splits(

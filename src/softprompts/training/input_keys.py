@@ -85,21 +85,24 @@ def read_ahead(
     return Ahead(lead, kept, backbone.stacks[0].slots or ())
 
 
-def num_positions(backbone: Backbone, prompt: Prompt, example: EncodedExample) -> int:
-    """Return how many positions of an example's inputs are read again at each step, padded.
+def num_positions(
+    backbone: Backbone, prompt: Prompt, example: EncodedExample, is_read_on: bool = True
+) -> int:
+    """Return how many positions of an example's longest input are read at each step, with rows.
 
     Args:
         backbone: the model that is read.
-        prompt: the prompt, whose rows count where not all is read.
+        prompt: the prompt.
         example: the example.
+        is_read_on: whether inputs may be read on from kept keys; not so where they are perturbed.
     """
-    whole = example.num_tokens
-    rest = whole
-    if backbone.family == "decoder" and prompt.depth.is_input and prompt.length:
-        tails = [len(i.ids) - _place_of_rows(prompt.position, i) for i in example.inputs]
-        rest = max(tails) + prompt.length
-    is_less = _LEAST_GAIN * rest <= whole + prompt.length and backbone.is_frozen
-    return (rest if is_less and _can_read_on(backbone) else whole) * len(example.inputs)
+    num_rows = prompt.length if prompt.depth.is_input else 0
+    whole = example.num_tokens + num_rows
+    if backbone.family != "decoder" or not num_rows or not is_read_on:
+        return whole
+    rest = num_rows + max(len(i.ids) - _place_of_rows(prompt.position, i) for i in example.inputs)
+    is_less = _LEAST_GAIN * rest <= whole and backbone.is_frozen
+    return rest if is_less and _can_read_on(backbone) else whole
 
 
 def joint_memory(known: Sequence[Ahead]) -> Memory:

@@ -18,7 +18,7 @@ from typing import IO, Any, final
 
 from torch import Tensor
 
-from softprompts.errors import RunFolderError, StorageError
+from softprompts.errors import FolderInUseError, RunFolderError, StorageError
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.storage import (
@@ -36,6 +36,7 @@ ABOUT = ("identity", "config", "data_digest", "backbone_fingerprint", "dtype", "
 """What `config.json` must have."""
 
 METRICS, EXAMPLES = "metrics.jsonl", "examples.txt"
+_SIZES = {METRICS: "metrics_bytes", EXAMPLES: "examples_bytes"}
 """Files that grow while a run is trained."""
 
 
@@ -112,8 +113,8 @@ class RunFolder(Journal):
         about: content of `config.json`; its `identity` says whose folder it is.
 
     Raises:
-        RunFolderError: if the folder belongs to another run, holds other files, or another
-            process is using it.
+        RunFolderError: if the folder belongs to another run or holds other files.
+        FolderInUseError: if another process is using it.
         StorageError: if it cannot be written.
     """
 
@@ -122,7 +123,7 @@ class RunFolder(Journal):
         self._waiting: dict[str, list[str]] = {METRICS: [], EXAMPLES: []}
         check_free(path, about)
         make_folder(path)
-        self._lock = _lock(path / ".lock")
+        self._lock = lock(path / ".lock")
         try:
             check_free(path, about)  # another process may have been here before the lock
             if not is_there(path / "config.json"):
@@ -147,11 +148,8 @@ class RunFolder(Journal):
             StorageError: if checkpoint or metrics are broken, or not this run's.
         """
         path = self.path / "state" / "checkpoint.safetensors"
-        for lines in self._waiting.values():
-            lines.clear()
         if not path.exists():
-            self._take_back(METRICS, 0)
-            self._take_back(EXAMPLES, 0)
+            self.take_back({})
             return None
         tensors, about = read_tensors(path)
         if about.get("identity") != self.identity:
@@ -159,8 +157,7 @@ class RunFolder(Journal):
                 f"{path} must be a checkpoint of run {self.identity}, but is of "
                 f"{about.get('identity')}."
             )
-        self._take_back(METRICS, about["metrics_bytes"])
-        self._take_back(EXAMPLES, about.get("examples_bytes", 0))
+        self.take_back(about)
         return Checkpoint(tensors, about)
 
     def log(self, record: Mapping[str, Any]) -> None:
@@ -173,22 +170,32 @@ class RunFolder(Journal):
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Append the lines, then replace the checkpoint, which says how long the lines are."""
-        metrics, examples = self._flush()
-        about = {**checkpoint.about, "identity": self.identity, "metrics_bytes": metrics}
-        if examples:
-            about["examples_bytes"] = examples
+        about = {**checkpoint.about, "identity": self.identity, **self.flush()}
         write_tensors(self.path / "state" / "checkpoint.safetensors", checkpoint.tensors, about)
 
     def finish(
         self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], result: Mapping[str, Any]
     ) -> None:
         """Write `prompt.safetensors`, then `result.json`."""
-        self._flush()
+        self.flush()
         write_tensors(self.path / "prompt.safetensors", tensors, about)
         write_json(self.path / "result.json", dict(result))
 
-    def _take_back(self, name: str, size: int) -> None:
-        """Cut a file to the bytes that the checkpoint knows."""
+    def take_back(self, about: Mapping[str, Any]) -> None:
+        """Cut the files to the bytes that a checkpoint knows, and drop waiting lines.
+
+        Args:
+            about: of the checkpoint, as `flush` returned it; empty at the beginning.
+
+        Raises:
+            StorageError: if there are fewer, or they cannot be cut.
+        """
+        for name, key in _SIZES.items():
+            self._waiting[name].clear()
+            self._cut(name, about.get(key, 0))
+
+    def _cut(self, name: str, size: int) -> None:
+        """Cut a file to some bytes."""
         path = self.path / name
         try:
             found = path.stat().st_size if path.exists() else 0
@@ -204,10 +211,16 @@ class RunFolder(Journal):
                 f"{found}."
             )
 
-    def _flush(self) -> tuple[int, int]:
-        """Append what waits, and return the sizes in bytes of metrics and examples."""
-        has_examples = self._waiting[EXAMPLES] or is_there(self.path / EXAMPLES)
-        return self._append(METRICS), self._append(EXAMPLES) if has_examples else 0
+    def flush(self) -> dict[str, int]:
+        """Append what waits and return the sizes in bytes, for a checkpoint to know.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        sizes = {_SIZES[METRICS]: self._append(METRICS)}
+        if self._waiting[EXAMPLES] or is_there(self.path / EXAMPLES):
+            sizes[_SIZES[EXAMPLES]] = self._append(EXAMPLES)
+        return sizes
 
     def _append(self, name: str) -> int:
         """Append the waiting lines of a file and return its size in bytes."""
@@ -292,8 +305,20 @@ def _check_config(path: Path, about: Mapping[str, Any]) -> None:
         )
 
 
-def _lock(path: Path) -> IO[bytes]:
-    """Open and lock a file; the lock goes with the process, however it ends."""
+def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
+    """Open and lock a file; the lock goes with the process, however it ends.
+
+    Args:
+        path: the file; made if missing.
+        should_wait: wait until it is free, for short work.
+
+    Returns:
+        The file; closing it gives the lock back.
+
+    Raises:
+        FolderInUseError: if another process holds it.
+        StorageError: if it cannot be opened.
+    """
     try:
         file = open(path, "ab")  # noqa: SIM115
     except OSError as error:
@@ -303,8 +328,23 @@ def _lock(path: Path) -> IO[bytes]:
     except ImportError:  # no such locks on this platform
         return file
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB))
     except OSError:
         file.close()
-        raise RunFolderError(f"{path.parent} is in use by another process.") from None
+        raise FolderInUseError(f"{path.parent} is in use by another process.") from None
     return file
+
+
+def is_in_use(path: Path) -> bool:
+    """Return whether another process holds a folder; nothing is created.
+
+    Args:
+        path: a folder with a `.lock`, or none yet.
+    """
+    if not is_there(path / ".lock"):
+        return False
+    try:
+        lock(path / ".lock").close()
+    except FolderInUseError:
+        return True
+    return False

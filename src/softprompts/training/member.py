@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any, final
 
 import torch
@@ -16,23 +17,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.cutting import cut_by_size
 from softprompts.encoding.batch import collate
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.draws import Draws
 from softprompts.regularizers.base import Regularizer
+from softprompts.training.cutting import Taken, cut
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.forward import Part
 from softprompts.training.frozen import save_readings
 from softprompts.training.input_keys import num_positions
 from softprompts.training.journal import Checkpoint, Journal
-from softprompts.training.mixing import Drawn, Mixing
+from softprompts.training.mixing import Mixing
 from softprompts.training.objective import Share
 from softprompts.training.penalties import PenaltyLog
 from softprompts.training.tracks import Model, under
-
-_OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
-"""What one more micro-batch costs, in token positions; where inputs are packed, it saves none."""
 
 _NUM_SHOWN = 3
 """Examples that a regularizer shows of a task, at the first update and at each evaluation."""
@@ -82,6 +80,7 @@ class _Counters:
     best_loss: float = math.inf
     stale: int = 0
     divergence: dict[str, Any] = field(default_factory=dict)
+    most_positions: int | None = None
 
 
 @final
@@ -118,9 +117,9 @@ class Member:
         self.best = self._snapshot()
         self._parts: list[tuple[str, Part]] = []
         self._drawn: dict[str, int] = {}
+        self._active: list[tuple[int, Regularizer, float]] = []
         self.counters = _Counters()
         self._restore()
-        self._began = time.perf_counter() - self.counters.seconds
 
     @property
     def is_done(self) -> bool:
@@ -132,62 +131,70 @@ class Member:
             or counters.stale >= self.plan.patience
         )
 
-    def parts(self, backbone: Backbone) -> list[tuple[Part, float]]:
-        """Return the next update's micro-batches, each with the weight of one of its examples."""
+    def draw(self) -> list[Taken]:
+        """Draw the next update's examples; what was drawn before and not used is forgotten."""
         drawn = self._mixing.update(self.counters.step)
-        num_examples = sum(len(one.indices) for one in drawn)
         self._parts, self._drawn = [], {one.task: len(one.indices) for one in drawn}
-        for one in drawn:
-            self._cut(one, num_examples, backbone)
-        self.counters.examples += num_examples
-        return [(part, 1 / num_examples) for _, part in self._parts]
+        step = self.counters.step
+        is_shown = not step or step + 1 in self.plan.evaluation_steps
+        self._active = self.penalties.begin(step, _NUM_SHOWN if is_shown else 0)
+        self.optimizer.zero_grad(set_to_none=True)
+        return [
+            self._take(one.task, index, place)
+            for one in drawn
+            for index, place in zip(one.indices, one.places, strict=True)
+        ]
+
+    def longest(self) -> Taken:
+        """Return the training example that takes the most positions, as the first of an update."""
+        every = (
+            self._take(task, index, 0)
+            for task, split in self.train.items()
+            for index in range(len(split))
+        )
+        return max(every, key=lambda one: one.width * len(one.encoded.inputs))
+
+    def _take(self, task: str, index: int, place: int) -> Taken:
+        prompt, encoded = self.model.tracks[task].prompt, self.train[task].encoded[index]
+        is_read_on = all(one.is_idle for one in self.penalties.regularizers)
+        width = num_positions(self.backbone, prompt, encoded, is_read_on)
+        return Taken(task, encoded, place, width)
+
+    def share(self, taken: Sequence[Taken], backbone: Backbone) -> Share:
+        """Return examples of one task as this run's share of a micro-batch.
+
+        Args:
+            taken: examples of the last `draw`, all of one task.
+            backbone: the model that they are read through.
+        """
+        task, num_examples = taken[0].task, sum(self._drawn.values())
+        track, step = self.model.tracks[task], self.counters.step
+        rows = [one.encoded for one in taken]
+        batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
+        places = torch.tensor([one.place for one in taken], device=backbone.device)
+        temperature = self.plan.temperature(step)
+        own = places[batch.examples]
+        draws = Draws(self.plan.seed, step, 0, own, num_examples, temperature)
+        part = Part(track.prompt, track.readout, batch, draws)
+        self._parts.append((task, part))
+        name = task if self.model.is_mixture else ""
+        note = partial(self.penalties.add, name, track.format.labels)
+        return Share(part, 1 / num_examples, self._active, note)
 
     def shares(self, backbone: Backbone) -> list[Share]:
         """Return the next update's micro-batches, each with what regularizes it."""
-        parts = self.parts(backbone)
-        step = self.counters.step
-        is_shown = not step or step + 1 in self.plan.evaluation_steps
-        active = self.penalties.begin(step, _NUM_SHOWN if is_shown else 0)
-        notes = [
-            partial(
-                self.penalties.add,
-                name if self.model.is_mixture else "",
-                self.model.tracks[name].format.labels,
-            )
-            for name, _ in self._parts
-        ]
-        given = zip(parts, notes, strict=True)
-        return [Share(part, weight, active, note) for (part, weight), note in given]
+        return [share for group in cut([self], backbone) for _, share in group]
 
-    def _cut(self, drawn: Drawn, num_examples: int, backbone: Backbone) -> None:
-        """Cut one task's share of an update into micro-batches."""
-        plan, step, track = self.plan, self.counters.step, self.model.tracks[drawn.task]
-        encoded = [self.train[drawn.task].encoded[i] for i in drawn.indices]
-        lengths = [example.num_tokens * len(example.inputs) for example in encoded]
-        if all(one.is_idle for one in self.penalties.regularizers):
-            lengths = [num_positions(backbone, track.prompt, example) for example in encoded]
-        kind = "packed" if backbone.shortcuts.packs else backbone.device.type
-        overhead = _OVERHEAD_TOKENS[kind] // self.penalties.num_reads
-        for chosen in cut_by_size(lengths, plan.batch_size, overhead):
-            rows = [encoded[i] for i in chosen]
-            batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
-            places = torch.tensor([drawn.places[i] for i in chosen], device=backbone.device)
-            draws = Draws(
-                plan.seed,
-                step,
-                len(self._parts),
-                places[batch.examples],
-                num_examples,
-                plan.temperature(step),
-            )
-            part = Part(track.prompt, track.readout, batch, draws)
-            self._parts.append((drawn.task, part))
+    def parts(self, backbone: Backbone) -> list[tuple[Part, float]]:
+        """Return the next update's micro-batches, each with the weight of one of its examples."""
+        return [(share.part, share.weight) for share in self.shares(backbone)]
 
-    def update(self, loss: float) -> None:
+    def update(self, loss: float, about: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Clip, step and log; a loss or gradient that is not finite ends the run instead.
 
         Args:
             loss: mean loss of the update's examples.
+            about: what else to log of the update.
         """
         counters = self.counters
         factor = self.plan.factor(counters.step)
@@ -195,11 +202,13 @@ class Member:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm))
         counters.step += 1
+        counters.examples += sum(self._drawn.values())
         record: dict[str, Any] = {
             "step": counters.step,
             "loss": _finite(loss),
             "learning_rate": rates[0],
             "gradient_norm": _finite(norm),
+            **about,
         }
         record |= self.penalties.summary()
         chosen = self._choices()
@@ -216,19 +225,37 @@ class Member:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)  # frees them before the next draw
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        """Whether the plan asks for a checkpoint after the last update."""
+        every = self.plan.checkpoint_every_steps
+        if not every:
+            return self._is_evaluation_due
+        return self.counters.step % every == 0 or self.is_done
+
+    @property
+    def _is_evaluation_due(self) -> bool:
+        return self.counters.step in self.plan.evaluation_steps and not self.counters.divergence
+
+    def evaluate(self) -> None:
+        """Score the held-out rows where the plan says so, and keep the state if it is the best."""
+        if self._is_evaluation_due and self.held_out:
+            with self.timed():
+                self._select(evaluate_tasks(self.model, self.held_out))
+
+    def save(self, backbone: Backbone) -> None:
+        """Give a checkpoint to the journal."""
+        with self.timed():
+            save_readings(backbone)
+            self.journal.save(self._checkpoint())
 
     def after_update(self, backbone: Backbone) -> None:
         """Evaluate and checkpoint where the plan says so."""
-        step, plan = self.counters.step, self.plan
-        is_evaluation = step in plan.evaluation_steps and not self.counters.divergence
-        if is_evaluation and self.held_out:
-            self._select(evaluate_tasks(self.model, self.held_out))
-        every = plan.checkpoint_every_steps
-        if is_evaluation if not every else step % every == 0 or self.is_done:
-            self.counters.seconds = self.elapsed()
-            save_readings(backbone)
-            self.journal.save(self._checkpoint())
+        self.evaluate()
+        if self.is_checkpoint_due:
+            self.save(backbone)
 
     def select_last(self) -> None:
         """Make the current state the selected one, where there was nothing to select on."""
@@ -236,9 +263,14 @@ class Member:
             self.best = self._snapshot()
             self.counters.best_step = self.counters.step
 
-    def elapsed(self) -> float:
-        """Return the seconds that the run has taken, earlier sittings included."""
-        return time.perf_counter() - self._began
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count what is done meanwhile among the run's seconds."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.counters.seconds += time.perf_counter() - began
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Put a snapshot into all that is trained."""

@@ -11,7 +11,7 @@ class Progress(ABC):
 
     @abstractmethod
     def update(self, step: int, total_steps: int) -> None:
-        """Take note that `step` of `total_steps` updates are done (one run or the furthest)."""
+        """Take note that `step` of `total_steps` updates are done, of all runs of a pack."""
 
 
 @final
