@@ -176,8 +176,7 @@ def test_two_processes_share_a_study(ask, recipe, whole, tmp_path):
     names = [name for answer in answers for name in ended(answer["errors"])]
     assert len(names) == 9
     assert len(set(names)) == 9
-    assert all(ended(answer["errors"]) for answer in answers)
-    for answer in answers:
+    for answer in answers:  # the faster one may have trained them all
         assert json.loads(answer["output"])["num_finished"] == 9
 
 

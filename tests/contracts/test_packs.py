@@ -347,7 +347,7 @@ def test_the_estimate_is_what_tensors_take(tiny, task, method):
     peak = footprint._peak(backbone, lambda: footprint._read(run, [run.longest()] * 6))
     estimate = footprint.estimate_bytes(backbone, [found])
     own = estimate - footprint.weight_bytes(backbone) - found.state_bytes
-    assert own == pytest.approx(peak, rel=0.1)
+    assert own == pytest.approx(peak, rel=0.2)  # a row of inputs is rounded up to 64 places
     assert footprint.estimate_bytes(backbone, [found] * 3) > 2 * own
     assert footprint.estimate_bytes(backbone, [found] * 3, 1) < estimate + 3 * found.state_bytes
 

@@ -69,15 +69,16 @@ def measure_footprint(member: Member) -> Footprint:
     longest = member.longest()
     positions = longest.width * len(longest.encoded.inputs) * reads
     peaks = []
-    for count in (1, 1, 2):  # the first reading pays for what is done once
+    least = 2 if backbone.shortcuts.packs else 1  # a single input would not be packed
+    for count in (least, least, 2 * least):  # the first reading pays for what is done once
         member.draw()
         read = [longest] * count
         peaks.append(_peak(backbone, partial(_read, member, read)))
     member.draw()
-    marginal = max(peaks[2] - peaks[1], 0)
+    marginal = max(peaks[2] - peaks[1], 0) / least
     return Footprint(
         position_bytes=marginal / positions,
-        fixed_bytes=max(peaks[1] - marginal, 0),
+        fixed_bytes=max(int(peaks[1] - least * marginal), 0),
         state_bytes=state_bytes(member.model),
         example_positions=positions,
         batch_size=member.plan.batch_size,
