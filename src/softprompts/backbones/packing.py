@@ -18,8 +18,11 @@ from softprompts.backbones.cutting import cut_by_size
 NAME = "softprompts-packed"
 """The name under which transformers finds the masks of packed inputs."""
 
-_ROW_MULTIPLE = 64
-"""The row is padded to a multiple of this, so that few shapes occur."""
+_LEAST_ROW, _ROW_SHARE = 64, 10
+"""The row is padded to a multiple of a power of two, the largest within a tenth of it.
+
+So few lengths occur: the matrix library pays for a new one a fifth of an update.
+"""
 
 _WIDTH_MULTIPLE = 32
 """Inputs are padded to a multiple of this inside attention."""
@@ -96,7 +99,8 @@ class Packing:
         counts = lengths.tolist()
         total, device = sum(counts), attention_mask.device
         self.total = total
-        self.size = -(-(total + 1) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        multiple = max(_LEAST_ROW, 1 << (total // _ROW_SHARE).bit_length() - 1)
+        self.size = -(-(total + 1) // multiple) * multiple
         starts = lengths.cumsum(dim=0) - lengths  # (batch,)
         steps = torch.arange(attention_mask.shape[1], device=device)
         is_there = steps < lengths[:, None]  # (batch, tokens)

@@ -120,7 +120,7 @@ def splice(
     Returns:
         The spliced batch, padded on the right.
     """
-    batch, tokens, hidden = embeddings.shape
+    batch, tokens, _ = embeddings.shape
     length = rows.shape[1]
     device = embeddings.device
     there = torch.ones(batch, length, dtype=torch.bool, device=device)
@@ -133,18 +133,39 @@ def splice(
     places = torch.empty_like(order).scatter_(
         1, order, torch.arange(tokens + length, device=device).expand(batch, -1)
     )  # (batch, tokens + length): place of each source
-    sources = torch.cat([embeddings, rows.to(embeddings.dtype)], dim=1)
     last = (attention_mask * torch.arange(tokens, device=device)).argmax(dim=1, keepdim=True)
     row_segments = segment_ids.gather(1, torch.minimum(anchors, last))  # (batch, length)
     segments = torch.cat([segment_ids, row_segments], dim=1)
     return Spliced(
-        embeddings=sources.gather(1, order[..., None].expand(-1, -1, hidden)),
+        embeddings=_place(embeddings, rows.to(embeddings.dtype), places),
         attention_mask=valid.gather(1, order).long(),
         segment_ids=segments.gather(1, order) * valid.gather(1, order),
         token_positions=places[:, :tokens],
         row_positions=places[:, tokens:],
         lengths=valid.sum(dim=1),
     )
+
+
+def _place(tokens: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+    """Put tokens and rows in their places.
+
+    Only rows that need a gradient pay for one: frozen tokens are no part of the graph.
+
+    Args:
+        tokens: token embeddings. Shape `(batch, tokens, hidden)`.
+        rows: prompt rows. Shape `(batch, length, hidden)`.
+        places: where each of both goes, tokens first. Shape `(batch, tokens + length)`.
+
+    Returns:
+        Shape `(batch, tokens + length, hidden)`.
+    """
+    batch, num_tokens, hidden = tokens.shape
+    width = places.shape[1]
+    flat = places + width * torch.arange(batch, device=places.device)[:, None]
+    spliced = tokens.new_zeros(batch * width, hidden)
+    for values, index in ((tokens, flat[:, :num_tokens]), (rows, flat[:, num_tokens:])):
+        spliced = spliced.index_copy(0, index.flatten(), values.flatten(0, 1))
+    return spliced.view(batch, width, hidden)
 
 
 def with_gates(embeddings: Tensor, gates: Tensor | None) -> Tensor:

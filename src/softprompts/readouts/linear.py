@@ -87,8 +87,9 @@ class LinearReadout(Readout):
         values = values.float()
         if self.pool != "mean":
             return values[:, 0]
-        mask = batch.attention_mask[..., None].to(values)  # (inputs, tokens, 1)
-        return (values * mask).sum(dim=1) / mask.sum(dim=1)
+        mask = batch.attention_mask.to(values)
+        shares = mask / mask.sum(dim=1, keepdim=True)  # (inputs, tokens)
+        return (shares[:, None] @ values)[:, 0]
 
     def scores(self, values: Tensor, batch: Batch) -> Tensor:
         """Return `(batch, labels)` scores from `(inputs, hidden)` pooled states."""
