@@ -49,7 +49,7 @@ def test_a_run_is_measured_twice_alike_and_left_as_it_is(capsys, finished):
     assert first["input"]["radii"][1]["noise"] < worst[1]
     assert first["prompt"]["radii"][0]["worst"] > 0
     assert first["curvature"]["top"] >= first["curvature"]["bottom"]
-    assert first["curvature"]["num_examples"] == 8
+    assert first["curvature"]["num_examples"] == 6
 
 
 def test_the_loss_is_that_of_evaluate(capsys, finished):

@@ -83,7 +83,7 @@ QUICK = Effort(
     prompt_radii=(0.1,),
     steps=2,
     num_noise=1,
-    num_curvature_examples=8,
+    num_curvature_examples=6,
     num_products=4,
     num_probes=1,
 )
@@ -114,7 +114,7 @@ def measure_sharpness(
     subject = load_subject(folder, sample, resources)
     found: dict[str, Any] = {
         "version": VERSION,
-        **subject.about,
+        **{name: value for name, value in subject.about.items() if name != "prompt"},
         "sample": asdict(sample),
         "effort": asdict(effort),
         "num_examples": subject.num_examples,

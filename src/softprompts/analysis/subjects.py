@@ -71,7 +71,8 @@ class Subject:
     """A trained run in evaluation, and the rows that its loss is taken on.
 
     Attributes:
-        about: `identity`, `method`, `task`, `seed` of the run, and `folder`.
+        about: what names the run: `folder`, `identity`, `method`, `task`, `seed`, `readout`,
+            `prompt` and `dtype`.
         backbone: what the run reads through.
         unit: root-mean-square of the frozen backbone's embedding table; changes of inputs are
             counted in it, as perturbations are.
@@ -132,6 +133,8 @@ def load_subject(folder: Path, sample: Sample, resources: Resources) -> Subject:
             "method": config.prompt.method,
             "task": name if config.mixture is not None else config.task_label,
             "seed": config.seed,
+            "readout": config.readout.model_dump(mode="json"),
+            "prompt": config.prompt.model_dump(mode="json"),
             "dtype": str(backbone.dtype).removeprefix("torch."),
         },
         backbone=result.model.backbone,
