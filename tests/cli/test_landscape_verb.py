@@ -1,4 +1,4 @@
-"""`softprompts landscape --sharpness-only`, on runs and on studies."""
+"""`softprompts landscape`, on runs and on studies."""
 
 from __future__ import annotations
 
@@ -121,3 +121,78 @@ def test_rows_that_changed_are_refused(capsys, finished, data_dir):
     path.write_text(path.read_text().replace("superb", "poor"))
     text = "rows of files must be those of the run, with digest"
     refused(capsys, ["landscape", str(out), "--sharpness-only"], text)
+
+
+def test_landscapes_of_several_runs_are_drawn_together(capsys, study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = {
+        run: json.loads((run / "config.json").read_text()) for run in (study / "runs").iterdir()
+    }
+    runs = sorted(
+        config,
+        key=lambda run: (
+            str(config[run]["config"]["prompt"]["method"]),
+            config[run]["config"]["seed"],
+        ),
+    )
+    given = ["landscape", *map(str, runs[2:]), str(runs[0]), "--quick", "--num-points", "3"]
+    before = tree(study)
+    capsys.readouterr()
+    assert main([*given, "--out", "all.svg", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (tmp_path / "all.svg").read_bytes().startswith(b"<?xml")
+    assert found["figure"] == "all.svg"
+    names = [(run["method"], run["seed"], sorted(run["spaces"])) for run in found["runs"]]
+    both = ["input", "prompt"]
+    assert names == [
+        ("prompt-tuning", 0, both),
+        ("prompt-tuning", 1, both),
+        ("head-only", 0, ["input"]),
+    ]
+    assert "must have prompt rows" in found["runs"][2]["left_out"]["prompt"]
+    for run in found["runs"]:
+        for plane in run["spaces"].values():
+            assert plane["losses"][1][1] == plane["loss"]
+            assert plane["slope"] > 0
+    (path,) = found["paths"]
+    assert (path["first"], path["second"]) == (0, 1)
+    assert path["losses"][0] == pytest.approx(found["runs"][0]["spaces"]["input"]["loss"], rel=1e-5)
+    assert main(given) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("landscape.html: loss around prompt-tuning, seed 0, prompt-tun")
+    page = (tmp_path / "landscape.html").read_text("utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert str(study) not in page
+    assert tree(study) == before
+    assert main([*given, "--spaces", "prompt", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["figure"] is None
+    assert again["runs"][0]["spaces"] == {"prompt": found["runs"][0]["spaces"]["prompt"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--out", "a.pdf"], "`--out` must end in .svg, .png, .html, but is 'a.pdf'"),
+        (["--measures", "input"], "`--measures` must be left out without --sharpness-only, but is"),
+        (["--num-points", "4"], "`num_points` must be odd and at least 3, but is 4"),
+        (["--spaces", "prompt,sky"], "`spaces` must be some of input, prompt, but is prompt, sky"),
+        (["--directions", "up"], "`directions` must be one of gradient, random, but is 'up'"),
+        (["--sharpness-only", "--out", "a.html"], "`--out` must be left out with --sharpness-only"),
+        (["--sharpness-only", "--num-points", "3"], "`--num-points` must be left out with --sharp"),
+    ],
+)
+def test_options_of_a_picture_are_checked_first(capsys, tmp_path, monkeypatch, options, text):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, ["landscape", "nowhere", *options], text)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_stays_out_of_runs_and_spares_other_files(capsys, finished, tmp_path):
+    _, out = finished
+    inside = out / "a.html"
+    refused(capsys, ["landscape", str(out), "--out", str(inside)], "`--out` must lie outside the")
+    (tmp_path / "own.html").write_text("mine")
+    given = ["landscape", str(out), "--out", str(tmp_path / "own.html")]
+    refused(capsys, given, "own.html must be new or an earlier picture")
+    refused(capsys, ["landscape", *[str(out)] * 13], "runs must be at most 12 to be drawn")

@@ -225,8 +225,8 @@ class PromptSurface(Surface):
         prompt = subject.track.prompt
         if not prompt.length:
             raise PromptError(
-                f"{subject.about['folder']} must have prompt rows to move, but its prompt has "
-                f"length {prompt.length} (method {subject.about['method']})."
+                "a run must have prompt rows to move them, but the prompt of method "
+                f"{subject.about['method']} has length {prompt.length}."
             )
         sets = [rows(None).detach() for rows in outer_rows(prompt.pool)]
         self._shape = (len(sets), *sets[0].shape)

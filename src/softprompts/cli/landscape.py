@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprompts.cli.output import print_json, print_table
+from softprompts.cli.pictures import FORMATS, check_place
 
 if TYPE_CHECKING:
+    from softprompts.analysis.planes import Grid
     from softprompts.analysis.sharpness import Effort
     from softprompts.analysis.subjects import Sample
 
@@ -22,6 +24,14 @@ def landscape(
             metavar="RUN_DIR...", help="Finished runs' folders; with --sharpness-only studies too."
         ),
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The picture: .html, .svg or .png; landscape.html if absent.",
+        ),
+    ] = None,
     is_sharpness_only: Annotated[
         bool, typer.Option("--sharpness-only", help="Measure how steep the loss is; draw nothing.")
     ] = False,
@@ -42,41 +52,138 @@ def landscape(
         str | None,
         typer.Option("--measures", metavar="A,B", help="Some of input, prompt and curvature."),
     ] = None,
+    spaces: Annotated[
+        str | None, typer.Option("--spaces", metavar="A,B", help="input, prompt, or both.")
+    ] = None,
+    directions: Annotated[
+        str | None,
+        typer.Option("--directions", metavar="KIND", help="gradient, or random."),
+    ] = None,
+    num_points: Annotated[
+        int | None,
+        typer.Option("--num-points", metavar="N", help="Points along each side of a plane; odd."),
+    ] = None,
     is_quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer rows and steps: seconds per run, to compare many")
+        bool, typer.Option("--quick", help="Fewer rows, points and steps, to compare many runs.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; draws only where --out is given.")
+    ] = False,
 ) -> None:
     """Show how the loss of finished runs changes around them."""
+    most = 64 if is_sharpness_only else 32
+    sample = _sample(is_quick, split, (num_examples, name, dtype), most)
+    drawn = {"out": out, "spaces": spaces, "directions": directions, "num_points": num_points}
+    if is_sharpness_only:
+        _refuse(drawn, "with --sharpness-only")
+        _show_sharpness(runs, sample, _effort(is_quick, measures), as_json=as_json)
+    else:
+        _refuse({"measures": measures}, "without --sharpness-only")
+        grid = _grid(is_quick, spaces, directions, num_points)
+        _draw(runs, (sample, grid), out, as_json=as_json)
+
+
+def _refuse(given: Mapping[str, Any], when: str) -> None:
+    """Refuse options that would change nothing."""
     from softprompts.errors import DataError
 
-    sample, effort = _settings(is_quick, split, (num_examples, name, dtype, measures))
-    if not is_sharpness_only:
-        raise DataError("`--sharpness-only` must be given: planes are not drawn yet.")
+    for name, value in given.items():
+        if value is not None:
+            option = name.replace("_", "-")
+            raise DataError(f"`--{option}` must be left out {when}, but is {str(value)!r}.")
+
+
+def _draw(
+    runs: Sequence[Path], given: tuple[Sample, Grid], out: Path | None, *, as_json: bool
+) -> None:
+    """Draw the landscapes of runs, or print their numbers."""
+    from softprompts.analysis.landscapes import measure_landscapes
+    from softprompts.errors import DataError
+    from softprompts.reports.landscape import MOST_RUNS, names_of
+
+    path = Path("landscape.html") if out is None and not as_json else out
+    if path is not None:
+        check_place(path, runs)
+    if len(runs) > MOST_RUNS:
+        raise DataError(f"runs must be at most {MOST_RUNS} to be drawn, but are {len(runs)}.")
+    found = measure_landscapes(runs, *given, lambda text: None if as_json else _say(text))
+    if path is not None:
+        from softprompts.storage import write_bytes
+
+        write_bytes(path, _picture(found, FORMATS[path.suffix.lower()]))
+    if as_json:
+        print_json({**found, "figure": None if path is None else str(path)})
+    else:
+        print(f"{path}: loss around {', '.join(names_of(found['runs']))}")
+
+
+def _picture(found: Mapping[str, Any], format: str) -> bytes:
+    """Return landscapes in a format."""
+    if format == "html":
+        from softprompts.reports.landscape_page import draw_page
+
+        return draw_page(found)
+    from softprompts.reports.landscape_figure import draw_landscapes
+
+    return draw_landscapes(found, format)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _show_sharpness(runs: Sequence[Path], sample: Sample, effort: Effort, *, as_json: bool) -> None:
+    """Measure the sharpness of runs, and print it."""
     rows = _measure(runs, sample, effort, is_told=not as_json)
     print_json({"runs": rows}) if as_json else _print(rows)
     if any("error" in row for row in rows):
         raise typer.Exit(1)
 
 
-def _settings(
-    is_quick: bool, split: str, given: tuple[int | None, str | None, str | None, str | None]
-) -> tuple[Sample, Effort]:
-    """Return rows and effort as the options say them."""
+def _sample(
+    is_quick: bool, split: str, given: tuple[int | None, str | None, str | None], most: int
+) -> Sample:
+    """Return the rows that the options ask for; at most `most` where they do not say."""
     from dataclasses import replace
 
-    from softprompts.analysis.sharpness import QUICK, QUICK_SAMPLE, Effort
+    from softprompts.analysis.sharpness import QUICK_SAMPLE
     from softprompts.analysis.subjects import Sample
 
-    num_examples, name, dtype, measures = given
-    sample = QUICK_SAMPLE if is_quick else Sample()
-    effort = QUICK if is_quick else Effort()
+    num_examples, name, dtype = given
+    sample = QUICK_SAMPLE if is_quick else Sample(num_examples=most)
     if num_examples is not None:
         sample = replace(sample, num_examples=num_examples)
-    if measures is not None:
-        chosen = tuple(part.strip() for part in measures.split(","))
-        effort = replace(effort, measures=chosen)
-    return replace(sample, split=split, task=name, dtype=dtype), effort
+    return replace(sample, split=split, task=name, dtype=dtype)
+
+
+def _effort(is_quick: bool, measures: str | None) -> Effort:
+    """Return what the options ask to measure."""
+    from dataclasses import replace
+
+    from softprompts.analysis.sharpness import QUICK, Effort
+
+    effort = QUICK if is_quick else Effort()
+    return effort if measures is None else replace(effort, measures=_parts(measures))
+
+
+def _grid(
+    is_quick: bool, spaces: str | None, directions: str | None, num_points: int | None
+) -> Grid:
+    """Return where the options ask to look."""
+    from softprompts.analysis.planes import Grid
+
+    given: dict[str, Any] = {"num_points": 9, "num_line_points": 17} if is_quick else {}
+    if spaces is not None:
+        given["spaces"] = _parts(spaces)
+    if directions is not None:
+        given["directions"] = directions
+    if num_points is not None:
+        given |= {"num_points": num_points}
+    return Grid(**given)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
 
 
 def _measure(
@@ -101,7 +208,7 @@ def _tell(row: Mapping[str, Any]) -> None:
     """Say on standard error that a run of a study is done."""
     state = row.get("error") or f"{row['seconds']:.1f} s"
     names = f"{row['variant']}, {row['task']}, seed {row['seed']}"
-    typer.echo(f"{names}: {state}", err=True)
+    _say(f"{names}: {state}")
 
 
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:
