@@ -227,10 +227,13 @@ def path_between(first: Subject, second: Subject, num_points: int) -> dict[str, 
 
 
 def is_pair(first: Subject, second: Subject) -> bool:
-    """Return whether two runs are seeds of one method on one task, with a frozen backbone."""
+    """Return whether two runs are seeds of one method on one task, read through one backbone.
+
+    A run that trains its backbone reads through a copy of its own, so it has no pair.
+    """
     names = ("method", "task", "readout", "prompt")
     alike = all(first.about.get(name) == second.about.get(name) for name in names)
-    return alike and first.backbone is second.backbone and first.backbone.is_frozen
+    return alike and first.backbone is second.backbone
 
 
 def _check_pair(first: Subject, second: Subject) -> None:
@@ -240,7 +243,7 @@ def _check_pair(first: Subject, second: Subject) -> None:
             for one in (first, second)
         ]
         raise DataError(
-            "a path must lie between two seeds of one method on one task and one frozen backbone, "
+            "a path must lie between two seeds of one method on one task and one backbone, "
             f"but {first.about['folder']} is {named[0]} and {second.about['folder']} is {named[1]}."
         )
 
