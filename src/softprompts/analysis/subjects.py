@@ -19,7 +19,7 @@ from softprompts.recipes.schema import RunConfig
 from softprompts.results import Result, load
 from softprompts.seeding import generator
 from softprompts.tasks.base import Example
-from softprompts.training.batching import cut_by_length
+from softprompts.training.batching import by_length
 from softprompts.training.building import choose_splits
 from softprompts.training.finished import read_result
 from softprompts.training.journal import read_about
@@ -29,9 +29,8 @@ from softprompts.training.tracks import Track
 SPLITS = ("train", "held-out", "validation")
 DTYPES = ("float32", "bfloat16", "float16")
 
-_MOST_EXAMPLES = 16
-_OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
-"""What one more micro-batch costs, in token positions, by device type."""
+_MOST_TOKENS = defaultdict(lambda: 8192, cpu=1024)
+"""Token positions of a batch, by device type."""
 
 
 @final
@@ -185,8 +184,8 @@ def batches_of(encoded: Sequence[EncodedExample], backbone: Backbone) -> tuple[B
         encoded: the examples.
         backbone: what reads them.
     """
-    lengths = [example.num_tokens * len(example.inputs) for example in encoded]
-    cuts = cut_by_length(lengths, _MOST_EXAMPLES, _OVERHEAD_TOKENS[backbone.device.type])
+    most = _MOST_TOKENS[backbone.device.type]
+    cuts = by_length(encoded, max_tokens=most)
     pad = backbone.tokenizer.pad_token_id
     return tuple(
         collate([encoded[index] for index in cut], pad).to(backbone.device) for cut in cuts

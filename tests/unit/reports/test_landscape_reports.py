@@ -150,6 +150,7 @@ def test_nothing_from_data_becomes_markup(found):
     evil["runs"][2]["left_out"]["prompt"] = EVIL
     reader, plain = read(draw_page(evil)), read(draw_page(found))
     assert [tag for tag, _ in reader.tags] == [tag for tag, _ in plain.tags]
+    assert "<" not in reader.scripts[0]
     title = panels_of(draw_page(evil))["input-0"]["layout"]["title"]["text"]
     assert "<" not in title
     assert "&lt;/script&gt;" in title
