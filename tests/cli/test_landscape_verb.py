@@ -24,9 +24,8 @@ def measured(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0)
 def study(capsys, recipe, run, tmp_path) -> Path:
     """The folder of a study of two variants and two seeds."""
     base = {key: value for key, value in run.items() if key != "seed"}
-    variants = {"plain": {}, "head": {"prompt": {"method": "head-only"}}}
+    variants = {"plain": {}, "head": {"prompt.method": "head-only", "prompt.length": None}}
     content = {"name": "small", "base": base, "variants": variants, "seeds": 2}
-    variants["head"] = {"prompt.method": "head-only", "prompt.length": None}
     out = tmp_path / "study"
     assert main(["study", recipe(content, "study.yaml"), "--out", str(out)]) == 0
     return out
