@@ -54,11 +54,12 @@ class Group:
 
         Args:
             shared: the same for all inputs, where a model has one. Shape
-                `(1, 1, longest, longest)`.
+                `(1, 1, width, width)`.
             dtype: of the scores.
 
         Returns:
-            Shape `(group, 1, 1 or width, width)`, or `None` where all may be.
+            Shape `(group, 1, width, width)`, or of one row for all; `None` where all may
+            be.
         """
         key = id(shared)
         if key not in self._masks:
@@ -277,7 +278,7 @@ def packed_masks(packing: Packing, configs: Sequence[Any]) -> Iterator[None]:
 
 
 def _small_mask(**options: Any) -> Tensor | None:
-    """Return the mask of one input; called by transformers. Shape `(1, 1, longest, longest)`."""
+    """Return the mask of one input; called by transformers. Shape `(1, 1, width, width)`."""
     from transformers.masking_utils import eager_mask
 
     longest = _ACTIVE[-1].longest

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from softprompts.cli.output import print_json
+from softprompts.cli.pictures import FORMATS, check_place
 
 if TYPE_CHECKING:
     from softprompts.reports.choices import Choices
-
-FORMATS = {".svg": "svg", ".png": "png", ".html": "html"}
 
 
 def choices(
@@ -33,7 +31,7 @@ def choices(
 
     path = Path("choices.svg") if out is None and not as_json else out
     if path is not None:
-        _check_place(path, run_dir)
+        check_place(path, [run_dir])
     found = read_choices(run_dir)
     if path is not None:
         from softprompts.reports.choices_figure import draw_choices
@@ -44,30 +42,6 @@ def choices(
         print_json({**found.as_json(), "figure": None if path is None else str(path)})
     else:
         print(f"{path}: {_describe(found)}")
-
-
-def _check_place(path: Path, run_dir: Path) -> None:
-    """Check that a picture may be written to a place: a new one, or that of an earlier picture."""
-    from softprompts.errors import DataError, RunFolderError, StorageError
-    from softprompts.storage import is_there
-
-    if path.suffix.lower() not in FORMATS:
-        raise DataError(f"`--out` must end in {', '.join(FORMATS)}, but is {str(path)!r}.")
-    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(run_dir)):
-        raise RunFolderError(f"`--out` must lie outside the run's folder, but is {str(path)!r}.")
-    if not is_there(path):
-        return
-    from softprompts.reports.figures import MAKER
-
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
-    if MAKER.encode() not in head:
-        raise RunFolderError(
-            f"{path} must be new or an earlier picture, but is another file. Choose another name."
-        )
 
 
 def _describe(found: Choices) -> str:

@@ -19,6 +19,7 @@ import typer
 
 from softprompts.cli.choices import choices
 from softprompts.cli.evaluate import evaluate
+from softprompts.cli.landscape import landscape
 from softprompts.cli.list import list_components
 from softprompts.cli.output import print_error, problems_of
 from softprompts.cli.predict import predict
@@ -35,6 +36,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "predict": predict,
     "study": study,
     "choices": choices,
+    "landscape": landscape,
 }
 
 SUCCESS, FAILURE, MISTAKE, INTERRUPTED = 0, 1, 2, 130

@@ -1,0 +1,129 @@
+"""Curvature from gradients alone: the Hessian's ends by Lanczos, its trace by random probes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+Product = Callable[[Tensor], Tensor]
+"""From a vector to a symmetric matrix times it. Shape `(size,)`."""
+
+
+@final
+@dataclass(frozen=True)
+class Ends:
+    """The ends of a symmetric matrix's spectrum.
+
+    Attributes:
+        top: largest eigenvalue found.
+        bottom: smallest eigenvalue found.
+        top_error: an eigenvalue lies at most this far from `top`.
+        num_products: products with the matrix that it took.
+    """
+
+    top: float
+    bottom: float
+    top_error: float
+    num_products: int
+
+
+@final
+@dataclass(frozen=True)
+class Estimate:
+    """A mean of random draws.
+
+    Attributes:
+        mean: the mean.
+        error: its standard error; `None` of one draw.
+    """
+
+    mean: float
+    error: float | None
+
+
+def hessian_product(gradient: Callable[[Tensor], Tensor], step: float) -> Product:
+    """Return products with the Hessian at zero, by central differences of the gradient.
+
+    `H v = |v| (g(h v / |v|) - g(-h v / |v|)) / 2h`, with an error of order `h^2`, and of the
+    gradient's rounding over `h`. No graph of a gradient is kept, and attention of any kind will do:
+    fused kernels have no second derivative, and that of gated attention would be wrong in silence.
+
+    Args:
+        gradient: from a point to the gradient there. Shape `(size,)`.
+        step: `h`, a length.
+
+    Reference:
+        Pearlmutter (1994), Fast exact multiplication by the Hessian, section 2, for the difference.
+    """
+
+    def product(vector: Tensor) -> Tensor:
+        norm = float(torch.linalg.vector_norm(vector))
+        if norm == 0:
+            return torch.zeros_like(vector)
+        ahead = vector * (step / norm)
+        return (gradient(ahead).double() - gradient(-ahead).double()) * (norm / (2 * step))
+
+    return product
+
+
+def lanczos(product: Product, start: Tensor, num_products: int, tolerance: float = 0.0) -> Ends:
+    """Return the ends of a symmetric matrix's spectrum.
+
+    All vectors are kept and made orthogonal again at each step, in float64.
+
+    Args:
+        product: products with the matrix.
+        start: any vector but zero. Shape `(size,)`.
+        num_products: most products, at least 1; `size` give the whole spectrum.
+        tolerance: stop where the error of the top is at most this share of its size.
+
+    Reference:
+        Lanczos (1950); Golub and Van Loan, Matrix Computations, section 10.1, for the bound.
+    """
+    basis = [start.double() / torch.linalg.vector_norm(start.double())]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    values, error = np.zeros(1), math.inf
+    for _ in range(min(num_products, start.numel())):
+        image = product(basis[-1]).double()
+        scale = float(torch.linalg.vector_norm(image))
+        diagonal.append(float(image @ basis[-1]))
+        kept = torch.stack(basis)  # (products, size)
+        for _ in range(2):
+            image = image - kept.T @ (kept @ image)
+        rest = float(torch.linalg.vector_norm(image))
+        matrix = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+        values, vectors = np.linalg.eigh(matrix)
+        error = rest * abs(float(vectors[-1, -1]))
+        if rest <= 1e-12 * max(scale, 1e-300) or error <= tolerance * abs(float(values[-1])):
+            break
+        beside.append(rest)
+        basis.append(image / rest)
+    return Ends(float(values[-1]), float(values[0]), error, len(diagonal))
+
+
+def estimate_trace(product: Product, like: Tensor, num_probes: int, draws: Generator) -> Estimate:
+    """Estimate a matrix's trace: the mean of `v H v` over vectors of random signs.
+
+    Args:
+        product: products with the matrix.
+        like: a vector of its size. Shape `(size,)`.
+        num_probes: number of vectors, at least 1.
+        draws: draws them, on the CPU.
+
+    Reference:
+        Hutchinson (1990), A stochastic estimator of the trace of the influence matrix.
+    """
+    found = []
+    for _ in range(num_probes):
+        signs = torch.randint(0, 2, (like.numel(),), generator=draws) * 2.0 - 1.0
+        vector = signs.to(like)
+        found.append(float(vector.double() @ product(vector).double()))
+    error = None if num_probes < 2 else float(np.std(found, ddof=1)) / math.sqrt(num_probes)
+    return Estimate(float(np.mean(found)), error)

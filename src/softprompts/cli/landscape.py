@@ -1,0 +1,241 @@
+"""`softprompts landscape`: the loss around trained runs, as a picture or as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprompts.cli.output import print_json, print_table
+from softprompts.cli.pictures import FORMATS, check_place
+
+if TYPE_CHECKING:
+    from softprompts.analysis.planes import Grid
+    from softprompts.analysis.sharpness import Effort
+    from softprompts.analysis.subjects import Sample
+
+
+def landscape(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_DIR...", help="Finished runs' folders; with --sharpness-only studies too."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The picture: .html, .svg or .png; landscape.html if absent.",
+        ),
+    ] = None,
+    is_sharpness_only: Annotated[
+        bool, typer.Option("--sharpness-only", help="Measure how steep the loss is; draw nothing.")
+    ] = False,
+    split: Annotated[
+        str, typer.Option("--split", metavar="NAME", help="train, held-out or validation.")
+    ] = "train",
+    num_examples: Annotated[
+        int | None, typer.Option("--num-examples", metavar="N", help="Most rows of the split.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--task", metavar="NAME", help="The task of runs of several.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", metavar="DTYPE", help="float32 or bfloat16; the run's if absent."),
+    ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option("--measures", metavar="A,B", help="Some of input, prompt and curvature."),
+    ] = None,
+    spaces: Annotated[
+        str | None, typer.Option("--spaces", metavar="A,B", help="input, prompt, or both.")
+    ] = None,
+    directions: Annotated[
+        str | None,
+        typer.Option("--directions", metavar="KIND", help="gradient, or random."),
+    ] = None,
+    num_points: Annotated[
+        int | None,
+        typer.Option("--num-points", metavar="N", help="Points along each side of a plane; odd."),
+    ] = None,
+    is_quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer rows, points and steps, to compare many runs.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; draws only where --out is given.")
+    ] = False,
+) -> None:
+    """Show how the loss of finished runs changes around them."""
+    most = 64 if is_sharpness_only else 32
+    sample = _sample(is_quick, split, (num_examples, name, dtype), most)
+    drawn = {"out": out, "spaces": spaces, "directions": directions, "num_points": num_points}
+    if is_sharpness_only:
+        _refuse(drawn, "with --sharpness-only")
+        _show_sharpness(runs, sample, _effort(is_quick, measures), as_json=as_json)
+    else:
+        _refuse({"measures": measures}, "without --sharpness-only")
+        grid = _grid(is_quick, spaces, directions, num_points)
+        _draw(runs, (sample, grid), out, as_json=as_json)
+
+
+def _refuse(given: Mapping[str, Any], when: str) -> None:
+    """Refuse options that would change nothing."""
+    from softprompts.errors import DataError
+
+    for name, value in given.items():
+        if value is not None:
+            option = name.replace("_", "-")
+            raise DataError(f"`--{option}` must be left out {when}, but is {str(value)!r}.")
+
+
+def _draw(
+    runs: Sequence[Path], given: tuple[Sample, Grid], out: Path | None, *, as_json: bool
+) -> None:
+    """Draw the landscapes of runs, or print their numbers."""
+    from softprompts.analysis.landscapes import measure_landscapes
+    from softprompts.errors import DataError
+    from softprompts.reports.landscape import MOST_RUNS, names_of
+
+    path = Path("landscape.html") if out is None and not as_json else out
+    if path is not None:
+        check_place(path, runs)
+    if len(runs) > MOST_RUNS:
+        raise DataError(f"runs must be at most {MOST_RUNS} to be drawn, but are {len(runs)}.")
+    found = measure_landscapes(runs, *given, lambda text: None if as_json else _say(text))
+    if path is not None:
+        from softprompts.storage import write_bytes
+
+        write_bytes(path, _picture(found, FORMATS[path.suffix.lower()]))
+    if as_json:
+        print_json({**found, "figure": None if path is None else str(path)})
+    else:
+        print(f"{path}: loss around {', '.join(names_of(found['runs']))}")
+
+
+def _picture(found: Mapping[str, Any], format: str) -> bytes:
+    """Return landscapes in a format."""
+    if format == "html":
+        from softprompts.reports.landscape_page import draw_page
+
+        return draw_page(found)
+    from softprompts.reports.landscape_figure import draw_landscapes
+
+    return draw_landscapes(found, format)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _show_sharpness(runs: Sequence[Path], sample: Sample, effort: Effort, *, as_json: bool) -> None:
+    """Measure the sharpness of runs, and print it."""
+    rows = _measure(runs, sample, effort, is_told=not as_json)
+    print_json({"runs": rows}) if as_json else _print(rows)
+    if any("error" in row for row in rows):
+        raise typer.Exit(1)
+
+
+def _sample(
+    is_quick: bool, split: str, given: tuple[int | None, str | None, str | None], most: int
+) -> Sample:
+    """Return the rows that the options ask for; at most `most` where they do not say."""
+    from dataclasses import replace
+
+    from softprompts.analysis.sharpness import QUICK_SAMPLE
+    from softprompts.analysis.subjects import Sample
+
+    num_examples, name, dtype = given
+    sample = QUICK_SAMPLE if is_quick else Sample(num_examples=most)
+    if num_examples is not None:
+        sample = replace(sample, num_examples=num_examples)
+    return replace(sample, split=split, task=name, dtype=dtype)
+
+
+def _effort(is_quick: bool, measures: str | None) -> Effort:
+    """Return what the options ask to measure."""
+    from dataclasses import replace
+
+    from softprompts.analysis.sharpness import QUICK, Effort
+
+    effort = QUICK if is_quick else Effort()
+    return effort if measures is None else replace(effort, measures=_parts(measures))
+
+
+def _grid(
+    is_quick: bool, spaces: str | None, directions: str | None, num_points: int | None
+) -> Grid:
+    """Return where the options ask to look."""
+    from softprompts.analysis.planes import Grid
+
+    given: dict[str, Any] = {"num_points": 9, "num_line_points": 17} if is_quick else {}
+    if spaces is not None:
+        given["spaces"] = _parts(spaces)
+    if directions is not None:
+        given["directions"] = directions
+    if num_points is not None:
+        given |= {"num_points": num_points}
+    return Grid(**given)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _measure(
+    paths: Sequence[Path], sample: Sample, effort: Effort, *, is_told: bool
+) -> list[dict[str, Any]]:
+    """Measure runs, and all runs of studies."""
+    from softprompts.analysis.sharpness import measure_sharpness
+    from softprompts.analysis.sharpness_study import study_sharpness
+    from softprompts.storage import is_there
+    from softprompts.training.resources import Resources
+
+    resources, rows = Resources(), []
+    for path in paths:
+        if is_there(path / "study.json"):
+            rows += study_sharpness(path, sample, effort, _tell if is_told else None)
+        else:
+            rows.append(measure_sharpness(path, sample, effort, resources))
+    return rows
+
+
+def _tell(row: Mapping[str, Any]) -> None:
+    """Say on standard error that a run of a study is done."""
+    state = row.get("error") or f"{row['seconds']:.1f} s"
+    names = f"{row['variant']}, {row['task']}, seed {row['seed']}"
+    _say(f"{names}: {state}")
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the measures at the largest radii."""
+    headings = ("run", "task", "seed", "loss", "inputs", "noise", "prompt", "top", "trace")
+    print_table(headings, [_cells(row) for row in rows if "error" not in row])
+    for row in rows:
+        if "error" in row:
+            print(f"{row['variant']}, {row['task']}, seed {row['seed']}: {row['error']}")
+    print(
+        "inputs, noise and prompt: how much the loss rises at most, or under noise, within the "
+        "largest radius"
+    )
+    print("top, trace: of the Hessian in the prompt's rows, each in units of its own length")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """Return a row of the table."""
+    inputs, prompt = (row[name]["radii"][-1] if row[name] else {} for name in ("input", "prompt"))
+    curvature = row["curvature"] or {}
+    values = [
+        row.get("loss"),
+        inputs.get("worst"),
+        inputs.get("noise"),
+        prompt.get("worst"),
+        curvature.get("top"),
+        curvature.get("trace"),
+    ]
+    numbers = ["—" if value is None else f"{value:.3g}" for value in values]
+    return [row.get("variant", row["method"]), row["task"], str(row["seed"]), *numbers]
