@@ -29,6 +29,7 @@ SHIPPED_RUNS = {
     "presets": 160,
     "presets-fewglue": 240,
     "presets-rte": 80,
+    "ptp": 780,
     "quickstart": 15,
 }
 
@@ -85,7 +86,7 @@ def test_a_file_without_a_mapping(write, text, sentence):
 def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
     with pytest.raises(
         RecipeError,
-        match=r"one of fewglue, multitask-superglue, presets, presets-fewglue, presets-rte, "
+        match=r"one of fewglue, multitask-superglue, presets, presets-fewglue, presets-rte, ptp, "
         r"quickstart, residual-cb, but",
     ):
         load_recipe("quikstart")

@@ -1,0 +1,207 @@
+"""Write the page on what PTP's perturbations do to spread and sharpness, from studies' folders.
+
+    softprompts study ptp --out STUDY
+    softprompts landscape STUDY --sharpness-only --measures input --num-examples 32 --quick \\
+        --json > SHARPNESS.json
+    python docs/results/write_ptp.py RECIPE.yaml PAGE.md STUDY[=SHARPNESS.json] ... [-- "note" ...]
+
+A study in parts, one folder for some of its tasks, gives the page of all. Nothing on the page is
+typed by hand but the notes.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from softprompts.analysis.statistics import spread
+
+RADIUS = 0.1
+"""Of the ball in which sharpness is the loss's largest increase; see docs/landscapes.md."""
+
+Cell = Mapping[str, Any]
+
+
+def main(arguments: list[str]) -> None:
+    """Write the page."""
+    recipe, page, *rest = arguments
+    split = rest.index("--") if "--" in rest else len(rest)
+    studies, remarks = rest[:split], rest[split + 1 :]
+    cells: list[Cell] = []
+    comparisons: list[Cell] = []
+    sharpness: dict[tuple[str, str, str], list[float]] = {}
+    about: list[Cell] = []
+    for study in studies:
+        folder, _, measured = study.partition("=")
+        summary = json.loads((Path(folder) / "summary.json").read_text())
+        cells += summary["cells"]
+        comparisons += summary["comparisons"]
+        about += [json.loads(p.read_text()) for p in Path(folder).glob("runs/*/config.json")]
+        if measured:
+            add_sharpness(json.loads(Path(measured).read_text())["runs"], sharpness)
+    text = [*head(cells, about), *tables(cells, comparisons, sharpness)]
+    text += [*conclusions(comparisons, cells, sharpness), *(f"- {one}" for one in remarks), ""]
+    text += ["## The recipe", "", "```yaml", Path(recipe).read_text().rstrip(), "```"]
+    Path(page).write_text("\n".join(text) + "\n")
+
+
+def add_sharpness(rows: Iterable[Cell], found: dict[tuple[str, str, str], list[float]]) -> None:
+    """Take note of the sharpness of each run that was measured."""
+    for row in rows:
+        if row.get("input"):
+            (one,) = [r["worst"] for r in row["input"]["radii"] if r["radius"] == RADIUS]
+            found.setdefault((row["variant"], row["task"], shots(row["point"])), []).append(one)
+
+
+def head(cells: list[Cell], about: list[Cell]) -> list[str]:
+    """Return title, budget and what the columns are."""
+    versions, capabilities = about[0]["versions"], torch.cpu.get_capabilities()
+    runs = sum(len(cell["seeds"]) for cell in cells)
+    missing = sum(len(cell["missing"]) for cell in cells)
+    minutes = sum(cell["seconds"] for cell in cells) / 60
+    return [
+        "# PTP: spread and sharpness",
+        "",
+        f"{runs} finished runs ({missing} without a score), {minutes:.0f} minutes of run time on "
+        f"{capabilities['num_logical_cores']} cores ({platform.machine()}, "
+        f"{capabilities.get('cpu_name', 'unknown processor')}), backbone in {about[0]['dtype']}. "
+        f"softprompts {versions['softprompts']}, torch {versions['torch']}, transformers "
+        f"{versions['transformers']}.",
+        "",
+        "Does a penalty on perturbed inputs lower the spread over seeds, and does it flatten the "
+        "loss? Every variant has the same updates and the same rows; the last state is scored "
+        "once. Scores in percent. `mean` and `difference` to plain have 95 % intervals over seeds; "
+        "`p` is a paired sign-flip test. `ratio of std` is a variant's standard deviation over "
+        "plain's with its 95 % interval, `p` Brown–Forsythe's. Both are corrected by Holm over a "
+        "table. `sharpness` is the mean largest increase of the loss of training inputs within "
+        f"{RADIUS} root-mean-squares of the embedding table, with its 95 % interval over seeds "
+        "([landscapes](../landscapes.md), [statistics](../statistics.md)).",
+        "",
+    ]
+
+
+def tables(
+    cells: list[Cell],
+    comparisons: list[Cell],
+    sharpness: Mapping[tuple[str, str, str], list[float]],
+) -> list[str]:
+    """Return a table for each task and number of training rows."""
+    lines = []
+    for task, num_shots in dict.fromkeys((c["task"], shots(c["point"])) for c in cells):
+        own = [c for c in cells if (c["task"], shots(c["point"])) == (task, num_shots)]
+        lines += [
+            f"## {task}, {num_shots}",
+            "",
+            f"{own[0]['num_items']} rows scored, majority {100 * own[0]['majority']:.1f}.",
+            "",
+            "| variant | mean | std | difference | p | ratio of std | p | sharpness |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for cell in own:
+            found = [c for c in comparisons if is_about(c, cell)]
+            flat = sharpness.get((cell["variant"], task, num_shots), [])
+            lines.append(line(cell, found[0] if found else None, flat))
+        lines.append("")
+    return lines
+
+
+def line(cell: Cell, comparison: Cell | None, sharpness: list[float]) -> str:
+    """Return a row of a table."""
+    if cell["mean"] is None or cell["std"] is None:
+        return f"| {cell['variant']} | — | — | — | — | — | — | — |"
+    parts = [cell["variant"], percent(cell["mean"], cell["interval"]), f"{100 * cell['std']:.1f}"]
+    if comparison is None or comparison["difference"] is None:
+        parts += ["", "", "", ""]
+    else:
+        one = comparison
+        ratio = "—" if one["std_ratio"] is None else f"{one['std_ratio']:.2f}"
+        if one["std_ratio_interval"] is not None:
+            low, high = one["std_ratio_interval"]
+            ratio += f" [{low:.2f}, {high:.2f}]"
+        parts += [percent(one["difference"], one["interval"]), chance(one["p_adjusted"])]
+        parts += [ratio, chance(one["p_spread_adjusted"])]
+    flat = spread(sharpness)
+    steep = "" if flat.mean is None else f"{flat.mean:.2f}"
+    if flat.interval is not None:
+        steep += f" [{flat.interval[0]:.2f}, {flat.interval[1]:.2f}]"
+    return "| " + " | ".join([*parts, steep]) + " |"
+
+
+def conclusions(
+    comparisons: list[Cell],
+    cells: list[Cell],
+    sharpness: Mapping[tuple[str, str, str], list[float]],
+) -> list[str]:
+    """Return what may be concluded, and how sharpness goes with spread."""
+    from scipy.stats import spearmanr
+
+    spreads = [c for c in comparisons if (c["p_spread_adjusted"] or 1.0) < 0.05]
+    means = [c for c in comparisons if (c["p_adjusted"] or 1.0) < 0.05]
+    lower = sum((c["std_ratio"] or 1.0) < 1 for c in comparisons)
+    lines = [
+        "## What may be concluded",
+        "",
+        f"- Of {len(comparisons)} comparisons with plain, {lower} have a smaller standard "
+        f"deviation; {len(spreads)} differ in spread and {len(means)} in the mean after "
+        "correction.",
+        *(f"- {c['conclusion_on_spread']}" for c in spreads),
+        *(f"- {c['conclusion']}" for c in means),
+    ]
+    for task, num_shots in dict.fromkeys((c["task"], shots(c["point"])) for c in cells):
+        pairs = [
+            (fmean(sharpness[c["variant"], task, num_shots]), c["std"])
+            for c in cells
+            if (c["task"], shots(c["point"])) == (task, num_shots)
+            and sharpness.get((c["variant"], task, num_shots))
+            and c["std"] is not None
+        ]
+        if len(pairs) > 2:
+            found = spearmanr(*zip(*pairs, strict=True))
+            lines.append(
+                f"- {task}, {num_shots}: over {len(pairs)} variants, sharpness and standard "
+                f"deviation have a rank correlation of {found.statistic:+.2f} "
+                f"(p = {found.pvalue:.2f})."
+            )
+    return lines
+
+
+def is_about(comparison: Cell, cell: Cell) -> bool:
+    """Return whether a comparison is of a cell's variant on its task and rows."""
+    return (
+        comparison["variant"] == cell["variant"]
+        and comparison["tasks"] == [cell["task"]]
+        and shots(comparison["point"]) == shots(cell["point"])
+    )
+
+
+def shots(point: Mapping[str, Any]) -> str:
+    """Return how many training rows a point of the grid has, in words."""
+    count = point["task.shots_total"]
+    return "all training rows" if count is None else f"{count} training rows"
+
+
+def percent(value: float, interval: Iterable[float] | None) -> str:
+    """Return a value in percent with its interval."""
+    text = f"{100 * value:.1f}"
+    if interval is not None:
+        low, high = interval
+        text += f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return text
+
+
+def chance(p: float | None) -> str:
+    """Return a p-value."""
+    if p is None:
+        return "—"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
