@@ -1,4 +1,4 @@
-"""Write the page on what PTP's perturbations do to spread and sharpness, from studies' folders.
+r"""Write the page on what PTP's perturbations do to spread and sharpness, from studies' folders.
 
     softprompts study ptp --out STUDY
     softprompts landscape STUDY --sharpness-only --measures input --num-examples 32 --quick \\
