@@ -1,7 +1,7 @@
 r"""Write the page on what PTP's perturbations do to spread and sharpness, from studies' folders.
 
     softprompts study ptp --out STUDY
-    softprompts landscape STUDY --sharpness-only --measures input --num-examples 32 --quick \\
+    softprompts landscape STUDY --sharpness-only --measures input --num-examples 32 --quick \
         --json > SHARPNESS.json
     python docs/results/write_ptp.py RECIPE.yaml PAGE.md STUDY[=SHARPNESS.json] ... [-- "note" ...]
 
