@@ -104,9 +104,11 @@ def test_a_floor_that_nothing_reaches_leaves_the_input_as_it_is(tiny, task):
 
 def reads_of(backbone, task, monkeypatch, **options):
     """Return how often the backbone is read in a run, its records and its tensors."""
-    reads, read = [], backbone.read
+    reads: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(backbone, "read", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
+        for name in ("read", "_states_at"):
+            read = getattr(backbone, name)
+            patch.setattr(backbone, name, lambda *a, read=read: (reads.append(1), read(*a))[1])
         regularizer = ptp("word-substitution")
         regularizer["perturbation"] |= options
         records, state = trained(backbone, task, "prompt-tuning", "linear", [regularizer])
