@@ -26,6 +26,7 @@ seeds: [3, 4]
 SHIPPED_RUNS = {
     "fewglue": 105,
     "multitask-superglue": 15,
+    "precision": 10,
     "presets": 160,
     "presets-fewglue": 240,
     "presets-rte": 80,
@@ -86,8 +87,8 @@ def test_a_file_without_a_mapping(write, text, sentence):
 def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
     with pytest.raises(
         RecipeError,
-        match=r"one of fewglue, multitask-superglue, presets, presets-fewglue, presets-rte, ptp, "
-        r"quickstart, residual-cb, but",
+        match=r"one of fewglue, multitask-superglue, precision, presets, presets-fewglue, "
+        r"presets-rte, ptp, quickstart, residual-cb, but",
     ):
         load_recipe("quikstart")
     with pytest.raises(RecipeError, match=r"Did you mean 'quickstart'"):
