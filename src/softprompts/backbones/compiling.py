@@ -108,10 +108,16 @@ def _compiled(module: nn.Module) -> Callable[..., Any]:
     def run_or_say(*arguments: Any, **options: Any) -> Any:
         try:
             return run(*arguments, **options)
-        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+        except FailOnRecompileLimitHit as error:
+            raise BackboneError(
+                f"{type(module).__name__} must be compiled at most {config.recompile_limit} times "
+                "in a process, but is needed in more forms. Set `backbone.compile` to false."
+            ) from error
+        except TorchDynamoException as error:
+            cause = getattr(error, "inner_exception", error)
             raise BackboneError(
                 f"{type(module).__name__} must be one graph for torch.compile, but is not: "
-                f"{first_line(error)} Set `backbone.compile` to false."
+                f"{first_line(cause)} Set `backbone.compile` to false."
             ) from error
 
     return run_or_say
