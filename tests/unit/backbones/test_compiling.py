@@ -83,7 +83,7 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize(
     ("kind", "is_gathered"),
-    [("bert", True), ("gpt2", False), ("gpt2", True), ("llama", True)],
+    [("bert", True), ("gpt2", False), ("llama", True)],
 )
 def test_states_and_gradients_are_those_of_plain_layers(tiny, compiled, kind, is_gathered):
     """Gathered states are read packed and with a tail, others as the model reads them."""
@@ -94,7 +94,7 @@ def test_states_and_gradients_are_those_of_plain_layers(tiny, compiled, kind, is
         assert_same(found, read(tiny(kind), shape, is_gathered))
     graphs = num_graphs()
     assert 0 < graphs <= 10
-    for shape in ((3, 7), (5, 30), (4, 9), (1, 25)):
+    for shape in ((3, 7), (5, 30), (1, 25)):
         assert_same(read(backbone, shape, is_gathered), read(tiny(kind), shape, is_gathered))
     assert num_graphs() == graphs, "a new shape was compiled anew"
 
@@ -167,7 +167,7 @@ def test_a_copy_is_compiled_where_its_backbone_is(tiny, compiled):
     plain = LoraAdaptation().adapt(tiny("gpt2"), False, seed=0)
     results = []
     for one in (adapted, plain):
-        read(one.backbone, (3, 7), False)
+        read(one.backbone, (3, 7))
         results.append([weight.grad for weight in one.parameters.parameters()])
     assert num_graphs() > 0
     for first, second in zip(*results, strict=True):
