@@ -4,7 +4,7 @@
                              [--tokens 128] [--batch-size 8] [--rounds 10] [--tiny] [--out FILE]
 
 Weights are random, rows are made of the bundled task's words, and all have the same length, so that
-nothing is padding. Each size is measured with and without `torch.compile` of the layers. `--tiny`
+nothing is padding. Each size is measured with and without `backbone.compile`. `--tiny`
 runs the same code on a processor in seconds.
 """
 
@@ -75,14 +75,16 @@ def _points(shape: str, scratch: Path, options: argparse.Namespace) -> Iterator[
     from speed.shapes import find_model, layer_parameters, readout_of
 
     import softprompts as sp
+    from softprompts.backbones import compiling
 
+    if options.tiny:
+        compiling.BACKEND = "eager"  # traces only
     rows = long_rows(load_rows("bundled", None), options.tokens, 16 * options.batch_size)
     folder = find_model(shape, rows.texts, scratch / shape)
-    backbone = sp.load_backbone(str(folder), dtype="bfloat16", device=options.device)
-    operations = 4 * layer_parameters(backbone)
     for is_compiled in (False, True):
-        if is_compiled:
-            _compile(backbone, options.tiny)
+        backbone = sp.load_backbone(
+            str(folder), dtype="bfloat16", device=options.device, compile=is_compiled
+        )
         for count in options.runs:
             members = [
                 build_member(
@@ -95,15 +97,9 @@ def _points(shape: str, scratch: Path, options: argparse.Namespace) -> Iterator[
                 )
                 for seed in range(count)
             ]
+            operations = 4 * layer_parameters(backbone)
             point = {"shape": shape, "runs": count, "is_compiled": is_compiled}
             yield {**point, **_measure(Ours(backbone, members), operations, options)}
-
-
-def _compile(backbone: Any, is_tiny: bool) -> None:
-    """Compile each layer in place; a tiny run only traces it."""
-    for stack in backbone.stacks:
-        for layer in stack.layers:
-            layer.compile(dynamic=True, backend="eager" if is_tiny else "inductor")
 
 
 def _measure(ours: Any, operations: int, options: argparse.Namespace) -> dict[str, Any]:

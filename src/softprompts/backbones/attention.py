@@ -170,6 +170,13 @@ class Reading:
         groups = [] if self.packing is None else self.packing.groups
         self.group_memories = [self.memory.take(group.inputs).cut(group.width) for group in groups]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether attention is given nothing, and inputs stand as the model expects them."""
+        memory = self.memory
+        given = (memory.gates, memory.prefix_gates, memory.lengths, memory.below, self.packing)
+        return not memory.prefixes and all(one is None for one in given)
+
     def next_slot(self) -> Slot | None:
         """Return the attention that runs now."""
         number, self.number = self.number, self.number + 1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ class Backbone:
         fingerprint: the identity of the weights.
         has_checkpointing: whether layers are computed again in the backward pass, which takes less
             memory and more time.
+        is_compiled: whether layers are compiled where gradients are taken.
 
     Attributes:
         dtype: dtype of the weights and of all outputs.
@@ -67,6 +69,7 @@ class Backbone:
         has_language_head: bool,
         fingerprint: str,
         has_checkpointing: bool = False,
+        is_compiled: bool = False,
     ) -> None:
         self.name = name
         self.family = family
@@ -77,9 +80,10 @@ class Backbone:
         self.is_frozen = True
         self.has_checkpointing = has_checkpointing
         self._body = _find_body(model, family)
-        self.stacks = [Stack(self._body, "decoder" if family == "decoder" else "encoder")]
+        half: Literal["encoder", "decoder"] = "decoder" if family == "decoder" else "encoder"
+        self.stacks = [Stack(self._body, half, is_compiled)]
         if family == "encoder-decoder":
-            self.stacks.append(Stack(model.get_decoder(), "decoder"))
+            self.stacks.append(Stack(model.get_decoder(), "decoder", is_compiled))
         self._table = _find_table(self._body)
         weight = self._table.weight
         assert isinstance(weight, Tensor)
@@ -102,6 +106,23 @@ class Backbone:
 
     def __repr__(self) -> str:
         return f"Backbone({self.name!r}, {self.family}, {self.dtype}, {self.device})"
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether layers are compiled where gradients are taken."""
+        return self.stacks[0].is_compiled
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Run layers as they are while this lasts: for a short look that pays no compiling."""
+        is_compiled = self.is_compiled
+        for stack in self.stacks:
+            stack.is_compiled = False
+        try:
+            yield
+        finally:
+            for stack in self.stacks:
+                stack.is_compiled = is_compiled
 
     def train_only(self, parameters: Iterable[nn.Parameter]) -> None:
         """Let parameters be trained, and no others; only a run's own copy may be.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, final
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from softprompts.backbones.attention import INTERFACE, Memory, Reading, Slot, attend, reading
+from softprompts.backbones.compiling import CompiledLayer, parts_of
 from softprompts.backbones.packing import Packing, packed_masks
 from softprompts.backbones.tail import InterruptedLayerError, Tail
+from softprompts.errors import BackboneError
 
 
 @final
@@ -41,6 +44,7 @@ class Route:
 
 
 _DIRECT = Route()
+_NONE_COMPILED: Mapping[int, CompiledLayer] = {}
 
 
 @final
@@ -53,10 +57,13 @@ class Stack:
     Args:
         body: the half.
         name: which half it is.
+        is_compiled: run compiled layers where gradients are taken.
     """
 
-    def __init__(self, body: nn.Module, name: Literal["encoder", "decoder"]) -> None:
-        self.name, self.body = name, body
+    def __init__(
+        self, body: nn.Module, name: Literal["encoder", "decoder"], is_compiled: bool = False
+    ) -> None:
+        self.name, self.body, self.is_compiled = name, body, is_compiled
         self.layers = _outermost_layers(body)
         found: list[Any] = [getattr(module, "config", None) for module in body.modules()]
         configs = {id(c): c for c in found if hasattr(c, "_attn_implementation")}
@@ -64,6 +71,12 @@ class Stack:
         names = {config._attn_implementation for config in self.configs}
         self.base: str = names.pop() if len(names) == 1 else ""
         self.slots: tuple[Slot, ...] | None = None
+        self._compiled: dict[int, CompiledLayer] = {}
+
+    @cached_property
+    def has_parts(self) -> bool:
+        """Whether each layer has something beside its attention that compiling changes."""
+        return all(parts_of(layer) for layer in self.layers)
 
     @contextmanager
     def running(
@@ -78,9 +91,14 @@ class Stack:
             memory: what the attention is given; `None` leaves it alone.
             is_checkpointed: forget what a layer computed, and compute it again backwards.
             route: how the batch is read.
+
+        Raises:
+            BackboneError: if layers are compiled that have nothing to compile beside attention,
+                and attention is given a memory.
         """
         is_checkpointed = is_checkpointed and torch.is_grad_enabled()
-        if memory is None and route.is_direct and not is_checkpointed:
+        compiled = self._find_compiled(memory) if torch.is_grad_enabled() else {}
+        if memory is None and route.is_direct and not is_checkpointed and not compiled:
             yield
             return
         state = None
@@ -90,8 +108,21 @@ class Stack:
         masks = (
             nullcontext() if route.packing is None else packed_masks(route.packing, self.configs)
         )
-        with masks, self._wrapped(state, is_checkpointed, route):
+        with masks, self._wrapped(state, is_checkpointed, route, compiled=compiled):
             yield
+
+    def _find_compiled(self, memory: Memory | None) -> dict[int, CompiledLayer]:
+        """Return the compiled forms of layers by identity; none where they are not compiled."""
+        if not self.is_compiled:
+            return {}
+        if memory is not None and not self.has_parts:
+            raise BackboneError(
+                "`backbone.compile` must be false for a prompt that reaches into the attention of "
+                f"{type(self.layers[0]).__name__}, which has no parts beside it to compile."
+            )
+        if not self._compiled:
+            self._compiled = {id(layer): CompiledLayer(layer) for layer in self.layers}
+        return self._compiled
 
     @contextmanager
     def counting(self) -> Iterator[list[int]]:
@@ -169,12 +200,13 @@ class Stack:
         is_checkpointed: bool,
         route: Route = _DIRECT,
         places: list[int] | None = None,
+        compiled: Mapping[int, CompiledLayer] = _NONE_COMPILED,
     ) -> Iterator[None]:
         """Wrap the `forward` of each layer; a layer may run more than once."""
         firsts = [slot.number for slot in self.slots or () if self._is_first(slot)]
         count = 0
 
-        def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def wrap(forward: Callable[..., Any], own: CompiledLayer | None) -> Callable[..., Any]:
             def run(*arguments: Any, **options: Any) -> Any:
                 nonlocal count
                 layer, count = count, count + 1
@@ -188,12 +220,16 @@ class Stack:
                         packing = state.packing
                         return states if packing is None else packing.pack(states)
 
+                is_last = route.tail is not None and layer == route.num_runs - 1
+                is_plain = state is None or (own is not None and state.is_plain and not is_last)
+
                 def once(*arguments: Any, **options: Any) -> Any:
-                    if state is None:
-                        return forward(*arguments, **options)
+                    if state is None or is_plain:
+                        return (forward if own is None else own.whole)(*arguments, **options)
                     state.number = first
-                    with reading(state, self.configs):
-                        if route.tail is not None and layer == route.num_runs - 1:
+                    parts = nullcontext() if own is None else own.by_parts()
+                    with reading(state, self.configs), parts:
+                        if route.tail is not None and is_last:
                             return _run_tail(forward, state, route.tail, arguments, options)
                         output = forward(*arguments, **options)
                     if places is not None:
@@ -209,7 +245,7 @@ class Stack:
             return run
 
         for layer in self.layers:
-            layer.forward = wrap(layer.forward)
+            layer.forward = wrap(layer.forward, compiled.get(id(layer)))
         try:
             yield
         finally:

@@ -39,6 +39,7 @@ def load_backbone(
     device: str = "cpu",
     attention: str | None = None,
     gradient_checkpointing: bool = False,
+    compile: bool = False,
 ) -> Backbone:
     """Load a frozen backbone.
 
@@ -52,6 +53,8 @@ def load_backbone(
         attention: `eager`, `sdpa`, `flash_attention_2` or `plain`. By default `plain` for bfloat16
             on the CPU, whose fused kernel is slow backwards, else `sdpa` where the model has it.
         gradient_checkpointing: compute layers again in the backward pass, to save memory.
+        compile: compile layers with torch.compile where gradients are taken, without graph breaks;
+            the first updates take seconds to minutes.
 
     Returns:
         The backbone.
@@ -87,6 +90,7 @@ def load_backbone(
             has_language_head,
             identity,
             gradient_checkpointing,
+            compile,
         )
 
 

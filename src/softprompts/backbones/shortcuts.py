@@ -102,7 +102,8 @@ def find_shortcuts(backbone: Backbone) -> Shortcuts:
             return False
 
     trims = agrees(Route(tail=Tail(gather, None), num_runs=len(runs)))
-    for first in _first_positions(backbone) if device.type == "cpu" else ():
+    is_packable = device.type == "cpu" and (not stack.is_compiled or stack.has_parts)
+    for first in _first_positions(backbone) if is_packable else ():
         packing = Packing(mask)
         if agrees(Route(packing, first)):
             tail = Tail(gather, packing)

@@ -36,14 +36,17 @@ PRESENTATION = (
 )
 """Fields that say how a run is named, placed or stored, not what it computes; `*` is any key."""
 
+LATE = ((("backbone", "compile"), False),)
+"""Fields that came late, with their default: left out where they have it."""
+
 
 def identity(config: RunConfig) -> str:
     """Return the fingerprint of what a run computes.
 
     It covers the resolved configuration without the fields in `PRESENTATION`, and the versions of
     the components it names. Fields that are null, and an empty list of regularizers, are left
-    out, so a later field that may be null leaves old identities as they are. So are options of
-    regularizers that came late, where they have their default.
+    out, so a later field that may be null leaves old identities as they are. So are fields, and
+    options of regularizers, that came late, where they have their default.
 
     Args:
         config: a run, resolved or not.
@@ -65,6 +68,8 @@ def computed(config: RunConfig) -> dict[str, Any]:
     data = config.model_dump(mode="json")
     for path in PRESENTATION:
         _drop(data, path)
+    for path, default in LATE:
+        _drop_default(data, path, default)
     for regularizer in data["regularizers"]:
         perturbation = regularizer.get("perturbation")
         if perturbation is not None:
@@ -82,6 +87,13 @@ def _drop_late(registry: Registry[Any], component: dict[str, Any]) -> None:
             del component[name]
     if component.get(WORD_VECTORS_DIGEST) is not None:
         component.pop(WORD_VECTORS, None)
+
+
+def _drop_default(data: dict[str, Any], path: tuple[str, str], default: object) -> None:
+    """Delete a field of a section that has its default."""
+    section, key = path
+    if data[section][key] == default:
+        del data[section][key]
 
 
 def _drop(data: Any, path: Sequence[str]) -> None:

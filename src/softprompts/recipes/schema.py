@@ -74,6 +74,8 @@ class BackboneConfig(Section):
         attention: the attention implementation; null leaves the choice to the loader.
         gradient_checkpointing: compute layers again in the backward pass: less memory, more time,
             the same numbers.
+        compile: compile layers with torch.compile where gradients are taken, without graph breaks:
+            the first updates are slow, later ones faster; states differ in the last bits.
     """
 
     name: str = Field(min_length=1)
@@ -81,6 +83,7 @@ class BackboneConfig(Section):
     device: str = Field("auto", min_length=1)
     attention: Literal["eager", "plain", "sdpa"] | None = None
     gradient_checkpointing: bool = False
+    compile: bool = False
 
     @field_validator("name")
     @classmethod

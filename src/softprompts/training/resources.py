@@ -36,6 +36,7 @@ class Resources:
                 device=choose_device(config.device),
                 attention=config.attention,
                 gradient_checkpointing=config.gradient_checkpointing,
+                compile=config.compile,
             )
         return self._backbones[key]
 

@@ -76,6 +76,7 @@ def test_identities_are_equal_exactly_when_resolved_runs_are(one, other):
     ("field", "value"),
     [
         ("backbone__device", "cuda:1"),
+        ("backbone__compile", False),
         ("training__checkpoint_every_steps", 5),
         ("prompt__rows", "plain"),
         ("prompt__active_length", "fixed"),
@@ -121,6 +122,7 @@ def test_the_data_folder_does_not_matter(recipe):
         ("backbone__name", "other/model"),
         ("backbone__dtype", "bfloat16"),
         ("backbone__attention", "eager"),
+        ("backbone__compile", True),
         ("task__name", "bundled/entailment"),
         ("task__shots", 8),
         ("task__shots_total", 8),

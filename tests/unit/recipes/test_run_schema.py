@@ -22,6 +22,7 @@ def test_smallest_recipe_has_the_documented_defaults(recipe):
         "device": "auto",
         "attention": None,
         "gradient_checkpointing": False,
+        "compile": False,
     }
     assert config.readout == Component(kind="linear", pool="auto")
     assert config.prompt == PromptConfig(method="prompt-tuning")

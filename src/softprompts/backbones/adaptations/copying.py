@@ -36,6 +36,7 @@ def copy_backbone(
         backbone.has_language_head,
         backbone.fingerprint,
         backbone.has_checkpointing,
+        backbone.is_compiled,
     )
 
 
@@ -74,7 +75,7 @@ def reached(
     Returns:
         Those that a gradient reaches, in the order given.
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), backbone.uncompiled():
         total = read_once(backbone, needs_head).float().sum()
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     pairs = zip(parameters.items(), found, strict=True)
