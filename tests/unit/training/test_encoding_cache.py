@@ -314,6 +314,9 @@ def test_many_files_become_one_and_lose_nothing(tiny, folder):
         cache.encode(readout, [example])
     assert len(files(folder)) < 10
     assert count_encoded(readout, "linear", examples) == 0
+    cold = [readout.encode(example) for example in examples]
+    assert keep(readout, "linear", examples) == cold
+    assert cache.encode(readout, examples) == cold
 
 
 def test_the_oldest_files_go_over_the_bound(tiny, folder, monkeypatch):
