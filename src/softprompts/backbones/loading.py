@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -74,7 +75,7 @@ def load_backbone(
     dtype = choose_dtype(place) if dtype == AUTO else dtype
     source = resolve(name)
     content = check_folder(source)
-    with _quiet():
+    with _quiet(), _uncollected():
         config = _load_config(source, content)
         family = find_family(config)
         tokenizer = _load_tokenizer(source, config)
@@ -257,3 +258,15 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if has_bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the collector of cycles: it goes over all that transformers' modules define again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

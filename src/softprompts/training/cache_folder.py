@@ -1,4 +1,4 @@
-"""Where readings of frozen backbones are kept between processes, and how many bytes they take."""
+"""Where readings and encoded rows are kept between processes, and how many bytes they take."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class InstanceCache(ReadingCache):
     """
 
     def __init__(self, folder: CacheFolder, name: str, about: Mapping[str, object]) -> None:
-        self.root, self.max_bytes, self.about = folder.path, folder.max_bytes, about
+        self.folder, self.about = folder, about
         self.path = folder.path / name
         self._places: dict[bytes, tuple[Shard, int]] | None = None
         self._shards: dict[Path, Shard] = {}
@@ -122,7 +122,7 @@ class InstanceCache(ReadingCache):
                 for group in _by_form(pending):
                     self._learn(write_shard(self.path, group, self.about))
                 self._merge()
-                self._trim()
+                trim_cache(self.folder)
             except (StorageError, OSError) as error:
                 self._is_writable, self._pending = False, {}
                 warn_once("write", f"{_line(error)} Readings of this process are not kept.")
@@ -197,30 +197,38 @@ class InstanceCache(ReadingCache):
                     shard.path.unlink(missing_ok=True)
             self._learn(whole)
 
-    def _trim(self) -> None:
-        """Remove what killed processes left half-written, then the oldest files over the bound."""
-        found = []
-        for path in _files(self.root):
-            try:
-                about = path.stat()
-            except FileNotFoundError:
-                continue
-            if path.suffix == ".part" and time.time() - about.st_mtime > _PART_SECONDS:
-                path.unlink(missing_ok=True)
-            else:
-                found.append((about.st_mtime_ns, path.name, about.st_size, path))
-        total = sum(size for _, _, size, _ in found)
-        for _, _, size, path in sorted(found):
-            if total <= self.max_bytes:
-                return
-            if path.suffix != ".part":
-                path.unlink(missing_ok=True)
-                total -= size
-        if found and total == 0:
-            warn_once(
-                "bound",
-                f"`{BYTES}` must be larger to keep readings, but is {self.max_bytes}.",
-            )
+
+def trim_cache(folder: CacheFolder) -> None:
+    """Remove what killed processes left half-written, then the oldest files over the bound.
+
+    Args:
+        folder: the folder of all that is kept; it exists.
+
+    Raises:
+        OSError: if it cannot be read, or a file cannot be removed.
+    """
+    found = []
+    for path in _files(folder.path):
+        try:
+            about = path.stat()
+        except FileNotFoundError:
+            continue
+        if path.suffix == ".part" and time.time() - about.st_mtime > _PART_SECONDS:
+            path.unlink(missing_ok=True)
+        else:
+            found.append((about.st_mtime_ns, path.name, about.st_size, path))
+    total = sum(size for _, _, size, _ in found)
+    for _, _, size, path in sorted(found):
+        if total <= folder.max_bytes:
+            return
+        if path.suffix != ".part":
+            path.unlink(missing_ok=True)
+            total -= size
+    if found and total == 0:
+        warn_once(
+            "bound",
+            f"`{BYTES}` must be larger to keep readings, but is {folder.max_bytes}.",
+        )
 
 
 def warn_once(subject: str, text: str) -> None:

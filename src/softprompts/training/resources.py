@@ -15,6 +15,7 @@ from softprompts.readouts.base import Readout
 from softprompts.recipes.schema import BackboneConfig, RunConfig, TaskConfig
 from softprompts.tasks.base import Example, Task
 from softprompts.tasks.loading import load_task
+from softprompts.training.encoding_cache import LEAST_ROWS, EncodingCache, open_encoding_cache
 
 
 @final
@@ -24,6 +25,7 @@ class Resources:
     def __init__(self) -> None:
         self._backbones: dict[str, Backbone] = {}
         self._tasks: dict[str, Task] = {}
+        self._caches: dict[str, EncodingCache | None] = {}
         self._encoded: dict[tuple[str, int], tuple[Example, EncodedExample]] = {}
 
     def backbone(self, config: BackboneConfig) -> Backbone:
@@ -57,6 +59,8 @@ class Resources:
     ) -> tuple[EncodedExample, ...]:
         """Encode examples of a task, or return what an earlier run with the same encoding kept.
 
+        Many rows are looked for on disk too; see `EncodingCache`.
+
         Args:
             config: the run.
             name: the task's name in it.
@@ -65,13 +69,16 @@ class Resources:
         """
         prompt, task = config.prompt, config.tasks[name]
         key = repr((config.backbone, task, config.readout, prompt.length, prompt.depth))
-        encoded = []
-        for example in examples:
-            place = (key, id(example))
-            if place not in self._encoded:
-                self._encoded[place] = (example, readout.encode(example))
-            encoded.append(self._encoded[place][1])
-        return tuple(encoded)
+        missing = [example for example in examples if (key, id(example)) not in self._encoded]
+        cache = None
+        if len(missing) >= LEAST_ROWS:
+            if key not in self._caches:
+                self._caches[key] = open_encoding_cache(config.readout, readout)
+            cache = self._caches[key]
+        fresh = cache.encode(readout, missing) if cache else map(readout.encode, missing)
+        for example, encoded in zip(missing, fresh, strict=True):
+            self._encoded[key, id(example)] = (example, encoded)
+        return tuple(self._encoded[key, id(example)][1] for example in examples)
 
 
 def choose_device(name: str) -> str:
