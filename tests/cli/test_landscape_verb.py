@@ -191,7 +191,9 @@ def test_a_picture_stays_out_of_runs_and_spares_other_files(capsys, finished, tm
     _, out = finished
     inside = out / "a.html"
     refused(capsys, ["landscape", str(out), "--out", str(inside)], "`--out` must lie outside the")
+    assert not inside.exists()
     (tmp_path / "own.html").write_text("mine")
     given = ["landscape", str(out), "--out", str(tmp_path / "own.html")]
     refused(capsys, given, "own.html must be new or an earlier picture")
+    assert (tmp_path / "own.html").read_text() == "mine"
     refused(capsys, ["landscape", *[str(out)] * 13], "runs must be at most 12 to be drawn")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,7 +14,14 @@ from softprompts.backbones.attention import KeyValues, Memory, Slot
 from softprompts.backbones.families import Family, context_length
 from softprompts.backbones.frame import Frame, probe_frame
 from softprompts.backbones.layers import Route, Stack
-from softprompts.backbones.passing import DecoderInputs, decoder_call, gather_positions, only_at
+from softprompts.backbones.members import find_body, find_table, takes, without_cache
+from softprompts.backbones.passing import (
+    DecoderInputs,
+    decoder_call,
+    gather_positions,
+    only_at,
+    positions_behind,
+)
 from softprompts.backbones.probing import probe_states
 from softprompts.backbones.reaching import find_slots, read_keys_and_values
 from softprompts.backbones.shortcuts import Shortcuts, find_shortcuts
@@ -79,19 +85,19 @@ class Backbone:
         self.fingerprint = fingerprint
         self.is_frozen = True
         self.has_checkpointing = has_checkpointing
-        self._body = _find_body(model, family)
+        self._body = find_body(model, family)
         half: Literal["encoder", "decoder"] = "decoder" if family == "decoder" else "encoder"
         self.stacks = [Stack(self._body, half, is_compiled)]
         if family == "encoder-decoder":
             self.stacks.append(Stack(model.get_decoder(), "decoder", is_compiled))
-        self._table = _find_table(self._body)
+        self._table = find_table(self._body)
         weight = self._table.weight
         assert isinstance(weight, Tensor)
         self.dtype: torch.dtype = weight.dtype
         self.device: torch.device = weight.device
         self.vocabulary_size = int(weight.shape[0])
         num_segments = int(getattr(self._body.config, "type_vocab_size", None) or 0)
-        self._has_segments = num_segments > 1 and _takes(self._body, "token_type_ids")
+        self._has_segments = num_segments > 1 and takes(self._body, "token_type_ids")
         self.frame: Frame = probe_frame(tokenizer, num_segments if self._has_segments else 0)
         self.context_length = context_length(self._body)
         self.embedding_size = int(
@@ -251,7 +257,7 @@ class Backbone:
         if decoder is None:
             inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
             route = self.shortcuts.route(attention_mask, gather, memory)
-            inputs, places = _routed(inputs, gather, route)
+            inputs, places = route.lead(inputs, gather)
         else:
             body = self.model.get_decoder()
             encoded = self.read(embeddings, attention_mask, segment_ids, memory)
@@ -259,7 +265,7 @@ class Backbone:
             memory = None if memory is None else memory.take(decoder.source)
         stack = self.stacks[-1]
         with only_at(body, places), stack.running(memory, self.has_checkpointing, route):
-            logits = self.model(**inputs, **_without_cache(self.model)).logits
+            logits = self.model(**inputs, **without_cache(self.model)).logits
         assert isinstance(logits, Tensor)
         return logits.view(*gather.shape, -1)
 
@@ -332,7 +338,7 @@ class Backbone:
         """Return all that the encoder, encoder half or decoder gives; see `hidden`."""
         inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
         with self.stacks[0].running(memory, self.has_checkpointing):
-            return self._body(**inputs, **_without_cache(self._body))
+            return self._body(**inputs, **without_cache(self._body))
 
     @cached_property
     def shortcuts(self) -> Shortcuts:
@@ -357,9 +363,9 @@ class Backbone:
         self, inputs: dict[str, Any], gather: Tensor, memory: Memory | None, route: Route
     ) -> Tensor:
         """Run the body and return its states at positions. Shape `(batch, slots, hidden)`."""
-        inputs, places = _routed(inputs, gather, route)
+        inputs, places = route.lead(inputs, gather)
         with self.stacks[0].running(memory, self.has_checkpointing, route):
-            states = self._body(**inputs, **_without_cache(self._body)).last_hidden_state
+            states = self._body(**inputs, **without_cache(self._body)).last_hidden_state
         return gather_positions(states, places).view(*gather.shape, -1)
 
     def _inputs(
@@ -395,55 +401,6 @@ class Backbone:
             inputs["token_type_ids"] = segment_ids
         offsets = None if memory is None else memory.offsets
         if self.family == "decoder" and offsets is not None:
-            inputs["position_ids"] = self._positions(attention_mask, offsets)
+            limit = (self.context_length, self.name)
+            inputs["position_ids"] = positions_behind(attention_mask, offsets, limit)
         return inputs
-
-    def _positions(self, attention_mask: Tensor, offsets: Tensor) -> Tensor:
-        """Return positions that count from an offset on. Shape `(batch, tokens)`."""
-        places = torch.arange(attention_mask.shape[1], device=self.device) + offsets[:, None]
-        if self.context_length is None:
-            return places
-        furthest = int((attention_mask.sum(dim=1) + offsets).max())
-        if furthest > self.context_length:
-            raise BackboneError(
-                f"tokens and the keys before them must be at most {self.context_length}, the "
-                f"context length of {self.name!r}, but are {furthest}."
-            )
-        return places.clamp(max=self.context_length - 1)  # padding may lie beyond
-
-
-def _routed(inputs: dict[str, Any], gather: Tensor, route: Route) -> tuple[dict[str, Any], Tensor]:
-    """Return a model's arguments and the places to read, as a route has them."""
-    if route.packing is None:
-        return inputs, gather
-    return route.packing.inputs(inputs, route.first_position), route.packing.at(gather)
-
-
-def _find_body(model: Any, family: Family) -> Any:
-    """Return the part that turns input embeddings into states."""
-    if family == "encoder-decoder":
-        return model.get_encoder()
-    body = model.base_model
-    return body if family == "encoder" or body is model else body.get_decoder()
-
-
-def _find_table(body: Any) -> nn.Module:
-    """Return the module that embeds token ids."""
-    try:
-        table = body.get_input_embeddings()
-    except (NotImplementedError, AttributeError):
-        table = None
-    if not isinstance(table, nn.Module) or not isinstance(getattr(table, "weight", None), Tensor):
-        raise BackboneError(
-            f"the body must have a table of input embeddings, but {type(body).__name__} has none."
-        )
-    return table
-
-
-def _takes(module: nn.Module, argument: str) -> bool:
-    return argument in inspect.signature(module.forward).parameters
-
-
-def _without_cache(module: nn.Module) -> dict[str, bool]:
-    """Return the argument that turns the key/value cache off, for a module that has one."""
-    return {"use_cache": False} if _takes(module, "use_cache") else {}

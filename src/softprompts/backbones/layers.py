@@ -42,6 +42,17 @@ class Route:
         """Whether all is read as the model would read it."""
         return self.packing is None and self.tail is None
 
+    def lead(self, inputs: dict[str, Any], gather: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """Return a model's arguments and the places to read, as this way has them.
+
+        Args:
+            inputs: arguments for a padded batch.
+            gather: positions that are read, long. Shape `(batch, slots)`.
+        """
+        if self.packing is None:
+            return inputs, gather
+        return self.packing.inputs(inputs, self.first_position), self.packing.at(gather)
+
 
 _DIRECT = Route()
 _NONE_COMPILED: Mapping[int, CompiledLayer] = {}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
 from softprompts.errors import BackboneError
@@ -46,6 +47,32 @@ def gather_positions(states: Tensor, gather: Tensor) -> Tensor:
     check_gather(gather, states.shape[0])
     index = gather[..., None].expand(-1, -1, states.shape[2])
     return states.gather(1, index)  # (batch, k, hidden)
+
+
+def positions_behind(
+    attention_mask: Tensor, offsets: Tensor, limit: tuple[int | None, str]
+) -> Tensor:
+    """Return positions that count from an offset on. Shape `(batch, tokens)`.
+
+    Args:
+        attention_mask: 1 at positions to attend to, else 0, long. Shape `(batch, tokens)`.
+        offsets: keys before each input. Shape `(batch,)`.
+        limit: most positions, or `None`, and the backbone's name.
+
+    Raises:
+        BackboneError: if tokens and keys are more than that.
+    """
+    places = torch.arange(attention_mask.shape[1], device=offsets.device) + offsets[:, None]
+    most, name = limit
+    if most is None:
+        return places
+    furthest = int((attention_mask.sum(dim=1) + offsets).max())
+    if furthest > most:
+        raise BackboneError(
+            f"tokens and the keys before them must be at most {most}, the context length of "
+            f"{name!r}, but are {furthest}."
+        )
+    return places.clamp(max=most - 1)  # padding may lie beyond
 
 
 def check_gather(gather: Tensor, batch: int) -> None:
