@@ -41,6 +41,12 @@ def _task_problems(task: TaskConfig, place: str) -> Iterator[Problem]:
             f"`{place}.shots_total` must be left out when `{place}.shots` is set, "
             f"but is {task.shots_total} (with {task.shots} shots per class).",
         )
+    if task.sample_seed is not None and task.shots is None and task.shots_total is None:
+        yield Problem(
+            (f"{place}.sample_seed",),
+            f"`{place}.sample_seed` must be left out where neither `{place}.shots` nor "
+            f"`{place}.shots_total` is set, but is {task.sample_seed}.",
+        )
     if task.name in BUNDLED and task.data_dir is not None:
         yield Problem(
             (f"{place}.name", f"{place}.data_dir"),

@@ -43,7 +43,7 @@ class Resources:
         return self._backbones[key]
 
     def task(self, config: TaskConfig, seed: int) -> Task:
-        """Return the task that a recipe names; `seed` draws the few-shot sample."""
+        """Return the task that a recipe names; see `load_configured_task`."""
         is_sampled = config.shots is not None or config.shots_total is not None
         key = f"{config.model_dump_json()}/{seed if is_sampled else ''}"
         if key not in self._tasks:
@@ -93,14 +93,14 @@ def load_configured_task(config: TaskConfig, seed: int) -> Task:
 
     Args:
         config: the task's part of a recipe.
-        seed: draws the few-shot sample.
+        seed: the run's; draws the few-shot sample where the recipe gives it no seed of its own.
     """
     return load_task(
         config.name,
         data_dir=Path(config.data_dir) if config.data_dir is not None else None,
         shots=config.shots,
         shots_total=config.shots_total,
-        seed=seed,
+        seed=seed if config.sample_seed is None else config.sample_seed,
         skip_bad_rows=config.skip_bad_rows,
         allow_missing_labels=config.allow_missing_labels,
         template=config.template,

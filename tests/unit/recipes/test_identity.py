@@ -161,6 +161,14 @@ def test_everything_that_is_computed_matters(recipe, field, value):
     assert identity(parse_run(recipe(**{field: value}))) != identity(parse_run(recipe()))
 
 
+def test_a_seed_of_the_sample_matters(recipe):
+    found = [
+        identity(parse_run(recipe(task__shots=8, task__sample_seed=seed))) for seed in (None, 0, 1)
+    ]
+
+    assert len(set(found)) == 3
+
+
 @pytest.mark.parametrize(
     ("registry", "name"),
     [

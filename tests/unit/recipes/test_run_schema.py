@@ -50,6 +50,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("task__shots", 0, "`task.shots` must be at least 1, but is 0."),
     ("task__shots", True, "`task.shots` must be a whole number, but is true."),
     ("task__shots_total", 2.5, "`task.shots_total` must be a whole number, but is 2.5."),
+    ("task__sample_seed", -1, "`task.sample_seed` must be at least 0, but is -1."),
     ("task__max_tokens", 7, "`task.max_tokens` must be at least 8, but is 7."),
     ("task__allow_missing_labels", "yes", "`task.allow_missing_labels` must be true or false, b"),
     ("task__skip_bad_rows", 1, "`task.skip_bad_rows` must be true or false, but is 1."),
@@ -158,6 +159,10 @@ def test_a_recipe_that_is_no_mapping(problems, data):
 DO_NOT_GO_TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"training__epochs": 3, "training__steps": 4}, "`training.epochs` must be left out when `tra"),
     ({"task__shots": 3, "task__shots_total": 4}, "`task.shots_total` must be left out when `task."),
+    (
+        {"task__sample_seed": 4},
+        "`task.sample_seed` must be left out where neither `task.shots` nor",
+    ),
     ({"prompt__length": 0, "readout": "cloze"}, "`readout` must have trainable parameters when"),
     ({"prompt__length": 0, "readout": "text"}, "as linear has, but is 'text'."),
     ({"prompt__method": "head-only", "readout": "cloze"}, "`readout` must have trainable paramet"),
