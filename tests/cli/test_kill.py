@@ -102,6 +102,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*.part")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(ask, config, tmp_path, optimizer):
     recipe = config(optimizer)
@@ -133,6 +134,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(ask, config, tmp_
     assert num_kept >= KILLS[optimizer] // 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "moments"), [("adamw", (False, True)), ("adafactor", (True,))]
 )

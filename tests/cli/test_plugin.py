@@ -201,6 +201,7 @@ def test_rows_of_an_installed_package_are_listed_checked_and_trained(
     assert json.loads(run("evaluate", str(whole), "--json").stdout)["score"] == result["score"]
 
 
+@pytest.mark.slow
 def test_a_regularizer_and_a_perturbation_of_an_installed_package(run, tmp_path, backbone_folder):
     listed = json.loads(run("list", "regularizers", "--json").stdout)["regularizers"]
     assert {"ptp", "confidence"} <= {item["name"] for item in listed}

@@ -135,6 +135,7 @@ def test_the_study_is_packed_and_has_all_kinds_of_ends(whole):
     assert not list(out.rglob("checkpoint.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_study_killed_at_random_moments_ends_as_if_undisturbed(ask, recipe, whole, tmp_path):
     draws = random.Random("kills of a study")
     kills = kept = sitting = 0
@@ -156,6 +157,7 @@ def test_a_study_killed_at_random_moments_ends_as_if_undisturbed(ask, recipe, wh
     assert kept >= KILLS // 4
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_one_line_and_everything_goes_on(ask, recipe, whole, tmp_path):
     arguments = [recipe, "--out", str(tmp_path / "out"), "--json"]
     (answer,) = ask(arguments, interrupt_at=20)

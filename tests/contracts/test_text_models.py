@@ -94,6 +94,7 @@ def scores_of(
     return score_examples(backbone, prompt, readout, encoded)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", PRESETS)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_beats_its_untrained_prompt(run: Run, name: str, method: str) -> None:

@@ -63,6 +63,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return measured(tmp_path_factory.mktemp("quick"), *SECTIONS[:3])
 
 
+@pytest.mark.slow
 def test_speed_is_measured(quick):
     assert list(quick["inference"]["cases"]) == ["tiny-bert bundled"]
     assert len(quick["scaling"]["cases"]) == 5
@@ -76,6 +77,7 @@ def test_speed_is_measured(quick):
             assert all(0 < r["least"] <= r["median"] <= r["most"] for r in case["ratios"].values())
 
 
+@pytest.mark.slow
 def test_memory_and_startup_are_measured(tmp_path):
     found = measured(tmp_path, *SECTIONS[3:])
     memory = found["memory"]["cases"]["tiny-bert bundled"]["contestants"]
@@ -91,6 +93,7 @@ def test_memory_and_startup_are_measured(tmp_path):
     assert "\n## Startup\n" in text
 
 
+@pytest.mark.slow
 def test_one_case_is_made_anew_and_the_others_are_kept(quick, speed, monkeypatch):
     import throughput
     from transformers import logging
@@ -122,6 +125,7 @@ def test_a_page_is_made_of_every_section(quick):
     assert set(writer.pictures(quick)) == {"throughput-training.svg", "throughput-scaling.svg"}
 
 
+@pytest.mark.slow
 def test_packs_on_an_accelerator_run_tiny(tmp_path):
     file = tmp_path / "gpu.json"
     run("gpu.py", "--tiny", "--out", str(file))

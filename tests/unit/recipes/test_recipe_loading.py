@@ -31,6 +31,7 @@ SHIPPED_RUNS = {
     "presets-fewglue": 240,
     "presets-rte": 80,
     "ptp": 780,
+    "ptp-conditions": 400,
     "quickstart": 15,
 }
 
@@ -88,7 +89,7 @@ def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
     with pytest.raises(
         RecipeError,
         match=r"one of fewglue, multitask-superglue, precision, presets, presets-fewglue, "
-        r"presets-rte, ptp, quickstart, residual-cb, but",
+        r"presets-rte, ptp, ptp-conditions, quickstart, residual-cb, but",
     ):
         load_recipe("quikstart")
     with pytest.raises(RecipeError, match=r"Did you mean 'quickstart'"):
