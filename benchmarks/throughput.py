@@ -92,7 +92,7 @@ def _measure(section: str, options: argparse.Namespace, scratch: Path) -> set[st
 
 
 def _short(found: dict[str, Any]) -> str:
-    ratios = {name: ratio["median"] for name, ratio in found.get("ratios", {}).items()}
+    ratios = {name: ratio["whole"] for name, ratio in found.get("ratios", {}).items()}
     return json.dumps(ratios or {k: v for k, v in found.items() if not isinstance(v, dict | list)})
 
 

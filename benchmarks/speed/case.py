@@ -17,7 +17,7 @@ from .bare import Bare
 from .contestants import Ours, build_member, encoded_of
 from .material import Rows, as_records, load_rows, long_rows
 from .peers import SETUPS, Host, TokenCount, build_peer, build_trainer
-from .race import Lap, Race
+from .race import Lap, Race, longest_stint
 from .shapes import find_model, layer_parameters, readout_of
 
 
@@ -164,7 +164,8 @@ class Ready:
 
     def race(self, setup: str, guests: Sequence[Any], num_rounds: int) -> dict[str, Lap]:
         """Race peft under its trainer against others; its lap goes by the setup's name."""
-        peer, race = self.peer(setup), Race(guests, num_rounds)
+        peer = self.peer(setup)
+        race = Race(guests, num_rounds, stint=longest_stint(num_rounds))
         trainer = build_trainer(
             peer,
             as_records(self.encoded),

@@ -58,7 +58,7 @@ def measure_case(ready: Ready, names: Sequence[str]) -> dict[str, Any]:
     found = {name: _child({**job, "contestant": name}) for name in names}
     ours = found["softprompts"]
     ratios = {
-        name: {"median": round(one["peak_bytes"] / ours["peak_bytes"], 3)}
+        name: {"whole": round(one["peak_bytes"] / ours["peak_bytes"], 3)}
         for name, one in found.items()
         if name != "softprompts"
     }

@@ -1,8 +1,9 @@
-"""Races: contestants take turns within one process, one update each per round.
+"""Races: contestants take turns within one process, a stint of a few updates each.
 
-The trainer of transformers keeps its own loop. After each of its updates its callback lets the
-others do one of theirs, so that a busy machine slows all of them alike; what the trainer does
-between two updates is its own time.
+The trainer of transformers keeps its own loop. After each stint of its updates its callback lets
+the others do theirs, so that a busy machine slows all of them alike; what the trainer does between
+two updates is its own time. After another's update the first of a contestant finds neither caches
+nor memory as it left them, which costs a light one more: a stint is longer than one update.
 """
 
 from __future__ import annotations
@@ -51,10 +52,21 @@ class Race:
         guests: those that are not the host.
         num_rounds: rounds that count.
         num_warm: rounds before them.
+        stint: rounds that each does in one turn; a divisor of all rounds.
+
+    Raises:
+        ValueError: if it is not.
     """
 
-    def __init__(self, guests: Sequence[Contestant], num_rounds: int, num_warm: int = 2) -> None:
+    def __init__(
+        self, guests: Sequence[Contestant], num_rounds: int, num_warm: int = 2, stint: int = 1
+    ) -> None:
+        if (num_rounds + num_warm) % stint:
+            raise ValueError(
+                f"`stint` must divide {num_rounds} + {num_warm} rounds, but is {stint}."
+            )
         self.guests, self.num_rounds, self.num_warm = guests, num_rounds, num_warm
+        self.stint = stint
         self.laps = {guest.name: Lap() for guest in guests}
         self.host = Lap()
         self._round, self._began = 0, time.perf_counter()
@@ -69,39 +81,48 @@ class Race:
         self._count, self._began = count, time.perf_counter()
 
     def turn(self) -> bool:
-        """End the host's update, let each guest do one; return whether there is another round."""
+        """End the host's update and, after a stint, let the guests do theirs; is there another?"""
         now = time.perf_counter()
-        is_warm = self._round >= self.num_warm
         tokens = self._count.take()
-        if is_warm:
+        if self._round >= self.num_warm:
             self.host.note(now - self._began, tokens)
-        self.play(is_warm)
         self._round += 1
+        if self._round % self.stint == 0:
+            self.play(self._round - self.stint)
         self._began = time.perf_counter()
         return self._round < self.num_warm + self.num_rounds
 
-    def play(self, is_warm: bool) -> None:
-        """Let each guest do one update."""
+    def play(self, first: int) -> None:
+        """Let each guest do a stint of updates, the first of that number."""
         for guest in self.guests:
-            began = time.perf_counter()
-            tokens = guest.step()
-            if is_warm:
-                self.laps[guest.name].note(time.perf_counter() - began, tokens)
+            for round_ in range(first, first + self.stint):
+                began = time.perf_counter()
+                tokens = guest.step()
+                if round_ >= self.num_warm:
+                    self.laps[guest.name].note(time.perf_counter() - began, tokens)
 
     def run(self) -> dict[str, Lap]:
         """Race without a host."""
-        for round_ in range(self.num_warm + self.num_rounds):
-            self.play(round_ >= self.num_warm)
+        for first in range(0, self.num_warm + self.num_rounds, self.stint):
+            self.play(first)
         return self.laps
+
+
+def longest_stint(num_rounds: int, num_warm: int = 2, most: int = 4) -> int:
+    """Return the longest stint that divides so many rounds, warm-up included."""
+    whole = num_rounds + num_warm
+    return next(size for size in range(most, 0, -1) if whole % size == 0)
 
 
 def ratios(first: Lap, second: Lap, num_blocks: int = 4) -> dict[str, float]:
     """Return how many times faster the first read tokens than the second.
 
-    Rounds are put together in blocks, since updates read more or fewer tokens.
+    Rounds are also put together in blocks, since updates read more or fewer tokens. A contestant
+    that groups rows by length has blocks of long and of short rows, so that only all rounds
+    together say how long the task takes it.
 
     Returns:
-        Median, least and largest ratio over the blocks.
+        The ratio over all rounds (`whole`); median, least and largest ratio over the blocks.
     """
     num_rounds = min(len(first.seconds), len(second.seconds))
     size = max(1, num_rounds // num_blocks)
@@ -111,6 +132,7 @@ def ratios(first: Lap, second: Lap, num_blocks: int = 4) -> dict[str, float]:
         rates = [sum(lap.tokens[block]) / sum(lap.seconds[block]) for lap in (first, second)]
         found.append(rates[0] / rates[1])
     return {
+        "whole": round(first.rate / second.rate, 3),
         "median": round(statistics.median(found), 3),
         "least": round(min(found), 3),
         "most": round(max(found), 3),

@@ -55,8 +55,8 @@ HEAD = """# Throughput
 Made by `docs/results/write_throughput.py` from `benchmarks/results/throughput.json`, which `make
 bench` makes anew.
 
-Contestants take turns in one process, one update each per round, so that a busy machine slows all
-of them alike.
+Contestants take turns in one process, two to four updates each, so that a busy machine slows all of
+them alike.
 
 - `softprompts`: this library, `dtype: auto`.
 - `peft, default`: prompt tuning of peft under the `Trainer` of transformers, by its defaults:
@@ -66,10 +66,11 @@ of them alike.
   weights in bfloat16.
 - `bare loop`: a loop by hand in float32, padded batches, the model's default attention.
 
-All get the same token ids. The trainer of transformers runs its own loop; after each of its updates
-its callback lets the others do one. Ratios are of real tokens per second: how many times faster
-than each other one `softprompts` is, the median over blocks of rounds, and the least and most of
-them. `limit` is the share of the matrix rate that is measured beside the race (product of two 2048
+All get the same token ids. The trainer of transformers runs its own loop; every few updates its
+callback lets the others do as many. Ratios are of real tokens per second over all rounds: how many
+times faster than each other one `softprompts` is. In brackets, the median, least and most over four
+blocks of rounds; they differ much where a contestant groups rows by length, since its blocks have
+long or short rows. `limit` is the share of the matrix rate that is measured beside the race (product of two 2048
 × 2048 matrices in our dtype, best of several): 4 operations per layer parameter and real token for
 training, 2 for inference; padding, attention scores, embeddings and heads are not counted.
 
@@ -143,7 +144,7 @@ def _training(section: Mapping[str, Any]) -> str:
     for name, case in section["cases"].items():
         for who, figures in case["contestants"].items():
             target = LEAST_SHARE if who == OURS else TARGETS.get((name, who))
-            value = figures["limit_share"] if who == OURS else case["ratios"][who]["median"]
+            value = figures["limit_share"] if who == OURS else case["ratios"][who]["whole"]
             shown = "" if target is None else f"{100 * target:.0f} %" if who == OURS else target
             text += (
                 f"| {name} | {who} | {_speed(figures)} | {_ratio(case, who)} | {shown} | "
@@ -196,7 +197,7 @@ def _memory(section: Mapping[str, Any]) -> str:
     )
     for name, case in section["cases"].items():
         for who, one in case["contestants"].items():
-            times = "" if who == OURS else f"{case['ratios'][who]['median']:.2f}"
+            times = "" if who == OURS else f"{case['ratios'][who]['whole']:.2f}"
             text += (
                 f"| {name} | {who} | {one['peak_bytes'] / 1e6:.0f} | "
                 f"{one['added_bytes'] / 1e6:.0f} | {times} |\n"
@@ -253,7 +254,8 @@ def _ratio(case: Mapping[str, Any], who: str) -> str:
     if who == OURS:
         return ""
     ratio = case["ratios"][who]
-    return f"{ratio['median']:.2f} ({ratio['least']:.2f}–{ratio['most']:.2f})"
+    blocks = f"{ratio['median']:.2f}, {ratio['least']:.2f}–{ratio['most']:.2f}"
+    return f"{ratio['whole']:.2f} ({blocks})"
 
 
 def _verdict(target: float | None, value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import accumulate
 
 
@@ -13,6 +13,7 @@ def cut_by_size(
     *,
     counts: Sequence[int] | None = None,
     most: int | None = None,
+    allowed: Container[int] | None = None,
 ) -> list[list[int]]:
     """Cut things into groups in which all cost as much as the largest.
 
@@ -26,6 +27,7 @@ def cut_by_size(
         counts: parts of each thing; one each when `None`.
         most: most that a group may cost beside its overhead; one thing may cost more alone. `None`
             sets no bound.
+        allowed: numbers of things that a group may have, 1 among them; `None` allows all.
 
     Returns:
         Indices per group, every thing once, largest first.
@@ -35,6 +37,8 @@ def cut_by_size(
         [[1, 3], [2, 0]]
         >>> cut_by_size([3, 100, 4, 90], max_count=4, overhead=20, most=150)
         [[1], [3], [2, 0]]
+        >>> cut_by_size([3, 3, 3], max_count=3, overhead=9, allowed={1, 2})
+        [[0], [1, 2]]
     """
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
     parts = [0, *accumulate(1 if counts is None else counts[i] for i in order)]
@@ -43,6 +47,8 @@ def cut_by_size(
     for stop in range(1, len(order) + 1):
         choices = []
         for first in range(max(0, stop - max_count), stop):
+            if allowed is not None and stop - first not in allowed:
+                continue
             cost = (parts[stop] - parts[first]) * sizes[order[first]]
             if cost <= bound or stop - first == 1:
                 choices.append((best[first][0] + cost + overhead, first))

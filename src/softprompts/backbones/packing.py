@@ -30,6 +30,12 @@ _WIDTH_MULTIPLE = 32
 _GROUP_OVERHEAD = 1 << 13
 """What one more group costs, in entries of an attention matrix."""
 
+_GROUP_SIZES = frozenset(1 << power for power in range(16))
+"""How many inputs a group may have.
+
+So few shapes occur: the matrix library pays half a millisecond for each product of a new one.
+"""
+
 
 @final
 class Group:
@@ -112,7 +118,8 @@ class Packing:
         self.positions = torch.cat([steps.expand_as(flat)[is_there], flat.new_zeros(rest)])
         widths = [-(-count // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE for count in counts]
         self.longest = max(widths)
-        cuts = cut_by_size([width * width for width in widths], len(widths), _GROUP_OVERHEAD)
+        squares = [width * width for width in widths]
+        cuts = cut_by_size(squares, len(widths), _GROUP_OVERHEAD, allowed=_GROUP_SIZES)
         self.groups = [self._group(cut, max(widths[i] for i in cut)) for cut in cuts]
         self._indices: dict[int, tuple[list[Tensor], Tensor]] = {}
 

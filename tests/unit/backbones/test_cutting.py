@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 from softprompts.backbones.cutting import cut_by_size
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(1, 8), st.integers(0, 90))
-def test_the_cut_is_the_cheapest_of_all(lengths, max_size, overhead):
-    cuts = cut_by_size(lengths, max_size, overhead)
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    st.integers(1, 8),
+    st.integers(0, 90),
+    st.none() | st.frozensets(st.integers(2, 8)).map({1}.union),
+)
+def test_the_cut_is_the_cheapest_of_all(lengths, max_size, overhead, allowed):
+    cuts = cut_by_size(lengths, max_size, overhead, allowed=allowed)
     assert sorted(i for cut in cuts for i in cut) == list(range(len(lengths)))
-    assert max(map(len, cuts)) <= max_size
+
+    def is_allowed(group):
+        return len(group) <= max_size and (allowed is None or len(group) in allowed)
+
+    assert all(map(is_allowed, cuts))
 
     def cost(groups):
         return sum(len(group) * max(group) + overhead for group in groups)
@@ -25,7 +34,7 @@ def test_the_cut_is_the_cheapest_of_all(lengths, max_size, overhead):
         for marks in combinations(range(1, len(ordered)), count):
             edges = [0, *marks, len(ordered)]
             groups = [ordered[a:b] for a, b in pairwise(edges)]
-            if max(map(len, groups)) <= max_size:
+            if all(map(is_allowed, groups)):
                 others.append(cost(groups))
     assert cost([[lengths[i] for i in cut] for cut in cuts]) == min(others)
 
