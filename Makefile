@@ -1,5 +1,5 @@
 # One line per target, the same for people and for CI. Everything runs in `.venv`, made on first use.
-.PHONY: setup demo test check support bench clean
+.PHONY: setup demo test slow check support bench clean
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -7,6 +7,7 @@ $(STAMP): requirements.lock pyproject.toml ; python3.11 -m venv .venv && $(BIN)/
 setup: $(STAMP) ## install what is missing
 demo: $(STAMP) ; $(BIN)/softprompts study quickstart
 test: $(STAMP) ; OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --cov --cov-fail-under=95 --cov-report=
+slow: $(STAMP) ; OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow
 check: $(STAMP) ; $(BIN)/ruff format --check -q src tests && $(BIN)/ruff check -q src tests && $(BIN)/mypy
 support: $(STAMP) ; SOFTPROMPTS_WRITE_SUPPORT=1 $(BIN)/pytest -q tests/contracts/test_contracts.py
 bench: $(STAMP) ; $(BIN)/python benchmarks/presets.py --out benchmarks/results/presets.json && $(BIN)/python benchmarks/throughput.py --data-dir ../shared/data && $(BIN)/python docs/results/write_throughput.py

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import ERROR, getLogger
 from typing import Any, final
 
 import torch
@@ -306,11 +307,15 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    spreader = getLogger("accelerate.big_modeling")  # says that weights on disk are not in memory
+    own = spreader.level
+    spreader.setLevel(ERROR)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
+        spreader.setLevel(own)
         logging.set_verbosity(level)
         if has_bars:
             logging.enable_progress_bar()

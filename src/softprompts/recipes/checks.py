@@ -76,8 +76,8 @@ def _spreading_problems(config: RunConfig) -> Iterator[Problem]:
     if backbone.max_memory is not None and not isinstance(backbone.device_map, str):
         yield Problem(
             ("backbone.max_memory", "backbone.device_map"),
-            "`backbone.max_memory` must be left out unless `backbone.device_map` is a strategy such "
-            f"as auto, but is {show(backbone.max_memory)}.",
+            "`backbone.max_memory` must be left out unless `backbone.device_map` is a strategy, "
+            f"such as auto, but is {show(backbone.max_memory)}.",
         )
 
 

@@ -53,6 +53,7 @@ class TrackedJournal(Journal):
         self._num_sent, self._num_durable = int(note.get("num_lines", 0)), 0
         self._waiting: list[Mapping[str, Any]] = []
         self._crew = Crew(tracking, tracking.run(about), note.get("keys", {}))
+        self._write_note()
 
     def restore(self) -> Checkpoint | None:
         """Return where the run stood, and pass on what is durable and was not passed on."""
@@ -102,9 +103,12 @@ class TrackedJournal(Journal):
         if not lines:
             return
         self._num_sent = self._num_durable
+        self._write_note()
+        self._crew.log(lines)
+
+    def _write_note(self) -> None:
         with suppress(StorageError):  # a full disk shows where it matters
             write_json(self._note, {"num_lines": self._num_sent, "keys": self._crew.keys})
-        self._crew.log(lines)
 
     def close(self) -> None:
         """Let trackers go."""

@@ -283,6 +283,7 @@ def train_pack(post: Post, order: Order, place: Path, board: Any) -> Event:
         if event[0] not in ("leave", "raise"):
             pinned[:] = [board.pin.remote(name, worker, event)]
 
+    tell(("enter",))
     if str(post.out) not in _workers:
         _workers.clear()
         _workers[str(post.out)] = Worker(post, None)

@@ -22,8 +22,11 @@ from softprompts.training.progress import Progress
 from softprompts.training.resources import Resources
 
 Event = tuple[Any, ...]
-"""A kind, and what belongs to it: `begin` runs; `update` step, total; `end` run, result, error;
-`find` run; `warn` text; `raise` text, is_ours; `leave` whether all runs of the pack have ended."""
+"""A kind, and what belongs to it.
+
+`enter` (a task begins an attempt); `begin` runs; `update` step, total; `end` run, result, error;
+`find` run; `warn` text; and last `raise` text, is_ours, or `leave`, whether all runs have ended.
+"""
 
 Tell = Callable[[Event], None]
 
