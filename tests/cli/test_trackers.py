@@ -74,11 +74,8 @@ def test_a_run_is_in_tensorboard_as_in_its_folder(recipe, run, tmp_path, capsys)
     assert f"identity: {result['identity']}" in text
 
 
-@pytest.mark.parametrize("stop", [2, 5])
-def test_a_run_that_goes_on_is_tracked_once(recipe, run, tmp_path, monkeypatch, stop):
-    """Interrupted behind a checkpoint, so that updates are done again."""
-    run["training"]["checkpoint_every_steps"] = 4
-    path, out = recipe(run), tmp_path / "out"
+def interrupted(arguments: list[str], stop: int) -> int:
+    """Run a verb, interrupt it at an update, and return its exit code."""
     real, count = member.Member.update, 0
 
     def update(self: Any, *args: Any) -> None:
@@ -88,12 +85,22 @@ def test_a_run_that_goes_on_is_tracked_once(recipe, run, tmp_path, monkeypatch, 
         if count == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(member.Member, "update", update)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(member.Member, "update", update)
+        return main(arguments)
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_a_run_that_goes_on_is_tracked_once(recipe, run, tmp_path, stop):
+    """Interrupted behind a checkpoint, so that updates are done again."""
+    run["training"]["checkpoint_every_steps"] = 4
+    path, out = recipe(run), tmp_path / "out"
     arguments = ["train", path, "--out", str(out), "--tracker", "tensorboard"]
-    assert main(arguments) == 130
-    monkeypatch.setattr(member.Member, "update", real)
-    assert main([*arguments, "--resume"]) == 0
+    assert interrupted(arguments, stop) == 130
     place = out / "tracking" / "tensorboard" / "prompt-tuning" / "files" / "seed-3"
+    early = of_training(scalars(place))
+    assert len(early.get("loss", [])) == (4 if stop > 4 else 0), "what is durable"
+    assert main([*arguments, "--resume"]) == 0
     found = of_training(scalars(place))
     assert Counter(step for step, _ in found["loss"]) == Counter(range(1, 7))
     assert found == logged(out)
@@ -102,11 +109,16 @@ def test_a_run_that_goes_on_is_tracked_once(recipe, run, tmp_path, monkeypatch, 
 
 def test_each_run_of_a_pack_is_tracked_by_itself(recipe, run, tmp_path):
     del run["seed"]
+    run["training"]["checkpoint_every_steps"] = 4
     variants = {"plain": {}, "../odd one": {"prompt.length": 2}}
     study = {"name": "tracked", "base": run, "variants": variants, "seeds": 2, "pack_size": 2}
     out = tmp_path / "out"
-    assert main(["study", recipe(study), "--out", str(out), "--tracker", "tensorboard"]) == 0
+    arguments = ["study", recipe(study), "--out", str(out), "--tracker", "tensorboard"]
     place = out / "tracking" / "tensorboard"
+    assert interrupted(arguments, 9) == 130  # the first pack's fifth update
+    for seed in (0, 1):
+        assert len(scalars(place / f"plain/files/seed-{seed}")["loss"]) == 4
+    assert main(arguments) == 0
     by_loss = {
         repr(logged(folder)["loss"][0]): logged(folder) for folder in (out / "runs").iterdir()
     }
