@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.spreading import map_of
 from softprompts.errors import RecipeError
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import PromptConfig, TrainingConfig
@@ -60,7 +61,7 @@ def train(
         "backbone": {
             "name": backbone.name,
             "dtype": str(backbone.dtype).removeprefix("torch."),
-            "device": str(backbone.device),
+            **_place(backbone),
         },
         **_tasks(task, max_tokens, sampling),
         "readout": readout,
@@ -73,6 +74,12 @@ def train(
     config = parse_run(recipe, "train")
     folder = Path(out) if out is not None else None
     return Result.of(execute(config, backbone, task, folder=folder, progress=progress))
+
+
+def _place(backbone: Backbone) -> dict[str, Any]:
+    """Return what a recipe says of where a backbone lies."""
+    found = map_of(backbone.model)
+    return {"device": str(backbone.device)} if found is None else {"device_map": found}
 
 
 def _tasks(

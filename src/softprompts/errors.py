@@ -10,6 +10,8 @@ SoftPromptsError
 ├── PromptError          (ValueError)      a prompt does not fit its backbone
 ├── RunFolderError       (FileExistsError) a folder belongs to another run
 │   └── FolderInUseError (FileExistsError) another process is using a folder
+├── ExecutorError        (RuntimeError)    a study cannot be run where it is asked to
+├── TrackingError        (ValueError)      a tracker cannot be used
 ├── MemoryShortageError  (MemoryError)     memory does not hold what is asked
 └── StorageError         (OSError)         a file could not be written or read
 ```
@@ -91,6 +93,14 @@ class RunFolderError(SoftPromptsError, FileExistsError):
 
 class FolderInUseError(RunFolderError):
     """Another process is using a folder."""
+
+
+class ExecutorError(SoftPromptsError, RuntimeError):
+    """A study cannot be run where it is asked to."""
+
+
+class TrackingError(SoftPromptsError, ValueError):
+    """A tracker cannot be used."""
 
 
 class MemoryShortageError(SoftPromptsError, MemoryError):

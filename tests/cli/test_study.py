@@ -12,7 +12,7 @@ from cli_material import rows, tree, write_rows
 
 from softprompts.cli.main import main
 from softprompts.errors import BackboneError
-from softprompts.studies import runner
+from softprompts.studies import sitting
 
 LINE = {"variant", "task", "scores", "mean", "std", "min", "max", "interval", "median"}
 
@@ -34,13 +34,13 @@ def study(run: dict[str, Any]) -> dict[str, Any]:
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Method and seed of every run that is executed."""
     calls: list[tuple[str, int]] = []
-    real = runner.execute
+    real = sitting.execute
 
     def execute(config: Any, *args: Any, **options: Any) -> Any:
         calls.append((config.prompt.method, config.seed))
         return real(config, *args, **options)
 
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(sitting, "execute", execute)
     return calls
 
 
@@ -203,7 +203,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(capsys, recipe, study, tmp
 def test_a_run_that_fails_is_kept_and_tried_again(
     capsys, recipe, study, tmp_path, monkeypatch, executed, error, text
 ):
-    counting = runner.execute
+    counting = sitting.execute
 
     def execute(config: Any, *args: Any, **options: Any) -> Any:
         if (config.prompt.method, config.seed) == ("prompt-tuning", 1):
@@ -211,7 +211,7 @@ def test_a_run_that_fails_is_kept_and_tried_again(
         return counting(config, *args, **options)
 
     path, out = recipe(study), tmp_path / "out"
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(sitting, "execute", execute)
     summary = run_study(capsys, path, out, code=1)
     failed, other = summary["cells"]
 
@@ -221,7 +221,7 @@ def test_a_run_that_fails_is_kept_and_tried_again(
     assert (other["num_failed"], other["seeds"]) == (0, [0, 1])
     assert json.loads((out / "summary.json").read_text())["cells"] == summary["cells"]
 
-    monkeypatch.setattr(runner, "execute", counting)
+    monkeypatch.setattr(sitting, "execute", counting)
     executed.clear()
     summary = run_study(capsys, path, out)
     assert executed == [("prompt-tuning", 1)]
@@ -233,13 +233,13 @@ def test_data_that_breaks_after_the_check_fails_only_its_runs(
 ):
     """Rows drawn per seed are read once more for each seed, so the second seed meets the damage."""
     study["base"]["task"]["shots"] = 8
-    counting = runner.execute
+    counting = sitting.execute
 
     def execute(*args: Any, **options: Any) -> Any:
         write_rows(data_dir / "val.jsonl", ["broken"])
         return counting(*args, **options)
 
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(sitting, "execute", execute)
     summary = run_study(capsys, recipe(study), tmp_path / "out", code=1)
 
     for line in summary["cells"]:

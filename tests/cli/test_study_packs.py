@@ -18,7 +18,9 @@ import yaml
 from cli_material import files_task, rows, write_rows
 
 from softprompts.cli.main import main
-from softprompts.studies import runner
+from softprompts.studies.planning import Pack
+from softprompts.studies.progress import SilentStudy, StudyProgress
+from softprompts.studies.runner import run_study
 from softprompts.training import joint, pack
 from softprompts.training.journal import lock
 
@@ -185,16 +187,16 @@ def test_two_processes_share_a_study(ask, recipe, whole, tmp_path):
 def test_a_pack_that_another_process_has_is_left_to_it(ask, recipe, whole, tmp_path, capsys):
     """The lock of the first pack is held; the second is trained, then the first when it is free."""
     out = tmp_path / "out"
-    first = runner.Pack(tuple(whole[1]["packs"]["packs"][0]["runs"]))
+    first = Pack(tuple(whole[1]["packs"]["packs"][0]["runs"]))
     (out / "packs" / first.name).mkdir(parents=True)
     (out / "study.json").write_text(json.dumps({"name": "packed"}))
     held = lock(out / "packs" / first.name / ".lock")
     waits = []
 
-    class Watch(runner.StudyProgress):
+    class Watch(StudyProgress):
         def start(self, cells: Any, num_finished: int) -> None: ...
         def begin(self, cells: Any) -> Any:
-            return runner.SilentStudy().begin(cells)
+            return SilentStudy().begin(cells)
 
         def end(self, cell: Any, result: Any, error: str) -> None:
             waits.append(cell.identity)
@@ -207,7 +209,7 @@ def test_a_pack_that_another_process_has_is_left_to_it(ask, recipe, whole, tmp_p
     from softprompts.recipes.loading import load_recipe
 
     config = load_recipe(recipe)
-    summary = runner.run_study(config, out, Watch())
+    summary = run_study(config, out, Watch())
     assert summary["num_finished"] == 9
     assert waits.count(4) == 1
     assert waits.index(4) == 5

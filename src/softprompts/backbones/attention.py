@@ -345,7 +345,7 @@ def _longer_mask(
             return None
         mask = query.new_zeros(1, 1, 1, key.shape[2])
     is_open = torch.ones(len(key), length, dtype=torch.bool, device=key.device)
-    is_open = is_open if shown is None else shown.bool()
+    is_open = is_open if shown is None else shown.to(key.device).bool()
     front = is_open[:, None, None, :]  # (batch, 1, 1, length)
     if is_far and window is not None:
         places = torch.arange(max(length, query.shape[2]), device=key.device)

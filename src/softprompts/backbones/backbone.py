@@ -25,6 +25,7 @@ from softprompts.backbones.passing import (
 from softprompts.backbones.probing import probe_states
 from softprompts.backbones.reaching import find_slots, read_keys_and_values
 from softprompts.backbones.shortcuts import Shortcuts, find_shortcuts
+from softprompts.backbones.spreading import device_of, is_spread
 from softprompts.errors import BackboneError
 
 _ROWS_AT_ONCE = 8192
@@ -51,7 +52,9 @@ class Backbone:
 
     Attributes:
         dtype: dtype of the weights and of all outputs.
-        device: device of the weights.
+        device: device of the embeddings, where inputs go in and outputs come back; of all weights
+            unless the model is spread.
+        is_spread: whether the model lies on several devices, or partly on disk.
         embedding_size: width of the input embeddings; may differ from `hidden_size`.
         hidden_size: width of the last hidden state.
         vocabulary_size: rows of the embedding table; the tokenizer may know fewer or more.
@@ -94,7 +97,8 @@ class Backbone:
         weight = self._table.weight
         assert isinstance(weight, Tensor)
         self.dtype: torch.dtype = weight.dtype
-        self.device: torch.device = weight.device
+        self.device: torch.device = device_of(self._table)
+        self.is_spread = is_spread(model)
         self.vocabulary_size = int(weight.shape[0])
         num_segments = int(getattr(self._body.config, "type_vocab_size", None) or 0)
         self._has_segments = num_segments > 1 and takes(self._body, "token_type_ids")
@@ -107,7 +111,7 @@ class Backbone:
             lambda ids, mask: self.read(self.embed(ids), mask),
             self.vocabulary_size,
             family,
-            weight,
+            torch.empty(0, dtype=self.dtype, device=self.device),
         )
 
     def __repr__(self) -> str:
@@ -267,7 +271,7 @@ class Backbone:
         with only_at(body, places), stack.running(memory, self.has_checkpointing, route):
             logits = self.model(**inputs, **without_cache(self.model)).logits
         assert isinstance(logits, Tensor)
-        return logits.view(*gather.shape, -1)
+        return logits.to(self.device).view(*gather.shape, -1)
 
     def shift_right(self, label_ids: Tensor) -> Tensor:
         """Return the decoder inputs that belong to labels: start token first, last label dropped.
@@ -338,7 +342,10 @@ class Backbone:
         """Return all that the encoder, encoder half or decoder gives; see `hidden`."""
         inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
         with self.stacks[0].running(memory, self.has_checkpointing):
-            return self._body(**inputs, **without_cache(self._body))
+            output = self._body(**inputs, **without_cache(self._body))
+        if self.is_spread:
+            output.last_hidden_state = output.last_hidden_state.to(self.device)
+        return output
 
     @cached_property
     def shortcuts(self) -> Shortcuts:
@@ -366,7 +373,7 @@ class Backbone:
         inputs, places = route.lead(inputs, gather)
         with self.stacks[0].running(memory, self.has_checkpointing, route):
             states = self._body(**inputs, **without_cache(self._body)).last_hidden_state
-        return gather_positions(states, places).view(*gather.shape, -1)
+        return gather_positions(states.to(self.device), places).view(*gather.shape, -1)
 
     def _inputs(
         self,

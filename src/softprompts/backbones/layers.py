@@ -10,11 +10,12 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from softprompts.backbones.attention import INTERFACE, Memory, Reading, Slot, attend, reading
 from softprompts.backbones.compiling import CompiledLayer, parts_of
 from softprompts.backbones.packing import Packing, packed_masks
+from softprompts.backbones.spreading import is_spread, wrapped_forwards
 from softprompts.backbones.tail import InterruptedLayerError, Tail
 from softprompts.errors import BackboneError
 
@@ -76,6 +77,7 @@ class Stack:
     ) -> None:
         self.name, self.body, self.is_compiled = name, body, is_compiled
         self.layers = _outermost_layers(body)
+        self.is_spread = is_spread(body)
         found: list[Any] = [getattr(module, "config", None) for module in body.modules()]
         configs = {id(c): c for c in found if hasattr(c, "_attn_implementation")}
         self.configs = tuple(configs.values())
@@ -182,7 +184,7 @@ class Stack:
         """Return what each of the lowest layers gives in one run; those above are not run."""
         found: list[Any] = []
 
-        def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def wrap(_: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
             def run_or_pass(*arguments: Any, **options: Any) -> Any:
                 if len(found) < num_layers:
                     found.append(forward(*arguments, **options))
@@ -190,13 +192,8 @@ class Stack:
 
             return run_or_pass
 
-        for layer in self.layers:
-            layer.forward = wrap(layer.forward)
-        try:
+        with wrapped_forwards(self.layers, wrap):
             run()
-        finally:
-            for layer in self.layers:
-                layer.__dict__.pop("forward", None)  # gone where a memory was in place
         return found
 
     def _is_first(self, slot: Slot) -> bool:
@@ -217,7 +214,9 @@ class Stack:
         firsts = [slot.number for slot in self.slots or () if self._is_first(slot)]
         count = 0
 
-        def wrap(forward: Callable[..., Any], own: CompiledLayer | None) -> Callable[..., Any]:
+        def wrap(layer: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+            own = compiled.get(id(layer))
+
             def run(*arguments: Any, **options: Any) -> Any:
                 nonlocal count
                 layer, count = count, count + 1
@@ -249,19 +248,16 @@ class Stack:
 
                 if not is_checkpointed:
                     return once(*arguments, **options)
-                return checkpoint(
-                    once, *arguments, use_reentrant=False, preserve_rng_state=False, **options
-                )
+                # to its end in a spread model, whose hooks then take weights out of memory again
+                with set_checkpoint_early_stop(not self.is_spread):
+                    return checkpoint(
+                        once, *arguments, use_reentrant=False, preserve_rng_state=False, **options
+                    )
 
             return run
 
-        for layer in self.layers:
-            layer.forward = wrap(layer.forward, compiled.get(id(layer)))
-        try:
+        with wrapped_forwards(self.layers, wrap):
             yield
-        finally:
-            for layer in self.layers:
-                del layer.forward
 
 
 def _run_tail(

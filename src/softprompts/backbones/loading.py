@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from logging import ERROR, getLogger
+from typing import Any, final
 
 import torch
 from safetensors import SafetensorError
@@ -41,6 +44,8 @@ def load_backbone(
     attention: str | None = None,
     gradient_checkpointing: bool = False,
     compile: bool = False,
+    device_map: str | Mapping[str, int | str] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
 ) -> Backbone:
     """Load a frozen backbone.
 
@@ -56,6 +61,10 @@ def load_backbone(
         gradient_checkpointing: compute layers again in the backward pass, to save memory.
         compile: compile layers with torch.compile where gradients are taken, without graph breaks;
             the first updates take seconds to minutes.
+        device_map: spreads the model over devices, as transformers does: `auto`, `balanced`,
+            `balanced_low_0`, `sequential`, or devices by module; `device` must then be `cpu` or
+            that of the embeddings, and `compile` false.
+        max_memory: most memory by device, for a map that is made.
 
     Returns:
         The backbone.
@@ -71,28 +80,70 @@ def load_backbone(
         raise BackboneError(
             f"attention must be one of {', '.join(ATTENTIONS)}, but is {attention!r}."
         )
-    place = _check_device(device)
+    place = check_device(device)
     dtype = choose_dtype(place) if dtype == AUTO else dtype
+    spreading = _check_spreading(device_map, max_memory, compile)
     source = resolve(name)
     content = check_folder(source)
     with _quiet(), _uncollected():
         config = _load_config(source, content)
         family = find_family(config)
         tokenizer = _load_tokenizer(source, config)
-        model, has_language_head = _load_model(source, config, family, (dtype, place, attention))
+        placing = _Placing(dtype, place, attention, spreading)
+        model, has_language_head = _load_model(source, config, family, placing)
     _set_padding(tokenizer, model)
     identity = fingerprint(source, content)
     with _reported(source, "model"):
         return Backbone(
             name,
             family,
-            model.to(place),
+            model if spreading else model.to(place),
             tokenizer,
             has_language_head,
             identity,
             gradient_checkpointing,
             compile,
         )
+
+
+@final
+@dataclass(frozen=True)
+class _Placing:
+    """How and where weights are held.
+
+    Attributes:
+        dtype: their precision.
+        device: the device of all that is not spread.
+        attention: the attention implementation, or `None`.
+        spreading: what transformers is told of spreading; empty where nothing is spread.
+    """
+
+    dtype: str
+    device: torch.device
+    attention: str | None
+    spreading: Mapping[str, Any]
+
+
+def _check_spreading(device_map: Any, max_memory: Any, is_compiled: bool) -> dict[str, Any]:
+    """Return what transformers is told of spreading a model.
+
+    Raises:
+        BackboneError: if it cannot be spread.
+    """
+    if device_map is None:
+        return {}
+    if is_compiled:
+        raise BackboneError(
+            "compile must be false with device_map, whose modules move their inputs when they "
+            "run, but is True."
+        )
+    if importlib.util.find_spec("accelerate") is None:
+        raise BackboneError(
+            f"device_map must be None without the package accelerate, but is {device_map!r}: "
+            "install softprompts with its extra `spread`."
+        )
+    found = device_map if isinstance(device_map, str) else dict(device_map)
+    return {"device_map": found, **({"max_memory": dict(max_memory)} if max_memory else {})}
 
 
 def choose_dtype(device: torch.device) -> str:
@@ -109,7 +160,15 @@ def choose_dtype(device: torch.device) -> str:
     return "bfloat16" if is_native else "float32"
 
 
-def _check_device(device: str) -> torch.device:
+def check_device(device: str) -> torch.device:
+    """Return a device that torch can use.
+
+    Args:
+        device: its name, such as `cpu` or `cuda:0`.
+
+    Raises:
+        BackboneError: if torch cannot use it.
+    """
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
@@ -170,9 +229,7 @@ def _set_padding(tokenizer: Any, model: Any) -> None:
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end if is_usable else 0)
 
 
-def _load_model(
-    source: Source, config: Any, family: Family, placing: tuple[str, torch.device, str | None]
-) -> tuple[Any, bool]:
+def _load_model(source: Source, config: Any, family: Family, placing: _Placing) -> tuple[Any, bool]:
     """Return the model, and whether it has a trained language head."""
     for with_head in (True, False) if names_head(config) else (False,):
         chosen = find_class(config, family, with_head)
@@ -190,23 +247,23 @@ def _load_model(
 
 
 def _load_weights(
-    source: Source, config: Any, chosen: Any, placing: tuple[str, torch.device, str | None]
+    source: Source, config: Any, chosen: Any, placing: _Placing
 ) -> tuple[Any, set[str]]:
     """Return a model and the keys that its files lack."""
-    dtype, place, attention = placing
+    attention = placing.attention
     register()
     if attention is None:
-        is_slow = dtype == "bfloat16" and place.type == "cpu"
+        is_slow = placing.dtype == "bfloat16" and placing.device.type == "cpu"
         fast = "plain" if is_slow else "sdpa"
         attention = fast if chosen._supports_sdpa else "eager"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(placing.spreading)
     if "add_pooling_layer" in chosen.__init__.__code__.co_varnames:
         options["add_pooling_layer"] = False
     with _reported(source, "model"), torch.random.fork_rng(devices=[]):
         model, report = chosen.from_pretrained(
             source.folder,
             config=config,
-            dtype=DTYPES[dtype],
+            dtype=DTYPES[placing.dtype],
             attn_implementation=ATTENTIONS[attention],
             use_safetensors=True,
             local_files_only=True,
@@ -250,11 +307,15 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    spreader = getLogger("accelerate.big_modeling")  # says that weights on disk are not in memory
+    own = spreader.level
+    spreader.setLevel(ERROR)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
+        spreader.setLevel(own)
         logging.set_verbosity(level)
         if has_bars:
             logging.enable_progress_bar()

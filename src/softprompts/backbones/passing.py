@@ -97,7 +97,8 @@ def only_at(body: nn.Module, gather: Tensor) -> Iterator[None]:
     def keep(_module: nn.Module, _arguments: Any, output: Any) -> Any:
         nonlocal num_calls
         num_calls += 1
-        output.last_hidden_state = gather_positions(output.last_hidden_state, gather)
+        states = output.last_hidden_state
+        output.last_hidden_state = gather_positions(states, gather.to(states.device))
         return output
 
     handle = body.register_forward_hook(keep)

@@ -80,7 +80,10 @@ def read_keys_and_values(backbone: Backbone, rows: Tensor) -> dict[Slot, KeyValu
     found = backbone.stacks[0].record(lambda: backbone.read(inputs, mask))
     for decoder in backbone.stacks[1:]:
         found |= decoder.record(lambda: _run_both(backbone, inputs, inputs))
-    return {slot: KeyValues(*pair) for slot, pair in found.items()}
+    place = backbone.device
+    return {
+        slot: KeyValues(keys.to(place), values.to(place)) for slot, (keys, values) in found.items()
+    }
 
 
 def _probe_rows(backbone: Backbone) -> Tensor:

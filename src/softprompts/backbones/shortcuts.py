@@ -83,8 +83,8 @@ def find_shortcuts(backbone: Backbone) -> Shortcuts:
         backbone: the frozen model.
     """
     stack, device = backbone.stacks[0], backbone.device
-    if backbone.family == "encoder-decoder" or not stack.base:
-        return Shortcuts()
+    if backbone.family == "encoder-decoder" or not stack.base or backbone.is_spread:
+        return Shortcuts()  # hooks of a spread model stand where layers are cut
     register()
     register_masks()
     ids = torch.arange(15, device=device).view(3, 5) * (backbone.vocabulary_size // 16)

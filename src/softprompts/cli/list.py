@@ -35,6 +35,8 @@ class Kind(StrEnum):
     SCHEDULES = "schedules"
     TEMPERATURES = "temperatures"
     SAMPLINGS = "samplings"
+    EXECUTORS = "executors"
+    TRACKERS = "trackers"
     RECIPES = "recipes"
 
 

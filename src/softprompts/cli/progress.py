@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from softprompts.studies.grid import Cell
-from softprompts.studies.runner import StudyProgress
+from softprompts.studies.progress import StudyProgress
 from softprompts.training import progress as training
 
 
@@ -56,7 +57,7 @@ class Bar(StudyProgress):
         self._row = self._bar.add_task("starting", total=1.0, left="")
         self._began = time.perf_counter()
         self._total = self._done = self._new = 0
-        self._base, self._size, self._base_new, self._share = 0, 1, 0, 0.0
+        self._groups: list[_Group] = []
         self._is_waiting = False
 
     def __enter__(self) -> Bar:
@@ -72,19 +73,25 @@ class Bar(StudyProgress):
         self._began = time.perf_counter()
         if num_finished:
             print(f"{num_finished} of {len(cells)} runs were finished before", file=sys.stderr)
-        self._show("", 0.0)
+        self._show()
 
     def begin(self, cells: Sequence[Cell], text: str = "") -> training.Progress:
         """Take note that runs begin side by side; `text` is printed once they do."""
-        self._base, self._size, self._base_new = self._done, len(cells), self._new
-        name = _name(cells)
-        self._show(name, 0.0)
-        return Updates(lambda share: self._show(name, share), text)
+        group = _Group({cell.identity for cell in cells}, _name(cells), len(cells))
+        self._groups = [one for one in self._groups if not one.names & group.names]
+        self._groups.append(group)
+        self._show()
+
+        def tell(share: float) -> None:
+            group.share = share
+            self._show()
+
+        return Updates(tell, text)
 
     def find(self, cell: Cell) -> None:
         """Take note that another process has finished a run."""
         self._done += 1
-        self._base, self._base_new, self._size, self._share = self._done, self._new, 1, 0.0
+        self._leave(cell)
         if self._bar.disable:
             text = f"[{self._done}/{self._total}] {_name([cell])}: ended in another process"
             print(text, file=sys.stderr, flush=True)
@@ -100,9 +107,8 @@ class Bar(StudyProgress):
         """Take note that a run ended."""
         self._done += 1
         self._new += 1
-        ended = self._done - self._base
-        together = max(ended, self._share * self._size)
-        left = self._left(self._base + together, self._base_new + together)
+        self._leave(cell)
+        left = self._left()
         if result is None:
             outcome = f"failed: {error}"
         elif result["status"] == "diverged":
@@ -116,22 +122,54 @@ class Bar(StudyProgress):
         if self._done == self._total:
             self._bar.update(self._row, description="done", completed=1.0, left="")
 
-    def _show(self, name: str, share: float) -> None:
-        """Move the bar to `share` of the current runs."""
-        self._share = share
-        done, new = (base + share * self._size for base in (self._base, self._base_new))
-        completed = done / self._total if self._total else 1.0
-        self._bar.update(self._row, completed=completed, left=self._left(done, new))
-        if name:
-            self._bar.update(self._row, description=name)
+    def _leave(self, cell: Cell) -> None:
+        """Take note that a run is no longer in training."""
+        for group in self._groups:
+            if cell.identity in group.names:
+                group.names.remove(cell.identity)
+                group.num_ended += 1
+        self._groups = [group for group in self._groups if group.names]
 
-    def _left(self, done: float, new: float) -> str:
+    def _show(self) -> None:
+        """Move the bar to where the runs are."""
+        done = self._done + self._under_way()
+        completed = done / self._total if self._total else 1.0
+        names = " | ".join(group.text for group in self._groups)
+        self._bar.update(self._row, completed=completed, left=self._left())
+        if names:
+            self._bar.update(self._row, description=names)
+
+    def _under_way(self) -> float:
+        """Return how many runs' work is done of those that have not ended."""
+        return sum(max(0.0, one.share * one.size - one.num_ended) for one in self._groups)
+
+    def _left(self) -> str:
         """Return the time left, judged by the runs of this sitting."""
-        remaining = self._total - done
+        under_way = self._under_way()
+        new, remaining = self._new + under_way, self._total - self._done - under_way
         if new < 0.2 or remaining <= 0:
             return ""
         seconds = (time.perf_counter() - self._began) / new * remaining
         return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+
+
+@dataclass
+class _Group:
+    """Runs in training side by side.
+
+    Attributes:
+        names: identities of those that have not ended.
+        text: what to call them.
+        size: how many began.
+        share: part of their updates that is done.
+        num_ended: how many have ended.
+    """
+
+    names: set[str]
+    text: str
+    size: int
+    share: float = 0.0
+    num_ended: int = 0
 
 
 def _name(cells: Sequence[Cell]) -> str:

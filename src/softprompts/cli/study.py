@@ -28,6 +28,20 @@ def study(
             "--pack-size", metavar="N", help="Most runs trained side by side: auto, 1, 2, …"
         ),
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Where packs are trained: in-process, per-device, ray."),
+    ] = "in-process",
+    address: Annotated[
+        str | None, typer.Option(metavar="A", help="Of the Ray cluster; one of its own if not set.")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(metavar="D,…", help="Devices for executor per-device.")
+    ] = None,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", metavar="NAME", help="Track runs: tensorboard, wandb, mlflow."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a study; the same command again goes on where it stopped."""
@@ -43,11 +57,18 @@ def study(
     from softprompts.cli.progress import Bar
     from softprompts.reports.conclusions import conclusions
     from softprompts.reports.table import HEADINGS, notes, score_rows
+    from softprompts.studies.executors.registry import build_executor
+    from softprompts.studies.grid import expand
     from softprompts.studies.runner import run_study
+    from softprompts.tracking.tracking import build_tracking
 
     folder = out or Path("studies") / (config.name or "study")
+    names = None if devices is None else [name.strip() for name in devices.split(",")]
+    where = build_executor(executor, {"address": address, "devices": names})
+    place = folder / "tracking"
+    tracking = build_tracking(trackers or (), config.name or "study", place, expand(config))
     with Bar() as bar:
-        summary = run_study(config, folder, bar)
+        summary = run_study(config, folder, bar, where, tracking)
     if as_json:
         print_json({**summary, "folder": str(folder)})
     else:

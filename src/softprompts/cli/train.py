@@ -23,6 +23,12 @@ def train(
     should_resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was interrupted.")
     ] = False,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tracker", metavar="NAME", help="Track the run: tensorboard, wandb, mlflow."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train one prompt and report it on the split that nothing was selected on."""
@@ -41,14 +47,16 @@ def train(
     from softprompts.recipes.identity import identity
     from softprompts.recipes.resolving import resolve
     from softprompts.studies.grid import Cell
+    from softprompts.tracking.tracking import build_tracking
     from softprompts.training.execution import execute, set_up
     from softprompts.training.footprint import describe_memory
     from softprompts.training.journal import NoJournal
     from softprompts.training.resources import Resources
 
-    resources = Resources()
-    backbone, tasks = resources.backbone(config.backbone), resources.tasks(config)
     cell = Cell(config.prompt.method, {}, config.task_label, resolve(config), identity(config))
+    tracking = build_tracking(trackers or (), "softprompts", out / "tracking", [cell])
+    resources = Resources(tracking=tracking)
+    backbone, tasks = resources.backbone(config.backbone), resources.tasks(config)
     memory = ""
     if not is_there(out / "config.json"):
         setup = set_up(cell.config, backbone, tasks, resources)
@@ -57,7 +65,10 @@ def train(
         bar.start([cell], 0)
         updates = bar.begin([cell], memory)
         assert isinstance(updates, Updates)
-        result = dict(execute(config, backbone, tasks, folder=out, progress=updates).result)
+        outcome = execute(
+            config, backbone, tasks, folder=out, resources=resources, progress=updates
+        )
+        result = dict(outcome.result)
     if as_json:
         print_json({**result, "folder": str(out)})
     else:

@@ -43,6 +43,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         One problem per combination that is refused, in recipe order.
     """
     return [
+        *_spreading_problems(config),
         *mixture_problems(config),
         *source_problems(config.prompt),
         *task_template_problems(config),
@@ -54,6 +55,30 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *word_vector_problems(config.regularizers),
         *_training_problems(config),
     ]
+
+
+def _spreading_problems(config: RunConfig) -> Iterator[Problem]:
+    """Find what a backbone cannot do that is spread over devices."""
+    backbone = config.backbone
+    spreads = backbone.device_map is not None
+    refused = [
+        ("backbone.device", "auto", backbone.device, "which says where each module lies"),
+        ("backbone.compile", False, backbone.compile, "whose modules move their inputs when run"),
+        ("adaptation", "none", adaptation_kind(config), "whose weights may lie outside of memory"),
+    ]
+    for field, allowed, found, reason in refused if spreads else ():
+        if found != allowed:
+            yield Problem(
+                (field, "backbone.device_map", "prompt.method"),
+                f"`{field}` must be {show(allowed)} with `backbone.device_map`, {reason}, but is "
+                f"{show(found)}.",
+            )
+    if backbone.max_memory is not None and not isinstance(backbone.device_map, str):
+        yield Problem(
+            ("backbone.max_memory", "backbone.device_map"),
+            "`backbone.max_memory` must be left out unless `backbone.device_map` is a strategy, "
+            f"such as auto, but is {show(backbone.max_memory)}.",
+        )
 
 
 def prompt_length(prompt: PromptConfig) -> int:

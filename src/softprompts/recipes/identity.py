@@ -30,6 +30,8 @@ PRESENTATION = (
     ("prompt", "from_run", "folder"),
     ("backbone", "device"),
     ("backbone", "gradient_checkpointing"),
+    ("backbone", "device_map"),
+    ("backbone", "max_memory"),
     ("task", "data_dir"),
     ("mixture", "tasks", "*", "data_dir"),
     ("training", "checkpoint_every_steps"),

@@ -19,6 +19,8 @@ from softprompts.prompts.registry import (
 from softprompts.readouts.registry import READOUTS
 from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
+from softprompts.studies.executors.registry import EXECUTORS
+from softprompts.tracking.registry import TRACKERS
 from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
 COMPONENTS: Mapping[str, Registry[Any]] = {
@@ -38,5 +40,7 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
     "samplings": SAMPLINGS,
     "backbones": BACKBONES,
     "metrics": METRICS,
+    "executors": EXECUTORS,
+    "trackers": TRACKERS,
 }
 """The registries by the plural of their kind, as `softprompts list` says it."""

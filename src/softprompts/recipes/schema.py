@@ -76,6 +76,9 @@ class BackboneConfig(Section):
             the same numbers.
         compile: compile layers with torch.compile where gradients are taken, without graph breaks:
             the first updates are slow, later ones faster; states differ in the last bits.
+        device_map: spreads the backbone over devices, as transformers does: `auto`, `balanced`,
+            `balanced_low_0`, `sequential`, or devices by module; null keeps it on one device.
+        max_memory: most memory by device, such as `{0: 20GB, cpu: 60GB}`, for a map that is made.
     """
 
     name: str = Field(min_length=1)
@@ -84,6 +87,12 @@ class BackboneConfig(Section):
     attention: Literal["eager", "plain", "sdpa"] | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
+    device_map: (
+        Literal["auto", "balanced", "balanced_low_0", "sequential"]
+        | Annotated[dict[str, int | str], Field(min_length=1)]
+        | None
+    ) = None
+    max_memory: Annotated[dict[int | str, int | str], Field(min_length=1)] | None = None
 
     @field_validator("name")
     @classmethod

@@ -78,6 +78,7 @@ def extend(
     *,
     has_begun: Callable[[Pack], bool],
     most_runs: Callable[[Cell], int],
+    device: str | None = None,
 ) -> Plan:
     """Return a plan with every cell in one pack.
 
@@ -91,6 +92,7 @@ def extend(
         pack_size: most runs per pack, or `auto`.
         has_begun: whether a pack of the plan so far has been trained at all.
         most_runs: how many runs like a cell's fit in memory.
+        device: what `auto` is; chosen by what there is when `None`.
     """
     known = {cell.identity for cell in cells}
     kept = [
@@ -100,14 +102,17 @@ def extend(
         and (pack_size == getattr(plan, "pack_size", None) or has_begun(pack))
     ]
     placed = {name for pack in kept for name in pack.runs}
-    new = make_packs([c for c in cells if c.identity not in placed], pack_size, most_runs)
+    new = make_packs([c for c in cells if c.identity not in placed], pack_size, most_runs, device)
     places = {cell.identity: number for number, cell in enumerate(cells)}
     packs = sorted([*kept, *new], key=lambda pack: min(places[name] for name in pack.runs))
     return Plan(pack_size, tuple(packs))
 
 
 def make_packs(
-    cells: Sequence[Cell], pack_size: int | str, most_runs: Callable[[Cell], int]
+    cells: Sequence[Cell],
+    pack_size: int | str,
+    most_runs: Callable[[Cell], int],
+    device: str | None = None,
 ) -> list[Pack]:
     """Put cells that may share a forward into packs of about equal size.
 
@@ -118,14 +123,15 @@ def make_packs(
         cells: runs, in the study's order.
         pack_size: most runs per pack, or `auto`.
         most_runs: how many runs like a cell's fit in memory.
+        device: what `auto` is; chosen by what there is when `None`.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(_group(cell, pack_size), []).append(cell)
+        groups.setdefault(_group(cell, pack_size, device), []).append(cell)
     packs = []
     for group in groups.values():
-        device = choose_device(group[0].config.backbone.device).partition(":")[0]
-        asked = MOST_RUNS.get(device, 8) if pack_size == "auto" else int(pack_size)
+        kind = choose_device(group[0].config.backbone.device, device).partition(":")[0]
+        asked = MOST_RUNS.get(kind, 8) if pack_size == "auto" else int(pack_size)
         size = max(1, min(asked, *(most_runs(cell) for cell in group)))
         num_packs = -(-len(group) // size)
         for number in range(num_packs):
@@ -135,14 +141,13 @@ def make_packs(
     return packs
 
 
-def _group(cell: Cell, pack_size: int | str) -> str:
+def _group(cell: Cell, pack_size: int | str, device: str | None) -> str:
     """Return what cells that may be in one pack have in common."""
     config = cell.config
     if config.adaptation is not None and config.adaptation.kind != "none":
         return cell.identity  # it trains its own copy of the backbone
     needs_head = READOUTS.load(config.readout.kind).needs_head
     common = [config.backbone.model_dump(mode="json"), needs_head]
-    device = choose_device(config.backbone.device)
-    if pack_size == "auto" and not device.startswith("cuda"):
+    if pack_size == "auto" and not choose_device(config.backbone.device, device).startswith("cuda"):
         common += [cell.variant, cell.point]
     return json.dumps(common, sort_keys=True)

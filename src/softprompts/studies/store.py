@@ -75,11 +75,12 @@ class Store:
                 remove_parts(folder)
             write_json(self.path / "study.json", self.study.model_dump(mode="json"))
 
-    def plan(self, most_runs: Callable[[Cell], int]) -> Plan:
+    def plan(self, most_runs: Callable[[Cell], int], device: str | None = None) -> Plan:
         """Return the packs of the study; those that were made before stay.
 
         Args:
             most_runs: how many runs like a cell's fit in memory.
+            device: what `auto` is; chosen by what there is when `None`.
 
         Raises:
             StorageError: if `packs.json` is broken or cannot be written.
@@ -92,6 +93,7 @@ class Store:
                 self.study.pack_size,
                 has_begun=lambda pack: is_there(self.pack_folder(pack)),
                 most_runs=most_runs,
+                device=device,
             )
             if plan != before:
                 write_json(self._plan_file, plan.to_json())

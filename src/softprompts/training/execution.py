@@ -17,6 +17,7 @@ from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import is_there
 from softprompts.tasks.base import Task
+from softprompts.tracking.journal import follow
 from softprompts.training.adopting import adopt
 from softprompts.training.building import (
     build_model,
@@ -126,14 +127,16 @@ def execute(
         if is_there(folder / "result.json"):
             return read(folder)
     adopt(model, config)
-    splits = encode_splits(config, model, tasks, resources or Resources())
+    resources = resources or Resources()
+    splits = encode_splits(config, model, tasks, resources)
     setup = Setup(config, tasks, about, model, splits)
     with ExitStack() as stack:
         journal: Journal = NoJournal()
         if folder is not None:
-            journal = stack.enter_context(RunFolder(folder, about))
+            own = stack.enter_context(RunFolder(folder, about))
             if is_there(folder / "result.json"):  # another process had the folder until now
                 return read(folder)
+            journal = follow(own, own, about, resources.tracking, stack)
         member = setup.member(journal)
         train_pack(model.backbone, [member], progress)
         result = setup.finish(member)

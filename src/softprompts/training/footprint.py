@@ -35,6 +35,9 @@ _COPIES = 6
 _SHARES = {"cpu": 0.5, "cuda": 0.9}
 """The part of a device's memory that training may count on: a processor's has other users."""
 
+_sharers = 1
+"""Processes that share the processor's memory; see `share_memory`."""
+
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -173,9 +176,9 @@ def state_bytes(model: Model) -> int:
 
 
 def weight_bytes(backbone: Backbone) -> int:
-    """Return the bytes of a backbone's parameters and buffers."""
+    """Return the bytes of a backbone's parameters and buffers that lie on its device."""
     model = backbone.model
-    tensors = [*model.parameters(), *model.buffers()]
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.device == backbone.device]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -184,7 +187,18 @@ def budget_bytes(device: torch.device) -> int:
 
     It depends on the machine alone, so that the same study has the same packs tomorrow.
     """
-    return int(total_bytes(device) * _SHARES.get(device.type, 0.5))
+    share = _SHARES.get(device.type, 0.5) / (_sharers if device.type == "cpu" else 1)
+    return int(total_bytes(device) * share)
+
+
+def share_memory(num_processes: int) -> None:
+    """Let this process count on its part of the processor's memory alone, from now on.
+
+    Args:
+        num_processes: processes of one study that train on the processor.
+    """
+    global _sharers
+    _sharers = num_processes
 
 
 def total_bytes(device: torch.device) -> int:

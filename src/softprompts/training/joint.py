@@ -13,6 +13,7 @@ from softprompts.errors import FolderInUseError, StorageError
 from softprompts.recipes.identity import identity
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import is_there
+from softprompts.tracking.journal import follow
 from softprompts.training.execution import Setup, set_up
 from softprompts.training.footprint import bound_positions
 from softprompts.training.journal import Checkpoint, RunFolder, check_free
@@ -131,7 +132,8 @@ class _Joint(Keeper):
         setup = set_up(seat.config, backbone, tasks, seat.resources)
         check_free(seat.folder, setup.about)
         folder = stack.enter_context(RunFolder(seat.folder, setup.about))
-        journal = PackedRun(folder, self._pack, checkpoint)
+        tracking, packed = seat.resources.tracking, PackedRun(folder, self._pack, checkpoint)
+        journal = follow(packed, folder, setup.about, tracking, stack, self._pack)
         self._left[folder.identity] = (setup, setup.member(journal))
 
     def keep(self, backbone: Backbone, members: Sequence[Member]) -> None:

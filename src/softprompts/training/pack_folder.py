@@ -6,7 +6,7 @@ find the others where they were. One file for all of them is whole or absent, as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -42,6 +42,7 @@ class PackFolder:
         self.path, self._runs = path, tuple(runs)
         self._file = path / "checkpoint.safetensors"
         self._staged: dict[str, Checkpoint] = {}
+        self._after: list[Callable[[], None]] = []
         make_folder(path)
         self._lock = lock(path / ".lock")
         try:
@@ -95,6 +96,12 @@ class PackFolder:
             tensors |= {f"{name}.{key}": value for key, value in checkpoint.tensors.items()}
             about[name] = checkpoint.about
         write_tensors(self._file, tensors, {"runs": about})
+        for call in self._after:
+            call()
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call something whenever what was staged has become durable."""
+        self._after.append(call)
 
     def drop(self, name: str) -> None:
         """Forget a run that has its result; without any left, the file goes.

@@ -141,7 +141,7 @@ def digest(key: _Key) -> bytes:
 
 def _open_cache(backbone: Backbone, switches: Switches) -> ReadingCache:
     folder = find_cache_folder()
-    if folder is None:
+    if folder is None or backbone.is_spread:  # what its bits depend on is not all known
         return NoCache()
     about = describe_surroundings(backbone, switches)
     return InstanceCache(folder, surroundings_key(about), about)

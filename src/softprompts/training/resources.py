@@ -15,14 +15,22 @@ from softprompts.readouts.base import Readout
 from softprompts.recipes.schema import BackboneConfig, RunConfig, TaskConfig
 from softprompts.tasks.base import Example, Task
 from softprompts.tasks.loading import load_task
+from softprompts.tracking.tracking import NO_TRACKING, Tracking
 from softprompts.training.encoding_cache import LEAST_ROWS, EncodingCache, open_encoding_cache
+from softprompts.training.room import free_memory
 
 
 @final
 class Resources:
-    """Loads what recipes name, once."""
+    """Loads what recipes name, once.
 
-    def __init__(self) -> None:
+    Args:
+        device: what `auto` is; chosen by what there is when `None`.
+        tracking: where metrics of runs go beside their folders.
+    """
+
+    def __init__(self, device: str | None = None, tracking: Tracking = NO_TRACKING) -> None:
+        self.device, self.tracking = device, tracking
         self._backbones: dict[str, Backbone] = {}
         self._tasks: dict[str, Task] = {}
         self._caches: dict[str, EncodingCache | None] = {}
@@ -35,12 +43,21 @@ class Resources:
             self._backbones[key] = load_backbone(
                 config.name,
                 dtype=config.dtype,
-                device=choose_device(config.device),
+                device=choose_device(config.device, self.device),
                 attention=config.attention,
                 gradient_checkpointing=config.gradient_checkpointing,
                 compile=config.compile,
+                device_map=config.device_map,
+                max_memory=config.max_memory,
             )
         return self._backbones[key]
+
+    def release(self) -> None:
+        """Forget all backbones, so that their memory is free for other processes."""
+        devices = [backbone.device for backbone in self._backbones.values()]
+        self._backbones.clear()
+        for device in devices:
+            free_memory(device)
 
     def task(self, config: TaskConfig, seed: int) -> Task:
         """Return the task that a recipe names; see `load_configured_task`."""
@@ -81,10 +98,17 @@ class Resources:
         return tuple(self._encoded[key, id(example)][1] for example in examples)
 
 
-def choose_device(name: str) -> str:
-    """Return a torch device name; `auto` is the accelerator where there is one."""
+def choose_device(name: str, auto: str | None = None) -> str:
+    """Return a torch device name; `auto` is the accelerator where there is one.
+
+    Args:
+        name: what a recipe says.
+        auto: what `auto` is; chosen by what there is when `None`.
+    """
     if name != "auto":
         return name
+    if auto is not None:
+        return auto
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

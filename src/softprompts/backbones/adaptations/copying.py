@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.passing import DecoderInputs
+from softprompts.errors import BackboneError
 
 
 def copy_backbone(
@@ -25,7 +26,15 @@ def copy_backbone(
 
     Returns:
         A frozen copy, which reads as the original does.
+
+    Raises:
+        BackboneError: if the original is spread over devices.
     """
+    if backbone.is_spread:
+        raise BackboneError(
+            f"backbone {backbone.name!r} must lie on one device to be adapted in a copy, but is "
+            "spread over several, or lies on disk."
+        )
     kept = {id(weight): weight for weight in backbone.model.parameters()} if shares_weights else {}
     model = copy.deepcopy(backbone.model, kept)
     return Backbone(

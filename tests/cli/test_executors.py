@@ -1,0 +1,323 @@
+"""`softprompts study --executor`: whoever trains the packs, or dies, the study is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cli_material import files_task, rows, write_rows
+
+from softprompts.cli.main import main
+from softprompts.errors import ExecutorError, SoftPromptsWarning
+from softprompts.recipes.loading import load_recipe
+from softprompts.studies.executors.base import Work
+from softprompts.studies.executors.ledger import Ledger
+from softprompts.studies.executors.per_device import PerDevice
+from softprompts.studies.executors.registry import EXECUTORS, build_executor
+from softprompts.studies.grid import expand
+from softprompts.studies.planning import Pack
+from softprompts.studies.progress import SilentStudy, StudyProgress
+from softprompts.studies.store import Store
+from softprompts.training.resources import Resources
+
+TIMES = {"seconds", "examples_per_second", "peak_bytes"}
+WAYS: dict[str, list[str]] = {"per-device": ["--devices", "cpu,cpu"], "ray": []}
+"""How each executor is told to use two workers of this machine."""
+
+CASES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "ray" else [])
+    for name in EXECUTORS.names()
+    if name != "in-process"
+]
+
+
+@pytest.fixture(scope="module")
+def recipe(backbone_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Four runs in two packs, some seconds each."""
+    folder = tmp_path_factory.mktemp("executors")
+    write_rows(folder / "data" / "train.jsonl", rows(0, 24))
+    write_rows(folder / "data" / "val.jsonl", rows(100, 110))
+    training = {"batch_size": 8, "steps": 200, "num_evaluations": 4, "checkpoint_every_steps": 5}
+    study = {
+        "name": "shared-out",
+        "base": {
+            "backbone": {"name": str(backbone_folder("bert"))},
+            "task": files_task(folder / "data"),
+            "prompt": {"method": "prompt-tuning", "length": 4},
+            "training": training,
+        },
+        "variants": {"plain": {}, "residual": {"prompt.method": "residual"}},
+        "seeds": 2,
+    }
+    path = folder / "shared-out.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def expected(recipe: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process makes of the study."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    started = Started([recipe, "--out", str(out)])
+    assert started.end() == 0, started.errors
+    return outcome(out)
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """Return all that must be equal of a study's folder: every file, times aside."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        name, content = str(path.relative_to(out)), path.read_bytes()
+        if path.name in ("result.json", "summary.json"):
+            data = json.loads(content)
+            for line in data.get("cells", [data]):
+                for key in TIMES & set(line):
+                    del line[key]
+            found[name] = data
+        else:
+            found[name] = content
+    return found
+
+
+class Started:
+    """A study in a process group of its own."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "softprompts.cli.main", "study", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+        self.errors = ""
+
+    def end(self) -> int:
+        """Wait for its end and return the exit code."""
+        _, self.errors = self.process.communicate(timeout=200)
+        return self.process.returncode
+
+    def descendants(self) -> list[int]:
+        """Return the processes that it has started, and those that they have."""
+        parents = {}
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(stat[1])
+
+        def is_below(pid: int) -> bool:
+            while pid in parents and pid != self.process.pid:
+                pid = parents[pid]
+            return pid == self.process.pid
+
+        return [pid for pid in parents if pid != self.process.pid and is_below(pid)]
+
+    def workers(self, out: Path) -> list[int]:
+        """Return those of them that hold the lock of a pack: they are training it."""
+        found = []
+        for pid in self.descendants():
+            with suppress(OSError):
+                held = [os.readlink(place) for place in Path(f"/proc/{pid}/fd").iterdir()]
+                if any(name.startswith(f"{out}/packs/") for name in held):
+                    found.append(pid)
+        return found
+
+    def wait_for_updates(self, out: Path) -> None:
+        """Wait until runs have got on that are not finished."""
+        before, began = written(out), time.monotonic()
+        while written(out) == before:
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() - began < 120
+            time.sleep(0.02)
+
+
+def written(out: Path) -> list[int]:
+    """Return the sizes of metrics of runs that are not finished."""
+    files = sorted(out.glob("runs/*/metrics.jsonl"))
+    return [f.stat().st_size for f in files if not (f.parent / "result.json").exists()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_study_with_a_worker_killed_is_the_one_of_a_single_process(
+    name, recipe, expected, tmp_path
+):
+    if name == "ray":
+        pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    out = tmp_path / "out"
+    started = Started([recipe, "--out", str(out), "--executor", name, *WAYS[name]])
+    started.wait_for_updates(out)
+    workers = started.workers(out)
+    assert workers, "no worker is in training"
+    os.kill(workers[-1], signal.SIGKILL)
+    assert started.end() == 0, started.errors
+    said = "was killed by signal 9" if name == "per-device" else "died"
+    assert f"warning: a worker {said} with 2 runs in training" in started.errors
+    assert "(attempt 2 of 3)" in started.errors
+    lines = [line for line in started.errors.splitlines() if line.startswith("[")]
+    assert [line.split("]")[0] for line in lines] == [f"[{number}/4" for number in range(1, 5)]
+    assert outcome(out) == expected
+    assert not started.descendants()
+
+
+def test_ctrl_c_ends_all_processes_and_the_study_goes_on_elsewhere(recipe, expected, tmp_path):
+    out = tmp_path / "out"
+    started = Started([recipe, "--out", str(out), "--executor", "per-device", "--devices", "cpu"])
+    started.wait_for_updates(out)
+    workers = started.workers(out)
+    os.killpg(started.process.pid, signal.SIGINT)
+    assert started.end() == 130
+    lines = [line for line in started.errors.splitlines() if not line.startswith("[")]
+    assert lines == ["interrupted"]
+    assert workers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert list(out.rglob("checkpoint.safetensors"))
+    again = Started([recipe, "--out", str(out)])
+    assert again.end() == 0, again.errors
+    assert outcome(out) == expected
+
+
+@dataclass
+class Heard(StudyProgress):
+    """Keeps what it is told."""
+
+    ends: list[tuple[int, str]] = field(default_factory=list)
+    finds: list[int] = field(default_factory=list)
+
+    def start(self, cells: Any, num_finished: int) -> None: ...
+
+    def begin(self, cells: Any) -> Any:
+        return SilentStudy().begin(cells)
+
+    def end(self, cell: Any, result: Any, error: str) -> None:
+        self.ends.append((cell.config.seed, error))
+
+    def find(self, cell: Any) -> None:
+        self.finds.append(cell.config.seed)
+
+    def wait(self, num_runs: int) -> None: ...
+
+
+@pytest.fixture
+def work(recipe: str, tmp_path: Path) -> Work:
+    """One pack of two runs, of which nothing is done."""
+    study: Any = load_recipe(recipe, ["variants={plain: {}}"])
+    cells = expand(study)
+    store = Store(tmp_path / "out", study, cells)
+    store.open()
+    pack = Pack(tuple(cell.identity for cell in cells))
+    return Work(store, cells, [pack], Resources(), Heard())
+
+
+def test_a_pack_whose_workers_keep_dying_is_kept_as_failed(work):
+    ledger, (pack,) = Ledger(work), work.packs
+    for attempt in (2, 3):
+        assert ledger.take() is pack
+        assert ledger.take() is None
+        with pytest.warns(
+            SoftPromptsWarning, match=rf"left with exit code 7.*attempt {attempt} of 3"
+        ):
+            ledger.lose(pack, "left with exit code 7")
+    assert ledger.take() is pack
+    ledger.lose(pack, "left with exit code 7")
+    reason = "its worker died 3 times; the last one left with exit code 7."
+    assert work.progress.ends == [(0, reason), (1, reason)]
+    assert ledger.packs == ()
+    (line,) = work.store.summarize()["cells"]
+    assert (line["num_failed"], line["errors"]) == (2, [reason])
+
+
+def test_what_a_worker_could_not_tell_before_it_died_is_found(work, monkeypatch):
+    ledger, (pack,) = Ledger(work), work.packs
+    ledger.take()
+    done = {pack.runs[0]}
+    monkeypatch.setattr(Store, "result", lambda self, cell: {} if cell.identity in done else None)
+    with pytest.warns(SoftPromptsWarning, match="with 1 run in training"):
+        ledger.lose(pack, "died")
+    assert work.progress.finds == [0]
+    assert ledger.order(pack).left == pack.runs[1:]
+
+
+def test_a_pack_that_another_process_has_waits(work):
+    ledger, (pack,) = Ledger(work), work.packs
+    ledger.take()
+    assert ledger.hear(pack, ("leave", False))
+    assert ledger.packs == (pack,)
+    assert ledger.take() is None, "it is not asked for again at once"
+
+
+def test_an_error_of_a_worker_ends_the_study(work):
+    ledger, (pack,) = Ledger(work), work.packs
+    with pytest.raises(ExecutorError, match="disk is full"):
+        ledger.hear(pack, ("raise", "disk is full", True))
+    with pytest.raises(RuntimeError, match="a fault"):
+        ledger.hear(pack, ("raise", "a fault", False))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ["--executor", "rai"],
+            "executor must be one of in-process, per-device, ray, but is 'rai'",
+        ),
+        (["--devices", "cpu"], "`--devices` must be left out with executor in-process"),
+        (
+            ["--executor", "per-device", "--address", "x"],
+            "`--address` must be left out with executor per-device, which takes none, but is 'x'",
+        ),
+        (
+            ["--executor", "per-device", "--devices", "gpu:0"],
+            "device must be usable by torch, but is 'gpu:0'",
+        ),
+        (
+            ["--executor", "per-device", "--devices", "cpu,meta"],
+            "`--devices` must be of one type, since packs are made for it, but is 'cpu,meta'",
+        ),
+        (
+            ["--executor", "per-device", "--devices", "meta,meta"],
+            "`--devices` must name an accelerator once at most, but is 'meta,meta'",
+        ),
+        (
+            ["--executor", "per-device", "--set", "base.backbone.device=cpu"],
+            "`backbone.device` must be auto with executor per-device",
+        ),
+        (
+            ["--executor", "per-device", "--set", "base.backbone.device_map=auto"],
+            "`backbone.device_map` must be null with executor per-device",
+        ),
+    ],
+)
+def test_what_an_executor_cannot_do_is_refused(recipe, tmp_path, capsys, arguments, text):
+    out = tmp_path / "out"
+    assert main(["study", recipe, "--out", str(out), *arguments]) == 2
+    assert text in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_ray_that_is_not_installed_names_the_extra(recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    assert main(["study", recipe, "--out", str(tmp_path / "out"), "--executor", "ray"]) == 2
+    error = capsys.readouterr().err
+    assert "install softprompts with its extra `ray`" in error
+    assert len(error.splitlines()) == 1
+    assert os.environ.pop("RAY_USAGE_STATS_ENABLED") == "0"
+
+
+def test_threads_and_devices_are_shared_out():
+    executor = PerDevice(["cpu", "cpu", "cpu"])
+    assert (executor.device, executor.num_sharing) == ("cpu", 3)
+    assert build_executor("in-process", {"devices": None, "address": None}).num_sharing == 1
