@@ -31,7 +31,7 @@ def check_place(path: Path, run_dirs: Sequence[Path]) -> None:
         raise RunFolderError(f"`--out` must lie outside the run's folder, but is {str(path)!r}.")
     if not is_there(path):
         return
-    from softprompts.reports.figures import MAKER
+    from softprompts.reports.page import MAKER
 
     try:
         with open(path, "rb") as file:

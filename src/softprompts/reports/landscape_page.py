@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from softprompts.reports.figures import MAKER, printable, short
+from softprompts.reports.figures import printable, short
 from softprompts.reports.landscape import (
     TITLES,
     UNITS,
@@ -21,6 +21,7 @@ from softprompts.reports.landscape import (
     spaces_of,
     title_of,
 )
+from softprompts.reports.page import page
 
 MOST_SURFACES = 8
 """Browsers keep about sixteen surfaces alive; beyond this, planes are flat maps."""
@@ -28,26 +29,6 @@ MOST_SURFACES = 8
 COLOURS = ("#2a7fba", "#d9731a", "#1f9e77", "#8c6bb1", "#b5485d", "#7a7a7a")
 DASHES = ("solid", "dash", "dot")
 _LONGEST = 48
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d1d1f; --paper: #ffffff; --faint: #5c5c61; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #ececee; --paper: #161618; --faint: #a5a5ab; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 0.75rem; font-family: system-ui, sans-serif;
-  color: var(--ink); background: var(--paper); line-height: 1.4; }
-h1 { font-size: 1.25rem; } h2 { font-size: 1.05rem; margin: 1.2rem 0 0.3rem; }
-h1, p, li { overflow-wrap: anywhere; }
-p, li { color: var(--faint); margin: 0.2rem 0; font-size: 0.95rem; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr));
-  gap: 0.5rem; }
-.panel { min-width: 0; height: 22rem; } .wide { height: 20rem; }
-table { border-collapse: collapse; font-size: 0.9rem; } .scroll { overflow-x: auto; }
-th, td { text-align: right; padding: 0.2rem 0.6rem; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-pre { overflow-x: auto; font-size: 0.75rem; max-height: 24rem; }
-"""
 
 _SCRIPT = """
 const panels = JSON.parse(document.getElementById("panels").textContent);
@@ -108,36 +89,14 @@ def draw_page(found: Mapping[str, Any]) -> bytes:
     bare = [{k: v for k, v in run.items() if k != "folder"} for run in found["runs"]]
     numbers = html.escape(json.dumps({**found, "runs": bare}, allow_nan=False))
     body.append(f"<details><summary>Numbers</summary><pre>{numbers}</pre></details>")
-    text = _PAGE.format(
-        maker=MAKER,
-        title=html.escape(printable(title_of(found))),
-        style=_STYLE,
-        body="\n".join(body),
-        panels=_embedded(panels),
-        plotly=get_plotlyjs(),
-        script=_SCRIPT,
-    )
-    return text.encode()
+    noscript = "<noscript><p>The pictures need JavaScript; the numbers are above.</p></noscript>\n"
+    title = printable(title_of(found))
+    return page(title, body, "", [get_plotlyjs(), _SCRIPT], noscript + _held(panels)).encode()
 
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="generator" content="{maker}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-<noscript><p>The pictures need JavaScript; the numbers are above.</p></noscript>
-<script type="application/json" id="panels">{panels}</script>
-<script>{plotly}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+def _held(panels: Mapping[str, Any]) -> str:
+    """Return what the script draws, as an element."""
+    return f'<script type="application/json" id="panels">{_embedded(panels)}</script>\n'
 
 
 def _embedded(value: Any) -> str:
