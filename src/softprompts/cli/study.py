@@ -41,6 +41,7 @@ def study(
         raise RecipeError(["a study must have `base`, but this is one run; use train."], recipe)
 
     from softprompts.cli.progress import Bar
+    from softprompts.reports import robustness
     from softprompts.reports.conclusions import conclusions
     from softprompts.reports.table import HEADINGS, notes, score_rows
     from softprompts.studies.runner import run_study
@@ -56,6 +57,10 @@ def study(
             print(note)
         for text in conclusions(summary):
             print(text)
+        swept = robustness.robustness_rows(summary)
+        if swept:
+            print_table(robustness.HEADINGS, swept)
+            print("* the default lies more than a point below the best, or a run diverged there")
         print("scores in percent: mean ± standard deviation over seeds, then the extremes")
         print(f"folder: {folder}")
     if any(line["num_failed"] for line in summary["cells"]):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from softprompts.reports.study_record import Entry, StudyRecord, rest_of, shown
+from softprompts.analysis.reading import without_task
+from softprompts.reports.study_record import Entry, StudyRecord, shown
 from softprompts.reports.tabular import Column, Table
 
 Row = dict[str, Any]
@@ -192,7 +193,7 @@ def _fields(record: StudyRecord) -> tuple[Column, ...]:
 
 
 def _point(record: StudyRecord, point: Mapping[str, Any]) -> Row:
-    rest = rest_of(point)
+    rest = without_task(point)
     return {f"field {name}": shown(rest[name]) for name in record.fields if name in rest}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from softprompts.analysis.reading import without_task
 from softprompts.errors import RunFolderError, StorageError
 from softprompts.recipes.study import StudyConfig, parse_study
 from softprompts.storage import entries, is_there, read_record
@@ -125,7 +126,7 @@ class StudyRecord:
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields of the grid besides the task's name."""
-        points = [rest_of(entry.line["point"]) for entry in self.entries]
+        points = [without_task(entry.line["point"]) for entry in self.entries]
         return tuple(dict.fromkeys(field for point in points for field in point))
 
     def folder(self, cell: Cell) -> Path:
@@ -187,22 +188,6 @@ def read_study(folder: str | Path) -> StudyRecord:
     return StudyRecord(path, study, summary, found, results, errors)
 
 
-def rest_of(point: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a grid point without what names its task.
-
-    Args:
-        point: values by dotted field.
-    """
-    rest = {field: value for field, value in point.items() if field != "task.name"}
-    task = rest.get("task")
-    if isinstance(task, str):
-        del rest["task"]
-    elif isinstance(task, Mapping):
-        kept = {key: value for key, value in task.items() if key not in ("name", "data_dir")}
-        rest = {**rest, "task": kept} if kept else {k: v for k, v in rest.items() if k != "task"}
-    return rest
-
-
 def point_label(point: Mapping[str, Any]) -> str:
     """Return a grid point in words, without its task.
 
@@ -213,7 +198,7 @@ def point_label(point: Mapping[str, Any]) -> str:
         >>> point_label({"task.name": "rte", "prompt.length": 5, "task.shots": None})
         'prompt.length 5, task.shots null'
     """
-    return ", ".join(f"{field} {shown(value)}" for field, value in rest_of(point).items())
+    return ", ".join(f"{field} {shown(value)}" for field, value in without_task(point).items())
 
 
 def shown(value: Any) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.analysis.reading import statistics_of
+from softprompts.analysis.robustness import Default, robustness_of
 from softprompts.analysis.scores import DIVERGED, FAILED, UNFINISHED
 from softprompts.analysis.statistics import spread
-from softprompts.recipes.study import StudyConfig
+from softprompts.recipes.defaults import value_and_default
+from softprompts.recipes.study import StudyConfig, merged
 from softprompts.storage import is_there, read_record
 from softprompts.studies.grid import Cell
 from softprompts.training.finished import read_result
@@ -85,16 +87,23 @@ def summarize(
         items, seconds, and how many runs diverged, failed or are missing, with `missing` naming
         their seeds; of a mixture also `tasks`, with scores and majority of each. Then
         `baseline`, `comparisons` with it and `averages` over tasks, as `statistics_of` has
-        them. Nothing in it depends on when or in how many sittings the runs were made, but
-        `seconds`.
+        them, and `robustness`, the curves of swept fields, as `robustness_of` has it. Nothing in
+        it depends on when or in how many sittings the runs were made, but `seconds`.
     """
     lines = [_line(group, result, error) for group in grouped(cells)]
+
+    def default(line: Mapping[str, Any], field: str) -> Default:
+        run = merged(study, line["variant"], line["point"])
+        own, usual = value_and_default(run, field)
+        return Default(usual, is_own=own == usual)
+
     return {
         "name": study.name,
         "num_runs": len(cells),
         "num_finished": sum(len(line["seeds"]) + line["num_diverged"] for line in lines),
         "cells": lines,
         **statistics_of(lines, study.baseline or next(iter(study.variants))),
+        "robustness": robustness_of(lines, default),
     }
 
 
@@ -119,6 +128,7 @@ def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, An
         "seeds": [cell.config.seed for cell, _ in done],
         **asdict(spread([r["score"] for _, r in done])),
         "last": asdict(spread([r["last_score"] for _, r in done])),
+        "held_out": asdict(spread(_held_out([r for _, r in done]))),
         "majority": any_result["majority"] if any_result else None,
         "metric": any_result["metric"] if any_result else None,
         "num_items": any_result["num_items"] if any_result else None,
@@ -147,6 +157,12 @@ def _reason(result: Mapping[str, Any] | None, error: str | None) -> str:
     if result is not None:
         return DIVERGED
     return UNFINISHED if error is None else FAILED
+
+
+def _held_out(results: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the scores on held-out rows of the runs that have one."""
+    scores = (result.get("held_out_score") for result in results)
+    return [score for score in scores if score is not None]
 
 
 def _by_task(
