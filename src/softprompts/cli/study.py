@@ -28,9 +28,12 @@ def study(
             "--pack-size", metavar="N", help="Most runs trained side by side: auto, 1, 2, …"
         ),
     ] = None,
+    is_without_report: Annotated[
+        bool, typer.Option("--no-report", help="Write no report.html at the end.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run a study; the same command again goes on where it stopped."""
+    """Run a study and write its report; the same command again goes on where it stopped."""
     from softprompts.errors import RecipeError
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.study import StudyConfig
@@ -49,8 +52,9 @@ def study(
     folder = out or Path("studies") / (config.name or "study")
     with Bar() as bar:
         summary = run_study(config, folder, bar)
+    page = None if is_without_report else _write_report(folder)
     if as_json:
-        print_json({**summary, "folder": str(folder)})
+        print_json({**summary, "folder": str(folder), "report": page})
     else:
         print_table(HEADINGS, score_rows(summary))
         for note in notes(summary):
@@ -63,5 +67,23 @@ def study(
             print("* the default lies more than a point below the best, or a run diverged there")
         print("scores in percent: mean ± standard deviation over seeds, then the extremes")
         print(f"folder: {folder}")
+        if page is not None:
+            print(f"report: {page}")
     if any(line["num_failed"] for line in summary["cells"]):
         raise typer.Exit(1)
+
+
+def _write_report(folder: Path) -> str | None:
+    """Write the study's report and return its place; warn where that fails: the runs are safe."""
+    import warnings
+
+    from softprompts.cli.pictures import check_page
+    from softprompts.errors import SoftPromptsError, SoftPromptsWarning
+    from softprompts.reports.report import write_report
+
+    try:
+        check_page(folder / "report.html", folder)
+        return str(write_report(folder)["html"])
+    except SoftPromptsError as error:
+        warnings.warn(f"no report is written: {error}", SoftPromptsWarning, stacklevel=2)
+        return None

@@ -97,7 +97,7 @@ def curve_of(runs: Sequence[Points], most_windows: int = MOST_WINDOWS) -> Curve 
         held = [[run[step] for step in window if step in run] for run in runs]
         values = [fmean(found) for found in held if found]
         rows.append((window[-1], fmean(values), min(values), max(values), len(values)))
-    return Curve(*map(tuple, zip(*rows, strict=True)))  # type: ignore[arg-type]
+    return Curve(*map(tuple, zip(*rows, strict=True)))
 
 
 def curves_of(

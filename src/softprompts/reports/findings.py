@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, final
@@ -109,6 +109,8 @@ def _best(record: StudyRecord) -> list[str]:
         majority = f"the majority class scores {100 * line['majority']:.1f}"
         items = f"{line['num_items']} items"
         said.append(f"On {task} {text}; {majority} ({line['metric']}, {items}).")
+        if line["mean"] <= line["majority"]:
+            said.append("No variant is better than the majority class on average: nothing learned.")
     return said
 
 
@@ -126,8 +128,7 @@ def _on_means(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[st
     for word, sign in (("higher", 1), ("lower", -1)):
         some = [one for one in shown if sign * one["difference"] > 0]
         if some:
-            names = _listed([_difference(one) for one in some], ";")
-            said.append(f"Shown to score {word} than {record.baseline}: {names}.")
+            said.append(f"Shown to score {word} than {record.baseline}{_at_places(some, _size)}.")
     rest = len(tested) - len(shown)
     if rest:
         said.append(f"For the other {rest} of {len(tested)} comparisons nothing is shown.")
@@ -145,8 +146,8 @@ def _on_spread(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[s
     for word, is_less in (("less", True), ("more", False)):
         some = [one for one in shown if (one["std_ratio"] < 1) == is_less]
         if some:
-            names = _listed([f"{_who(one)} ({one['std_ratio']:.2f} times)" for one in some], ";")
-            said.append(f"Shown to spread {word} over seeds than {record.baseline}: {names}.")
+            named = _at_places(some, lambda one: f"{one['std_ratio']:.2f} times")
+            said.append(f"Shown to spread {word} over seeds than {record.baseline}{named}.")
     return said
 
 
@@ -178,26 +179,34 @@ def _certainty(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[s
     return said
 
 
-def _difference(one: Mapping[str, Any]) -> str:
-    """Return who differs, and by how much."""
+def _at_places(found: Sequence[Mapping[str, Any]], size: Callable[[Mapping[str, Any]], str]) -> str:
+    """Return who is meant, place by place: ` on task at point: a (size), b (size)`."""
+    places: dict[str, list[str]] = {}
+    for one in found:
+        places.setdefault(_where(one), []).append(f"{one['variant']} ({size(one)})")
+    return ";".join(f"{where}: {_listed(names)}" for where, names in places.items())
+
+
+def _size(one: Mapping[str, Any]) -> str:
+    """Return by how much a variant differs, and how sure that is."""
     size = f"{_signed(one['difference'])} points"
     if one["interval"] is not None:
         low, high = one["interval"]
         size += f", 95 % {_signed(low)} to {_signed(high)}"
     wide = one["interval_with_items"]
     is_wide = wide is not None and (wide[0] > 0 or wide[1] < 0)
-    return f"{_who(one)} ({size}{'' if is_wide else ', on these items only'})"
+    return size if is_wide else f"{size}, on these items only"
 
 
 def _signed(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def _who(one: Mapping[str, Any]) -> str:
+def _where(one: Mapping[str, Any]) -> str:
     tasks = one["tasks"]
     where = f" on {tasks[0]}" if len(tasks) == 1 else f" over {len(tasks)} tasks"
     point = point_label(one["point"])
-    return f"{one['variant']}{where}{f' at {point}' if point else ''}"
+    return f"{where} at {point}" if point else where
 
 
 def _named(entry: Entry) -> str:
@@ -205,10 +214,10 @@ def _named(entry: Entry) -> str:
     return f"{entry.variant} at {point}" if point else entry.variant
 
 
-def _listed(names: Sequence[str], comma: str = ",") -> str:
+def _listed(names: Sequence[str]) -> str:
     shown = list(names[:_MOST_NAMED])
     more = len(names) - len(shown)
-    return f"{comma} ".join([*shown, *([f"and {more} more"] if more else [])])
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])])
 
 
 def _counted(number: int, noun: str) -> str:

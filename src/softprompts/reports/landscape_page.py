@@ -62,41 +62,62 @@ def draw_page(found: Mapping[str, Any]) -> bytes:
     Returns:
         The page, as UTF-8.
     """
-    from plotly.offline import get_plotlyjs
+    count = sum(len(run["spaces"]) for run in found["runs"])
+    body, panels = landscape_parts(found, are_surfaces=count <= MOST_SURFACES)
+    title = printable(title_of(found))
+    head = f"<h1>{html.escape(title)}</h1>"
+    return page(title, [head, *body], "", scripts(), held(panels)).encode()
 
+
+def landscape_parts(
+    found: Mapping[str, Any], prefix: str = "", *, are_surfaces: bool = True
+) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Return landscapes as parts of a page, without title.
+
+    Args:
+        found: what `measure_landscapes` returned.
+        prefix: what the names of panels begin with; another for each landscape of a page.
+        are_surfaces: whether planes are surfaces that turn, or flat maps.
+
+    Returns:
+        The markup, and the panels by the name of their place in it.
+    """
     names = [short(printable(name), _LONGEST) for name in names_of(found["runs"])]
     panels: dict[str, dict[str, Any]] = {}
     body = [_head(found, names)]
-    spaces = spaces_of(found)
-    count = sum(len(run["spaces"]) for run in found["runs"])
-    for space in spaces:
-        body.append(_space(found, names, space, (panels, count <= MOST_SURFACES)))
+    for space in spaces_of(found):
+        body.append(_space(found, names, (space, prefix), (panels, are_surfaces)))
     if found["paths"]:
-        panels["paths"] = _lines(
-            [
-                (
-                    f"{names[path['first']]} to {names[path['second']]}",
-                    path["shares"],
-                    path["losses"],
-                )
-                for path in found["paths"]
-            ],
-            "share of the second run",
-        )
-        body.append(
-            "<h2>Straight path between runs</h2>\n<div class='panel wide' id='paths'></div>"
-        )
+        ends = [f"{names[path['first']]} to {names[path['second']]}" for path in found["paths"]]
+        lines = [
+            (end, path["shares"], path["losses"])
+            for end, path in zip(ends, found["paths"], strict=True)
+        ]
+        panels[f"{prefix}paths"] = _lines(lines, "share of the second run")
+        place = f"<div class='panel wide' id='{prefix}paths'></div>"
+        body.append(f"<h3>Straight path between runs</h3>\n{place}")
     bare = [{k: v for k, v in run.items() if k != "folder"} for run in found["runs"]]
     numbers = html.escape(json.dumps({**found, "runs": bare}, allow_nan=False))
     body.append(f"<details><summary>Numbers</summary><pre>{numbers}</pre></details>")
-    noscript = "<noscript><p>The pictures need JavaScript; the numbers are above.</p></noscript>\n"
-    title = printable(title_of(found))
-    return page(title, body, "", [get_plotlyjs(), _SCRIPT], noscript + _held(panels)).encode()
+    return body, panels
 
 
-def _held(panels: Mapping[str, Any]) -> str:
-    """Return what the script draws, as an element."""
-    return f'<script type="application/json" id="panels">{_embedded(panels)}</script>\n'
+def scripts() -> list[str]:
+    """Return the programs that draw panels: the library, and what calls it."""
+    from plotly.offline import get_plotlyjs
+
+    return [get_plotlyjs(), _SCRIPT]
+
+
+def held(panels: Mapping[str, Any]) -> str:
+    """Return what the script draws, as an element.
+
+    Args:
+        panels: panels by the name of their place.
+    """
+    missing = "<noscript><p>The pictures need JavaScript; the numbers are above.</p></noscript>\n"
+    data = _embedded(panels)
+    return f'{missing}<script type="application/json" id="panels">{data}</script>\n'
 
 
 def _embedded(value: Any) -> str:
@@ -122,7 +143,6 @@ def _head(found: Mapping[str, Any], names: Sequence[str]) -> str:
         notes.append(f"{ends}: barrier {path['barrier']:.3g}")
     return "\n".join(
         [
-            f"<h1>{html.escape(printable(title_of(found)))}</h1>",
             *(f"<p>{html.escape(printable(note))}</p>" for note in notes),
             "<div class='scroll'><table><tr>",
             "".join(f"<th>{head}</th>" for head in heads),
@@ -140,11 +160,11 @@ def _number(value: float | None) -> str:
 def _space(
     found: Mapping[str, Any],
     names: Sequence[str],
-    space: str,
+    where: tuple[str, str],
     given: tuple[dict[str, dict[str, Any]], bool],
 ) -> str:
     """Add the panels of a space, and return where they stand."""
-    panels, are_surfaces = given
+    (space, prefix), (panels, are_surfaces) = where, given
     scale = scale_of(found, space)
     places = []
     present = [
@@ -153,18 +173,18 @@ def _space(
         if space in run["spaces"]
     ]
     for number, (name, plane) in enumerate(present):
-        key = f"{space}-{number}"
+        key = f"{prefix}{space}-{number}"
         limits = (scale.low, scale.high)
         panels[key] = (_surface if are_surfaces else _map)(plane, name, limits)
         places.append(f"<div class='panel' id='{key}'></div>")
     for which, letter in (("first", "x"), ("second", "y")):
-        key = f"{space}-{which}"
+        key = f"{prefix}{space}-{which}"
         lines = [(name, plane["line_axis"], plane["lines"][which]) for name, plane in present]
         panels[key] = _lines(lines, f"{letter} ({UNITS[space]})")
         places.append(f"<div class='panel wide' id='{key}'></div>")
     return "\n".join(
         [
-            f"<h2>{TITLES[space]}</h2>",
+            f"<h3>{TITLES[space]}</h3>",
             f"<p>x and y in units of {UNITS[space]}</p>",
             "<div class='panels'>",
             *places,

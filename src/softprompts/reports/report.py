@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.reports.findings import Findings, findings, state_of
+from softprompts.reports.landscape_section import Panels, landscape_section
 from softprompts.reports.markup import Html, joined, tag
 from softprompts.reports.page import page
 from softprompts.reports.recipe_section import recipe_section
 from softprompts.reports.report_style import REPORT_STYLE
+from softprompts.reports.robustness_section import robustness_section
 from softprompts.reports.run_sections import (
     choice_section,
     cost_section,
@@ -45,7 +47,7 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     """
     record = read_study(study)
     path = html or study / "report.html"
-    sections = sections_of(record)
+    sections, panels = sections_of(record)
     folder = tables_folder(study, html)
     make_folder(folder)
     files = []
@@ -54,7 +56,7 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
             files.append(folder / f"{table.name}.{ending}")
             write_bytes(files[-1], text.encode())
     said = findings(record)
-    write_bytes(path, draw_report(record, sections, said).encode())
+    write_bytes(path, draw_report(record, (sections, panels), said).encode())
     return {
         "study": record.name,
         "folder": str(study),
@@ -79,36 +81,49 @@ def tables_folder(study: Path, html: Path | None) -> Path:
     return study / "tables" if html is None else html.with_name(f"{html.stem}-tables")
 
 
-def sections_of(record: StudyRecord) -> tuple[Section, ...]:
+def sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], Panels]:
     """Return the sections of a report; those that have nothing to show are left out.
 
     Args:
         record: the study.
+
+    Returns:
+        The sections, and the panels that a script draws in them, if any.
     """
+    landscapes, panels = landscape_section(record)
     found = (
         score_section(record),
         comparison_section(record),
+        robustness_section(record),
         curve_section(record),
         choice_section(record),
         example_section(record),
+        landscapes,
         cost_section(record),
         run_section(record),
         recipe_section(record),
     )
-    return tuple(section for section in found if section is not None)
+    return tuple(section for section in found if section is not None), panels
 
 
-def draw_report(record: StudyRecord, sections: tuple[Section, ...], said: Findings) -> str:
+def draw_report(
+    record: StudyRecord, parts: tuple[tuple[Section, ...], Panels], said: Findings
+) -> str:
     """Return the page.
 
     Args:
         record: the study.
-        sections: its sections.
+        parts: what `sections_of` returned.
         said: what it found.
     """
-    head = [_head(record, said), _contents(sections)]
-    body = [*head, *(section.as_html() for section in sections)]
-    return page(f"{record.name}: report", body, REPORT_STYLE)
+    sections, panels = parts
+    body = [_head(record, said), _contents(sections), *(one.as_html() for one in sections)]
+    title = f"{record.name}: report"
+    if not panels:
+        return page(title, body, REPORT_STYLE)
+    from softprompts.reports.landscape_page import held, scripts
+
+    return page(title, body, REPORT_STYLE, scripts(), held(panels))
 
 
 def _head(record: StudyRecord, said: Findings) -> Html:

@@ -20,9 +20,11 @@ REPORT_STYLE: Final = """
 .sum .found p { font-size: 1.05rem; }
 nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; font-size: 0.875rem; }
 nav a { text-decoration: none; } nav a:hover { text-decoration: underline; }
-.row { display: grid; grid-template-columns: minmax(0, 12rem) minmax(0, 1fr) 10.5rem;
+.row { display: grid; grid-template-columns: minmax(0, 12rem) minmax(0, 1fr)
+  var(--value, 7rem);
   gap: 0 1rem; align-items: center; }
 .row:nth-child(odd of .data) { background: color-mix(in srgb, var(--card) 60%, transparent); }
+.wide-values { --value: 14.5rem; }
 .name { overflow-wrap: anywhere; font-size: 0.875rem; line-height: 1.25; padding: 0.1rem 0; }
 .name.base { font-weight: 600; }
 .value { font-size: 0.8125rem; font-variant-numeric: tabular-nums; line-height: 1.3; }
@@ -43,6 +45,7 @@ svg { display: block; overflow: visible; } .plot { width: 100%; height: 100%; ov
 .swatches svg { width: 26px; flex: none; }
 .small { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr));
   gap: 1rem 1.25rem; margin: 0.5rem 0; }
+.small.broad { grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
 .small h4, .chart h4 { font-size: 0.8125rem; font-weight: 600; margin: 0 0 0.2rem;
   overflow-wrap: anywhere; line-height: 1.25; }
 .chart { display: grid; grid-template-columns: auto minmax(0, 1fr); grid-template-rows: auto 6rem
@@ -63,6 +66,7 @@ svg { display: block; overflow: visible; } .plot { width: 100%; height: 100%; ov
 .plateau { fill: var(--mark); fill-opacity: 0.5; } .column { fill: var(--accent); }
 .column.other { fill: var(--faint); } .default { stroke: var(--other); stroke-width: 1.5;
   stroke-dasharray: 5 3; vector-effect: non-scaling-stroke; }
+.diverged { stroke: var(--warn); stroke-width: 4; vector-effect: non-scaling-stroke; }
 .whisker { stroke: var(--accent); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 .point { fill: var(--accent); } .area { fill: transparent; }
 .change { margin: 0.75rem 0; padding-left: 0.9rem; border-left: 3px solid var(--line);
@@ -80,7 +84,7 @@ mark { background: var(--mark); color: inherit; border-radius: 3px; padding: 0 0
   .sum { grid-template-columns: minmax(0, 1fr); gap: 0.1rem; } .sum dt { margin-top: 0.6rem; }
   .row { grid-template-columns: minmax(0, 1fr) auto; padding: 0.3rem 0; }
   .row > svg, .row > .plain { grid-column: 1 / 3; grid-row: 2; }
-  .value { text-align: right; max-width: 11rem; }
+  .value { text-align: right; max-width: 15rem; }
   .row.ends > .name, .row.ends > .value { display: none; }
 }
 @media print { .row { break-inside: avoid; } .small { grid-template-columns: repeat(3, 1fr); } }

@@ -29,7 +29,7 @@ def score_table(record: StudyRecord) -> Table:
         record: the study.
     """
     columns = (
-        *_place(record),
+        *place_columns(record),
         *_STATISTICS,
         Column("majority", "majority", "percent"),
         Column("metric", "metric"),
@@ -126,7 +126,7 @@ def cost_table(record: StudyRecord) -> Table:
         record: the study.
     """
     columns = (
-        *_place(record),
+        *place_columns(record),
         Column("num_runs", "runs", "count"),
         Column("updates", "updates", "count"),
         Column("trainable_parameters", "trained numbers", "count"),
@@ -138,8 +138,8 @@ def cost_table(record: StudyRecord) -> Table:
     )
     rows = tuple(_cost_row(record, entry) for entry in record.whole_entries)
     note = (
-        "Means over runs; the peak is the highest. Runs that trained side by side share machine "
-        "and memory, so their seconds and peaks are those of the whole pack's process."
+        "Means over runs. The seconds of runs that trained side by side are shares of what the "
+        "pack took. The peak is the highest so far of the whole process, and of what else it did."
     )
     return Table("cost", "Time and memory", columns, rows, note)
 
@@ -151,7 +151,7 @@ def run_table(record: StudyRecord) -> Table:
         record: the study.
     """
     columns = (
-        *_place(record),
+        *place_columns(record),
         Column("seed", "seed", "count"),
         Column("identity", "run"),
         Column("status", "status"),
@@ -183,8 +183,8 @@ def lost_table(record: StudyRecord) -> Table:
     return Table("lost-runs", "Runs that failed or diverged", kept, lost)
 
 
-def _place(record: StudyRecord) -> tuple[Column, ...]:
-    """Return the columns that say where a row belongs."""
+def place_columns(record: StudyRecord) -> tuple[Column, ...]:
+    """Return the columns that say where a row belongs: task, variant, and fields of the grid."""
     return (Column("task", "task"), Column("variant", "variant"), *_fields(record))
 
 
@@ -197,7 +197,8 @@ def _point(record: StudyRecord, point: Mapping[str, Any]) -> Row:
     return {f"field {name}": shown(rest[name]) for name in record.fields if name in rest}
 
 
-def _where(record: StudyRecord, entry: Entry) -> Row:
+def place_of(record: StudyRecord, entry: Entry) -> Row:
+    """Return the values of `place_columns` for an entry."""
     task = f"{entry.task} (within {entry.part_of})" if entry.part_of else entry.task
     return {"task": task, "variant": entry.variant, **_point(record, entry.line["point"])}
 
@@ -215,7 +216,7 @@ def _score_row(record: StudyRecord, entry: Entry) -> Row:
     line = entry.line
     kept = ("majority", "metric", "num_items", "split", "num_diverged", "num_failed", "num_missing")
     return {
-        **_where(record, entry),
+        **place_of(record, entry),
         **_spread(line),
         **{key: line[key] for key in kept},
         "seeds": seeds_of(entry),
@@ -258,7 +259,7 @@ def _cost_row(record: StudyRecord, entry: Entry) -> Row:
 
     peak = max((r["peak_bytes"] for r in found if r.get("peak_bytes")), default=None)
     return {
-        **_where(record, entry),
+        **place_of(record, entry),
         "num_runs": len(found),
         "updates": max((r["steps"] for r in found), default=None),
         "trainable_parameters": entry.line["trainable_parameters"],
@@ -274,7 +275,7 @@ def _run_row(record: StudyRecord, entry: Entry, number: int) -> Row:
     cell = entry.cells[number]
     result = record.results.get(cell.identity)
     row = {
-        **_where(record, entry),
+        **place_of(record, entry),
         "seed": cell.config.seed,
         "identity": cell.identity,
         "status": "failed" if cell.identity in record.errors else "not finished",

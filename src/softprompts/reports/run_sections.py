@@ -26,7 +26,7 @@ from softprompts.reports.svg import Scale, columns, plot
 
 _MOST_PANELS = 60
 _MOST_EXAMPLES = 3
-_MARKED = re.compile(r"\[([^\[\]]*)\]")
+_MARKED = re.compile(r"\[((?:\[[^\[\]]*\]|[^\[\]])*)\]")  # with tokens such as [MASK] within
 
 
 def curve_section(record: StudyRecord) -> Section | None:
@@ -82,19 +82,17 @@ def _panels(
         lows = [low for curve in known for low in curve.lows]
         y = Scale(min(0.0 if what == "loss" else 1.0, *lows), max(highs))
         x = Scale(0, max(curve.steps[-1] for curve in known))
-        panels = []
-        for facet in record.facets(own):
-            base = _base_curve(record, facet.entries, curves)
-            title = facet.title.removeprefix(facet.task).removeprefix(", ")
-            for entry in facet.entries:
-                curve = curves[id(entry.cells)]
-                if curve is not None:
-                    label = f"{entry.label} · {title}" if title else entry.label
-                    panels.append(_panel(label, (curve, base), (x, y), unit))
         if len(record.tasks) > 1:
             shown.append(tag("h4", task))
-        shown.append(_grid(panels, number))
-        number += len(panels)
+        for facet in record.facets(own):
+            base = _base_curve(record, facet.entries, curves)
+            drawn = [(e, curve) for e in facet.entries if (curve := curves[id(e.cells)])]
+            panels = [_panel(e.label, (curve, base), (x, y), unit) for e, curve in drawn]
+            title = facet.title.removeprefix(facet.task).removeprefix(", ")
+            if title and panels:
+                shown.append(note(title))
+            shown.append(_grid(panels, number))
+            number += len(panels)
     return joined(shown) if shown else None
 
 
@@ -199,7 +197,7 @@ def example_section(record: StudyRecord) -> Section | None:
     Args:
         record: the study.
     """
-    parts = []
+    parts: list[Html] = []
     for entry in record.whole_entries:
         for cell in entry.cells:
             found = read_examples(record.folder(cell), _MOST_EXAMPLES)
@@ -241,7 +239,7 @@ def cost_section(record: StudyRecord) -> Section | None:
         return None
     table = cost_table(record)
     total = sum(float(result["seconds"]) for result in record.results.values())
-    said = f"{len(record.results)} runs took {_duration(total)} in all, one after the other."
+    said = f"The seconds of {len(record.results)} runs add up to {_duration(total)}."
     body = joined([tag("p", said), with_sources(table)])
     return Section("cost", "Time and memory", body, (table,))
 

@@ -73,7 +73,7 @@ def comparison_section(record: StudyRecord) -> Section | None:
     body = joined(
         [
             *pictures,
-            tag("h3", "In words") if is_short else None,
+            tag("h3", "Conclusions") if is_short else None,
             sentences if is_short else folded(title, sentences),
             with_sources(table, is_folded=len(table.rows) > 1),
         ]
@@ -132,7 +132,7 @@ def _strip(
         _at(scale, base, "baseline", f"mean of {record.baseline}"),
         None
         if interval is None
-        else bar(*map(scale.place, interval), "interval", _range("95 % interval", interval)),
+        else bar(scale, interval, "interval", _range("95 % interval", interval)),
         *dots([scale.place(score) for score in line["scores"]], seeds),
         mark(scale.place(line["mean"]), "mean", f"mean {100 * line['mean']:.1f}"),
     )
@@ -224,8 +224,8 @@ def _difference_row(one: Mapping[str, Any], label: str, scale: Scale) -> Html:
     picture = svg(
         f"{label}: {size}{between} points, {p or 'no test'}",
         rule(scale.place(0.0), "baseline"),
-        None if items is None else bar(*map(scale.place, items), "items", "with other items"),
-        None if seeds is None else bar(*map(scale.place, seeds), f"between{look}", between.strip()),
+        None if items is None else bar(scale, items, "items", "with other items"),
+        None if seeds is None else bar(scale, seeds, f"between{look}", between.strip()),
         mark(scale.place(one["difference"]), f"mean{look}", size),
     )
     value = tag("span", size, tag("small", between, " ", p), class_="value")
@@ -263,7 +263,7 @@ def _ratio_row(one: Mapping[str, Any], label: str, scale: Scale) -> Html:
     picture = svg(
         f"{label}: {size} times{between}, {p or 'no test'}",
         rule(scale.place(1.0), "baseline"),
-        None if ends is None else bar(*map(scale.place, ends), f"between{look}", between.strip()),
+        None if ends is None else bar(scale, ends, f"between{look}", between.strip()),
         mark(scale.place(one["std_ratio"]), f"mean{look}", size),
     )
     value = tag("span", size, tag("small", between, " ", p), class_="value")
@@ -303,7 +303,8 @@ def _rows(
             tag("span", unit, class_="value tick"),
             class_="row ends",
         )
-        figure = tag("figure", *rows, ends, aria_label=f"{title}; see the table below")
+        said = f"{title}; see the table below"
+        figure = tag("figure", *rows, ends, class_="wide-values", aria_label=said)
         if number < MOST_OPEN:
             shown += [tag("p", title, class_="note"), figure]
         else:

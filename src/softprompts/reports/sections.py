@@ -12,6 +12,9 @@ from softprompts.reports.tabular import Table, to_csv, to_html, to_latex
 MOST_OPEN = 8
 """Most groups of pictures that stand open; more are folded."""
 
+MOST_ROWS = 24
+"""Most rows of a table that stand open; longer tables are folded."""
+
 
 @final
 @dataclass(frozen=True)
@@ -23,14 +26,12 @@ class Section:
         title: its heading.
         body: what stands in it.
         tables: its tables, each of which is also a file.
-        is_drawn_by_script: whether it needs the library that turns surfaces.
     """
 
     name: str
     title: str
     body: Html
     tables: tuple[Table, ...] = ()
-    is_drawn_by_script: bool = False
 
     def as_html(self) -> Html:
         """Return it under its heading."""
@@ -51,7 +52,7 @@ def with_sources(table: Table, *, is_folded: bool = False) -> Html:
 
     Args:
         table: the table.
-        is_folded: whether it is shown only when asked for.
+        is_folded: whether it is shown only when asked for, however short it is.
     """
     if not table.rows:
         return Html("")
@@ -65,7 +66,7 @@ def with_sources(table: Table, *, is_folded: bool = False) -> Html:
     )
     said = note(table.note) if table.note else None
     body = tag("div", to_html(table), said, links)
-    if not is_folded:
+    if not is_folded and len(table.rows) <= MOST_ROWS:
         return body
     return folded(f"{table.title}: table of {len(table.rows)} rows", body)
 

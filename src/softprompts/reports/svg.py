@@ -105,15 +105,16 @@ def rule(x: float, class_: str, height: int = ROW_HEIGHT, title: str = "") -> Ht
     return _line(x, x, 0, height, class_, title)
 
 
-def bar(low: float, high: float, class_: str, title: str = "") -> Html:
+def bar(scale: Scale, ends: Sequence[float], class_: str, title: str = "") -> Html:
     """Return a line along the middle of a row.
 
     Args:
-        low: its left end, in percent.
-        high: its right end.
+        scale: the axis.
+        ends: the values that it goes from and to.
         class_: its look.
         title: what is shown above it.
     """
+    low, high = (scale.place(end) for end in ends)
     return _line(low, high, ROW_HEIGHT // 2, ROW_HEIGHT // 2, class_, title)
 
 

@@ -190,7 +190,7 @@ def shown_value(column: Column, row: Mapping[str, Any]) -> str:
     if column.kind in ("text", "long"):
         return str(value)
     if column.kind in ("score", "range", "difference", "ratios"):
-        return _pair(column.kind, *value)
+        return _pair(column.kind, value[0], value[1])
     return _number(column.kind, value)
 
 
@@ -256,7 +256,7 @@ def _letter(letter: str) -> str:
         return _LATEX[letter]
     if " " <= letter <= "~":
         return letter
-    base, *marks = unicodedata.normalize("NFD", letter)
+    base, *marks = list(unicodedata.normalize("NFD", letter))
     if base.isascii() and base.isalpha() and len(marks) == 1 and marks[0] in _ACCENTS:
         return letter
     return " " if letter.isspace() else rf"\texttt{{U+{ord(letter):04X}}}"
