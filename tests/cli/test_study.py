@@ -60,13 +60,15 @@ def test_the_summary_is_that_of_the_runs(capsys, recipe, study, tmp_path):
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]
     configs = [json.loads((folder / "config.json").read_text())["config"] for folder in folders]
 
-    assert printed == {**summary, "folder": str(out)}
+    assert printed == {**summary, "folder": str(out), "report": str(out / "report.html")}
     assert {path.name for path in out.iterdir()} == {
         ".lock",
         "runs",
         "packs.json",
+        "report.html",
         "study.json",
         "summary.json",
+        "tables",
     }
     assert [r["identity"] for r in results] == [folder.name for folder in folders]
     assert (summary["name"], summary["num_runs"], summary["num_finished"]) == ("small", 4, 4)
@@ -166,7 +168,7 @@ def test_the_table_in_words(capsys, recipe, study, tmp_path):
 
     assert lines[0].split()[:4] == ["task", "variant", "score", "min"]
     assert [line.split()[:2] for line in lines[2:4]] == [["files", "plain"], ["files", "bare"]]
-    assert lines[-1] == f"folder: {out}"
+    assert lines[-2:] == [f"folder: {out}", f"report: {out / 'report.html'}"]
     assert [line.split(":")[0] for line in captured.err.splitlines()] == [
         "[1/4] plain, files, seed 0",
         "[2/4] plain, files, seed 1",

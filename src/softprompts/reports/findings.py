@@ -37,7 +37,7 @@ def findings(record: StudyRecord) -> Findings:
         record: the study.
     """
     main = main_comparisons(record.summary)
-    found = (*_best(record), *_on_means(record, main), *_on_spread(record, main))
+    found = (*_on_means(record, main), *_on_spread(record, main), *_best(record))
     return Findings(
         tuple(_compared(record)), tuple(found), tuple(_certainty(record, main)) if found else ()
     )
@@ -51,7 +51,9 @@ def main_comparisons(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """
     found = summary["comparisons"]
     joint = {_key(one) for one in found if len(one["tasks"]) > 1}
-    return [one for one in found if len(one["tasks"]) > 1 or _key(one) not in joint]
+    kept = [one for one in found if len(one["tasks"]) > 1 or _key(one) not in joint]
+    # a mean over tasks of which one is left says what that task alone does: the later counts
+    return list({(*_key(one), *one["tasks"]): one for one in kept}.values())
 
 
 def state_of(record: StudyRecord) -> str:
@@ -86,7 +88,9 @@ def _compared(record: StudyRecord) -> list[str]:
     seeds = len(record.study.seeds)
     said = [f"{what}, on {where}{grid}; {seeds} seed{'s' * (seeds != 1)} each."]
     left = record.num_runs - record.num_finished
-    if left:
+    if left == record.num_runs:
+        said.append(f"None of {record.num_runs} runs is finished.")
+    elif left:
         said.append(
             f"{left} of {record.num_runs} runs are not finished: what follows is of the others."
         )
@@ -110,7 +114,7 @@ def _best(record: StudyRecord) -> list[str]:
         items = f"{line['num_items']} items"
         said.append(f"On {task} {text}; {majority} ({line['metric']}, {items}).")
         if line["mean"] <= line["majority"]:
-            said.append("No variant is better than the majority class on average: nothing learned.")
+            said.append("No mean is above the majority class.")
     return said
 
 
@@ -180,11 +184,19 @@ def _certainty(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[s
 
 
 def _at_places(found: Sequence[Mapping[str, Any]], size: Callable[[Mapping[str, Any]], str]) -> str:
-    """Return who is meant, place by place: ` on task at point: a (size), b (size)`."""
+    """Return who is meant: ` on task at point: a (size), b (size)`, or in how many places."""
+    if len(found) > _MOST_NAMED:
+        return f": {_counted_places(found)}"
     places: dict[str, list[str]] = {}
     for one in found:
         places.setdefault(_where(one), []).append(f"{one['variant']} ({size(one)})")
     return ";".join(f"{where}: {_listed(names)}" for where, names in places.items())
+
+
+def _counted_places(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return in how many places each variant is meant."""
+    counts = Counter(one["variant"] for one in found)
+    return _listed([f"{name} in {_counted(count, 'comparison')}" for name, count in counts.items()])
 
 
 def _size(one: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ svg { display: block; overflow: visible; } .plot { width: 100%; height: 100%; ov
 mark { background: var(--mark); color: inherit; border-radius: 3px; padding: 0 0.15em; }
 .get { font-size: 0.8125rem; color: var(--faint); display: flex; flex-wrap: wrap; gap: 0 1rem;
   align-items: baseline; }
-.get details { flex-basis: 100%; margin: 0.2rem 0; }
+.get details { flex-basis: 100%; min-width: 0; margin: 0.2rem 0; }
 .warning { background: var(--warn-card); color: var(--warn); padding: 0.5rem 0.8rem;
   border-radius: 6px; max-width: 46rem; }
 @media (max-width: 600px) {
@@ -85,6 +85,7 @@ mark { background: var(--mark); color: inherit; border-radius: 3px; padding: 0 0
   .row { grid-template-columns: minmax(0, 1fr) auto; padding: 0.3rem 0; }
   .row > svg, .row > .plain { grid-column: 1 / 3; grid-row: 2; }
   .value { text-align: right; max-width: 15rem; }
+  .small { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 0.8rem; }
   .row.ends > .name, .row.ends > .value { display: none; }
 }
 @media print { .row { break-inside: avoid; } .small { grid-template-columns: repeat(3, 1fr); } }

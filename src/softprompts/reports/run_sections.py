@@ -138,10 +138,13 @@ def choice_section(record: StudyRecord) -> Section | None:
         panels += _histograms(title, found)
     if not panels:
         return None
-    lead = note(
+    lead = tag(
+        "p",
         "Shares of inputs on the reported split (held-out rows where that is not there yet), the "
-        "mean over seeds; point at a column for single seeds. `softprompts choices RUN_DIR` draws "
-        "one run over its updates."
+        "mean over seeds; point at a column for single seeds. ",
+        tag("code", "softprompts choices RUN_DIR"),
+        " draws one run over its updates.",
+        class_="note",
     )
     return Section("choices", "What prompts chose", joined([lead, _grid(panels, 0)]))
 
@@ -255,7 +258,14 @@ def run_section(record: StudyRecord) -> Section:
     said = [f"{record.num_finished} of {record.num_runs} runs have ended with a result."]
     if left:
         said.append(f"{left} are not finished.")
-    parts = [tag("p", " ".join(said), class_="warning" if left or lost.rows else None)]
+    strays = record.num_strays
+    if strays:
+        said.append(
+            f"{strays} other folders in runs/ are of no run of this study as it is now: of other "
+            "variants or seeds, or of an earlier version."
+        )
+    is_open = left or strays or lost.rows
+    parts = [tag("p", " ".join(said), class_="warning" if is_open else None)]
     if lost.rows:
         parts += [tag("h3", lost.title), with_sources(lost)]
     parts.append(with_sources(table, is_folded=True))

@@ -46,7 +46,11 @@ def score_section(record: StudyRecord) -> Section:
         (swatch("rule", "mean"), "mean"),
         (swatch("bar", "interval"), "95 % interval of the mean"),
         (swatch("rule", "majority"), "majority class"),
-        (swatch("rule", "baseline"), f"mean of {record.baseline}"),
+        *(
+            [(swatch("rule", "baseline"), f"mean of {record.baseline}")]
+            if any(_baseline_mean(record, facet) is not None for facet in facets)
+            else []
+        ),
     )
     averages = joined([tag("h3", means.title), with_sources(means)]) if means.rows else None
     body = joined(

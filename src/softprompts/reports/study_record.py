@@ -129,6 +129,14 @@ class StudyRecord:
         points = [without_task(entry.line["point"]) for entry in self.entries]
         return tuple(dict.fromkeys(field for point in points for field in point))
 
+    @property
+    def num_strays(self) -> int:
+        """How many folders beside its runs are of no run of the study."""
+        folder = self.path / "runs"
+        held = entries(folder) if is_there(folder) else []
+        own = {cell.identity for entry in self.entries for cell in entry.cells}
+        return sum(name not in own for name in held)
+
     def folder(self, cell: Cell) -> Path:
         """Return the folder of a run."""
         return run_folder(self.path, cell)

@@ -41,7 +41,7 @@ _LATEX: Final = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"\symbol{34}",
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
     "−": "$-$",
@@ -184,7 +184,7 @@ def shown_value(column: Column, row: Mapping[str, Any]) -> str:
         column: its column.
         row: its row.
     """
-    value = row.get(column.key)
+    value: Any = row.get(column.key)
     if not _has(column, row):
         return "–"
     if column.kind in ("text", "long"):
