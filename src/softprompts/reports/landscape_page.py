@@ -29,6 +29,7 @@ MOST_SURFACES = 8
 COLOURS = ("#2a7fba", "#d9731a", "#1f9e77", "#8c6bb1", "#b5485d", "#7a7a7a")
 DASHES = ("solid", "dash", "dot")
 _LONGEST = 48
+_TEXT = " class='text'"
 
 _SCRIPT = """
 const panels = JSON.parse(document.getElementById("panels").textContent);
@@ -136,7 +137,9 @@ def _head(found: Mapping[str, Any], names: Sequence[str]) -> str:
         losses = [plane["loss"] for plane in planes if plane]
         cells = [name, _number(losses[0] if losses else None)]
         cells += [_number(plane["slope"] if plane else None) for plane in planes]
-        rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+        first, *others = (html.escape(cell) for cell in cells)
+        others = [f"<td>{cell}</td>" for cell in others]
+        rows.append("".join([f"<td{_TEXT}>{first}</td>", *others]))
     notes = [*notes_of(found), *left_out(found, names)]
     for path in found["paths"]:
         ends = f"{names[path['first']]} to {names[path['second']]}"
@@ -145,7 +148,7 @@ def _head(found: Mapping[str, Any], names: Sequence[str]) -> str:
         [
             *(f"<p>{html.escape(printable(note))}</p>" for note in notes),
             "<div class='scroll'><table><tr>",
-            "".join(f"<th>{head}</th>" for head in heads),
+            "".join(f"<th{'' if place else _TEXT}>{head}</th>" for place, head in enumerate(heads)),
             "</tr>",
             *(f"<tr>{row}</tr>" for row in rows),
             "</table></div>",

@@ -49,7 +49,7 @@ th {{ color: var(--faint); font-weight: 600; font-size: 0.8rem; }}
 th:first-child, td:first-child {{ padding-left: 0; }}
 th.text, td.text {{ text-align: left; }}
 td.long {{ white-space: normal; min-width: 16rem; }}
-.panels {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr));
+.panels {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
   gap: 0.5rem; }}
 .panel {{ min-width: 0; height: 22rem; }} .wide {{ height: 20rem; }}
 .picture svg {{ width: 100%; height: auto; display: block; background: var(--picture);
@@ -57,11 +57,11 @@ td.long {{ white-space: normal; min-width: 16rem; }}
 @media print {{
   :root {{ color-scheme: light; {_LIGHT} }}
   body {{ max-width: none; padding: 0; font-size: 10pt; }}
-  .sources, nav, .screen {{ display: none; }}
+  .sources, nav {{ display: none !important; }}
   h2, h3 {{ break-after: avoid; }} figure, tr {{ break-inside: avoid; }}
   pre {{ max-height: none; white-space: pre-wrap; overflow-wrap: anywhere; }}
   .scroll {{ overflow: visible; }} table {{ font-size: 7.5pt; }}
-  th, td {{ padding: 0.15rem 0.3rem; white-space: normal; }}
+  th, td {{ padding: 0.15rem 0.3rem; }} th, td.text {{ white-space: normal; }}
   details::details-content {{ content-visibility: visible; block-size: auto; }}
 }}
 """

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import yaml
 
+from softprompts.recipes.loading import load_recipe, shipped_recipes
 from softprompts.reports.markup import data_link, joined, tag
 from softprompts.reports.sections import Section, folded, note
 from softprompts.reports.study_record import StudyRecord
@@ -25,16 +26,14 @@ def recipe_section(record: StudyRecord) -> Section:
     name = file_name(record.name)
     recipe = recipe_text(record)
     link = data_link(f"{name}.yaml", f"{name}.yaml", recipe.encode(), "application/yaml")
+    is_own = not is_shipped(record)
+    given = shlex.quote(f"{name}.yaml" if is_own else record.name)
+    again = "The same command again goes on where it stopped."
+    saved = ("Save the recipe, ", link, f", and run it. {again}")
+    shipped = ("The recipe comes with the library. ", again)
     parts = [
-        tag(
-            "p",
-            "Save the recipe, ",
-            link,
-            ", and run it. The same command again goes on where it stopped.",
-        ),
-        tag(
-            "pre", f"softprompts study {command_file(name)} --out {shlex.quote(f'studies/{name}')}"
-        ),
+        tag("p", *(saved if is_own else shipped)),
+        tag("pre", f"softprompts study {given} --out {shlex.quote(f'studies/{name}')}"),
         folded("The recipe", tag("pre", recipe), is_open=recipe.count("\n") < 60),
         folded("Every field of every variant, spelled out", tag("pre", _resolved(record))),
     ]
@@ -72,13 +71,13 @@ def file_name(name: str) -> str:
     return "-".join(spelled.split()).strip(".-") or "study"
 
 
-def command_file(name: str) -> str:
-    """Return how a command names the recipe that was saved.
+def is_shipped(record: StudyRecord) -> bool:
+    """Return whether the study is a recipe that comes with the library, unchanged.
 
     Args:
-        name: the file's name without ending.
+        record: the study.
     """
-    return shlex.quote(f"{name}.yaml")
+    return record.name in shipped_recipes() and load_recipe(record.name) == record.study
 
 
 def _resolved(record: StudyRecord) -> str:

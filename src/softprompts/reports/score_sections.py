@@ -29,6 +29,7 @@ from softprompts.reports.study_record import Entry, Facet, StudyRecord, point_la
 from softprompts.reports.svg import Scale, axis, bar, dots, mark, rule, scale_around, svg
 
 _MOST_SENTENCES = 6
+_FAR = 1.5  # spans of the scores: a majority score farther off is told, not drawn
 
 
 def score_section(record: StudyRecord) -> Section:
@@ -54,7 +55,14 @@ def score_section(record: StudyRecord) -> Section:
     )
     averages = joined([tag("h3", means.title), with_sources(means)]) if means.rows else None
     body = joined(
-        [key, _some_folded(parts, facets), tag("h3", "Table"), with_sources(table), averages]
+        [
+            key,
+            _far_majorities(facets, scales),
+            _some_folded(parts, facets),
+            tag("h3", "Table"),
+            with_sources(table),
+            averages,
+        ]
     )
     return Section("scores", "Scores", body, (table, *([means] if means.rows else [])))
 
@@ -93,11 +101,24 @@ def _scale(facets: Sequence[Facet], task: str) -> Scale:
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = 0.35 * (high - low) + 0.02  # wide intervals of two seeds are cut, not followed
     kept = [min(max(end, low - room), high + room) for end in ends]
-    majority = [line["majority"] for line in lines if line["majority"] is not None]
-    found = scale_around([*values, *kept, *majority])
+    span = high - low + 0.02
+    majority = [m for line in lines if (m := line["majority"]) is not None and values]
+    near = [m for m in majority if low - _FAR * span <= m <= high + _FAR * span]
+    found = scale_around([*values, *kept, *near])
     return (
         Scale(max(0.0, found.low), min(1.0, found.high)) if max(values, default=0) <= 1 else found
     )
+
+
+def _far_majorities(facets: Sequence[Facet], scales: Mapping[str, Scale]) -> Html | None:
+    """Say which majority scores are beyond their axis."""
+    far = {
+        f"{facet.task} {100 * m:.1f}": None
+        for facet in facets
+        for entry in facet.entries
+        if (m := entry.line["majority"]) is not None and not scales[facet.task].holds(m)
+    }
+    return note(f"Majority class beyond the axis: {', '.join(far)}.") if far else None
 
 
 def _strips(record: StudyRecord, facet: Facet, scale: Scale) -> Html:
@@ -144,7 +165,7 @@ def _strip(
 
 
 def _at(scale: Scale, value: float | None, look: str, title: str) -> Html | None:
-    if value is None:
+    if value is None or not scale.holds(value):
         return None
     return rule(scale.place(value), look, title=f"{title}: {100 * value:.1f}")
 

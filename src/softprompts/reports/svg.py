@@ -37,6 +37,10 @@ class Scale:
             return 50.0
         return 100 * min(1.0, max(0.0, (at - low) / (high - low)))
 
+    def holds(self, value: float) -> bool:
+        """Return whether a value is on the axis."""
+        return self.low <= value <= self.high
+
     def ticks(self, most: int = 6) -> list[float]:
         """Return round values along the axis.
 

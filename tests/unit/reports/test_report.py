@@ -20,6 +20,7 @@ import yaml
 from study_material import SMALL, finished, make_study, score_of, study_like
 
 from softprompts.errors import RunFolderError, StorageError
+from softprompts.recipes.loading import load_recipe
 from softprompts.recipes.study import parse_study
 from softprompts.reports.landscape_kept import keep_landscapes, kept_landscapes, study_of
 from softprompts.reports.recipe_section import file_name, recipe_text
@@ -169,6 +170,23 @@ def test_latex_has_no_letter_that_it_would_read(tmp_path):
     assert body[2].startswith(r"100\% \_x\_ & 50.0 $\pm$ 1.0 & 1,234")
     assert r"\texttt{U+540D}" in body[5]
     assert "hidden" not in lines[4]
+
+
+def test_every_table_compiles(tmp_path):
+    compiler = shutil.which("pdflatex")
+    if compiler is None:
+        pytest.skip("pdflatex is absent")
+    content = hostile()
+    content["variants"]["é ß ð “q” [z] `w` a|b ~ ^ #1 {x} $y$ \\cmd"] = {"prompt.length": 40}
+    content["variants"]["[bracket"] = {"prompt.length": 41}
+    found = report(tmp_path, content)
+    tables = [Path(path).read_text("utf-8") for path in found["tables"] if path.endswith(".tex")]
+    head = r"\documentclass{article}\usepackage{booktabs,textcomp}\begin{document}"
+    text = "\n\n".join([head, *tables, r"\end{document}"])
+    (tmp_path / "all.tex").write_text(text, "utf-8")
+    command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
 
 
 def test_nothing_from_data_becomes_markup(tmp_path):
@@ -344,6 +362,16 @@ def test_the_recipe_makes_the_same_runs(tmp_path):
     assert "softprompts study script-alert-1-script.yaml --out studies/script-alert-1" in text
 
 
+def test_a_shipped_recipe_is_named(tmp_path):
+    shipped = load_recipe("quickstart").model_dump(mode="json")
+    make_study(tmp_path / "study", shipped)
+    text = read(write_report(tmp_path / "study")["html"]).text
+    assert "softprompts study quickstart --out studies/quickstart" in text
+    make_study(tmp_path / "other", {**shipped, "seeds": 2})
+    text = read(write_report(tmp_path / "other")["html"]).text
+    assert "softprompts study quickstart.yaml --out studies/quickstart" in text
+
+
 def landscapes(identity):
     plane = {
         "space": "input", "directions": "gradient", "radius": 0.1, "loss": 0.5, "slope": 1.0,
@@ -515,6 +543,13 @@ def widths(probe: Path, text: str) -> tuple[int, int]:
     seen = re.search(r"<title>(\d+),(\d+)</title>", shown)
     assert seen
     return int(seen[1]), int(seen[2])
+
+
+def test_majority_beyond_the_axis_is_told(tmp_path):
+    found = report(tmp_path, outcome=lambda cell: {"majority": 0.1})
+    assert "Majority class beyond the axis: bundled/sentiment 10.0." in read(found["html"]).text
+    near = write_report(make_study(tmp_path / "near", SMALL, lambda cell: {"majority": 0.58}))
+    assert "beyond the axis" not in read(near["html"]).text
 
 
 def test_a_page_prints(tmp_path):
