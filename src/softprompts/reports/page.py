@@ -51,7 +51,7 @@ th.text, td.text {{ text-align: left; }}
 td.long {{ white-space: normal; min-width: 16rem; }}
 .panels {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
   gap: 0.5rem; }}
-.panel {{ min-width: 0; height: 22rem; }} .wide {{ height: 20rem; }}
+.panel {{ min-width: 0; height: 22rem; overflow: hidden; }} .wide {{ height: 20rem; }}
 .picture svg {{ width: 100%; height: auto; display: block; background: var(--picture);
   border-radius: 6px; }}
 @media print {{

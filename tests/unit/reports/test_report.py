@@ -65,7 +65,10 @@ def hostile():
     """Return a study whose names would break out of HTML, LaTeX and spreadsheets."""
     others = {name: {"prompt.length": 5 + place} for place, name in enumerate(EVILS)}
     return study_like(
-        name=EVILS[0], description="</p><img src=x onerror=alert(2)>", variants={"a": {}, **others}
+        seeds=[3, 1],
+        name=EVILS[0],
+        description="</p><img src=x onerror=alert(2)>",
+        variants={"a": {}, **others},
     )
 
 
@@ -338,6 +341,31 @@ def test_many_variants_make_facets_by_point(tmp_path):
     assert [e.label for e in facets[1].entries] == ["v1", "v2", "v3", "v4"]
 
 
+def test_tasks_of_a_mixture_have_rows_of_their_own(tmp_path):
+    tasks = {"mood": {"name": "bundled/sentiment"}, "logic": {"name": "bundled/entailment"}}
+    base = {key: value for key, value in SMALL["base"].items() if key != "task"}
+    about = {"majority": 0.5, "metric": "accuracy", "num_items": 100, "split": "validation"}
+
+    def outcome(cell):
+        scores = {"mood": 0.9, "logic": 0.3 + 0.01 * cell.config.seed}
+        own = {n: {"score": s, "last_score": s, **about} for n, s in scores.items()}
+        return {"score": sum(scores.values()) / 2, "tasks": own}
+
+    found = report(tmp_path, study_like(base={**base, "mixture": {"tasks": tasks}}), outcome)
+    record = read_study(tmp_path / "study")
+    (whole,) = record.tasks
+    assert [facet.title for facet in record.facets()] == [
+        whole, f"mood, within {whole}", f"logic, within {whole}",
+    ]  # fmt: skip
+    heads, *rows = rows_of(str(tmp_path / "study" / "tables" / "scores.csv"))
+    means = {row[0]: float(row[heads.index("mean")]) for row in rows}
+    assert means == pytest.approx(
+        {whole: 0.61, f"mood (within {whole})": 0.9, f"logic (within {whole})": 0.32}
+    )
+    assert len(found["scores"]) == 2
+    assert len(rows_of(str(tmp_path / "study" / "tables" / "runs.csv"))) == 1 + 10
+
+
 def test_choices_are_averaged_over_seeds(tmp_path):
     def outcome(cell):
         counts = [10, 0, 0, 0, 0] if cell.config.seed == 0 else [0, 0, 10, 0, 0]
@@ -517,7 +545,9 @@ WIDE = "a-variant-whose-name-goes-on-and-on-without-any-space-to-break-it-" * 3
 
 def test_a_page_never_scrolls_sideways_on_a_phone(tmp_path):
     variants = {WIDE: {}, EVILS[0]: {"prompt.method": "residual"}}
-    found = report(tmp_path, study_like(variants=variants, grid=GRID), lambda cell: {})
+    study = make_study(tmp_path / "study", study_like(variants=variants, grid=GRID))
+    keep_landscapes(study, landscapes("0123"))
+    found = write_report(study)
     text = Path(found["html"]).read_text("utf-8")
     assert widths(tmp_path / "probe.html", text) == (400, 400)
     broken = text.replace("</body>", "<div style='width: 500px; height: 9px'></div></body>")
