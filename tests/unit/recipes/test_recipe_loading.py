@@ -7,6 +7,7 @@ import pytest
 from softprompts.errors import RecipeError
 from softprompts.recipes.identity import identity
 from softprompts.recipes.loading import load_recipe, shipped_recipes
+from softprompts.recipes.overrides import set_at
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.studies.grid import expand
@@ -192,6 +193,11 @@ def test_an_entry_of_a_list_is_named_by_its_number(write):
 
     assert [one.options["weight"] for one in config.regularizers] == [3.0, 0.5]
     assert [one.kind for one in config.regularizers] == ["ptp", "row-norm"]
+    held = {"regularizers": [{"kind": "ptp"}]}
+    changed = dict(held)
+    assert set_at(changed, ["regularizers", "0", "weight"], 3) == ""
+    assert changed == {"regularizers": [{"kind": "ptp", "weight": 3}]}
+    assert held == {"regularizers": [{"kind": "ptp"}]}
 
 
 def test_an_override_given_twice_is_refused(write):
