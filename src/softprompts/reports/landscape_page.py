@@ -97,6 +97,14 @@ def landscape_parts(
         panels[f"{prefix}paths"] = _lines(lines, "share of the second run")
         place = f"<div class='panel wide' id='{prefix}paths'></div>"
         body.append(f"<h3>Straight path between runs</h3>\n{place}")
+    for number, plane in enumerate(found.get("seed_planes", ())):
+        panels[f"{prefix}seeds-{number}"] = _seeds(plane)
+        letters = zip("ABC", (names[place] for place in plane["runs"]), strict=True)
+        said = ", ".join(f"{letter}: {html.escape(name)}" for letter, name in letters)
+        body.append(
+            f"<h3>Plane through three seeds</h3>\n<p>{said}; distances in that from A to B</p>\n"
+            f"<div class='panel wide' id='{prefix}seeds-{number}'></div>"
+        )
     bare = [{k: v for k, v in run.items() if k != "folder"} for run in found["runs"]]
     numbers = html.escape(json.dumps({**found, "runs": bare}, allow_nan=False))
     body.append(f"<details><summary>Numbers</summary><pre>{numbers}</pre></details>")
@@ -250,6 +258,28 @@ def _map(plane: Mapping[str, Any], name: str, limits: tuple[float, float]) -> di
             "yaxis": {"title": {"text": "y"}},
         },
     }
+
+
+def _seeds(plane: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a flat map of the loss over the plane through three seeds, which are marked."""
+    losses = [loss for line in plane["losses"] for loss in line]
+    drawn = {**plane, "axis": plane["x_axis"]}
+    panel = _map(drawn, "", (min(losses), max(losses)))
+    panel["data"][0]["y"] = plane["y_axis"]
+    panel["data"].append(
+        {
+            "type": "scatter",
+            "mode": "markers+text",
+            "x": [x for x, _ in plane["marks"]],
+            "y": [y for _, y in plane["marks"]],
+            "text": list("ABC"),
+            "textposition": "top center",
+            "textfont": {"color": "#ffffff"},
+            "marker": {"size": 7, "color": "#d9731a"},
+            "showlegend": False,
+        }
+    )
+    return panel
 
 
 def _values(plane: Mapping[str, Any], limits: tuple[float, float]) -> dict[str, Any]:
