@@ -183,7 +183,7 @@ def is_about(comparison: Cell, cell: Cell) -> bool:
 
 def shots(point: Mapping[str, Any]) -> str:
     """Return how many training rows a point of the grid has, in words."""
-    count = point["task.shots_total"]
+    count = point.get("task.shots_total")
     return "all training rows" if count is None else f"{count} training rows"
 
 

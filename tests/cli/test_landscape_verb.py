@@ -153,6 +153,7 @@ def test_landscapes_of_several_runs_are_drawn_together(capsys, study, tmp_path, 
         for plane in run["spaces"].values():
             assert plane["losses"][1][1] == plane["loss"]
             assert plane["slope"] > 0
+    assert found["seed_planes"] == []
     (path,) = found["paths"]
     assert (path["first"], path["second"]) == (0, 1)
     assert path["losses"][0] == pytest.approx(found["runs"][0]["spaces"]["input"]["loss"], rel=1e-5)
@@ -162,7 +163,10 @@ def test_landscapes_of_several_runs_are_drawn_together(capsys, study, tmp_path, 
     page = (tmp_path / "landscape.html").read_text("utf-8")
     assert page.startswith("<!DOCTYPE html>")
     assert str(study) not in page
-    assert tree(study) == before
+    after = tree(study)
+    (kept,) = after.keys() - before.keys()
+    assert kept.startswith("analysis/landscapes/")
+    assert {name: after[name] for name in before} == before
     assert main([*given, "--spaces", "prompt", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["figure"] is None
@@ -197,3 +201,22 @@ def test_a_picture_stays_out_of_runs_and_spares_other_files(capsys, finished, tm
     refused(capsys, given, "own.html must be new or an earlier picture")
     assert (tmp_path / "own.html").read_text() == "mine"
     refused(capsys, ["landscape", *[str(out)] * 13], "runs must be at most 12 to be drawn")
+
+
+def test_three_seeds_span_a_plane(capsys, recipe, run, tmp_path):
+    base = {key: value for key, value in run.items() if key != "seed"}
+    content = {"name": "three", "base": base, "seeds": 3}
+    out = tmp_path / "three"
+    assert main(["study", recipe(content, "three.yaml"), "--out", str(out)]) == 0
+    folders = sorted((out / "runs").iterdir())
+    given = ["landscape", *map(str, folders), "--quick", "--num-points", "3", "--json"]
+    given += ["--split", "validation"]  # the same rows for every seed
+    capsys.readouterr()
+    assert main([*given, "--spaces", "prompt", "--out", str(tmp_path / "three.png")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (plane,) = found["seed_planes"]
+    own = [one["spaces"]["prompt"]["loss"] for one in found["runs"]]
+    assert plane["runs"] == [0, 1, 2]
+    assert plane["mark_losses"] == pytest.approx(own, rel=1e-4)
+    assert main([*given, "--spaces", "input"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed_planes"] == []

@@ -60,13 +60,15 @@ def test_the_summary_is_that_of_the_runs(capsys, recipe, study, tmp_path):
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]
     configs = [json.loads((folder / "config.json").read_text())["config"] for folder in folders]
 
-    assert printed == {**summary, "folder": str(out)}
+    assert printed == {**summary, "folder": str(out), "report": str(out / "report.html")}
     assert {path.name for path in out.iterdir()} == {
         ".lock",
         "runs",
         "packs.json",
+        "report.html",
         "study.json",
         "summary.json",
+        "tables",
     }
     assert [r["identity"] for r in results] == [folder.name for folder in folders]
     assert (summary["name"], summary["num_runs"], summary["num_finished"]) == ("small", 4, 4)
@@ -166,7 +168,7 @@ def test_the_table_in_words(capsys, recipe, study, tmp_path):
 
     assert lines[0].split()[:4] == ["task", "variant", "score", "min"]
     assert [line.split()[:2] for line in lines[2:4]] == [["files", "plain"], ["files", "bare"]]
-    assert lines[-1] == f"folder: {out}"
+    assert lines[-2:] == [f"folder: {out}", f"report: {out / 'report.html'}"]
     assert [line.split(":")[0] for line in captured.err.splitlines()] == [
         "[1/4] plain, files, seed 0",
         "[2/4] plain, files, seed 1",
@@ -304,3 +306,39 @@ def test_a_run_recipe_is_refused(capsys, recipe, run, tmp_path):
     assert main(["study", recipe(run), "--out", str(tmp_path / "out")]) == 2
     assert "must have `base`" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_has_curves(capsys, recipe, study, tmp_path):
+    study["grid"] = {"training.learning_rate": [0.001, 0.1, 0.01]}
+    study["variants"] = {"plain": {}}
+    out = tmp_path / "out"
+    summary = run_study(capsys, recipe(study), out)
+    reported, held_out = summary["robustness"]["curves"]
+    by_rate = {c["point"]["training.learning_rate"]: c for c in summary["cells"]}
+
+    assert summary["robustness"]["levels"] == []
+    for curve, cells in (
+        (reported, by_rate),
+        (held_out, {rate: cell["held_out"] for rate, cell in by_rate.items()}),
+    ):
+        assert curve["values"] == [0.001, 0.01, 0.1]
+        assert curve["means"] == [cells[rate]["mean"] for rate in curve["values"]]
+        assert (curve["default_value"], curve["counts"]) == (0.01, [2, 2, 2])
+        assert curve["score_at_default"] == cells[0.01]["mean"]
+    results = [json.loads(path.read_text()) for path in out.glob("runs/*/result.json")]
+    found = sorted(score for cell in by_rate.values() for score in cell["held_out"]["scores"])
+    assert found == sorted(result["held_out_score"] for result in results)
+
+    assert main(["study", recipe(study), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("training.learning_rate" in text and "decades" in text for text in lines) == 2
+
+
+def test_names_that_are_swept_are_compared_as_resolved(capsys, recipe, study, tmp_path):
+    study["grid"] = {"prompt.initializer": [{"kind": "vocabulary"}, "uniform"]}
+    study["variants"] = {"plain": {}}
+    summary = run_study(capsys, recipe(study), tmp_path / "out")
+    found = summary["robustness"]["levels"][0]
+
+    assert (found["names"], found["default_name"]) == (["vocabulary", "uniform"], "vocabulary")
+    assert found["score_at_default"] == summary["cells"][0]["mean"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.analysis.planes import Grid, is_pair, look, path_between
+from softprompts.analysis.seed_planes import are_seeds, plane_through
 from softprompts.analysis.subjects import Sample, Subject, load_subject
 from softprompts.errors import PromptError
 from softprompts.training.resources import Resources
@@ -30,8 +31,9 @@ def measure_landscapes(
 
     Returns:
         What JSON can hold: `runs`, each with its `spaces`; `paths` between runs that follow each
-        other and are two seeds of one method on one task; and `sample` and `grid`. A space that a
-        run does not have is missing, with the reason in `left_out`.
+        other and are two seeds of one method on one task; `seed_planes` through three such runs,
+        `runs` their numbers; and `sample` and `grid`. A space that a run does not have is missing,
+        with the reason in `left_out`.
 
     Raises:
         SoftPromptsError: if a run cannot be read.
@@ -45,7 +47,24 @@ def measure_landscapes(
             told(f"path from {first.about['folder']} to {second.about['folder']}")
             found = path_between(first, second, grid.num_line_points)
             paths.append({"first": number, "second": other, **found})
-    return {"sample": asdict(sample), "grid": asdict(grid), "runs": runs, "paths": paths}
+    planes = _planes(subjects, grid, told) if "prompt" in grid.spaces else []
+    about = {"sample": asdict(sample), "grid": asdict(grid)}
+    return {**about, "runs": runs, "paths": paths, "seed_planes": planes}
+
+
+def _planes(
+    subjects: Sequence[Subject], grid: Grid, told: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Look at the planes through three seeds that follow each other, each run in one of them."""
+    found, number = [], 0
+    while number + 3 <= len(subjects):
+        three = subjects[number : number + 3]
+        if are_seeds(three):
+            told(f"plane through {', '.join(one.about['folder'] for one in three)}")
+            plane = plane_through(three, grid.num_points)
+            found.append({"runs": [number, number + 1, number + 2], **plane})
+        number += 3 if are_seeds(three) else 1
+    return found
 
 
 def _look_at(subject: Subject, grid: Grid, told: Callable[[str], None]) -> dict[str, Any]:

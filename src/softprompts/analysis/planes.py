@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from softprompts.analysis.blends import blended_loss
 from softprompts.analysis.subjects import Subject
 from softprompts.analysis.surfaces import (
-    GivenRows,
     InputSurface,
     Point,
     PromptSurface,
@@ -21,11 +20,7 @@ from softprompts.analysis.surfaces import (
     unit_blocks,
 )
 from softprompts.errors import DataError
-from softprompts.prompts.prompt import Prompt
-from softprompts.prompts.rows.base import Rows
-from softprompts.readouts.base import Readout
 from softprompts.seeding import generator
-from softprompts.training.forward import Part, score
 
 SPACES = ("input", "prompt")
 DIRECTIONS = ("gradient", "random")
@@ -218,7 +213,7 @@ def path_between(first: Subject, second: Subject, num_points: int) -> dict[str, 
     """
     _check_pair(first, second)
     shares = [place / (num_points - 1) for place in range(num_points)]
-    losses = [_mixed_loss(first, second, share) for share in shares]
+    losses = [blended_loss((first, second), (1 - share, share)) for share in shares]
     rises = [
         loss - (1 - share) * losses[0] - share * losses[-1]
         for loss, share in zip(losses, shares, strict=True)
@@ -246,40 +241,3 @@ def _check_pair(first: Subject, second: Subject) -> None:
             "a path must lie between two seeds of one method on one task and one backbone, "
             f"but {first.about['folder']} is {named[0]} and {second.about['folder']} is {named[1]}."
         )
-
-
-@torch.no_grad()
-def _mixed_loss(first: Subject, second: Subject, share: float) -> float:
-    """Return the mean loss of the mixture of two runs, on the rows of the first."""
-    prompt, readout = (
-        _mixed(getattr(first.track, name), getattr(second.track, name), share)
-        for name in ("prompt", "readout")
-    )
-    assert isinstance(prompt, Prompt)
-    assert isinstance(readout, Readout)
-    total = 0.0
-    for batch in first.batches:
-        scores = score(first.backbone, [Part(prompt, readout, batch)])[0]
-        total += float(readout.loss(scores, batch).double().sum())
-    return total / first.num_examples
-
-
-def _mixed(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
-    """Return a module whose tensors lie between those of two; rows as the backbone reads them."""
-    if isinstance(first, Rows) and isinstance(second, Rows):
-        return GivenRows(torch.lerp(first(None), second(None), share))
-    clone = copy.copy(first)
-    for kind in ("_parameters", "_buffers"):
-        ours, theirs = getattr(first, kind), getattr(second, kind)
-        setattr(clone, kind, {name: _between(ours[name], theirs[name], share) for name in ours})
-    others = dict(second.named_children())
-    clone._modules = {
-        name: _mixed(child, others[name], share) for name, child in first.named_children()
-    }
-    return clone
-
-
-def _between(first: Tensor | None, second: Tensor | None, share: float) -> Tensor | None:
-    if first is None or second is None or not first.is_floating_point():
-        return first
-    return torch.lerp(first, second, share)

@@ -56,7 +56,7 @@ def score_tables(lines: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any
     """
     groups: dict[str, tuple[dict[str, Any], list[Mapping[str, Any]]]] = {}
     for line in lines:
-        point = _without_task(line["point"])
+        point = without_task(line["point"])
         groups.setdefault(repr(point), (point, []))[1].append(line)
     return [(point, _table(members)) for point, members in groups.values()]
 
@@ -75,7 +75,7 @@ def _table(lines: Sequence[Mapping[str, Any]]) -> ScoreTable:
     return ScoreTable(runs, {task: n[0] for task, n in known.items() if len(n) == 1})
 
 
-def _without_task(point: Mapping[str, Any]) -> dict[str, Any]:
+def without_task(point: Mapping[str, Any]) -> dict[str, Any]:
     """Return a grid point without what names its task: `task.name`, or the name within `task`."""
     rest = {field: value for field, value in point.items() if field != "task.name"}
     task = rest.pop("task", None)

@@ -107,6 +107,7 @@ def _draw(
     if len(runs) > MOST_RUNS:
         raise DataError(f"runs must be at most {MOST_RUNS} to be drawn, but are {len(runs)}.")
     found = measure_landscapes(runs, *given, lambda text: None if as_json else _say(text))
+    _keep(found, runs)
     if path is not None:
         from softprompts.storage import write_bytes
 
@@ -115,6 +116,22 @@ def _draw(
         print_json({**found, "figure": None if path is None else str(path)})
     else:
         print(f"{path}: loss around {', '.join(names_of(found['runs']))}")
+
+
+def _keep(found: Mapping[str, Any], runs: Sequence[Path]) -> None:
+    """Keep landscapes of a study's runs in its folder, for its report; warn where that fails."""
+    import warnings
+
+    from softprompts.errors import SoftPromptsWarning, StorageError
+    from softprompts.reports.landscape_kept import keep_landscapes, study_of
+
+    try:
+        study = study_of(runs)
+        if study is not None:
+            keep_landscapes(study, found)
+    except StorageError as error:
+        text = f"the study's report will not show this: {error}"
+        warnings.warn(text, SoftPromptsWarning, stacklevel=2)
 
 
 def _picture(found: Mapping[str, Any], format: str) -> bytes:

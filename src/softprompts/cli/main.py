@@ -23,6 +23,7 @@ from softprompts.cli.landscape import landscape
 from softprompts.cli.list import list_components
 from softprompts.cli.output import print_error, problems_of
 from softprompts.cli.predict import predict
+from softprompts.cli.report import report
 from softprompts.cli.study import study
 from softprompts.cli.train import train
 from softprompts.cli.validate import validate
@@ -35,6 +36,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "study": study,
+    "report": report,
     "choices": choices,
     "landscape": landscape,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,9 +42,12 @@ def study(
         list[str] | None,
         typer.Option("--tracker", metavar="NAME", help="Track runs: tensorboard, wandb, mlflow."),
     ] = None,
+    is_without_report: Annotated[
+        bool, typer.Option("--no-report", help="Write no report.html at the end.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run a study; the same command again goes on where it stopped."""
+    """Run a study and write its report; the same command again goes on where it stopped."""
     from softprompts.errors import RecipeError
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.study import StudyConfig
@@ -55,8 +58,6 @@ def study(
         raise RecipeError(["a study must have `base`, but this is one run; use train."], recipe)
 
     from softprompts.cli.progress import Bar
-    from softprompts.reports.conclusions import conclusions
-    from softprompts.reports.table import HEADINGS, notes, score_rows
     from softprompts.studies.executors.registry import build_executor
     from softprompts.studies.grid import expand
     from softprompts.studies.runner import run_study
@@ -69,15 +70,45 @@ def study(
     tracking = build_tracking(trackers or (), config.name or "study", place, expand(config))
     with Bar() as bar:
         summary = run_study(config, folder, bar, where, tracking)
+    page = None if is_without_report else _write_report(folder)
     if as_json:
-        print_json({**summary, "folder": str(folder)})
+        print_json({**summary, "folder": str(folder), "report": page})
     else:
-        print_table(HEADINGS, score_rows(summary))
-        for note in notes(summary):
-            print(note)
-        for text in conclusions(summary):
-            print(text)
-        print("scores in percent: mean ± standard deviation over seeds, then the extremes")
-        print(f"folder: {folder}")
+        _print(summary, folder, page)
     if any(line["num_failed"] for line in summary["cells"]):
         raise typer.Exit(1)
+
+
+def _print(summary: dict[str, Any], folder: Path, page: str | None) -> None:
+    """Print scores, what follows from them, and where the rest is."""
+    from softprompts.reports import robustness
+    from softprompts.reports.conclusions import conclusions
+    from softprompts.reports.table import HEADINGS, notes, score_rows
+
+    print_table(HEADINGS, score_rows(summary))
+    for text in (*notes(summary), *conclusions(summary)):
+        print(text)
+    swept = robustness.robustness_rows(summary)
+    if swept:
+        print_table(robustness.HEADINGS, swept)
+        print("* the default lies more than a point below the best, or a run diverged there")
+    print("scores in percent: mean ± standard deviation over seeds, then the extremes")
+    print(f"folder: {folder}")
+    if page is not None:
+        print(f"report: {page}")
+
+
+def _write_report(folder: Path) -> str | None:
+    """Write the study's report and return its place; warn where that fails: the runs are safe."""
+    import warnings
+
+    from softprompts.cli.pictures import check_page
+    from softprompts.errors import SoftPromptsError, SoftPromptsWarning
+    from softprompts.reports.report import write_report
+
+    try:
+        check_page(folder / "report.html", folder)
+        return str(write_report(folder)["html"])
+    except SoftPromptsError as error:
+        warnings.warn(f"no report is written: {error}", SoftPromptsWarning, stacklevel=2)
+        return None

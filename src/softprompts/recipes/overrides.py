@@ -53,29 +53,48 @@ def parse_overrides(texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def set_at(data: dict[str, Any], path: Sequence[str], value: Any) -> str:
-    """Set a field of nested mappings in place.
+    """Set a field of nested mappings and lists in place.
 
     Mappings on the way are made where there are none. A component's name becomes a mapping with
-    that `kind`, so that one of its options can be set.
+    that `kind`, so that one of its options can be set. A number names an entry of a list, from 0.
 
     Args:
-        data: the mappings; those on the way are replaced, not changed.
+        data: the mappings; those on the way are replaced, not changed, and so are lists.
         path: the keys that lead to the field.
         value: what to put there.
 
     Returns:
         What is wrong, or "".
     """
-    *way, last = path
-    node = data
-    for index, part in enumerate(way):
-        walked = ".".join(path[: index + 1])
-        held = node.get(part)
-        if isinstance(held, str) and walked.removeprefix("base.") in COMPONENT_FIELDS:
-            held = {"kind": held}
-        if held is not None and not isinstance(held, Mapping):
-            return f"`{'.'.join(path)}` must lie in a mapping, but `{walked}` is {show(held)}."
-        node[part] = dict(held or {})
-        node = node[part]
-    node[last] = value
+    whole = ".".join(path)
+    node: Any = data
+    for index, part in enumerate(path):
+        place = ".".join(path[:index])
+        if isinstance(node, list) and part.isdecimal() and int(part) >= len(node):
+            return f"`{whole}` must name one of the entries of `{place}`, but it has {len(node)}."
+        if not _holds(node, part):
+            return f"`{whole}` must lie in a mapping, but `{place}` is {show(node)}."
+        key = int(part) if isinstance(node, list) else part
+        if index + 1 == len(path):
+            node[key] = value
+        else:
+            held = node.get(key) if isinstance(node, dict) else node[key]
+            node[key] = _opened(held, f"{place}.{part}".removeprefix("."))
+            node = node[key]
     return ""
+
+
+def _holds(node: Any, part: str) -> bool:
+    """Return whether a value can be set in `node` under a key."""
+    return isinstance(node, dict) or (isinstance(node, list) and part.isdecimal())
+
+
+def _opened(held: Any, field: str) -> Any:
+    """Return what a field holds as something of its own that a value can be set in, if it can."""
+    field = field.removeprefix("base.")
+    is_regularizer = field.startswith("regularizers.") and field.count(".") == 1
+    if isinstance(held, str) and (field in COMPONENT_FIELDS or is_regularizer):
+        return {"kind": held}
+    if held is None or isinstance(held, Mapping):
+        return dict(held or {})
+    return list(held) if isinstance(held, list) else held

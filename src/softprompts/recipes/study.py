@@ -253,12 +253,17 @@ def _conflicts(study: StudyConfig) -> Iterator[Problem]:
                 text = f"`{group}` must set a field once, but sets both `{one}` and `{other}`."
                 yield Problem((group,), text)
         for one, other in itertools.product(changes, study.grid):
-            if group != "grid" and overlaps([one], [other]):
+            if group != "grid" and overlaps([one], [other]) and not _is_entry(other, one):
                 text = (
                     f"`{group}` must leave the fields of the grid alone, but sets `{one}` "
                     f"beside the grid's `{other}`."
                 )
                 yield Problem((group,), text)
+
+
+def _is_entry(field: str, held: str) -> bool:
+    """Return whether a field lies in an entry of the list that a variant sets: it comes after."""
+    return field.startswith(f"{held}.") and field.removeprefix(f"{held}.").split(".")[0].isdecimal()
 
 
 def _unknown_baseline(study: StudyConfig) -> Iterator[Problem]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, final
 
 from softprompts.errors import RunFolderError, StorageError
-from softprompts.recipes.problems import show
+from softprompts.reports.records import read_lines, require
 from softprompts.storage import entries, is_there, read_record
 
 SELECTORS = ("position", "length")
@@ -151,18 +150,18 @@ def read_choices(folder: str | Path) -> Choices:
     """
     path = Path(folder)
     about = _read_about(path)
-    lines, is_cut = _read_lines(path / "metrics.jsonl")
+    lines, is_cut = read_lines(path / "metrics.jsonl")
     updates: list[Chosen] = []
     held_out: list[Chosen] = []
     for place, line in lines:
         chosen = _read_chosen(line, place, about["length"])
         _require_same(chosen, updates, place)
         if "split" in line:
-            _require(line["split"] == "held_out", place, "`split`", "held_out", line["split"])
+            require(line["split"] == "held_out", place, "`split`", "held_out", line["split"])
             held_out.append(chosen)
             continue
         wanted = len(updates) + 1
-        _require(chosen.first_step == wanted, place, "`step`", str(wanted), chosen.first_step)
+        require(chosen.first_step == wanted, place, "`step`", str(wanted), chosen.first_step)
         updates.append(chosen)
     if not updates:
         raise StorageError(f"{path} must hold a run with logged updates, but has none yet.")
@@ -210,7 +209,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
     except (TypeError, LookupError) as error:
         raise StorageError(f"{path} must have a whole `config`, but has not: {error!r}.") from error
     length = about["length"]
-    _require(_is_count(length), str(path), "`config.prompt.length`", "a whole number", length)
+    require(_is_count(length), str(path), "`config.prompt.length`", "a whole number", length)
     return about
 
 
@@ -225,9 +224,9 @@ def _read_result(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} must be the result of run {about['identity']}, but is of {result['identity']}."
         )
     step = result["selected_step"]
-    _require(_is_count(step), str(path), "`selected_step`", "a whole number", step)
+    require(_is_count(step), str(path), "`selected_step`", "a whole number", step)
     found = result.get("choices") or {}
-    _require(isinstance(found, dict), str(path), "`choices`", "an object", found)
+    require(isinstance(found, dict), str(path), "`choices`", "an object", found)
     chosen = _read_chosen({**found, "step": step}, str(path), about["length"])
     return {
         "status": str(result["status"]),
@@ -237,35 +236,10 @@ def _read_result(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
-    """Read the records of a run, each with its place; say whether the last was half written."""
-    if not is_there(path):
-        return [], False
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise StorageError(f"{path} must be UTF-8, but is not: {error}.") from error
-    *whole, rest = text.split("\n")
-    return list(_parse_lines(path, whole)), bool(rest)
-
-
-def _parse_lines(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(lines, start=1):
-        place = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise StorageError(f"{place} must be JSON, but is not: {error}.") from error
-        _require(isinstance(record, dict), place, "the line", "a JSON object", record)
-        yield place, record
-
-
 def _read_chosen(record: Mapping[str, Any], place: str, length: int) -> Chosen:
     """Return what a record says of choices."""
     step = record.get("step")
-    _require(_is_count(step), place, "`step`", "a whole number", step)
+    require(_is_count(step), place, "`step`", "a whole number", step)
     selected = {
         name: _read_selected(record[name], place, name, length)
         for name in SELECTORS
@@ -282,7 +256,7 @@ def _read_selected(value: Any, place: str, name: str, length: int) -> Selected:
     counts = value.get("counts") if isinstance(value, dict) else None
     is_right = isinstance(counts, list) and len(counts) == length + 1
     text = f"{length + 1} counts, one per value from 0 to the prompt's length"
-    _require(is_right and all(map(_is_count, counts or ())), place, f"`{name}.counts`", text, value)
+    require(is_right and all(map(_is_count, counts or ())), place, f"`{name}.counts`", text, value)
     entropy = _read_number(value.get("entropy"), place, f"{name}.entropy")
     return Selected(tuple(counts or ()), entropy)
 
@@ -291,24 +265,24 @@ def _read_pool(value: Any, place: str) -> Mixed:
     content = value if isinstance(value, dict) else {}
     weights = _read_weights(content.get("weights"), place, "pool.weights")
     classes = content.get("by_class", {})
-    _require(isinstance(classes, dict), place, "`pool.by_class`", "an object", classes)
+    require(isinstance(classes, dict), place, "`pool.by_class`", "an object", classes)
     by_class = {k: _read_weights(v, place, "pool.by_class") for k, v in classes.items()}
     for line in by_class.values():
         is_right = len(line) == len(weights)
-        _require(is_right, place, "`pool.by_class`", f"{len(weights)} weights per label", line)
+        require(is_right, place, "`pool.by_class`", f"{len(weights)} weights per label", line)
     return Mixed(weights, by_class)
 
 
 def _read_weights(value: Any, place: str, name: str) -> tuple[float | None, ...]:
     is_right = isinstance(value, list) and bool(value)
-    _require(is_right, place, f"`{name}`", "a list of numbers", value)
+    require(is_right, place, f"`{name}`", "a list of numbers", value)
     return tuple(_read_number(item, place, name) for item in value)
 
 
 def _read_number(value: Any, place: str, name: str) -> float | None:
     """Return a number; `None` where it is not finite, as in the last update of a diverged run."""
     is_right = isinstance(value, float | int) and not isinstance(value, bool)
-    _require(is_right, place, f"`{name}`", "a number", value)
+    require(is_right, place, f"`{name}`", "a number", value)
     return float(value) if math.isfinite(value) else None
 
 
@@ -317,9 +291,9 @@ def _require_same(chosen: Chosen, updates: Sequence[Chosen], place: str) -> None
     if not updates:
         return
     names, sizes = zip(*(_outline(one) for one in (updates[0], chosen)), strict=True)
-    _require(names[1] == names[0], place, "what is chosen", " ".join(names[0]), names[1])
+    require(names[1] == names[0], place, "what is chosen", " ".join(names[0]), names[1])
     wanted = f"{sizes[0]} numbers, as before"
-    _require(sizes[1] == sizes[0], place, "`pool.weights`", wanted, sizes[1])
+    require(sizes[1] == sizes[0], place, "`pool.weights`", wanted, sizes[1])
 
 
 def _outline(chosen: Chosen) -> tuple[tuple[str, ...], int]:
@@ -329,11 +303,6 @@ def _outline(chosen: Chosen) -> tuple[tuple[str, ...], int]:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
-
-
-def _require(is_right: bool, place: str, name: str, wanted: str, found: Any) -> None:
-    if not is_right:
-        raise StorageError(f"{place}: {name} must be {wanted}, but is {show(found)}.")
 
 
 def _windows(updates: Sequence[Chosen]) -> tuple[Chosen, ...]:

@@ -27,7 +27,7 @@ from softprompts.reports.figures import (
     add_colour_bar,
     add_legend,
     drawable,
-    page,
+    picture_page,
     printable,
     save,
     short,
@@ -79,7 +79,7 @@ def draw_choices(choices: Choices, format: str = "svg") -> bytes:
     if format != "html":
         return picture
     title, notes = _heading(choices, spell)
-    return page(f"What {title} chose", notes, picture.decode(), _numbers(choices)).encode()
+    return picture_page(f"What {title} chose", notes, picture.decode(), _numbers(choices)).encode()
 
 
 def build_figure(choices: Choices, spell: Spelling = printable) -> Figure:

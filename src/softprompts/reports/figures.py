@@ -20,8 +20,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-MAKER: Final = "softprompts figure"
-"""What every picture says of its origin, near its beginning."""
+from softprompts.reports.markup import Html, tag
+from softprompts.reports.page import MAKER, page
 
 STYLE: Final[Mapping[str, Any]] = {
     "font.family": "sans-serif",
@@ -205,7 +205,7 @@ def drawable(text: str) -> str:
     return "".join(letter if ord(letter) in known else _number(letter) for letter in spelled)
 
 
-def page(title: str, notes: Sequence[str], picture: str, numbers: str) -> str:
+def picture_page(title: str, notes: Sequence[str], picture: str, numbers: str) -> str:
     """Return an HTML page with a picture and its numbers, which needs nothing else.
 
     Args:
@@ -216,25 +216,11 @@ def page(title: str, notes: Sequence[str], picture: str, numbers: str) -> str:
     """
     said = html.escape(f"{title}: {'; '.join(notes)}")
     svg = picture[picture.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{said}" ')
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="generator" content="{MAKER}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<style>
-body {{ margin: 1rem auto; max-width: 40rem; padding: 0 0.5rem; font-family: sans-serif; }}
-svg {{ width: 100%; height: auto; }}
-pre {{ overflow-x: auto; }}
-</style>
-</head>
-<body>
-{svg}
-<details><summary>Numbers</summary><pre>{html.escape(numbers)}</pre></details>
-</body>
-</html>
-"""
+    body = [
+        tag("figure", Html(svg), class_="picture"),
+        tag("details", tag("summary", "Numbers"), tag("pre", numbers)),
+    ]
+    return page(title, body, "body { max-width: 42rem; }")
 
 
 def _number(letter: str) -> str:

@@ -80,6 +80,7 @@ def build_landscapes(found: Mapping[str, Any], spell: Spelling = printable) -> F
         panels += [_line_panel(found["runs"], names, space, which) for which in _AXES]
     if found["paths"]:
         panels.append(_path_panel(found["paths"], names))
+    panels += [Panel(2.2, partial(_draw_seeds, plane, names)) for plane in found["seed_planes"]]
     notes = [*notes_of(found), *left_out(found, names)]
     return stack(
         panels, short(spell(title_of(found)), _WIDEST), [short(spell(n), 90) for n in notes]
@@ -116,6 +117,34 @@ def _draw_plane(
     axes.set_ylabel("y")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
     add_colour_bar(image, bar, "loss")
+
+
+def _draw_seeds(plane: Mapping[str, Any], names: Sequence[str], axes: Axes, bar: Axes) -> None:
+    """Draw the loss over the plane through three seeds, each marked by its letter."""
+    x, y, losses = plane["x_axis"], plane["y_axis"], np.array(plane["losses"])
+    image = axes.imshow(
+        losses,
+        extent=(*_edges(x), *_edges(y)),
+        origin="lower",
+        aspect="auto",
+    )
+    if np.ptp(losses) > 0:
+        levels = np.linspace(losses.min(), losses.max(), 9)[1:-1]
+        axes.contour(x, y, losses, levels, colors="white", linewidths=0.6)
+    for letter, (across, up) in zip("ABC", plane["marks"], strict=True):
+        axes.plot([across], [up], marker="o", color="white", markersize=3)
+        axes.annotate(f" {letter}", (across, up), color="white")
+    shown = [short(names[number], 18) for number in plane["runs"]]
+    axes.set_title(f"Plane through {', '.join(shown)}", fontsize=8)
+    axes.set_xlabel("distance, in that from A to B")
+    axes.set_ylabel("likewise, across")
+    add_colour_bar(image, bar, "loss")
+
+
+def _edges(places: Sequence[float]) -> tuple[float, float]:
+    """Return where the first and the last cell end."""
+    half = (places[1] - places[0]) / 2
+    return places[0] - half, places[-1] + half
 
 
 def _line_panel(

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from softprompts.reports.figures import MAKER, printable, short
+from softprompts.reports.figures import printable, short
 from softprompts.reports.landscape import (
     TITLES,
     UNITS,
@@ -21,6 +21,7 @@ from softprompts.reports.landscape import (
     spaces_of,
     title_of,
 )
+from softprompts.reports.page import page
 
 MOST_SURFACES = 8
 """Browsers keep about sixteen surfaces alive; beyond this, planes are flat maps."""
@@ -28,26 +29,7 @@ MOST_SURFACES = 8
 COLOURS = ("#2a7fba", "#d9731a", "#1f9e77", "#8c6bb1", "#b5485d", "#7a7a7a")
 DASHES = ("solid", "dash", "dot")
 _LONGEST = 48
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d1d1f; --paper: #ffffff; --faint: #5c5c61; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #ececee; --paper: #161618; --faint: #a5a5ab; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 0.75rem; font-family: system-ui, sans-serif;
-  color: var(--ink); background: var(--paper); line-height: 1.4; }
-h1 { font-size: 1.25rem; } h2 { font-size: 1.05rem; margin: 1.2rem 0 0.3rem; }
-h1, p, li { overflow-wrap: anywhere; }
-p, li { color: var(--faint); margin: 0.2rem 0; font-size: 0.95rem; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr));
-  gap: 0.5rem; }
-.panel { min-width: 0; height: 22rem; } .wide { height: 20rem; }
-table { border-collapse: collapse; font-size: 0.9rem; } .scroll { overflow-x: auto; }
-th, td { text-align: right; padding: 0.2rem 0.6rem; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-pre { overflow-x: auto; font-size: 0.75rem; max-height: 24rem; }
-"""
+_TEXT = " class='text'"
 
 _SCRIPT = """
 const panels = JSON.parse(document.getElementById("panels").textContent);
@@ -81,63 +63,70 @@ def draw_page(found: Mapping[str, Any]) -> bytes:
     Returns:
         The page, as UTF-8.
     """
-    from plotly.offline import get_plotlyjs
+    count = sum(len(run["spaces"]) for run in found["runs"])
+    body, panels = landscape_parts(found, are_surfaces=count <= MOST_SURFACES)
+    title = printable(title_of(found))
+    head = f"<h1>{html.escape(title)}</h1>"
+    return page(title, [head, *body], "", scripts(), held(panels)).encode()
 
+
+def landscape_parts(
+    found: Mapping[str, Any], prefix: str = "", *, are_surfaces: bool = True
+) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Return landscapes as parts of a page, without title.
+
+    Args:
+        found: what `measure_landscapes` returned.
+        prefix: what the names of panels begin with; another for each landscape of a page.
+        are_surfaces: whether planes are surfaces that turn, or flat maps.
+
+    Returns:
+        The markup, and the panels by the name of their place in it.
+    """
     names = [short(printable(name), _LONGEST) for name in names_of(found["runs"])]
     panels: dict[str, dict[str, Any]] = {}
     body = [_head(found, names)]
-    spaces = spaces_of(found)
-    count = sum(len(run["spaces"]) for run in found["runs"])
-    for space in spaces:
-        body.append(_space(found, names, space, (panels, count <= MOST_SURFACES)))
+    for space in spaces_of(found):
+        body.append(_space(found, names, (space, prefix), (panels, are_surfaces)))
     if found["paths"]:
-        panels["paths"] = _lines(
-            [
-                (
-                    f"{names[path['first']]} to {names[path['second']]}",
-                    path["shares"],
-                    path["losses"],
-                )
-                for path in found["paths"]
-            ],
-            "share of the second run",
-        )
+        ends = [f"{names[path['first']]} to {names[path['second']]}" for path in found["paths"]]
+        lines = [
+            (end, path["shares"], path["losses"])
+            for end, path in zip(ends, found["paths"], strict=True)
+        ]
+        panels[f"{prefix}paths"] = _lines(lines, "share of the second run")
+        place = f"<div class='panel wide' id='{prefix}paths'></div>"
+        body.append(f"<h3>Straight path between runs</h3>\n{place}")
+    for number, plane in enumerate(found.get("seed_planes", ())):
+        panels[f"{prefix}seeds-{number}"] = _seeds(plane)
+        letters = zip("ABC", (names[place] for place in plane["runs"]), strict=True)
+        said = ", ".join(f"{letter}: {html.escape(name)}" for letter, name in letters)
         body.append(
-            "<h2>Straight path between runs</h2>\n<div class='panel wide' id='paths'></div>"
+            f"<h3>Plane through three seeds</h3>\n<p>{said}; distances in that from A to B</p>\n"
+            f"<div class='panel wide' id='{prefix}seeds-{number}'></div>"
         )
     bare = [{k: v for k, v in run.items() if k != "folder"} for run in found["runs"]]
     numbers = html.escape(json.dumps({**found, "runs": bare}, allow_nan=False))
     body.append(f"<details><summary>Numbers</summary><pre>{numbers}</pre></details>")
-    text = _PAGE.format(
-        maker=MAKER,
-        title=html.escape(printable(title_of(found))),
-        style=_STYLE,
-        body="\n".join(body),
-        panels=_embedded(panels),
-        plotly=get_plotlyjs(),
-        script=_SCRIPT,
-    )
-    return text.encode()
+    return body, panels
 
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="generator" content="{maker}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-<noscript><p>The pictures need JavaScript; the numbers are above.</p></noscript>
-<script type="application/json" id="panels">{panels}</script>
-<script>{plotly}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+def scripts() -> list[str]:
+    """Return the programs that draw panels: the library, and what calls it."""
+    from plotly.offline import get_plotlyjs
+
+    return [get_plotlyjs(), _SCRIPT]
+
+
+def held(panels: Mapping[str, Any]) -> str:
+    """Return what the script draws, as an element.
+
+    Args:
+        panels: panels by the name of their place.
+    """
+    missing = "<noscript><p>The pictures need JavaScript; the numbers are above.</p></noscript>\n"
+    data = _embedded(panels)
+    return f'{missing}<script type="application/json" id="panels">{data}</script>\n'
 
 
 def _embedded(value: Any) -> str:
@@ -156,17 +145,18 @@ def _head(found: Mapping[str, Any], names: Sequence[str]) -> str:
         losses = [plane["loss"] for plane in planes if plane]
         cells = [name, _number(losses[0] if losses else None)]
         cells += [_number(plane["slope"] if plane else None) for plane in planes]
-        rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+        first, *others = (html.escape(cell) for cell in cells)
+        others = [f"<td>{cell}</td>" for cell in others]
+        rows.append("".join([f"<td{_TEXT}>{first}</td>", *others]))
     notes = [*notes_of(found), *left_out(found, names)]
     for path in found["paths"]:
         ends = f"{names[path['first']]} to {names[path['second']]}"
         notes.append(f"{ends}: barrier {path['barrier']:.3g}")
     return "\n".join(
         [
-            f"<h1>{html.escape(printable(title_of(found)))}</h1>",
             *(f"<p>{html.escape(printable(note))}</p>" for note in notes),
             "<div class='scroll'><table><tr>",
-            "".join(f"<th>{head}</th>" for head in heads),
+            "".join(f"<th{'' if place else _TEXT}>{head}</th>" for place, head in enumerate(heads)),
             "</tr>",
             *(f"<tr>{row}</tr>" for row in rows),
             "</table></div>",
@@ -181,11 +171,11 @@ def _number(value: float | None) -> str:
 def _space(
     found: Mapping[str, Any],
     names: Sequence[str],
-    space: str,
+    where: tuple[str, str],
     given: tuple[dict[str, dict[str, Any]], bool],
 ) -> str:
     """Add the panels of a space, and return where they stand."""
-    panels, are_surfaces = given
+    (space, prefix), (panels, are_surfaces) = where, given
     scale = scale_of(found, space)
     places = []
     present = [
@@ -194,18 +184,18 @@ def _space(
         if space in run["spaces"]
     ]
     for number, (name, plane) in enumerate(present):
-        key = f"{space}-{number}"
+        key = f"{prefix}{space}-{number}"
         limits = (scale.low, scale.high)
         panels[key] = (_surface if are_surfaces else _map)(plane, name, limits)
         places.append(f"<div class='panel' id='{key}'></div>")
     for which, letter in (("first", "x"), ("second", "y")):
-        key = f"{space}-{which}"
+        key = f"{prefix}{space}-{which}"
         lines = [(name, plane["line_axis"], plane["lines"][which]) for name, plane in present]
         panels[key] = _lines(lines, f"{letter} ({UNITS[space]})")
         places.append(f"<div class='panel wide' id='{key}'></div>")
     return "\n".join(
         [
-            f"<h2>{TITLES[space]}</h2>",
+            f"<h3>{TITLES[space]}</h3>",
             f"<p>x and y in units of {UNITS[space]}</p>",
             "<div class='panels'>",
             *places,
@@ -268,6 +258,28 @@ def _map(plane: Mapping[str, Any], name: str, limits: tuple[float, float]) -> di
             "yaxis": {"title": {"text": "y"}},
         },
     }
+
+
+def _seeds(plane: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a flat map of the loss over the plane through three seeds, which are marked."""
+    losses = [loss for line in plane["losses"] for loss in line]
+    drawn = {**plane, "axis": plane["x_axis"]}
+    panel = _map(drawn, "", (min(losses), max(losses)))
+    panel["data"][0]["y"] = plane["y_axis"]
+    panel["data"].append(
+        {
+            "type": "scatter",
+            "mode": "markers+text",
+            "x": [x for x, _ in plane["marks"]],
+            "y": [y for _, y in plane["marks"]],
+            "text": list("ABC"),
+            "textposition": "top center",
+            "textfont": {"color": "#ffffff"},
+            "marker": {"size": 7, "color": "#d9731a"},
+            "showlegend": False,
+        }
+    )
+    return panel
 
 
 def _values(plane: Mapping[str, Any], limits: tuple[float, float]) -> dict[str, Any]:

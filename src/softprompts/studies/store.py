@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-from softprompts.analysis.reading import statistics_of
-from softprompts.analysis.scores import DIVERGED, FAILED, UNFINISHED
-from softprompts.analysis.statistics import spread
 from softprompts.errors import RunFolderError
 from softprompts.recipes.study import StudyConfig
 from softprompts.storage import (
@@ -24,7 +21,7 @@ from softprompts.storage import (
 )
 from softprompts.studies.grid import Cell
 from softprompts.studies.planning import Pack, Plan, extend
-from softprompts.training.finished import read_result
+from softprompts.studies.summary import error_file, read_cell, read_error, run_folder, summarize
 from softprompts.training.journal import lock
 
 
@@ -131,10 +128,7 @@ class Store:
 
     def error(self, cell: Cell) -> str | None:
         """Return why a run failed, or `None` where it did not; a result makes up for it."""
-        path = self._error_file(cell)
-        if not is_there(path) or is_there(self.folder(cell) / "result.json"):
-            return None
-        return str(read_record(path, ["error"])["error"])
+        return read_error(self.path, cell)
 
     def failures(self) -> dict[str, int]:
         """Return when each failed run failed, by identity, in nanoseconds."""
@@ -146,12 +140,11 @@ class Store:
 
     def folder(self, cell: Cell) -> Path:
         """Return the folder of a run."""
-        return self.path / "runs" / cell.identity
+        return run_folder(self.path, cell)
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """Return a run's result, or `None` while it is not finished."""
-        folder = self.folder(cell)
-        return read_result(folder, cell.identity) if is_there(folder / "result.json") else None
+        return read_cell(self.path, cell)
 
     def write_summary(self) -> dict[str, Any]:
         """Write and return what the finished runs say; see `summarize`."""
@@ -161,63 +154,8 @@ class Store:
         return summary
 
     def summarize(self) -> dict[str, Any]:
-        """Return the summary.
-
-        Returns:
-            `name`, `num_runs`, `num_finished`, and `cells`: per variant, task and grid point the
-            seeds, scores, mean, standard deviation, extremes, interval, majority score, number of
-            items, seconds, and how many runs diverged, failed or are missing, with `missing` naming
-            their seeds; of a mixture also `tasks`, with scores and majority of each. Then
-            `baseline`, `comparisons` with it and `averages` over tasks, as `statistics_of` has
-            them. Nothing in it depends on when or in how many sittings the runs were made, but
-            `seconds`.
-        """
-        groups: dict[tuple[str, str, str], list[Cell]] = {}
-        for cell in self.cells:
-            groups.setdefault((cell.variant, cell.task, repr(cell.point)), []).append(cell)
-        lines = [self._line(cells) for cells in groups.values()]
-        return {
-            "name": self.study.name,
-            "num_runs": len(self.cells),
-            "num_finished": sum(len(line["seeds"]) + line["num_diverged"] for line in lines),
-            "cells": lines,
-            **statistics_of(lines, self.study.baseline or next(iter(self.study.variants))),
-        }
-
-    def _line(self, cells: Sequence[Cell]) -> dict[str, Any]:
-        """Summarize the seeds of one variant, task and point."""
-        results = [(cell, self.result(cell)) for cell in cells]
-        done = [(cell, r) for cell, r in results if r is not None and r["status"] == "finished"]
-        any_result = next((r for _, r in results if r is not None), None)
-        failed = [text for cell in cells if (text := self.error(cell)) is not None]
-        line = {
-            "variant": cells[0].variant,
-            "task": cells[0].task,
-            "point": cells[0].point,
-            "seeds": [cell.config.seed for cell, _ in done],
-            **asdict(spread([r["score"] for _, r in done])),
-            "last": asdict(spread([r["last_score"] for _, r in done])),
-            "majority": any_result["majority"] if any_result else None,
-            "metric": any_result["metric"] if any_result else None,
-            "num_items": any_result["num_items"] if any_result else None,
-            "split": any_result["split"] if any_result else None,
-            "updates": max((r["steps"] for _, r in done), default=None),
-            "trainable_parameters": any_result["trainable_parameters"] if any_result else None,
-            "seconds": sum(r["seconds"] for _, r in results if r is not None),
-            "num_cut": any_result["num_cut"] if any_result else None,
-            "num_diverged": sum(r is not None and r["status"] == "diverged" for _, r in results),
-            "num_failed": len(failed),
-            "num_missing": sum(r is None for _, r in results) - len(failed),
-            "errors": sorted(set(failed)),
-            "missing": [
-                {"seed": cell.config.seed, "reason": _reason(r, self.error(cell))}
-                for cell, r in results
-                if r is None or r["status"] != "finished"
-            ],
-        }
-        if cells[0].config.mixture is not None:
-            line["tasks"] = _by_task([r for _, r in done], any_result)
-        return line
+        """Return the summary; see `softprompts.studies.summary.summarize`."""
+        return summarize(self.study, self.cells, self.result, self.error)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -236,26 +174,4 @@ class Store:
         return self.path / "packs.json"
 
     def _error_file(self, cell: Cell) -> Path:
-        return self.path / "errors" / f"{cell.identity}.json"
-
-
-def _reason(result: Mapping[str, Any] | None, error: str | None) -> str:
-    """Return why a run has no score."""
-    if result is not None:
-        return DIVERGED
-    return UNFINISHED if error is None else FAILED
-
-
-def _by_task(
-    results: Sequence[Mapping[str, Any]], any_result: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Summarize the seeds of each task of a mixture."""
-    about = ("majority", "metric", "num_items", "split")
-    return {
-        name: {
-            **asdict(spread([r["tasks"][name]["score"] for r in results])),
-            "last": asdict(spread([r["tasks"][name]["last_score"] for r in results])),
-            **{key: first[key] for key in about},
-        }
-        for name, first in (any_result["tasks"] if any_result else {}).items()
-    }
+        return error_file(self.path, cell)

@@ -6,14 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from softprompts.errors import StorageError
 from softprompts.recipes.sources import PROMPT_FILE
 from softprompts.storage import is_there, read_record, read_tensors
-from softprompts.training.tracks import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from softprompts.training.tracks import Model
 
 RESULT = (
     "identity",

@@ -7,6 +7,7 @@ import pytest
 from softprompts.errors import RecipeError
 from softprompts.recipes.identity import identity
 from softprompts.recipes.loading import load_recipe, shipped_recipes
+from softprompts.recipes.overrides import set_at
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.studies.grid import expand
@@ -33,6 +34,13 @@ SHIPPED_RUNS = {
     "ptp": 780,
     "ptp-conditions": 400,
     "quickstart": 15,
+    "stability": 300,
+    "sweep-bottleneck": 42,
+    "sweep-initializer": 72,
+    "sweep-learning-rate": 168,
+    "sweep-length": 84,
+    "sweep-perturbation-weight": 72,
+    "sweep-shots": 180,
 }
 
 
@@ -49,7 +57,7 @@ def test_every_shipped_recipe_is_right_and_says_what_it_does(name):
 
 
 def test_shipped_recipes_are_the_documented_ones():
-    assert list(shipped_recipes()) == [*sorted(SHIPPED_RUNS), "residual-cb"]
+    assert list(shipped_recipes()) == sorted([*SHIPPED_RUNS, "residual-cb"])
 
 
 def test_a_file_is_read(write):
@@ -89,7 +97,9 @@ def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
     with pytest.raises(
         RecipeError,
         match=r"one of fewglue, multitask-superglue, precision, presets, presets-fewglue, "
-        r"presets-rte, ptp, ptp-conditions, quickstart, residual-cb, but",
+        r"presets-rte, ptp, ptp-conditions, quickstart, residual-cb, stability, sweep-bottleneck, "
+        r"sweep-initializer, sweep-learning-rate, sweep-length, sweep-perturbation-weight, "
+        r"sweep-shots, but",
     ):
         load_recipe("quikstart")
     with pytest.raises(RecipeError, match=r"Did you mean 'quickstart'"):
@@ -161,15 +171,34 @@ def test_an_option_can_be_set_on_a_component_given_by_name(write):
         ("seed=-1", "`seed` must be at least 0, but is -1"),
         ("trainig.steps=1", "`trainig` is an unknown key; did you mean `training`"),
         ("training.step=1", "did you mean `training.steps`"),
+        ("regularizers.x=1", "`regularizers.x` must lie in a mapping, but `regularizers` is [{"),
+        (
+            "regularizers.1.weight=1",
+            "must name one of the entries of `regularizers`, but it has 1.",
+        ),
         ("backbone.name.x=1", "`backbone.name.x` must lie in a mapping, but `backbone.name` is 'm"),
     ],
 )
 def test_a_wrong_override_is_one_sentence(write, override, sentence):
+    regularizers = "regularizers: [{kind: ptp, perturbation: masking}]\n"
     with pytest.raises(RecipeError) as caught:
-        load_recipe(write(RUN), [override])
+        load_recipe(write(RUN + regularizers), [override])
 
     assert len(caught.value.problems) == 1
     assert sentence in caught.value.problems[0]
+
+
+def test_an_entry_of_a_list_is_named_by_its_number(write):
+    path = write(RUN + "regularizers: [{kind: ptp, perturbation: masking}, row-norm]\n")
+    config = load_recipe(path, ["regularizers.0.weight=3", "regularizers.1.weight=0.5"])
+
+    assert [one.options["weight"] for one in config.regularizers] == [3.0, 0.5]
+    assert [one.kind for one in config.regularizers] == ["ptp", "row-norm"]
+    held = {"regularizers": [{"kind": "ptp"}]}
+    changed = dict(held)
+    assert set_at(changed, ["regularizers", "0", "weight"], 3) == ""
+    assert changed == {"regularizers": [{"kind": "ptp", "weight": 3}]}
+    assert held == {"regularizers": [{"kind": "ptp"}]}
 
 
 def test_an_override_given_twice_is_refused(write):

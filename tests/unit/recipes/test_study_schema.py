@@ -165,6 +165,30 @@ def test_merging_takes_the_base_then_the_variant_then_the_point():
     assert study.model_dump() == before
 
 
+def test_the_grid_may_set_an_entry_of_a_list_that_variants_set():
+    perturbations = ("masking", "gaussian-noise")
+    variants = {
+        name: {"regularizers": [{"kind": "ptp", "perturbation": name}]} for name in perturbations
+    }
+    grid = {"regularizers.0.weight": [0.5, 2.0]}
+    study = parse_study({"base": BASE, "variants": variants, "grid": grid})
+    before = study.model_dump()
+
+    assert [merged(study, *place)["regularizers"] for place in points(study)] == [
+        [{"kind": "ptp", "perturbation": name, "weight": weight}]
+        for name in perturbations
+        for weight in (0.5, 2.0)
+    ]
+    assert study.model_dump() == before
+    grid = {"regularizers.0": [{"kind": "row-norm"}, {"kind": "ptp", "perturbation": "masking"}]}
+    assert problems(variants={"a": {"regularizers": []}}, grid=grid)[0].startswith(
+        "`regularizers.0` must name one of the entries of `regularizers`, but it has 0."
+    )
+    assert problems(variants={"a": {"prompt": {}}}, grid={"prompt.0length": [1]})[0].startswith(
+        "`variants.a` must leave the fields of the grid alone, but sets `prompt`"
+    )
+
+
 def test_a_baseline_is_one_of_the_variants():
     variants = {"plain": {}, "new": {"prompt.length": 3}}
     assert parse_study({"base": BASE, "variants": variants}).baseline is None

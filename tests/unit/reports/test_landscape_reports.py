@@ -58,7 +58,19 @@ def landscapes(*runs):
         "grid": {"spaces": ("input", "prompt"), "directions": "gradient"},
         "runs": list(runs),
         "paths": [{**path, "barrier": 0.35}] if len(runs) > 1 else [],
+        "seed_planes": [],
     }
+
+
+SEEDS = {
+    "runs": [0, 1, 2],
+    "x_axis": [-0.25, 0.5, 1.25],
+    "y_axis": [-0.2, 0.4, 1.0],
+    "losses": [[0.5, 0.6, 0.7], [0.4, 0.9, 1.1], [0.8, 1.2, 1.5]],
+    "marks": [[0.0, 0.0], [1.0, 0.0], [0.4, 0.8]],
+    "mark_losses": [0.5, 0.6, 0.7],
+    "distance": 0.3,
+}
 
 
 @pytest.fixture
@@ -201,3 +213,26 @@ def test_a_page_draws_in_a_browser(found, tmp_path):
     ).stdout
     assert page.count('class="main-svg"') >= 5  # the lines; surfaces need a graphics driver
     assert page.count("scatterlayer") >= 5
+
+
+def test_a_plane_through_seeds_has_its_runs_marked(found):
+    found["runs"] = [run(seed, prompt=(0.5, 2.0)) for seed in range(3)]
+    found["seed_planes"] = [SEEDS]
+    panel = panels_of(draw_page(found))["seeds-0"]
+    values, marks = panel["data"]
+    assert (values["x"], values["y"]) == (SEEDS["x_axis"], SEEDS["y_axis"])
+    assert values["z"] == SEEDS["losses"]
+    assert (values["zmin"], values["zmax"]) == (0.4, 1.5)
+    assert list(zip(marks["x"], marks["y"], strict=True)) == [tuple(m) for m in SEEDS["marks"]]
+    assert marks["text"] == ["A", "B", "C"]
+    page = draw_page(found).decode()
+    assert "A: residual, seed 0, B: residual, seed 1, C: residual, seed 2" in page
+    with style():
+        figure = build_landscapes(found)
+    (axes,) = [ax for ax in figure.axes if ax.get_title("left").startswith("Plane through")]
+    assert [text.get_text() for text in axes.texts] == [" A", " B", " C"]
+    assert [tuple(text.xy) for text in axes.texts] == [tuple(m) for m in SEEDS["marks"]]
+    (image,) = axes.images
+    assert image.get_array().tolist() == SEEDS["losses"]
+    assert image.get_extent() == pytest.approx([-0.625, 1.625, -0.5, 1.3])
+    assert draw_landscapes(found) == draw_landscapes(found)

@@ -1,0 +1,53 @@
+"""What a field is where a recipe leaves it out."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from softprompts.errors import RecipeError
+from softprompts.recipes.defaults import value_and_default
+
+RUN = {
+    "backbone": {"name": "minilm"},
+    "task": {"name": "bundled/sentiment", "shots": 8},
+    "prompt": {"method": "residual", "length": 3, "rows": {"bottleneck": 7}},
+    "regularizers": [{"kind": "ptp", "perturbation": "masking", "weight": 3}],
+    "training": {"learning_rate": 0.5, "steps": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "found"),
+    [
+        ("training.learning_rate", (0.5, 0.01)),
+        ("prompt.length", (3, 10)),
+        ("prompt.rows.bottleneck", (7, 400)),
+        ("prompt.initializer.kind", ("vocabulary", "vocabulary")),
+        ("regularizers.0.weight", (3.0, 1.0)),
+        ("regularizers.1.weight", (None, None)),
+        ("task.shots", (8, None)),
+        ("task.name", ("bundled/sentiment", None)),
+        ("prompt.method", ("residual", None)),
+        ("training.steps", (4, None)),
+        ("training.steps.more", (None, None)),
+    ],
+)
+def test_a_value_and_what_it_would_be(field, found):
+    before = copy.deepcopy(RUN)
+    assert value_and_default(RUN, field) == found
+    assert before == RUN
+
+
+def test_a_component_is_spelled_out():
+    data = {**RUN, "prompt": {"initializer": "uniform"}}
+    own, default = value_and_default(data, "prompt.initializer")
+    assert (own["kind"], default["kind"]) == ("uniform", "vocabulary")
+    again, _ = value_and_default({**RUN, "prompt": {"initializer": own}}, "prompt.initializer")
+    assert again == own
+
+
+def test_a_recipe_that_is_wrong_is_refused():
+    with pytest.raises(RecipeError, match="must be at least 1, but is -3"):
+        value_and_default({**RUN, "training": {"steps": -3}}, "training.steps")
