@@ -164,7 +164,7 @@ def verdicts(studies: Sequence[Found]) -> list[str]:
                     )
                 lines += [
                     f"    - Off it: {' '.join(about(one))}. Best at {spelled(best_of(one))}, loss "
-                    f"{loss(study, one)}."
+                    f"{loss(study, one)}{doubt(study, one)}."
                     for one in off
                 ]
     return lines
@@ -186,6 +186,12 @@ def loss(study: Found, held_out: Found) -> str:
         return "—"
     text, found = f"{sum(differences) / len(differences):.1f}", mean_interval([differences])
     return text if found is None else f"{text} [{found[0]:.1f}, {found[1]:.1f}]"
+
+
+def doubt(study: Found, held_out: Found) -> str:
+    """Return that a loss is not shown, where its interval holds 0 or there is none."""
+    low = loss(study, held_out).partition("[")[2].partition(",")[0]
+    return "" if low and float(low) > 0 else ", which these seeds do not show: it may be 0"
 
 
 def cell_at(study: Found, found: Found, value: Any) -> Found | None:
