@@ -32,7 +32,7 @@ SHIPPED_RUNS = {
     "presets-fewglue": 240,
     "presets-rte": 80,
     "ptp": 780,
-    "ptp-conditions": 400,
+    "ptp-conditions": 240,
     "quickstart": 15,
     "stability": 300,
     "sweep-bottleneck": 42,
