@@ -13,7 +13,7 @@ from softprompts.errors import BackboneError, DataError, RunFolderError, Storage
 from softprompts.readouts.text import TextReadout
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.problems import show
-from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.schema import AXES, RunConfig
 from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.templates import template_fields
@@ -258,9 +258,19 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
             f"{path} was trained on backbone weights {about['backbone_fingerprint']}, but "
             f"{backbone.name} has {backbone.fingerprint}."
         )
-    model = build_model(config, backbone, _formats(config, about["task_format"], path))
+    formats = _formats(config, about["task_format"], path)
+    model = build_model(_without_file(config), backbone, formats)
     summary = load_finished(path, about, model)
     return Result(config, backbone, model, about=about, summary=summary)
+
+
+def _without_file(config: RunConfig) -> RunConfig:
+    """Return a run whose rows start from no file: they are read from its folder anyway."""
+    initializer = config.prompt.initializer
+    if initializer is None or initializer.kind != "file":
+        return config
+    own = {"initializer": AXES["initializer"].build("vocabulary")}
+    return config.model_copy(update={"prompt": config.prompt.model_copy(update=own)})
 
 
 def _formats(config: RunConfig, data: Any, folder: Path) -> dict[str, TaskFormat]:

@@ -218,5 +218,13 @@ INITIALIZERS.register(
     "file",
     "softprompts.prompts.initializers.file:FileInitializer",
     summary="rows of a prompt.safetensors file or run folder",
-    options={"path": Option(str, ..., "the file or run folder", {"min_length": 1})},
+    options={
+        "path": Option(str, ..., "the file or run folder", {"min_length": 1}),
+        "digest": Option(
+            str | None,
+            None,
+            "digest of that file, filled in when the run begins",
+            {"pattern": "^[0-9a-f]{16}$"},
+        ),
+    },
 )

@@ -15,7 +15,11 @@ from softprompts.recipes.schema import (
     PromptConfig,
     RunConfig,
 )
-from softprompts.recipes.sources import source_problems, word_vector_problems
+from softprompts.recipes.sources import (
+    rows_file_problems,
+    source_problems,
+    word_vector_problems,
+)
 from softprompts.recipes.template_checks import (
     MARKED,
     counts_problem,
@@ -46,6 +50,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *_spreading_problems(config),
         *mixture_problems(config),
         *source_problems(config.prompt),
+        *rows_file_problems(config.prompt),
         *task_template_problems(config),
         *mark_problems(config, axis_kind(config.prompt, "position"), prompt_length(config.prompt)),
         *_readout_problems(config),

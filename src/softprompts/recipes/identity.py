@@ -19,7 +19,7 @@ from softprompts.prompts.registry import (
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
-from softprompts.recipes.sources import WORD_VECTORS, WORD_VECTORS_DIGEST
+from softprompts.recipes.sources import ROWS_DIGEST, ROWS_FILE, WORD_VECTORS, WORD_VECTORS_DIGEST
 from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 from softprompts.tasks.registry import TASKS
@@ -72,6 +72,9 @@ def computed(config: RunConfig) -> dict[str, Any]:
         _drop(data, path)
     for path, default in LATE:
         _drop_default(data, path, default)
+    initializer = data["prompt"]["initializer"] or {}
+    if initializer.get("kind") == "file" and initializer[ROWS_DIGEST] is not None:
+        del initializer[ROWS_FILE]
     for regularizer in data["regularizers"]:
         perturbation = regularizer.get("perturbation")
         if perturbation is not None:

@@ -20,7 +20,13 @@ from softprompts.recipes.schema import (
     PromptConfig,
     RunConfig,
 )
-from softprompts.recipes.sources import pinned, source_problems, with_pinned_vectors
+from softprompts.recipes.sources import (
+    pinned,
+    rows_file_problems,
+    source_problems,
+    with_pinned_rows,
+    with_pinned_vectors,
+)
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -72,7 +78,7 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     Raises:
         RecipeError: if fields that are each right do not go together.
     """
-    found = [*source_problems(prompt), *prompt_problems(prompt)]
+    found = [*source_problems(prompt), *rows_file_problems(prompt), *prompt_problems(prompt)]
     problems = [problem.text for problem in found]
     if problems:
         raise RecipeError(problems)
@@ -82,6 +88,7 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
         name: _chosen(getattr(prompt, name), axis, getattr(preset, name))
         for name, axis in AXES.items()
     }
+    axes["initializer"] = with_pinned_rows(axes["initializer"])
     source = pinned(prompt.from_run)
     return prompt.model_copy(update={"length": length, "from_run": source, **axes})
 

@@ -16,6 +16,9 @@ PROMPT_FILE = "prompt.safetensors"
 WORD_VECTORS, WORD_VECTORS_DIGEST = "word_vectors", "word_vectors_digest"
 """Options of a perturbation: a file, and the digest of its content."""
 
+ROWS_FILE, ROWS_DIGEST = "path", "digest"
+"""Options of the initializer `file`: file or run folder, and the digest of the file's content."""
+
 _FIELD = "prompt.from_run"
 _FILES = ("config.json", "result.json", PROMPT_FILE)
 
@@ -51,6 +54,59 @@ def source_problems(prompt: PromptConfig) -> Iterator[Problem]:
         )
     if source.digest is None:
         yield from _folder_problems(Path(source.folder))
+
+
+def rows_file_problems(prompt: PromptConfig) -> Iterator[Problem]:
+    """Find what is wrong with the file that rows start from.
+
+    It is looked at only where its digest is not known yet, so that a run can be read when the file
+    is gone.
+
+    Args:
+        prompt: a prompt whose fields are valid.
+
+    Yields:
+        One problem per rule that is broken.
+    """
+    initializer = prompt.initializer
+    if initializer is None or initializer.kind != "file":
+        return
+    path = initializer.options[ROWS_FILE]
+    if initializer.options[ROWS_DIGEST] is None:
+        try:
+            file_digest(rows_file(path))
+        except (OSError, ValueError) as error:  # such as a name that no file may have
+            field, reason = f"prompt.initializer.{ROWS_FILE}", _reason(error)
+            text = (
+                f"`{field}` must be a prompt file or a run folder, but {show(path)} cannot be "
+                f"read: {reason}."
+            )
+            yield Problem((field,), text)
+
+
+def with_pinned_rows(initializer: Component) -> Component:
+    """Return an initializer with the digest of its file, where it has a file.
+
+    Args:
+        initializer: one that `rows_file_problems` has nothing against.
+    """
+    if initializer.kind != "file" or initializer.options[ROWS_DIGEST] is not None:
+        return initializer
+    digest = file_digest(rows_file(initializer.options[ROWS_FILE]))
+    return initializer.model_copy(update={ROWS_DIGEST: digest})
+
+
+def rows_file(path: str) -> Path:
+    """Return the file that rows are read from.
+
+    Args:
+        path: the file, or the run folder that holds it.
+    """
+    return Path(path) / PROMPT_FILE if Path(path).is_dir() else Path(path)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def pinned(source: SourceConfig | None) -> SourceConfig | None:
@@ -98,7 +154,7 @@ def _folder_problems(folder: Path) -> Iterator[Problem]:
             return
         reason = f"has no {missing[0]}"
     except (OSError, ValueError) as error:  # such as a name that no file may have
-        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        reason = f"cannot be read: {_reason(error)}"
     text = f"`{_FIELD}` must be the folder of a finished run, but {show(str(folder))} {reason}."
     yield Problem((_FIELD,), text)
 
@@ -128,8 +184,9 @@ def word_vector_problems(regularizers: Sequence[Component]) -> Iterator[Problem]
             try:
                 file_digest(Path(path))
             except (OSError, ValueError) as error:  # such as a name that no file may have
-                reason = getattr(error, "strerror", None) or error
-                text = f"`{field}` must be a file, but {show(path)} cannot be read: {reason}."
+                text = (
+                    f"`{field}` must be a file, but {show(path)} cannot be read: {_reason(error)}."
+                )
                 yield Problem((field,), text)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import final
 
 from torch import Tensor
 
 from softprompts.errors import PromptError
 from softprompts.prompts.initializers.base import Initializer, Surroundings
+from softprompts.recipes.sources import file_digest, rows_file
 from softprompts.storage import read_tensors
 
 
@@ -18,20 +18,27 @@ class FileInitializer(Initializer):
 
     Args:
         path: a `prompt.safetensors` file, or the run folder that holds one.
+        digest: digest that the file must have; any when `None`.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str, digest: str | None = None) -> None:
+        self.path, self.digest = rows_file(path), digest
 
     def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`.
 
         Raises:
-            PromptError: if the file holds no rows, or rows of another shape.
+            PromptError: if the file is another than it was, holds no rows, or rows of another
+                shape.
             StorageError: if it cannot be read.
         """
-        path = self.path / "prompt.safetensors" if self.path.is_dir() else self.path
+        path = self.path
         tensors, _ = read_tensors(path)
+        if self.digest is not None and (found := file_digest(path)) != self.digest:
+            raise PromptError(
+                f"{path} must be the file that rows start from, with digest {self.digest}, but has "
+                f"{found}."
+            )
         if "rows" not in tensors:
             raise PromptError(f"{path} must hold a tensor 'rows', but holds {sorted(tensors)}.")
         rows = tensors["rows"].float()
