@@ -23,6 +23,8 @@ def test_smallest_recipe_has_the_documented_defaults(recipe):
         "attention": None,
         "gradient_checkpointing": False,
         "compile": False,
+        "device_map": None,
+        "max_memory": None,
     }
     assert config.readout == Component(kind="linear", pool="auto")
     assert config.prompt == PromptConfig(method="prompt-tuning")
