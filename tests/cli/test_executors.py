@@ -95,8 +95,9 @@ class Started:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        verb = ["study", "--no-report", *arguments]  # a report shows times
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "softprompts.cli.main", "study", *arguments],
+            [sys.executable, "-m", "softprompts.cli.main", *verb],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
