@@ -1,6 +1,6 @@
 r"""Write the page on what PTP's perturbations do to spread and sharpness, from studies' folders.
 
-    softprompts study ptp --out STUDY
+    softprompts study ptp --out STUDY             # or ptp-conditions
     softprompts landscape STUDY --sharpness-only --measures input --num-examples 32 --quick \
         --json > SHARPNESS.json
     python docs/results/write_ptp.py RECIPE.yaml PAGE.md STUDY[=SHARPNESS.json] ... [-- "note" ...]
@@ -20,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+import yaml
 
 from softprompts.analysis.statistics import spread
 
@@ -46,7 +47,8 @@ def main(arguments: list[str]) -> None:
         about += [json.loads(p.read_text()) for p in Path(folder).glob("runs/*/config.json")]
         if measured:
             add_sharpness(json.loads(Path(measured).read_text())["runs"], sharpness)
-    text = [*head(cells, about), *tables(cells, comparisons, sharpness)]
+    title = yaml.safe_load(Path(recipe).read_text())["description"]
+    text = [*head(title, cells, about), *tables(cells, comparisons, sharpness)]
     text += [*conclusions(comparisons, cells, sharpness), *(f"- {one}" for one in remarks), ""]
     text += ["## The recipe", "", "```yaml", Path(recipe).read_text().rstrip(), "```"]
     Path(page).write_text("\n".join(text) + "\n")
@@ -57,17 +59,17 @@ def add_sharpness(rows: Iterable[Cell], found: dict[tuple[str, str, str], list[f
     for row in rows:
         if row.get("input"):
             (one,) = [r["worst"] for r in row["input"]["radii"] if r["radius"] == RADIUS]
-            found.setdefault((row["variant"], row["task"], shots(row["point"])), []).append(one)
+            found.setdefault((row["variant"], row["task"], setting(row["point"])), []).append(one)
 
 
-def head(cells: list[Cell], about: list[Cell]) -> list[str]:
+def head(title: str, cells: list[Cell], about: list[Cell]) -> list[str]:
     """Return title, budget and what the columns are."""
     versions, capabilities = about[0]["versions"], torch.cpu.get_capabilities()
     runs = sum(len(cell["seeds"]) for cell in cells)
     missing = sum(len(cell["missing"]) for cell in cells)
     minutes = sum(cell["seconds"] for cell in cells) / 60
     return [
-        "# PTP: spread and sharpness",
+        f"# {title}",
         "",
         f"{runs} finished runs ({missing} without a score), {minutes:.0f} minutes of run time on "
         f"{capabilities['num_logical_cores']} cores ({platform.machine()}, "
@@ -75,12 +77,12 @@ def head(cells: list[Cell], about: list[Cell]) -> list[str]:
         f"softprompts {versions['softprompts']}, torch {versions['torch']}, transformers "
         f"{versions['transformers']}.",
         "",
-        "Does a penalty on perturbed inputs lower the spread over seeds, and does it flatten the "
-        "loss? Every variant has the same updates and the same rows; the last state is scored "
-        "once. Scores in percent. `mean` and `difference` to plain have 95 % intervals over seeds; "
-        "`p` is a paired sign-flip test. `ratio of std` is a variant's standard deviation over "
-        "plain's with its 95 % interval, `p` Brown–Forsythe's. Both are corrected by Holm over a "
-        "table. `sharpness` is the mean largest increase of the loss of training inputs within "
+        "PTP adds a penalty on perturbed inputs ([regularizers](../regularizers.md)). Every variant "
+        "of a table has the same updates; the last state is scored once. Scores in percent. `mean` "
+        "and `difference` to plain have 95 % intervals over seeds; `p` is a paired sign-flip test. "
+        "`ratio of std` is a variant's standard deviation over plain's with its 95 % interval, `p` "
+        "Brown–Forsythe's. Both are corrected by Holm over a table. `sharpness` is the mean "
+        "largest increase of the loss of training inputs within "
         f"{RADIUS} root-mean-squares of the embedding table, with its 95 % interval over seeds "
         "([landscapes](../landscapes.md), [statistics](../statistics.md)).",
         "",
@@ -94,10 +96,10 @@ def tables(
 ) -> list[str]:
     """Return a table for each task and number of training rows."""
     lines = []
-    for task, num_shots in dict.fromkeys((c["task"], shots(c["point"])) for c in cells):
-        own = [c for c in cells if (c["task"], shots(c["point"])) == (task, num_shots)]
+    for task, own_setting in dict.fromkeys((c["task"], setting(c["point"])) for c in cells):
+        own = [c for c in cells if (c["task"], setting(c["point"])) == (task, own_setting)]
         lines += [
-            f"## {task}, {num_shots}",
+            f"## {task}, {own_setting}",
             "",
             f"{own[0]['num_items']} rows scored, majority {100 * own[0]['majority']:.1f}.",
             "",
@@ -106,7 +108,7 @@ def tables(
         ]
         for cell in own:
             found = [c for c in comparisons if is_about(c, cell)]
-            flat = sharpness.get((cell["variant"], task, num_shots), [])
+            flat = sharpness.get((cell["variant"], task, own_setting), [])
             lines.append(line(cell, found[0] if found else None, flat))
         lines.append("")
     return lines
@@ -154,20 +156,20 @@ def conclusions(
         *(f"- {c['conclusion_on_spread']}" for c in spreads),
         *(f"- {c['conclusion']}" for c in means),
     ]
-    for task, num_shots in dict.fromkeys((c["task"], shots(c["point"])) for c in cells):
+    for task, own_setting in dict.fromkeys((c["task"], setting(c["point"])) for c in cells):
         pairs = [
-            (fmean(sharpness[c["variant"], task, num_shots]), c["std"])
+            (fmean(sharpness[c["variant"], task, own_setting]), c["std"])
             for c in cells
-            if (c["task"], shots(c["point"])) == (task, num_shots)
-            and sharpness.get((c["variant"], task, num_shots))
+            if (c["task"], setting(c["point"])) == (task, own_setting)
+            and sharpness.get((c["variant"], task, own_setting))
             and c["std"] is not None
         ]
         if len(pairs) > 2:
             found = spearmanr(*zip(*pairs, strict=True))
             lines.append(
-                f"- {task}, {num_shots}: over {len(pairs)} variants, sharpness and standard "
+                f"- {task}, {own_setting}: over {len(pairs)} variants, sharpness and standard "
                 f"deviation have a rank correlation of {found.statistic:+.2f} "
-                f"(p = {found.pvalue:.2f})."
+                f"(p {chance(float(found.pvalue))})."
             )
     return lines
 
@@ -177,14 +179,22 @@ def is_about(comparison: Cell, cell: Cell) -> bool:
     return (
         comparison["variant"] == cell["variant"]
         and comparison["tasks"] == [cell["task"]]
-        and shots(comparison["point"]) == shots(cell["point"])
+        and setting(comparison["point"]) == setting(cell["point"])
     )
 
 
-def shots(point: Mapping[str, Any]) -> str:
-    """Return how many training rows a point of the grid has, in words."""
-    count = point.get("task.shots_total")
-    return "all training rows" if count is None else f"{count} training rows"
+def setting(point: Mapping[str, Any]) -> str:
+    """Return a point of the grid in words: training rows, who draws them, learning rate."""
+    parts = []
+    if "task.shots_total" in point:
+        count = point["task.shots_total"]
+        parts.append("all training rows" if count is None else f"{count} training rows")
+    if "task.sample_seed" in point:
+        is_drawn = point["task.sample_seed"] is None
+        parts.append("a sample of rows per seed" if is_drawn else "one sample of rows for all")
+    if "training.learning_rate" in point:
+        parts.append(f"learning rate {point['training.learning_rate']}")
+    return ", ".join(parts)
 
 
 def percent(value: float, interval: Iterable[float] | None) -> str:
