@@ -15,7 +15,7 @@ def conclusions(summary: Mapping[str, Any]) -> list[str]:
         summary: content of `summary.json`.
 
     Returns:
-        Two texts per variant and grid point: on means, and on spread over seeds.
+        Two texts per variant and grid point: on means, and on spread over seeds. None comes twice.
     """
     found = summary["comparisons"]
     joint = {(repr(c["point"]), c["variant"]) for c in found if len(_tasks(c)) > 1}
@@ -27,7 +27,7 @@ def conclusions(summary: Mapping[str, Any]) -> list[str]:
         point = " ".join(f"{field}={value}" for field, value in comparison["point"].items())
         place = f"{point}, " if point else ""
         texts += [f"{place}{comparison[key]}" for key in ("conclusion", "conclusion_on_spread")]
-    return texts
+    return list(dict.fromkeys(texts))  # a mean over tasks may so far be that of one
 
 
 def _tasks(comparison: Mapping[str, Any]) -> list[str]:

@@ -30,3 +30,8 @@ def test_single_tasks_are_said_where_there_is_no_mean_over_several():
         "prompt.length=5, b on cb: spread",
     ]
     assert conclusions({"comparisons": []}) == []
+
+
+def test_a_mean_over_tasks_that_is_so_far_of_one_is_said_once():
+    found = [comparison("a", ["cb"]), comparison("a", ["cb"])]
+    assert conclusions({"comparisons": found}) == ["a on cb: mean", "a on cb: spread"]
