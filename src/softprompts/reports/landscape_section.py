@@ -121,12 +121,21 @@ def _surfaces(record: StudyRecord) -> tuple[Html | None, dict[str, Mapping[str, 
     count = sum(len(run["spaces"]) for found in kept for run in found["runs"])
     parts: list[Html] = []
     panels: dict[str, Mapping[str, Any]] = {}
-    for number, found in enumerate(kept):
+    labels = {c.identity: entry.label for entry in record.whole_entries for c in entry.cells}
+    for number, found in enumerate(_by_variant(one, labels) for one in kept):
         prefix = f"landscape-{number}-"
         body, own = landscape_parts(found, prefix, are_surfaces=count <= MOST_SURFACES)
         parts += [tag("h3", title_of(found)), Html("\n".join(body))]
         panels |= own
     return joined(parts), panels
+
+
+def _by_variant(found: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return landscapes whose runs go by what the study calls them, not by their method."""
+    runs = [
+        {**run, "method": labels.get(run["identity"], run["method"])} for run in found["runs"]
+    ]
+    return {**found, "runs": runs}
 
 
 def _commands(record: StudyRecord, *, has_table: bool, has_surfaces: bool) -> list[str]:

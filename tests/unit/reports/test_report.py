@@ -442,6 +442,8 @@ def test_landscapes_and_sharpness_are_shown_where_they_are_kept(tmp_path):
     page = read(after["html"])
     assert "softprompts landscape /" not in page.text
     assert "Loss around trained runs: cb" in page.text
+    label = next(entry.label for entry in read_study(study).whole_entries)
+    assert f"{label}, seed 0" in page.text  # what the study calls it, not `residual`
     ids = {attrs.get("id") for tag, attrs in page.tags if tag == "div"}
     assert {"landscape-0-input-0", "landscape-0-input-first"} <= ids
     assert Path(after["html"]).stat().st_size > 3_000_000
