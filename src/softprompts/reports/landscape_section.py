@@ -132,9 +132,7 @@ def _surfaces(record: StudyRecord) -> tuple[Html | None, dict[str, Mapping[str, 
 
 def _by_variant(found: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
     """Return landscapes whose runs go by what the study calls them, not by their method."""
-    runs = [
-        {**run, "method": labels.get(run["identity"], run["method"])} for run in found["runs"]
-    ]
+    runs = [{**run, "method": labels.get(run["identity"], run["method"])} for run in found["runs"]]
     return {**found, "runs": runs}
 
 
