@@ -194,7 +194,7 @@ def setting(point: Mapping[str, Any]) -> str:
         parts.append("a sample of rows per seed" if is_drawn else "one sample of rows for all")
     if "training.learning_rate" in point:
         parts.append(f"learning rate {point['training.learning_rate']}")
-    return ", ".join(parts)
+    return ", ".join(parts) or "all training rows"
 
 
 def percent(value: float, interval: Iterable[float] | None) -> str:
