@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,3 +193,26 @@ class Ready:
             "median_milliseconds": lap.median_milliseconds,
             "limit_share": round(4 * self.parameters * rate / matrix_rate, 4),
         }
+
+
+def measure_cases(
+    place: Workplace,
+    scope: Scope,
+    cases: Mapping[Case, int],
+    measure_case: Callable[[Ready, int], dict[str, Any]],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield figures by case; why it is skipped, where its rows cannot be had.
+
+    Args:
+        place: where files are.
+        scope: what is measured.
+        cases: rounds by case.
+        measure_case: returns one case's figures.
+    """
+    for case, num_rounds in cases.items():
+        if not scope.has(case.name):
+            continue
+        reason = place.lacks(case.rows)
+        rounds = scope.rounds(num_rounds)
+        found = {"skipped": reason} if reason else measure_case(Ready(case, place), rounds)
+        yield case.name, found

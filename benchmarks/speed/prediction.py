@@ -10,7 +10,7 @@ import torch
 
 from softprompts.training.evaluation import score_examples
 
-from .case import Case, Ready, Scope, Workplace
+from .case import Case, Ready, Scope, Workplace, measure_cases
 from .machine import matrix_rate
 from .material import as_records
 from .peers import SETUPS, build_trainer
@@ -30,14 +30,8 @@ NAMES = ("peft, default", "peft, best")
 
 
 def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield figures by case."""
-    for case, num_rounds in (QUICK if scope.is_quick else CASES).items():
-        if not scope.has(case.name):
-            continue
-        reason = place.lacks(case.rows)
-        rounds = scope.rounds(num_rounds)
-        found = {"skipped": reason} if reason else measure_case(Ready(case, place), rounds)
-        yield case.name, found
+    """Return figures by case, one after the other."""
+    return measure_cases(place, scope, QUICK if scope.is_quick else CASES, measure_case)
 
 
 def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:

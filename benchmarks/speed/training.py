@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .case import Case, Ready, Scope, Workplace
+from .case import Case, Ready, Scope, Workplace, measure_cases
 from .machine import matrix_rate
 from .race import ratios
 
@@ -29,14 +29,8 @@ AUTOCAST = "minilm cb"
 
 
 def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield figures by case."""
-    for case, num_rounds in (QUICK if scope.is_quick else CASES).items():
-        if not scope.has(case.name):
-            continue
-        reason = place.lacks(case.rows)
-        rounds = scope.rounds(num_rounds)
-        found = {"skipped": reason} if reason else measure_case(Ready(case, place), rounds)
-        yield case.name, found
+    """Return figures by case, one after the other."""
+    return measure_cases(place, scope, QUICK if scope.is_quick else CASES, measure_case)
 
 
 def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:

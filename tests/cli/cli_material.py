@@ -6,7 +6,10 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +81,28 @@ def changed(run: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
             node = node.setdefault(part, {})
         node[last] = value
     return found
+
+
+@contextmanager
+def asking(name: str) -> Iterator[Callable[[dict[str, Any]], Any]]:
+    """Yield what sends a request to a server of this folder, and returns its answer."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name(name))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        into, out_of = process.stdin, process.stdout
+
+        def request(about: dict[str, Any]) -> Any:
+            into.write(json.dumps(about) + "\n")
+            into.flush()
+            return json.loads(out_of.readline())
+
+        yield request
+        into.close()
+        assert process.wait(timeout=20) == 0

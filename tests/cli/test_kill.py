@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_material import rows, write_rows
+from cli_material import asking, rows, write_rows
 
 from softprompts.errors import RunFolderError
 from softprompts.recipes.parsing import parse_run
@@ -34,28 +34,10 @@ Ask = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """Send a request to a process that forks a child per start; see `kill_server.py`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    server = Path(__file__).with_name("kill_server.py")
-    with subprocess.Popen(
-        [sys.executable, str(server)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-
-        def request(config: dict[str, Any], folder: Path, **kill: Any) -> dict[str, Any]:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps({"config": config, "folder": str(folder), **kill}))
-            process.stdin.write("\n")
-            process.stdin.flush()
-            found: dict[str, Any] = json.loads(process.stdout.readline())
-            return found
-
-        yield request
-        process.stdin.close()
-        assert process.wait(timeout=20) == 0
+    with asking("kill_server.py") as request:
+        yield lambda config, folder, **kill: request(
+            {"config": config, "folder": str(folder), **kill}
+        )
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from cli_material import files_task, rows, write_rows
+from cli_material import asking, files_task, rows, write_rows
 
 from softprompts.cli.main import main
 from softprompts.studies.planning import Pack
@@ -35,27 +32,8 @@ Ask = Callable[..., list[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """Send a request to a process that forks a child per study; see `study_server.py`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    server = Path(__file__).with_name("study_server.py")
-    with subprocess.Popen(
-        [sys.executable, str(server)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-
-        def request(*studies: list[str], **end: Any) -> list[dict[str, Any]]:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps({"studies": studies, **end}) + "\n")
-            process.stdin.flush()
-            found: list[dict[str, Any]] = json.loads(process.stdout.readline())
-            return found
-
-        yield request
-        process.stdin.close()
-        assert process.wait(timeout=20) == 0
+    with asking("study_server.py") as request:
+        yield lambda *studies, **end: request({"studies": studies, **end})
 
 
 @pytest.fixture(scope="module")

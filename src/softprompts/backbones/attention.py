@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from softprompts.backbones.gating import mix
-from softprompts.backbones.packing import Packing
+from softprompts.backbones.packing import Packing, implementation
 from softprompts.backbones.tail import Tail
 from softprompts.errors import BackboneError
 
@@ -200,16 +200,12 @@ _ACTIVE: list[Reading] = []
 @contextmanager
 def reading(state: Reading, configs: Sequence[Any]) -> Iterator[None]:
     """Send the attention of some configurations through `attend` while this lasts."""
-    before = [config._attn_implementation for config in configs]
-    for config in configs:
-        config._attn_implementation = INTERFACE
-    _ACTIVE.append(state)
-    try:
-        yield
-    finally:
-        _ACTIVE.pop()
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation = name
+    with implementation(configs, INTERFACE):
+        _ACTIVE.append(state)
+        try:
+            yield
+        finally:
+            _ACTIVE.pop()
 
 
 def attend(

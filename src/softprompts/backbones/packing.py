@@ -267,21 +267,35 @@ _ACTIVE: list[Packing] = []
 
 
 @contextmanager
+def implementation(configs: Sequence[Any], name: str) -> Iterator[None]:
+    """Let configurations name another implementation of attention while this lasts.
+
+    Args:
+        configs: a model's configurations.
+        name: under which transformers knows it.
+    """
+    before = [config._attn_implementation for config in configs]
+    for config in configs:
+        config._attn_implementation = name
+    try:
+        yield
+    finally:
+        for config, own in zip(configs, before, strict=True):
+            config._attn_implementation = own
+
+
+@contextmanager
 def packed_masks(packing: Packing, configs: Sequence[Any]) -> Iterator[None]:
     """Let a model make masks for one input of the greatest width, while this lasts.
 
     All inputs begin at the same corner of it, so that causal and sliding masks are right for each.
     """
-    before = [config._attn_implementation for config in configs]
-    for config in configs:
-        config._attn_implementation = NAME
-    _ACTIVE.append(packing)
-    try:
-        yield
-    finally:
-        _ACTIVE.pop()
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation = name
+    with implementation(configs, NAME):
+        _ACTIVE.append(packing)
+        try:
+            yield
+        finally:
+            _ACTIVE.pop()
 
 
 def _small_mask(**options: Any) -> Tensor | None:
