@@ -144,18 +144,7 @@ def conclusions(
     """Return what may be concluded, and how sharpness goes with spread."""
     from scipy.stats import spearmanr
 
-    spreads = [c for c in comparisons if (c["p_spread_adjusted"] or 1.0) < 0.05]
-    means = [c for c in comparisons if (c["p_adjusted"] or 1.0) < 0.05]
-    lower = sum((c["std_ratio"] or 1.0) < 1 for c in comparisons)
-    lines = [
-        "## What may be concluded",
-        "",
-        f"- Of {len(comparisons)} comparisons with plain, {lower} have a smaller standard "
-        f"deviation; {len(spreads)} differ in spread and {len(means)} in the mean after "
-        "correction.",
-        *(f"- {c['conclusion_on_spread']}" for c in spreads),
-        *(f"- {c['conclusion']}" for c in means),
-    ]
+    lines = ["## What may be concluded", "", *shown(comparisons, "plain")]
     for task, own_setting in dict.fromkeys((c["task"], setting(c["point"])) for c in cells):
         pairs = [
             (fmean(sharpness[c["variant"], task, own_setting]), c["std"])
@@ -172,6 +161,20 @@ def conclusions(
                 f"(p {chance(float(found.pvalue))})."
             )
     return lines
+
+
+def shown(comparisons: list[Cell], baseline: str) -> list[str]:
+    """Return how many comparisons show something after correction, and what they show."""
+    spreads = [c for c in comparisons if (c["p_spread_adjusted"] or 1.0) < 0.05]
+    means = [c for c in comparisons if (c["p_adjusted"] or 1.0) < 0.05]
+    lower = sum((c["std_ratio"] or 1.0) < 1 for c in comparisons)
+    return [
+        f"- Of {len(comparisons)} comparisons with {baseline}, {lower} have a smaller standard "
+        f"deviation; {len(spreads)} differ in spread and {len(means)} in the mean after "
+        "correction.",
+        *(f"- {c['conclusion_on_spread']}" for c in spreads),
+        *(f"- {c['conclusion']}" for c in means),
+    ]
 
 
 def is_about(comparison: Cell, cell: Cell) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from write_ptp import RADIUS, add_sharpness, chance, line
+from write_ptp import RADIUS, add_sharpness, chance, line, shown
 
 from softprompts.analysis.ranks import RankCorrelation, mean_and_spread
 from softprompts.reports.table import notes
@@ -110,19 +110,7 @@ def on_average(summary: Cell) -> list[str]:
 
 def conclusions(summary: Cell, sharpness: Sharpness) -> list[str]:
     """Return what may be concluded, and how sharpness goes with spread."""
-    found = summary["comparisons"]
-    spreads = [c for c in found if (c["p_spread_adjusted"] or 1.0) < 0.05]
-    means = [c for c in found if (c["p_adjusted"] or 1.0) < 0.05]
-    lower = sum((c["std_ratio"] or 1.0) < 1 for c in found)
-    lines = [
-        "## What may be concluded",
-        "",
-        f"- Of {len(found)} comparisons with {summary['baseline']}, {lower} have a smaller "
-        f"standard deviation; {len(spreads)} differ in spread and {len(means)} in the mean after "
-        "correction.",
-        *(f"- {c['conclusion_on_spread']}" for c in spreads),
-        *(f"- {c['conclusion']}" for c in means),
-    ]
+    lines = ["## What may be concluded", "", *shown(summary["comparisons"], summary["baseline"])]
     for task, own in by_task(summary).items():
         flat = [sharpness.get((cell["variant"], task, ALL_ROWS), []) for cell in own]
         usable = [

@@ -18,6 +18,7 @@ from softprompts.backbones.members import find_body, find_table, takes, without_
 from softprompts.backbones.passing import (
     DecoderInputs,
     decoder_call,
+    decoder_start,
     gather_positions,
     only_at,
     positions_behind,
@@ -290,15 +291,7 @@ class Backbone:
                 f"backbone {self.name!r} must be an encoder-decoder to shift labels, but is "
                 f"of family {self.family!r}."
             )
-        config = self.model.config
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is None and getattr(self.model, "generation_config", None) is not None:
-            start = self.model.generation_config.decoder_start_token_id
-        if not isinstance(start, int):
-            raise BackboneError(
-                f"decoder_start_token_id of backbone {self.name!r} must be a token id, but is "
-                f"{start!r}."
-            )
+        start = decoder_start(self.model, self.name)
         pad = self.tokenizer.pad_token_id
         first = torch.full_like(label_ids[:, :1], start)
         ids = torch.cat([first, label_ids[:, :-1]], dim=1)  # (targets, width)

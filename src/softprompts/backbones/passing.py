@@ -42,6 +42,26 @@ def decoder_call(encoded: Any, mask: Tensor, decoder: DecoderInputs) -> dict[str
     }
 
 
+def decoder_start(model: Any, name: str) -> int:
+    """Return the token that a decoder's inputs begin with.
+
+    Args:
+        model: an encoder-decoder.
+        name: the backbone's name.
+
+    Raises:
+        BackboneError: if the model names none.
+    """
+    start = getattr(model.config, "decoder_start_token_id", None)
+    if start is None and getattr(model, "generation_config", None) is not None:
+        start = model.generation_config.decoder_start_token_id
+    if not isinstance(start, int):
+        raise BackboneError(
+            f"decoder_start_token_id of backbone {name!r} must be a token id, but is {start!r}."
+        )
+    return start
+
+
 def gather_positions(states: Tensor, gather: Tensor) -> Tensor:
     """Return states at positions. Shapes `(batch, tokens, hidden)` and `(batch, slots)`."""
     check_gather(gather, states.shape[0])

@@ -196,15 +196,7 @@ def plot(label: str, curves: Sequence[tuple[Curve, str]], x: Scale, y: Scale) ->
             parts.append(tag("polygon", points=outline, class_=f"band {class_}"))
         means = " ".join(_places(curve.steps, curve.means, x, y))
         parts.append(tag("polyline", points=means, class_=f"curve {class_}"))
-    return tag(
-        "svg",
-        tag("title", label),
-        *parts,
-        role="img",
-        viewBox="0 0 100 100",
-        preserveAspectRatio="none",
-        class_="plot",
-    )
+    return _stretched(label, parts)
 
 
 def columns(label: str, heights: Sequence[float], titles: Sequence[str], class_: str) -> Html:
@@ -230,6 +222,11 @@ def columns(label: str, heights: Sequence[float], titles: Sequence[str], class_:
         )
         for number, (height, title) in enumerate(zip(heights, titles, strict=True))
     ]
+    return _stretched(label, parts)
+
+
+def _stretched(label: str, parts: Sequence[Html]) -> Html:
+    """Return a picture that fills its place, whose parts stand in a square of 100 by 100."""
     return tag(
         "svg",
         tag("title", label),
