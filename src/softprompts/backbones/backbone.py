@@ -17,6 +17,7 @@ from softprompts.backbones.layers import Route, Stack
 from softprompts.backbones.members import find_body, find_table, takes, without_cache
 from softprompts.backbones.passing import (
     DecoderInputs,
+    check_tokens,
     decoder_call,
     decoder_start,
     gather_positions,
@@ -381,17 +382,9 @@ class Backbone:
                 f"embeddings must have shape (batch, tokens, {self.embedding_size}), but have "
                 f"{tuple(embeddings.shape)}."
             )
-        shape = embeddings.shape[:2]
-        for name, value in (("attention_mask", attention_mask), ("segment_ids", segment_ids)):
-            if value is not None and value.shape != shape:
-                raise BackboneError(
-                    f"{name} must have shape {tuple(shape)}, but has {tuple(value.shape)}."
-                )
-        if self.context_length is not None and shape[1] > self.context_length:
-            raise BackboneError(
-                f"tokens must be at most {self.context_length}, the context length of "
-                f"{self.name!r}, but are {shape[1]}."
-            )
+        limit = (self.context_length, self.name)
+        given = {"attention_mask": attention_mask, "segment_ids": segment_ids}
+        check_tokens(embeddings.shape[:2], given, limit)
         inputs = {
             "inputs_embeds": embeddings.to(self.dtype),
             "attention_mask": attention_mask,
@@ -401,6 +394,5 @@ class Backbone:
             inputs["token_type_ids"] = segment_ids
         offsets = None if memory is None else memory.offsets
         if self.family == "decoder" and offsets is not None:
-            limit = (self.context_length, self.name)
             inputs["position_ids"] = positions_behind(attention_mask, offsets, limit)
         return inputs

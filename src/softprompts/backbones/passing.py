@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -67,6 +67,32 @@ def gather_positions(states: Tensor, gather: Tensor) -> Tensor:
     check_gather(gather, states.shape[0])
     index = gather[..., None].expand(-1, -1, states.shape[2])
     return states.gather(1, index)  # (batch, k, hidden)
+
+
+def check_tokens(
+    shape: torch.Size, given: Mapping[str, Tensor | None], limit: tuple[int | None, str]
+) -> None:
+    """Check what comes with the embeddings of a batch.
+
+    Args:
+        shape: inputs and tokens of the batch.
+        given: what has an entry per token, by name.
+        limit: most tokens, or `None`, and the backbone's name.
+
+    Raises:
+        BackboneError: if a shape is another, or tokens are too many.
+    """
+    for name, value in given.items():
+        if value is not None and value.shape != shape:
+            raise BackboneError(
+                f"{name} must have shape {tuple(shape)}, but has {tuple(value.shape)}."
+            )
+    most, backbone = limit
+    if most is not None and shape[1] > most:
+        raise BackboneError(
+            f"tokens must be at most {most}, the context length of {backbone!r}, but are "
+            f"{shape[1]}."
+        )
 
 
 def positions_behind(
