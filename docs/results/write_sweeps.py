@@ -85,6 +85,7 @@ def head(studies: Sequence[Found], folders: Sequence[Path]) -> list[str]:
         f"{dtypes}. softprompts {versions['softprompts']}, torch {versions['torch']}, "
         f"transformers {versions['transformers']}.",
         "",
+        "<!-- not run: minutes of training each -->",
         "```console",
         *(f"$ softprompts study {study['name']}" for study in studies),
         "```",

@@ -30,13 +30,20 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read all event files of a run."""
+    """Read all event files of a run, in the order of writing.
+
+    TensorBoard reads files by name, thus by the second in which they were opened; a run that goes
+    on within that second would be read the wrong way round.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))
     events.Reload()
     return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        tag: [
+            (event.step, event.value)
+            for event in sorted(events.Scalars(tag), key=lambda event: event.wall_time)
+        ]
         for tag in events.Tags()["scalars"]
     }
 
