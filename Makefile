@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 $(STAMP): requirements.lock pyproject.toml ; python3.11 -m venv .venv && $(BIN)/pip install -qq --disable-pip-version-check --no-deps -r requirements.lock && $(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . && touch $@
 setup: $(STAMP) ## install what is missing
 demo: $(STAMP) ; $(BIN)/softprompts study quickstart
-test: $(STAMP) ; OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --cov --cov-fail-under=95 --cov-report=
+test: $(STAMP) ; OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 $(COVER)
 slow: $(STAMP) ; OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m slow
 check: $(STAMP) ; $(BIN)/ruff format --check -q src tests && $(BIN)/ruff check -q src tests && $(BIN)/mypy
 support: $(STAMP) ; SOFTPROMPTS_WRITE_SUPPORT=1 $(BIN)/pytest -q tests/contracts/test_contracts.py

@@ -98,6 +98,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_later(capsys, recipe, run, tmp_pat
     assert stopped_at >= {"config.json", "metrics.jsonl", "checkpoint.safetensors"}
 
 
+@pytest.mark.slow
 def test_a_limit_on_file_sizes_stops_a_run_that_goes_on_later(recipe, run, tmp_path):
     """The same without a disk of its own: works for every user."""
     path, out = recipe(run), tmp_path / "out"

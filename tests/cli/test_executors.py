@@ -35,11 +35,7 @@ TIMES = {"seconds", "examples_per_second", "peak_bytes"}
 WAYS: dict[str, list[str]] = {"per-device": ["--devices", "cpu,cpu"], "ray": []}
 """How each executor is told to use two workers of this machine."""
 
-CASES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "ray" else [])
-    for name in EXECUTORS.names()
-    if name != "in-process"
-]
+CASES = [name for name in EXECUTORS.names() if name != "in-process"]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +99,7 @@ class Started:
             text=True,
             env=environment,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal
         )
         self.errors = ""
 
@@ -151,6 +148,7 @@ def written(out: Path) -> list[int]:
     return [f.stat().st_size for f in files if not (f.parent / "result.json").exists()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_study_with_a_worker_killed_is_the_one_of_a_single_process(
     name, recipe, expected, tmp_path
@@ -173,6 +171,7 @@ def test_a_study_with_a_worker_killed_is_the_one_of_a_single_process(
     assert not started.descendants()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes_and_the_study_goes_on_elsewhere(recipe, expected, tmp_path):
     out = tmp_path / "out"
     started = Started([recipe, "--out", str(out), "--executor", "per-device", "--devices", "cpu"])

@@ -157,6 +157,7 @@ def test_a_kill_while_metrics_are_taken_back_is_survived(ask, config, tmp_path):
         assert outcome(folder) == expected
 
 
+@pytest.mark.slow
 def test_the_command_killed_and_given_again_goes_on(ask, config, tmp_path):
     content, recipe = config("adamw", steps=120), tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps(content))  # JSON is YAML

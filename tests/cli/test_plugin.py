@@ -164,6 +164,7 @@ def run(tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_rows_of_an_installed_package_are_listed_checked_and_trained(
     run, tmp_path, backbone_folder
 ):

@@ -57,6 +57,7 @@ class Stop(Progress):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_an_uninterrupted_one(compiled, task, tmp_path):
     """What was compiled is forgotten at the stop, as by a new process."""
     training = {"steps": 5, "checkpoint_every_steps": 2, "learning_rate": 0.1}

@@ -105,7 +105,7 @@ def test_ascent_raises_the_loss_and_touches_no_gradient_of_the_prompt(tiny, task
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-@pytest.mark.parametrize("readout", ["linear", "cloze"])
+@pytest.mark.parametrize("readout", ["linear", pytest.param("cloze", marks=pytest.mark.slow)])
 def test_ascent_finds_what_ten_thousand_random_points_do(tiny, task, readout, norm):
     """The points are on the same sphere; that of linf has its steepest ones in its corners."""
     backbone = tiny("bert")

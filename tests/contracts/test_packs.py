@@ -175,7 +175,7 @@ def eight(backbone):
     ]
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_a_pack_of_eight_is_eight_single_runs_after_fifty_steps(tiny, task, kind):
     """Presets, seeds, rates, initializers, few-shot samples and weights of regularizers."""
     backbone = tiny(kind)

@@ -35,6 +35,14 @@ TRAINING = {
     "selection": "last",
     "num_evaluations": 1,
 }
+QUICK = [
+    name
+    if name in ("prompt-tuning", "adap-ins-pos", "p-tuning-v2")
+    else pytest.param(name, marks=pytest.mark.slow)
+    for name in PRESETS
+]
+"""All methods, of which a few are quick to look at: one per way into the backbone."""
+
 RATES = {
     "prefix-tuning": {"learning_rate": 0.01},
     "fine-tuning": {"backbone_learning_rate": 0.001},
@@ -135,7 +143,7 @@ def test_greedy_decoding_writes_the_label_that_scores_best(run: Run, task: Task,
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("method", PRESETS)
+@pytest.mark.parametrize("method", QUICK)
 def test_generation_answers_as_scoring_does(run: Run, task: Task, name: str, method: str) -> None:
     """What `generate` writes, with nothing to choose from, is the label that scores best.
 

@@ -118,6 +118,7 @@ def test_one_case_is_made_anew_and_the_others_are_kept(quick, speed, monkeypatch
     assert old["tiny-gpt2 bundled"]["rounds"] == 2
 
 
+@pytest.mark.slow
 def test_a_page_is_made_of_every_section(quick):
     text = writer.page(quick, None)
     for section in SECTIONS[:3]:

@@ -37,6 +37,9 @@ PARTS = {
 }
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.fixture(autouse=True)
 def nothing_compiled(monkeypatch):
     """Trace only, and forget what other tests traced."""
@@ -83,7 +86,11 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize(
     ("kind", "is_gathered"),
-    [("bert", True), ("gpt2", False), ("llama", True)],
+    [
+        ("bert", True),
+        pytest.param("gpt2", False, marks=SLOW),
+        pytest.param("llama", True, marks=SLOW),
+    ],
 )
 def test_states_and_gradients_are_those_of_plain_layers(tiny, compiled, kind, is_gathered):
     """Gathered states are read packed and with a tail, others as the model reads them."""

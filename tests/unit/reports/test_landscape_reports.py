@@ -197,6 +197,7 @@ def test_a_flat_plane_can_be_drawn():
     assert panels_of(draw_page(flat))["input-0"]["data"][0]["cmin"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_page_draws_in_a_browser(found, tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:

@@ -545,6 +545,7 @@ def browse(page: Path, *options: str, width: int = 400) -> str:
 WIDE = "a-variant-whose-name-goes-on-and-on-without-any-space-to-break-it-" * 3
 
 
+@pytest.mark.slow
 def test_a_page_never_scrolls_sideways_on_a_phone(tmp_path):
     variants = {WIDE: {}, EVILS[0]: {"prompt.method": "residual"}}
     study = make_study(tmp_path / "study", study_like(variants=variants, grid=GRID))
