@@ -33,6 +33,7 @@ SHIPPED_RUNS = {
     "presets-rte": 80,
     "ptp": 780,
     "ptp-conditions": 240,
+    "ptp-readout": 240,
     "quickstart": 15,
     "stability": 300,
     "sweep-bottleneck": 42,
@@ -97,7 +98,7 @@ def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
     with pytest.raises(
         RecipeError,
         match=r"one of fewglue, multitask-superglue, precision, presets, presets-fewglue, "
-        r"presets-rte, ptp, ptp-conditions, quickstart, residual-cb, stability, sweep-bottleneck, "
+        r"presets-rte, ptp, ptp-conditions, ptp-readout, quickstart, residual-cb, stability, sweep-bottleneck, "
         r"sweep-initializer, sweep-learning-rate, sweep-length, sweep-perturbation-weight, "
         r"sweep-shots, but",
     ):
