@@ -60,7 +60,7 @@ class PerturbationRegularizer(Regularizer):
         is_clean_live: bool = False,
         num_copies: int = 1,
         instances: str = "clean",
-        weight: float = 1.0,
+        weight: float = 0.3,
         warmup_steps: int = 0,
     ) -> None:
         super().__init__(backbone, weight=weight, warmup_steps=warmup_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from softprompts.recipes.component import Component, ComponentOf
@@ -162,6 +163,7 @@ REGULARIZERS.register(
             is_late=True,
         ),
         **WEIGHTING,
+        "weight": replace(WEIGHTING["weight"], default=0.3),  # docs/decisions/0017
     },
 )
 REGULARIZERS.register(

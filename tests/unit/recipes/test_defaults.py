@@ -25,7 +25,7 @@ RUN = {
         ("prompt.length", (3, 10)),
         ("prompt.rows.bottleneck", (7, 400)),
         ("prompt.initializer.kind", ("vocabulary", "vocabulary")),
-        ("regularizers.0.weight", (3.0, 1.0)),
+        ("regularizers.0.weight", (3.0, 0.3)),
         ("regularizers.1.weight", (None, None)),
         ("task.shots", (8, None)),
         ("task.name", ("bundled/sentiment", None)),
