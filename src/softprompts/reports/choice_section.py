@@ -141,8 +141,8 @@ def _mixtures(groups: Sequence[Group]) -> list[Html]:
             ", ± its standard deviation over inputs. Upright lines above are that deviation, "
             "averaged over seeds"
         )
-    said += ". Sets are numbered by each run: set 1 of one seed has nothing to do with set 1 of another."
-    parts = [tag("h3", "Mixtures"), note(said)]
+    said += ". Each run numbers its sets: set 1 of one seed has nothing to do with that of another."
+    tables = []
     for group in groups:
         rows = [line for seed, pool in group.pools.items() for line in _lines(seed, pool)]
         most = max(len(pool.by_class) for pool in group.pools.values())
@@ -150,8 +150,8 @@ def _mixtures(groups: Sequence[Group]) -> list[Html]:
         if most > _MOST_CLASSES:
             drawn.insert(0, note(f"The {_MOST_CLASSES} of {most} classes that differ most."))
         is_open = len(groups) <= MOST_OPEN and len(rows) <= MOST_ROWS
-        parts.append(folded(group.title, *drawn, is_open=is_open))
-    return parts
+        tables.append(folded(group.title, *drawn, is_open=is_open))
+    return [tag("h3", "Mixtures"), note(said), tag("div", *tables, class_="small broad")]
 
 
 def _lines(seed: int, pool: Mixed) -> list[tuple[tuple[str, str], Any, Any]]:

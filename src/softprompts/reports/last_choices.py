@@ -47,16 +47,23 @@ def _of_mixture(folder: Path, about: Mapping[str, Any]) -> dict[str, Chosen]:
         result = read_record(path, ("identity", "selected_step", "tasks"))
         wanted, step = about["identity"], result["selected_step"]
         require(result["identity"] == wanted, str(path), "`identity`", wanted, result["identity"])
-        reported = {name: own.get("choices") or {} for name, own in result["tasks"].items()}
+        own = _tasks(result["tasks"], str(path))
+        reported = {name: one.get("choices") or {} for name, one in own.items()}
         found = _chosen(reported, str(path), step, about)
         if found:
             return found
     records = [one for one in read_lines(folder / "metrics.jsonl")[0] if "split" in one[1]]
-    own = [one for one in records if step is None or one[1]["step"] == step]
-    if not own:
+    scored = [one for one in records if step is None or one[1].get("step") == step]
+    if not scored:
         return {}
-    place, record = own[-1]
-    return _chosen(record["tasks"], place, record["step"], about)
+    place, record = scored[-1]
+    return _chosen(_tasks(record.get("tasks", {}), place), place, record.get("step"), about)
+
+
+def _tasks(value: Any, place: str) -> dict[str, dict[str, Any]]:
+    is_right = isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
+    require(is_right, place, "`tasks`", "an object of objects", value)
+    return dict(value)
 
 
 def _chosen(

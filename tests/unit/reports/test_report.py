@@ -378,7 +378,7 @@ def test_choices_are_averaged_over_seeds(tmp_path):
     assert "0: 50 % (100, 0)" in page.text
     assert "2: 50 % (0, 100)" in page.text
     rects = [attrs for tag, attrs in page.tags if tag == "rect" and attrs.get("class") == "column"]
-    assert [rect["height"] for rect in rects] == ["100.00", "0.00", "100.00", "0.00", "0.00"]
+    assert [rect["height"] for rect in rects] == ["47.62", "0.00", "47.62", "0.00", "0.00"]
 
 
 def test_the_recipe_makes_the_same_runs(tmp_path):
