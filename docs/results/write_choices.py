@@ -22,7 +22,7 @@ HEAD = """# What prompts chose
 
 Made by `docs/results/write_choices.py` from the runs behind [presets](presets.md), [RTE](presets-rte.md) and
 [few rows](presets-fewglue.md): the selected state of each run on the reported split, five seeds, 60 updates, 10 rows. `±` is
-the standard deviation over seeds.
+the standard deviation of these seeds, divided by their number; other pages divide by one less.
 
 Two runs in pictures, made by `softprompts choices RUN`: [mixture and position per input](figures/adap-ins-vec-pos-cb.svg) and
 [active length per input](figures/adap-ins-len-cb.svg), CommitmentBank, seed 0.

@@ -81,7 +81,8 @@ def head(title: str, cells: list[Cell], about: list[Cell]) -> list[str]:
         "of a table has the same updates; the last state is scored once. Scores in percent. `mean` "
         "and `difference` to plain have 95 % intervals over seeds; `p` is a paired sign-flip test. "
         "`ratio of std` is a variant's standard deviation over plain's with its 95 % interval, `p` "
-        "Brown–Forsythe's. Both are corrected by Holm over a table. `sharpness` is the mean "
+        "Brown–Forsythe's. Both are corrected by Holm over all variants and tasks with the same "
+        "setting, but each part of a study by itself. `sharpness` is the mean "
         "largest increase of the loss of training inputs within "
         f"{RADIUS} root-mean-squares of the embedding table, with its 95 % interval over seeds "
         "([landscapes](../landscapes.md), [statistics](../statistics.md)).",
@@ -165,9 +166,9 @@ def conclusions(
 
 def shown(comparisons: list[Cell], baseline: str) -> list[str]:
     """Return how many comparisons show something after correction, and what they show."""
-    spreads = [c for c in comparisons if (c["p_spread_adjusted"] or 1.0) < 0.05]
-    means = [c for c in comparisons if (c["p_adjusted"] or 1.0) < 0.05]
-    lower = sum((c["std_ratio"] or 1.0) < 1 for c in comparisons)
+    spreads = [c for c in comparisons if is_below(c["p_spread_adjusted"], 0.05)]
+    means = [c for c in comparisons if is_below(c["p_adjusted"], 0.05)]
+    lower = sum(is_below(c["std_ratio"], 1) for c in comparisons)
     return [
         f"- Of {len(comparisons)} comparisons with {baseline}, {lower} have a smaller standard "
         f"deviation; {len(spreads)} differ in spread and {len(means)} in the mean after "
@@ -175,6 +176,11 @@ def shown(comparisons: list[Cell], baseline: str) -> list[str]:
         *(f"- {c['conclusion_on_spread']}" for c in spreads),
         *(f"- {c['conclusion']}" for c in means),
     ]
+
+
+def is_below(value: float | None, limit: float) -> bool:
+    """Return whether there is a value, 0 too, and it is below a limit."""
+    return value is not None and value < limit
 
 
 def is_about(comparison: Cell, cell: Cell) -> bool:

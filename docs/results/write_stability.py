@@ -64,7 +64,8 @@ def head(summary: Cell, about: Sequence[Cell]) -> list[str]:
         "last state is scored once. Scores in percent. `mean` and `difference` to "
         f"{summary['baseline']} have 95 % intervals over seeds; its `p` is a paired sign-flip "
         "test. `ratio of std` is a variant's standard deviation over the baseline's with its 95 % "
-        "interval, its `p` Brown–Forsythe's. Both are corrected by Holm over a task. `sharpness` "
+        "interval, its `p` Brown–Forsythe's. Both are corrected by Holm over all variants on all "
+        "tasks, and averages by themselves. `sharpness` "
         "is the mean largest increase of the loss of training inputs within "
         f"{RADIUS} root-mean-squares of the embedding table, with its 95 % interval over seeds "
         "([landscapes](../landscapes.md), [statistics](../statistics.md)).",

@@ -34,14 +34,24 @@ def choices(
         check_place(path, [run_dir])
     found = read_choices(run_dir)
     if path is not None:
-        from softprompts.reports.choices_figure import draw_choices
         from softprompts.storage import write_bytes
 
-        write_bytes(path, draw_choices(found, FORMATS[path.suffix.lower()]))
+        write_bytes(path, _picture(found, FORMATS[path.suffix.lower()]))
     if as_json:
         print_json({**found.as_json(), "figure": None if path is None else str(path)})
     else:
         print(f"{path}: {_describe(found)}")
+
+
+def _picture(found: Choices, format: str) -> bytes:
+    """Return choices in a format."""
+    if format == "html":
+        from softprompts.reports.choices_page import draw_page
+
+        return draw_page(found)
+    from softprompts.reports.choices_figure import draw_choices
+
+    return draw_choices(found, format)
 
 
 def _describe(found: Choices) -> str:

@@ -62,7 +62,8 @@ class ChoiceLog:
         Returns:
             `position`: how many inputs had each split, and the mean entropy of the selector in
             nats. `length`: likewise how many had each number of active rows. `pool`: mean weight
-            of each set, and by class where labels are given.
+            of each set and its standard deviation over inputs (that of these inputs, divided by
+            their number), and both by class where labels are given.
         """
         found: dict[str, Any] = {}
         for name, chosen in self.chosen.items():
@@ -74,12 +75,23 @@ class ChoiceLog:
             }
         if self.mixtures:
             mixtures, answers = torch.cat(self.mixtures), torch.cat(self.answers)
-            found["pool"] = {"weights": mixtures.mean(dim=0).tolist()}
-            by_class = {
-                label: mixtures[answers == column].mean(dim=0).tolist()
+            classes = {
+                label: mixtures[answers == column]
                 for column, label in enumerate(labels)
                 if bool((answers == column).any())
             }
-            if by_class:
-                found["pool"]["by_class"] = by_class
+            found["pool"] = {"weights": _means(mixtures), "stds": _stds(mixtures)}
+            if classes:
+                found["pool"]["by_class"] = {k: _means(part) for k, part in classes.items()}
+                found["pool"]["stds_by_class"] = {k: _stds(part) for k, part in classes.items()}
         return found
+
+
+def _means(weights: Tensor) -> list[float]:
+    found: list[float] = weights.mean(dim=0).tolist()
+    return found
+
+
+def _stds(weights: Tensor) -> list[float]:
+    found: list[float] = weights.std(dim=0, correction=0).tolist()
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from softprompts.reports.choices import Choices, Chosen, Selected
+from softprompts.reports.choices import Choices
+from softprompts.reports.chosen import Chosen, Selected
 from softprompts.reports.figures import (
     BLUE,
     GREEN,
@@ -27,7 +27,6 @@ from softprompts.reports.figures import (
     add_colour_bar,
     add_legend,
     drawable,
-    picture_page,
     printable,
     save,
     short,
@@ -38,6 +37,7 @@ from softprompts.reports.figures import (
 MOST_CLASSES = 60
 MOST_SETS_WITH_NUMBERS = 16
 LONGEST_LABEL = 20
+LONGEST_PLACE = 40
 
 Matrix = NDArray[np.float64]
 
@@ -68,18 +68,14 @@ def draw_choices(choices: Choices, format: str = "svg") -> bytes:
 
     Args:
         choices: what `read_choices` returned.
-        format: `svg`, `png` or `html`.
+        format: `svg` or `png`.
 
     Returns:
         The content of the picture's file.
     """
     spell = drawable if format == "png" else printable
     with style():
-        picture = save(build_figure(choices, spell), "png" if format == "png" else "svg")
-    if format != "html":
-        return picture
-    title, notes = _heading(choices, spell)
-    return picture_page(f"What {title} chose", notes, picture.decode(), _numbers(choices)).encode()
+        return save(build_figure(choices, spell), format)
 
 
 def build_figure(choices: Choices, spell: Spelling = printable) -> Figure:
@@ -89,41 +85,16 @@ def build_figure(choices: Choices, spell: Spelling = printable) -> Figure:
         choices: what `read_choices` returned.
         spell: turns text from data into text that the format can show.
     """
-    title, notes = _heading(choices, spell)
-    return stack(_panels(choices, spell), title, notes)
-
-
-def _numbers(choices: Choices) -> str:
-    """Return the choices as JSON, with a line per record."""
-    lines = []
-    for key, value in choices.as_json().items():
-        text = json.dumps(value, allow_nan=False)
-        if isinstance(value, list) and value:
-            records = ",\n  ".join(json.dumps(record, allow_nan=False) for record in value)
-            text = f"[\n  {records}\n ]"
-        lines.append(f' "{key}": {text}')
-    return "{\n" + ",\n".join(lines) + "\n}"
-
-
-def _heading(choices: Choices, spell: Spelling) -> tuple[str, list[str]]:
-    """Return whose choices these are, and what a reader must know of them."""
     about = choices.about
     method, task = (short(spell(str(about[key])), LONGEST_LABEL) for key in ("method", "task"))
-    updates = f"{choices.num_updates} update{'s' * (choices.num_updates != 1)}"
-    notes = [f"{choices.status}, {updates}"]
-    if choices.status == "unfinished":
-        notes = [f"unfinished: {updates} so far"]
-    elif choices.selected_step:
-        notes.append(f"dotted line: the selected state, after update {choices.selected_step}")
-    if choices.is_cut:
-        notes.append("the last line of the records is half written and left out")
-    return f"{method} on {task}, seed {about['seed']}", notes
+    title = f"{method} on {task}, seed {about['seed']}"
+    return stack(_panels(choices, spell), title, choices.notes)
 
 
 def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
     """Return a panel for everything that exists."""
     learned = [name for name in choices.parts if name in _LOOKS]
-    scored = _scored(choices, spell)
+    scored = [(short(spell(where), LONGEST_PLACE), chosen) for where, chosen in choices.scored]
     height = 1.2 + 0.01 * min(choices.about["length"], 60)
     panels = [Panel(height, partial(_draw_shares, choices, name)) for name in learned]
     if learned:
@@ -138,17 +109,6 @@ def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
         panels.append(Panel(height, partial(_draw_pool, choices, weights)))
         panels += [_class_panel(where, chosen, spell) for where, chosen in scored[:1]]
     return panels
-
-
-def _scored(choices: Choices, spell: Spelling) -> list[tuple[str, Chosen]]:
-    """Return what the selected state, or the last one, chose where it was scored."""
-    found = []
-    if choices.reported is not None:
-        found.append((short(spell(str(choices.split)), 24), choices.reported))
-    if choices.held_out_selected is not None:
-        chosen = choices.held_out_selected
-        found.append((f"held-out rows after update {chosen.first_step}", chosen))
-    return [(where, chosen) for where, chosen in found if chosen.parts == choices.parts]
 
 
 def _draw_shares(choices: Choices, name: str, axes: Axes, bar: Axes) -> None:
@@ -288,9 +248,7 @@ def _class_panel(where: str, chosen: Chosen, spell: Spelling) -> Panel:
     notes = [f"on {where}" + ", by class" * bool(classes)]
     if len(classes) > MOST_CLASSES:
         notes.append(f"the {MOST_CLASSES} of {len(classes)} classes that differ most")
-        gaps = {label: float(np.abs(line - mean).sum()) for label, line in classes.items()}
-        kept = set(sorted(gaps, key=lambda label: -gaps[label])[:MOST_CLASSES])
-        classes = {label: line for label, line in classes.items() if label in kept}
+        classes = {label: classes[label] for label in chosen.pool.apart(MOST_CLASSES)}
     labels = ["all inputs", *(short(spell(label), LONGEST_LABEL) for label in classes)]
     weights = np.array([mean, *classes.values()])
     paint = partial(_draw_classes, labels, weights, notes)

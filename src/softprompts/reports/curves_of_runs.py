@@ -24,14 +24,14 @@ class Curve:
     """A value over the updates, for several seeds.
 
     Attributes:
-        steps: the last update of each window, or the update of an evaluation.
+        steps: the last update of each window or its middle, or the update of an evaluation.
         means: the mean over seeds.
         lows: the lowest seed.
         highs: the highest seed.
         counts: how many seeds got there.
     """
 
-    steps: tuple[int, ...]
+    steps: tuple[float, ...]
     means: tuple[float, ...]
     lows: tuple[float, ...]
     highs: tuple[float, ...]

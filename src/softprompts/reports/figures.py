@@ -5,7 +5,6 @@ A figure is one column, so that it can be read at 400 pixels and on paper. Sizes
 
 from __future__ import annotations
 
-import html
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +19,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from softprompts.reports.markup import Html, tag
-from softprompts.reports.page import MAKER, page
+from softprompts.reports.page import MAKER
 
 STYLE: Final[Mapping[str, Any]] = {
     "font.family": "sans-serif",
@@ -203,24 +201,6 @@ def drawable(text: str) -> str:
     known = get_font(findfont(FontProperties())).get_charmap()
     spelled = printable(text)
     return "".join(letter if ord(letter) in known else _number(letter) for letter in spelled)
-
-
-def picture_page(title: str, notes: Sequence[str], picture: str, numbers: str) -> str:
-    """Return an HTML page with a picture and its numbers, which needs nothing else.
-
-    Args:
-        title: the page's title.
-        notes: what is said of the picture beside its title.
-        picture: the picture, as SVG.
-        numbers: its numbers, as text.
-    """
-    said = html.escape(f"{title}: {'; '.join(notes)}")
-    svg = picture[picture.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{said}" ')
-    body = [
-        tag("figure", Html(svg), class_="picture"),
-        tag("details", tag("summary", "Numbers"), tag("pre", numbers)),
-    ]
-    return page(title, body, "body { max-width: 42rem; }")
 
 
 def _number(letter: str) -> str:

@@ -21,7 +21,9 @@ from softprompts.reports.landscape import (
     spaces_of,
     title_of,
 )
+from softprompts.reports.markup import tag
 from softprompts.reports.page import page
+from softprompts.reports.report_style import REPORT_STYLE
 
 MOST_SURFACES = 8
 """Browsers keep about sixteen surfaces alive; beyond this, planes are flat maps."""
@@ -30,6 +32,7 @@ COLOURS = ("#2a7fba", "#d9731a", "#1f9e77", "#8c6bb1", "#b5485d", "#7a7a7a")
 DASHES = ("solid", "dash", "dot")
 _LONGEST = 48
 _TEXT = " class='text'"
+_BAR = {"thickness": 8, "title": {"text": "loss"}}
 
 _SCRIPT = """
 const panels = JSON.parse(document.getElementById("panels").textContent);
@@ -66,8 +69,8 @@ def draw_page(found: Mapping[str, Any]) -> bytes:
     count = sum(len(run["spaces"]) for run in found["runs"])
     body, panels = landscape_parts(found, are_surfaces=count <= MOST_SURFACES)
     title = printable(title_of(found))
-    head = f"<h1>{html.escape(title)}</h1>"
-    return page(title, [head, *body], "", scripts(), held(panels)).encode()
+    head = tag("header", tag("p", "softprompts landscape", class_="over"), tag("h1", title))
+    return page(title, [head, *body], REPORT_STYLE, scripts(), held(panels)).encode()
 
 
 def landscape_parts(
@@ -154,7 +157,7 @@ def _head(found: Mapping[str, Any], names: Sequence[str]) -> str:
         notes.append(f"{ends}: barrier {path['barrier']:.3g}")
     return "\n".join(
         [
-            *(f"<p>{html.escape(printable(note))}</p>" for note in notes),
+            *(tag("p", printable(note), class_="note") for note in notes),
             "<div class='scroll'><table><tr>",
             "".join(f"<th{'' if place else _TEXT}>{head}</th>" for place, head in enumerate(heads)),
             "</tr>",
@@ -196,7 +199,7 @@ def _space(
     return "\n".join(
         [
             f"<h3>{TITLES[space]}</h3>",
-            f"<p>x and y in units of {UNITS[space]}</p>",
+            f"<p class='note'>x and y in units of {UNITS[space]}</p>",
             "<div class='panels'>",
             *places,
             "</div>",
@@ -210,7 +213,7 @@ def _surface(plane: Mapping[str, Any], name: str, limits: tuple[float, float]) -
     axis = {"range": [-plane["radius"], plane["radius"]], "nticks": 5}
     return {
         "data": [
-            {**_values(plane, limits), "type": "surface", "colorbar": {"thickness": 8, "len": 0.6}},
+            {**_values(plane, limits), "type": "surface", "colorbar": {**_BAR, "len": 0.6}},
             {
                 "type": "scatter3d",
                 "mode": "markers",
@@ -228,7 +231,7 @@ def _surface(plane: Mapping[str, Any], name: str, limits: tuple[float, float]) -
             "scene": {
                 "xaxis": {**axis, "title": {"text": "x"}},
                 "yaxis": {**axis, "title": {"text": "y"}},
-                "zaxis": {"range": [low, high], "nticks": 5, "title": {"text": "loss"}},
+                "zaxis": {"range": [low, high], "nticks": 5, "title": {"text": ""}},
                 "camera": {
                     "eye": {"x": 1.75, "y": -1.75, "z": 1.1},
                     "center": {"x": 0, "y": 0, "z": -0.15},
@@ -248,7 +251,7 @@ def _map(plane: Mapping[str, Any], name: str, limits: tuple[float, float]) -> di
                 "zmin": limits[0],
                 "zmax": limits[1],
                 "type": "contour",
-                "colorbar": {"thickness": 8},
+                "colorbar": _BAR,
             }
         ],
         "layout": {

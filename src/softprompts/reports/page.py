@@ -12,10 +12,10 @@ MAKER: Final = "softprompts figure"
 
 _LIGHT = """--ink: #1c1d20; --paper: #ffffff; --card: #f7f7f5; --faint: #5f6168; --line: #dededa;
   --accent: #1c64b4; --soft: #bcd3ec; --warn: #9a4a08; --warn-card: #fdf3e7; --mark: #ffe8a3;
-  --other: #b4571c; --picture: #ffffff;"""
+  --other: #b4571c;"""
 _DARK = """--ink: #e9e9ec; --paper: #141518; --card: #1c1e22; --faint: #a2a4ad; --line: #363940;
   --accent: #74b3f5; --soft: #2f4f73; --warn: #f2ab6b; --warn-card: #2b2118; --mark: #5c4b16;
-  --other: #ee9a62; --picture: #f4f4f2;"""
+  --other: #ee9a62;"""
 
 STYLE: Final = f"""
 :root {{ color-scheme: light dark; {_LIGHT} }}
@@ -52,8 +52,6 @@ td.long {{ white-space: normal; min-width: 16rem; }}
 .panels {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
   gap: 0.5rem; }}
 .panel {{ min-width: 0; height: 22rem; overflow: hidden; }} .wide {{ height: 20rem; }}
-.picture svg {{ width: 100%; height: auto; display: block; background: var(--picture);
-  border-radius: 6px; }}
 @media print {{
   :root {{ color-scheme: light; {_LIGHT} }}
   body {{ max-width: none; padding: 0; font-size: 10pt; }}

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from softprompts.reports.choice_section import choice_section
 from softprompts.reports.findings import Findings, findings, state_of
 from softprompts.reports.landscape_section import Panels, landscape_section
 from softprompts.reports.markup import Html, joined, tag
@@ -18,7 +19,6 @@ from softprompts.reports.recipe_section import recipe_section
 from softprompts.reports.report_style import REPORT_STYLE
 from softprompts.reports.robustness_section import robustness_section
 from softprompts.reports.run_sections import (
-    choice_section,
     cost_section,
     curve_section,
     example_section,

@@ -58,13 +58,26 @@ svg { display: block; overflow: visible; } .plot { width: 100%; height: 100%; ov
   font-variant-numeric: tabular-nums; }
 .frame { border-left: 1px solid var(--line); border-bottom: 1px solid var(--line); min-width: 0;
   min-height: 0; position: relative; }
-.frame svg { position: absolute; inset: 0; }
+.frame svg { position: absolute; inset: 0; } .over-map { pointer-events: none; }
 .curve { fill: none; stroke: var(--accent); stroke-width: 1.75; stroke-linejoin: round;
   vector-effect: non-scaling-stroke; }
 .band { fill: var(--accent); fill-opacity: 0.18; stroke: none; }
 .curve.other { stroke: var(--faint); stroke-width: 1; } .band.other { fill: none; }
+.cell { fill: var(--accent); shape-rendering: crispEdges; }
+.outline { fill: none; stroke: var(--ink); stroke-width: 1.25; vector-effect: non-scaling-stroke; }
+.spread, .selected { stroke: var(--ink); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+.selected { stroke-dasharray: 2 3; }
+.seed, .held { stroke: var(--ink); stroke-width: 5; stroke-linecap: round;
+  vector-effect: non-scaling-stroke; }
+.seed { stroke-opacity: 0.8; } .halo { stroke: var(--paper); stroke-width: 7;
+  stroke-linecap: round; vector-effect: non-scaling-stroke; }
+.held { stroke: var(--accent); stroke-width: 7; }
+.held.second { stroke: var(--other); } .curve.second { stroke: var(--other); }
+.curve.most { stroke: var(--faint); stroke-width: 1; }
+.share { background: color-mix(in srgb, var(--accent) calc(0.45 * var(--share)), transparent); }
+.share small { color: var(--faint); }
 .plateau { fill: var(--mark); fill-opacity: 0.5; } .column { fill: var(--accent); }
-.column.other { fill: var(--faint); } .default { stroke: var(--other); stroke-width: 1.5;
+.default { stroke: var(--other); stroke-width: 1.5;
   stroke-dasharray: 5 3; vector-effect: non-scaling-stroke; }
 .diverged { stroke: var(--warn); stroke-width: 4; vector-effect: non-scaling-stroke; }
 .whisker { stroke: var(--accent); stroke-width: 1.5; vector-effect: non-scaling-stroke; }

@@ -14,7 +14,7 @@ from softprompts.reports.sections import (
     with_sources,
 )
 from softprompts.reports.study_record import StudyRecord, point_label, shown
-from softprompts.reports.svg import Scale, scale_around
+from softprompts.reports.svg import Scale, grid_lines, scale_around, stretched, upright
 from softprompts.reports.tabular import Column, Table
 
 Curve = Mapping[str, Any]
@@ -194,7 +194,7 @@ def _chart(curve: Curve, twin: Curve | None, y: Scale) -> Html:
     label = ", ".join(
         part for part in (curve["variant"], curve["task"], point_label(curve["point"])) if part
     )
-    parts = [_grid_line(y, tick) for tick in y.ticks(4)]
+    parts = grid_lines(y)
     if curve["plateau"] is not None:
         low, high = (x.place(end) for end in curve["plateau"])
         wide = max(high - low, 1.5)
@@ -204,20 +204,12 @@ def _chart(curve: Curve, twin: Curve | None, y: Scale) -> Html:
         )
     default = curve["default_value"]
     if default is not None and values[0] <= default <= values[-1]:
-        parts.append(_upright(x.place(default), (0.0, 100.0), "default"))
+        parts.append(upright(x.place(default), (0.0, 100.0), "default"))
     if twin is not None:
         parts.append(_line(twin, x, y, "curve other"))
     parts.append(_line(curve, x, y, "curve"))
     parts += _whiskers(curve, x, y)
-    picture = tag(
-        "svg",
-        tag("title", f"{label}: {'; '.join(_titles(curve))}"),
-        *parts,
-        role="img",
-        viewBox="0 0 100 100",
-        preserveAspectRatio="none",
-        class_="plot",
-    )
+    picture = stretched(f"{label}: {'; '.join(_titles(curve))}", parts)
     ys = (f"{100 * y.high:.0f}", f"{100 * y.low:.0f}")
     ends = (f"{values[0]:g}", f"{values[-1]:g}{' (log)' if x.is_logarithmic else ''}")
     return chart(label, picture, ys, ends, "tall")
@@ -241,9 +233,9 @@ def _whiskers(curve: Curve, x: Scale, y: Scale) -> list[Html]:
         at, low, high = x.place(value), curve["lows"][number], curve["highs"][number]
         if low is not None:
             ends = (100 - y.place(high), 100 - y.place(low))
-            parts.append(_upright(at, ends, "whisker"))
+            parts.append(upright(at, ends, "whisker"))
         if curve["diverged"][number]:
-            parts.append(_upright(at, (90.0, 100.0), "diverged"))
+            parts.append(upright(at, (90.0, 100.0), "diverged"))
     for number, title in enumerate(_titles(curve)):
         left = max(0.0, x.place(curve["values"][number]) - 3)
         parts.append(
@@ -273,14 +265,3 @@ def _titles(curve: Curve) -> list[str]:
         if lost:
             said[-1] += f", {lost} diverged"
     return said
-
-
-def _upright(x: float, ends: tuple[float, float], look: str) -> Html:
-    return tag(
-        "line", x1=f"{x:.2f}", x2=f"{x:.2f}", y1=f"{ends[0]:.2f}", y2=f"{ends[1]:.2f}", class_=look
-    )
-
-
-def _grid_line(y: Scale, tick: float) -> Html:
-    at = f"{100 - y.place(tick):.2f}"
-    return tag("line", x1="0", x2="100", y1=at, y2=at, class_="grid")

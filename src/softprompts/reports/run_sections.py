@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from statistics import fmean
 
-from softprompts.errors import SoftPromptsError
-from softprompts.reports.choices import Choices, Chosen, read_choices
 from softprompts.reports.curves_of_runs import Curve, curves_of
 from softprompts.reports.examples import Example, read_examples
 from softprompts.reports.markup import Html, joined, tag
@@ -17,14 +14,14 @@ from softprompts.reports.sections import (
     chart,
     folded,
     note,
+    panels,
     swatch,
     swatches,
     with_sources,
 )
 from softprompts.reports.study_record import Entry, StudyRecord
-from softprompts.reports.svg import Scale, columns, plot
+from softprompts.reports.svg import Scale, plot
 
-_MOST_PANELS = 60
 _MOST_EXAMPLES = 3
 _MARKED = re.compile(r"\[((?:\[[^\[\]]*\]|[^\[\]])*)\]")  # with tokens such as [MASK] within
 
@@ -87,21 +84,13 @@ def _panels(
         for facet in record.facets(own):
             base = _base_curve(record, facet.entries, curves)
             drawn = [(e, curve) for e in facet.entries if (curve := curves[id(e.cells)])]
-            panels = [_panel(e.label, (curve, base), (x, y), unit) for e, curve in drawn]
+            charts = [_panel(e.label, (curve, base), (x, y), unit) for e, curve in drawn]
             title = facet.title.removeprefix(facet.task).removeprefix(", ")
-            if title and panels:
+            if title and charts:
                 shown.append(note(title))
-            shown.append(_grid(panels, number))
-            number += len(panels)
+            shown.append(panels(charts, number))
+            number += len(charts)
     return joined(shown) if shown else None
-
-
-def _grid(panels: Sequence[Html], before: int) -> Html:
-    """Return panels side by side; those beyond the first few are folded."""
-    room = max(0, _MOST_PANELS - before)
-    rest = panels[room:]
-    more = folded(f"{len(rest)} more", tag("div", *rest, class_="small")) if rest else None
-    return joined([tag("div", *panels[:room], class_="small") if room else None, more])
 
 
 def _panel(
@@ -123,75 +112,6 @@ def _base_curve(
 ) -> Curve | None:
     found = [curves[id(e.cells)] for e in entries if e.variant == record.baseline]
     return found[0] if len(found) == 1 else None
-
-
-def choice_section(record: StudyRecord) -> Section | None:
-    """Return the section with what prompts chose; `None` where nothing is chosen.
-
-    Args:
-        record: the study.
-    """
-    panels: list[Html] = []
-    for entry in record.whole_entries:
-        found = [chosen for cell in entry.cells if (chosen := _choices(record, cell))]
-        title = entry.label if len(record.tasks) == 1 else f"{entry.label}, {entry.task}"
-        panels += _histograms(title, found)
-    if not panels:
-        return None
-    lead = tag(
-        "p",
-        "Shares of inputs on the reported split (held-out rows where that is not there yet), the "
-        "mean over seeds; point at a column for single seeds. ",
-        tag("code", "softprompts choices RUN_DIR"),
-        " draws one run over its updates.",
-        class_="note",
-    )
-    return Section("choices", "What prompts chose", joined([lead, _grid(panels, 0)]))
-
-
-def _choices(record: StudyRecord, cell: object) -> Choices | None:
-    """Return what a run chose; `None` where it chose nothing, or not yet."""
-    folder = record.folder(cell)  # type: ignore[arg-type]
-    try:
-        return read_choices(folder)
-    except SoftPromptsError:  # it selects nothing, or has not logged anything
-        return None
-
-
-def _histograms(title: str, found: Sequence[Choices]) -> list[Html]:
-    """Return a histogram of each selector, and of the pool's weights."""
-    chosen = [last for one in found if (last := one.reported or one.held_out_selected)]
-    panels = []
-    for name, unit in (("position", "rows in front"), ("length", "active rows")):
-        shares = [one.selected[name].shares for one in chosen if name in one.selected]
-        if shares:
-            panels.append(_histogram(f"{title}: {unit}", shares, 0))
-    pools = [_weights(one) for one in chosen if one.pool is not None]
-    pools = [weights for weights in pools if weights]
-    if pools:
-        panels.append(_histogram(f"{title}: weight of each set", pools, 1))
-    return panels
-
-
-def _weights(chosen: Chosen) -> tuple[float, ...]:
-    weights = chosen.pool.weights if chosen.pool else ()
-    known = tuple(weight for weight in weights if weight is not None)
-    return known if len(known) == len(weights) else ()
-
-
-def _histogram(title: str, seeds: Sequence[Sequence[float]], first: int) -> Html:
-    """Return the mean of several seeds' shares."""
-    means = [fmean(values) for values in zip(*seeds, strict=True)]
-    titles = [
-        f"{number}: {100 * mean:.0f} % ({', '.join(f'{100 * one:.0f}' for one in values)})"
-        for number, (mean, values) in enumerate(
-            zip(means, zip(*seeds, strict=True), strict=True), first
-        )
-    ]
-    said = f"{title}: {'; '.join(titles[:20])}"
-    ends = (str(first), str(first + len(means) - 1))
-    picture = columns(said, means, titles, "column")
-    return chart(title, picture, (f"{100 * max(means):.0f} %", "0"), ends)
 
 
 def example_section(record: StudyRecord) -> Section | None:

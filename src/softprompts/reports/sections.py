@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from softprompts.reports.markup import Child, Html, data_link, tag
+from softprompts.reports.markup import Child, Html, data_link, joined, tag
 from softprompts.reports.tabular import Table, to_csv, to_html, to_latex
 
 MOST_OPEN = 8
 """Most groups of pictures that stand open; more are folded."""
+
+MOST_PANELS = 60
+"""Most charts of a section that stand open; more are folded."""
 
 MOST_ROWS = 24
 """Most rows of a table that stand open; longer tables are folded."""
@@ -100,6 +103,19 @@ def chart(title: str, picture: Html, ys: Sequence[str], xs: Sequence[str], look:
         tag("div", (tag("span", text) for text in xs), class_="xs"),
         class_=f"chart {look}".strip(),
     )
+
+
+def panels(charts: Sequence[Html], before: int) -> Html:
+    """Return charts side by side; those beyond the first few of a section are folded.
+
+    Args:
+        charts: the charts.
+        before: how many the section has already.
+    """
+    room = max(0, MOST_PANELS - before)
+    rest = charts[room:]
+    more = folded(f"{len(rest)} more", tag("div", *rest, class_="small")) if rest else None
+    return joined([tag("div", *charts[:room], class_="small") if room else None, more])
 
 
 def swatches(*pairs: tuple[Html, str]) -> Html:

@@ -12,6 +12,7 @@ from softprompts.reports.markup import Html, tag
 
 ROW_HEIGHT = 30
 _RADIUS = 3.5
+_SHADES = 20
 _CLOSE = 1.4  # percent of the width: dots nearer than this stand above each other
 
 
@@ -175,7 +176,13 @@ def axis(scale: Scale, texts: Sequence[tuple[float, str]]) -> Html:
     return tag("svg", *labels, width="100%", height=16, aria_hidden="true")
 
 
-def plot(label: str, curves: Sequence[tuple[Curve, str]], x: Scale, y: Scale) -> Html:
+def plot(
+    label: str,
+    curves: Sequence[tuple[Curve, str]],
+    x: Scale,
+    y: Scale,
+    over: Sequence[Html] = (),
+) -> Html:
     """Return curves with their bands, without axes; the picture fills its place.
 
     Args:
@@ -183,11 +190,9 @@ def plot(label: str, curves: Sequence[tuple[Curve, str]], x: Scale, y: Scale) ->
         curves: each with its look; the band is drawn where several seeds make it.
         x: the axis of updates.
         y: the axis of values.
+        over: what is drawn above them.
     """
-    parts: list[Html] = []
-    for tick in y.ticks(4):
-        height = f"{100 - y.place(tick):.2f}"
-        parts.append(tag("line", x1="0", x2="100", y1=height, y2=height, class_="grid"))
+    parts = grid_lines(y)
     for curve, class_ in curves:
         lows = _places(curve.steps, curve.lows, x, y)
         highs = _places(curve.steps, curve.highs, x, y)
@@ -196,19 +201,25 @@ def plot(label: str, curves: Sequence[tuple[Curve, str]], x: Scale, y: Scale) ->
             parts.append(tag("polygon", points=outline, class_=f"band {class_}"))
         means = " ".join(_places(curve.steps, curve.means, x, y))
         parts.append(tag("polyline", points=means, class_=f"curve {class_}"))
-    return _stretched(label, parts)
+    return stretched(label, [*parts, *over])
 
 
-def columns(label: str, heights: Sequence[float], titles: Sequence[str], class_: str) -> Html:
-    """Return a histogram that fills its place, the highest column at the top.
+def columns(
+    label: str,
+    heights: Sequence[float],
+    titles: Sequence[str],
+    top: float,
+    over: Sequence[Html] = (),
+) -> Html:
+    """Return a histogram that fills its place.
 
     Args:
         label: what it says, for those who do not see it.
         heights: shares of the whole.
         titles: what is shown above each column.
-        class_: its look.
+        top: the share at the upper edge, above 0.
+        over: what is drawn above them.
     """
-    top = max([*heights, 1e-9])
     wide = 100 / max(1, len(heights))
     parts = [
         tag(
@@ -218,24 +229,93 @@ def columns(label: str, heights: Sequence[float], titles: Sequence[str], class_:
             width=f"{0.84 * wide:.2f}",
             y=f"{100 - 100 * height / top:.2f}",
             height=f"{100 * height / top:.2f}",
-            class_=class_,
+            class_="column",
         )
         for number, (height, title) in enumerate(zip(heights, titles, strict=True))
     ]
-    return _stretched(label, parts)
+    return stretched(label, [*parts, *over])
 
 
-def _stretched(label: str, parts: Sequence[Html]) -> Html:
-    """Return a picture that fills its place, whose parts stand in a square of 100 by 100."""
+def cells(label: str, values: Sequence[Sequence[float | None]], titles: Sequence[str]) -> Html:
+    """Return a map of shares that fills its place: the more, the fuller its colour.
+
+    Args:
+        label: what it says, for those who do not see it.
+        values: a row per place from left to right, in it a number per place from bottom to top;
+            where there is none, nothing is drawn.
+        titles: what is shown above each place from left to right.
+    """
+    most = max([one for line in values for one in line if one is not None], default=0.0)
+    tall = max(map(len, values), default=1)
+    shades: dict[int, list[str]] = {}
+    for x, line in enumerate(values):
+        for y, one in enumerate(line, start=1):
+            shade = round(_SHADES * one / most) if one and most > 0 else 0
+            if shade > 0:
+                shades.setdefault(shade, []).append(f"M{x} {tall - y}h1v1h-1z")
+    parts = [
+        tag("path", d="".join(paths), fill_opacity=shade / _SHADES, class_="cell")
+        for shade, paths in sorted(shades.items())
+    ]
+    parts += [
+        tag("rect", tag("title", title), x=x, y="0", width="1", height=tall, class_="area")
+        for x, title in enumerate(titles)
+    ]
+    return stretched(label, parts, (len(values), tall))
+
+
+def stretched(label: str, parts: Sequence[Html], size: tuple[int, int] = (100, 100)) -> Html:
+    """Return a picture that fills its place.
+
+    Args:
+        label: what it says, for those who do not see it.
+        parts: its elements.
+        size: width and height that their places are counted in.
+    """
     return tag(
         "svg",
         tag("title", label),
         *parts,
         role="img",
-        viewBox="0 0 100 100",
+        viewBox=f"0 0 {size[0]} {size[1]}",
         preserveAspectRatio="none",
         class_="plot",
     )
+
+
+def upright(x: float, ends: Sequence[float], class_: str) -> Html:
+    """Return an upright line in a picture that fills its place.
+
+    Args:
+        x: where, in percent.
+        ends: where it begins and ends, in percent from the top.
+        class_: its look.
+    """
+    low, high = (f"{end:.2f}" for end in ends)
+    return tag("line", x1=f"{x:.2f}", x2=f"{x:.2f}", y1=low, y2=high, class_=class_)
+
+
+def point(x: float, y: float, class_: str, title: str = "") -> Html:
+    """Return a round point in a picture that fills its place: a line of no length, round ends.
+
+    Args:
+        x: where, in percent.
+        y: where, in percent from the top.
+        class_: its look.
+        title: what is shown above it.
+    """
+    said = tag("title", title) if title else None
+    return tag("path", said, d=f"M{x:.2f} {y:.2f}h0", class_=class_)
+
+
+def grid_lines(y: Scale) -> list[Html]:
+    """Return lines at round values, for a picture that fills its place.
+
+    Args:
+        y: the axis of values.
+    """
+    heights = [f"{100 - y.place(tick):.2f}" for tick in y.ticks(4)]
+    return [tag("line", x1="0", x2="100", y1=one, y2=one, class_="grid") for one in heights]
 
 
 def _places(steps: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> list[str]:

@@ -21,9 +21,10 @@ def choices_of(
     found: dict[str, Any] = {}
     for name in parts:
         if name == "pool":
-            found["pool"] = {"weights": _weights(rng, size)}
+            found["pool"] = {"weights": _weights(rng, size), "stds": _stds(rng, size)}
             if labels:
                 found["pool"]["by_class"] = {label: _weights(rng, size) for label in labels}
+                found["pool"]["stds_by_class"] = {label: _stds(rng, size) for label in labels}
             continue
         counts = [0] * (length + 1)
         for value in rng.choices(range(length + 1), k=16):
@@ -35,6 +36,10 @@ def choices_of(
 def _weights(rng: random.Random, size: int) -> list[float]:
     raw = [rng.random() ** 3 for _ in range(size)]
     return [weight / sum(raw) for weight in raw]
+
+
+def _stds(rng: random.Random, size: int) -> list[float]:
+    return [rng.uniform(0, 0.3) for _ in range(size)]
 
 
 def write_run(

@@ -77,7 +77,7 @@ def write_run(folder: Path, cell: Cell, changes: dict[str, Any]) -> None:
         "identity": cell.identity,
         "config": cell.config.model_dump(mode="json"),
         "dtype": "float32",
-        "versions": {"torch": "2.13"},
+        "versions": {"torch": "2.13", "transformers": "5.23", "softprompts": "0.1.0"},
     }
     (folder / "config.json").write_text(json.dumps(about))
     records = []

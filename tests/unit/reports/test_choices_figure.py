@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import itertools
 import json
@@ -181,13 +180,13 @@ def test_labels_are_text_that_nothing_reads_as_more(tmp_path):
 def test_the_same_choices_give_the_same_bytes_and_leave_no_trace(tmp_path):
     found = choices(tmp_path / "run", updates=6)
     before = dict(mpl.rcParams)
-    first = {format: draw_choices(found, format) for format in ("svg", "png", "html")}
+    first = {format: draw_choices(found, format) for format in ("svg", "png")}
     assert dict(mpl.rcParams) == before
     with mpl.rc_context({"font.size": 40, "svg.fonttype": "path", "text.parse_math": True}):
         again = {format: draw_choices(found, format) for format in first}
 
     assert again == first
-    assert len({*first.values()}) == 3
+    assert len({*first.values()}) == 2
     for picture in first.values():
         assert MAKER.encode() in picture[:4096]
     assert b"dc:date" not in first["svg"]
@@ -199,21 +198,6 @@ def test_a_png_is_800_pixels_wide(tmp_path):
     with Image.open(io.BytesIO(picture)) as image:
         assert image.format == "PNG"
         assert image.width == 800
-
-
-def test_a_page_has_the_picture_and_the_numbers(tmp_path):
-    found = choices(tmp_path / "run", labels=HOSTILE[:3])
-    text = draw_choices(found, "html").decode()
-    numbers = re.search(r"<pre>(.*)</pre>", text, re.DOTALL)
-
-    assert numbers
-    assert json.loads(html.unescape(numbers[1])) == json.loads(json.dumps(found.as_json()))
-    assert "<script" not in text
-    assert text.count("<svg ") == text.count("</svg>") == 1
-    assert "<?xml" not in text
-    assert 'aria-label="What adap-ins-vec-pos on superglue/cb, seed 3 chose: finished' in text
-    for address in re.findall(r'(?:src|href)="([^"]*)"', text):
-        assert address.startswith(("#", "data:")), address
 
 
 @pytest.mark.parametrize(

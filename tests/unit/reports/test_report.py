@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
 import io
 import json
 import math
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from browsing import browse, widths
 from study_material import SMALL, finished, make_study, score_of, study_like
 
 from softprompts.errors import RunFolderError, StorageError
@@ -378,7 +378,7 @@ def test_choices_are_averaged_over_seeds(tmp_path):
     assert "0: 50 % (100, 0)" in page.text
     assert "2: 50 % (0, 100)" in page.text
     rects = [attrs for tag, attrs in page.tags if tag == "rect" and attrs.get("class") == "column"]
-    assert [rect["height"] for rect in rects] == ["100.00", "0.00", "100.00", "0.00", "0.00"]
+    assert [rect["height"] for rect in rects] == ["47.62", "0.00", "47.62", "0.00", "0.00"]
 
 
 def test_the_recipe_makes_the_same_runs(tmp_path):
@@ -522,26 +522,6 @@ def test_a_report_needs_no_torch(tmp_path):
     assert done.stdout.splitlines()[-1] == f"report: {study / 'report.html'}"
 
 
-def browse(page: Path, *options: str, width: int = 400) -> str:
-    """Open a page in a browser without a network, and return what it prints."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("chromium is absent")
-    quiet = [
-        "--headless=new",
-        "--hide-scrollbars",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-    ]
-    quiet += [f"--user-data-dir={page.parent / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    quiet += [f"--window-size={width},900", "--virtual-time-budget=4000", *options]
-    done = subprocess.run(
-        [browser, *quiet, page.as_uri()], capture_output=True, text=True, timeout=200, check=True
-    )
-    return done.stdout
-
-
 WIDE = "a-variant-whose-name-goes-on-and-on-without-any-space-to-break-it-" * 3
 
 
@@ -555,27 +535,6 @@ def test_a_page_never_scrolls_sideways_on_a_phone(tmp_path):
     assert widths(tmp_path / "probe.html", text) == (400, 400)
     broken = text.replace("</body>", "<div style='width: 500px; height: 9px'></div></body>")
     assert widths(tmp_path / "probe.html", broken)[0] >= 500
-
-
-def widths(probe: Path, text: str) -> tuple[int, int]:
-    """Return how wide a page is, and its window, in a frame of 400 pixels with all unfolded."""
-    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
-    measure = (
-        "const page = document.querySelector('iframe').contentDocument;"
-        "page.querySelectorAll('details').forEach(one => { one.open = true; });"
-        "const wide = [...page.querySelectorAll('*')].filter(one => one.getBoundingClientRect()"
-        ".right > 401 && !one.closest('.scroll, pre, svg'));"
-        "document.body.append(wide.map(one => one.outerHTML.slice(0, 90)).join(' | '));"
-        "document.title = [page.scrollingElement.scrollWidth, page.defaultView.innerWidth]"
-    )
-    frame = f'<iframe style="width: 400px; height: 900px; border: 0" srcdoc="{html.escape(bare)}">'
-    script = f"<script>onload = () => {{ {measure} }}</script>"
-    probe.write_text(f"<title>none</title>{script}{frame}</iframe>", "utf-8")
-    shown = browse(probe, "--dump-dom")
-    print(shown[shown.rindex("</iframe>") :])
-    seen = re.search(r"<title>(\d+),(\d+)</title>", shown)
-    assert seen
-    return int(seen[1]), int(seen[2])
 
 
 def test_majority_beyond_the_axis_is_told(tmp_path):
