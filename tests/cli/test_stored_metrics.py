@@ -123,7 +123,6 @@ def read_wandb(folder: Path) -> dict[str, Stored]:
         one = Stored("", {}, {}, "")
         for record in records(path):
             kind = record.WhichOneof("record_type")
-            assert kind not in ("output", "output_raw"), "what a process prints is sent"
             if kind == "run":
                 about = record.run
                 one = found.setdefault(about.display_name, one)
@@ -216,6 +215,21 @@ def test_runs_of_a_pack_are_stored_apart_and_once(recipe, run, tmp_path, name):
     for key, one in found.items():
         assert one.settings["seed"] == type(one.settings["seed"])(key[-1])
         assert one == expected(out / "runs" / one.settings["identity"], name, "tracked")
+
+
+def test_wandb_is_not_sent_what_a_process_prints(tmp_path):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    from softprompts.tracking.wandb import WeightsAndBiases
+
+    tracker = WeightsAndBiases()
+    tracker.start(TrackedRun("quiet", "one", tmp_path, {}, ""))
+    print("of all runs")
+    tracker.finish(True)
+    wandb.teardown()
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    kinds = {record.WhichOneof("record_type") for record in records(path)}
+    assert "exit" in kinds
+    assert not kinds & {"output", "output_raw"}
 
 
 START = """
