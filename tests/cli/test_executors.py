@@ -202,8 +202,9 @@ def test_a_study_with_a_node_removed_is_the_one_of_a_single_process(
         address = ["--executor", "ray", "--address", cluster.address]
         started = Started([recipe, "--out", str(out), *address])
         started.wait_for_updates(out)
-        busy = [node for node, pid in nodes.items() if holders(out, pid)]
-        cluster.remove_node(busy[0], allow_graceful=False)  # so all is left to the other
+        node, worker = halt_in_mid_pack(out, nodes)
+        cluster.remove_node(node, allow_graceful=False)  # so all is left to the other
+        os.kill(worker, signal.SIGKILL)  # as its machine would
         assert started.end() == 0, started.errors
     finally:
         cluster.shutdown()
@@ -212,6 +213,20 @@ def test_a_study_with_a_node_removed_is_the_one_of_a_single_process(
     lines = [line for line in started.errors.splitlines() if line.startswith("[")]
     assert [line.split("]")[0] for line in lines] == [f"[{number}/4" for number in range(1, 5)]
     assert outcome(out) == expected
+
+
+def halt_in_mid_pack(out: Path, nodes: dict[Any, int]) -> tuple[Any, int]:
+    """Halt a worker that is training a pack, and return its node and itself."""
+    began = time.monotonic()
+    while time.monotonic() - began < 120:
+        for node, pid in nodes.items():
+            for worker in holders(out, pid):
+                os.kill(worker, signal.SIGSTOP)
+                if worker in holders(out, pid):
+                    return node, worker
+                os.kill(worker, signal.SIGCONT)  # it had just finished
+        time.sleep(0.02)
+    raise AssertionError("no worker of a node is in training")
 
 
 def raylet(node: Any) -> int:

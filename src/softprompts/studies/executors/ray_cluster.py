@@ -287,6 +287,7 @@ def train_pack(post: Post, order: Order, place: Path, board: Any) -> Event:
             pinned[:] = [board.pin.remote(name, worker, event)]
 
     tell(("enter",))
+    ray.get(pinned)  # before it trains: who dies unheard is not counted
     if str(post.out) not in _workers:
         _workers.clear()
         _workers[str(post.out)] = Worker(post, None)
