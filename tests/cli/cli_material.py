@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from softprompts.cli.main import main
+from softprompts.training import member
 
 GOOD = ("fine", "lovely", "superb", "warm", "bright", "kind")
 BAD = ("awful", "grim", "rotten", "cold", "dull", "rude")
@@ -106,3 +107,19 @@ def asking(name: str) -> Iterator[Callable[[dict[str, Any]], Any]]:
         yield request
         into.close()
         assert process.wait(timeout=20) == 0
+
+
+def interrupted(arguments: list[str], stop: int) -> int:
+    """Run a verb, interrupt it at an update, and return its exit code."""
+    real, count = member.Member.update, 0
+
+    def update(self: Any, *args: Any) -> None:
+        nonlocal count
+        real(self, *args)
+        count += 1
+        if count == stop:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(member.Member, "update", update)
+        return main(arguments)

@@ -110,28 +110,11 @@ class Started:
 
     def descendants(self) -> list[int]:
         """Return the processes that it has started, and those that they have."""
-        parents = {}
-        for entry in Path("/proc").iterdir():
-            with suppress(OSError, ValueError):
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents[int(entry.name)] = int(stat[1])
-
-        def is_below(pid: int) -> bool:
-            while pid in parents and pid != self.process.pid:
-                pid = parents[pid]
-            return pid == self.process.pid
-
-        return [pid for pid in parents if pid != self.process.pid and is_below(pid)]
+        return below(self.process.pid)
 
     def workers(self, out: Path) -> list[int]:
-        """Return those of them that hold the lock of a pack: they are training it."""
-        found = []
-        for pid in self.descendants():
-            with suppress(OSError):
-                held = [os.readlink(place) for place in Path(f"/proc/{pid}/fd").iterdir()]
-                if any(name.startswith(f"{out}/packs/") for name in held):
-                    found.append(pid)
-        return found
+        """Return those of them that are training a pack."""
+        return holders(out, self.process.pid)
 
     def wait_for_updates(self, out: Path) -> None:
         """Wait until runs have got on that are not finished."""
@@ -140,6 +123,33 @@ class Started:
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() - began < 120
             time.sleep(0.02)
+
+
+def below(root: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents[int(entry.name)] = int(stat[1])
+
+    def is_below(pid: int) -> bool:
+        while pid in parents and pid != root:
+            pid = parents[pid]
+        return pid == root
+
+    return [pid for pid in parents if pid != root and is_below(pid)]
+
+
+def holders(out: Path, root: int) -> list[int]:
+    """Return the processes below one that hold the lock of a pack: they are training it."""
+    found = []
+    for pid in below(root):
+        with suppress(OSError):
+            held = [os.readlink(place) for place in Path(f"/proc/{pid}/fd").iterdir()]
+            if any(name.startswith(f"{out}/packs/") for name in held):
+                found.append(pid)
+    return found
 
 
 def written(out: Path) -> list[int]:
@@ -172,6 +182,57 @@ def test_a_study_with_a_worker_killed_is_the_one_of_a_single_process(
 
 
 @pytest.mark.slow
+def test_a_study_with_a_node_removed_is_the_one_of_a_single_process(
+    recipe, expected, tmp_path, monkeypatch
+):
+    """The head has no processor to give; each of two nodes has one, and one that trains goes."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    from ray.cluster_utils import Cluster
+
+    for name, value in (("OMP_NUM_THREADS", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    out = tmp_path / "out"
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        nodes = {node: raylet(node) for node in [cluster.add_node(), cluster.add_node()]}
+        address = ["--executor", "ray", "--address", cluster.address]
+        started = Started([recipe, "--out", str(out), *address])
+        started.wait_for_updates(out)
+        node, worker = halt_in_mid_pack(out, nodes)
+        cluster.remove_node(node, allow_graceful=False)  # so all is left to the other
+        os.kill(worker, signal.SIGKILL)  # as its machine would
+        assert started.end() == 0, started.errors
+    finally:
+        cluster.shutdown()
+    assert "warning: a worker died with 2 runs in training" in started.errors
+    assert "(attempt 2 of 3)" in started.errors
+    lines = [line for line in started.errors.splitlines() if line.startswith("[")]
+    assert [line.split("]")[0] for line in lines] == [f"[{number}/4" for number in range(1, 5)]
+    assert outcome(out) == expected
+
+
+def halt_in_mid_pack(out: Path, nodes: dict[Any, int]) -> tuple[Any, int]:
+    """Halt a worker that is training a pack, and return its node and itself."""
+    began = time.monotonic()
+    while time.monotonic() - began < 120:
+        for node, pid in nodes.items():
+            for worker in holders(out, pid):
+                os.kill(worker, signal.SIGSTOP)
+                if worker in holders(out, pid):
+                    return node, worker
+                os.kill(worker, signal.SIGCONT)  # it had just finished
+        time.sleep(0.02)
+    raise AssertionError("no worker of a node is in training")
+
+
+def raylet(node: Any) -> int:
+    """Return the process of a node of Ray that starts its workers."""
+    (found,) = node.all_processes["raylet"]
+    return int(found.process.pid)
+
+
 def test_ctrl_c_ends_all_processes_and_the_study_goes_on_elsewhere(recipe, expected, tmp_path):
     out = tmp_path / "out"
     started = Started([recipe, "--out", str(out), "--executor", "per-device", "--devices", "cpu"])

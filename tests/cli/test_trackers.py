@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cli_material import interrupted
 
 from softprompts.cli.main import main
 from softprompts.tracking import tracking
 from softprompts.tracking.journal import numbers
 from softprompts.tracking.registry import TRACKERS
 from softprompts.tracking.tensorboard import TensorBoard
-from softprompts.training import member
 
 pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
 
@@ -79,22 +77,6 @@ def test_a_run_is_in_tensorboard_as_in_its_folder(recipe, run, tmp_path, capsys)
     text = settings.read_text()
     assert "training.batch_size: 4" in text
     assert f"identity: {result['identity']}" in text
-
-
-def interrupted(arguments: list[str], stop: int) -> int:
-    """Run a verb, interrupt it at an update, and return its exit code."""
-    real, count = member.Member.update, 0
-
-    def update(self: Any, *args: Any) -> None:
-        nonlocal count
-        real(self, *args)
-        count += 1
-        if count == stop:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(member.Member, "update", update)
-        return main(arguments)
 
 
 @pytest.mark.parametrize("stop", [2, 5])
@@ -176,65 +158,6 @@ def test_what_cannot_track_is_refused(recipe, run, tmp_path, capsys, monkeypatch
     assert not out.exists()
 
 
-class Recorded:
-    """Stands for a tracker of accelerate, and keeps what it is told."""
-
-    made: list[Recorded] = []  # noqa: RUF012
-
-    def __init__(self, project: str, **options: Any) -> None:
-        self.project, self.options = project, options
-        self.lines: list[Any] = []
-        self.settings: Any = None
-        self.num_finished = 0
-        Recorded.made.append(self)
-
-    def start(self) -> None:
-        key = self.options.get("run_id") or "new"
-        self.tracker = SimpleNamespace(info=SimpleNamespace(run_id=key))
-
-    def store_init_configuration(self, settings: Any) -> None:
-        self.settings = settings
-
-    def log(self, values: Any, step: int) -> None:
-        self.lines.append((step, values))
-
-    def finish(self) -> None:
-        self.num_finished += 1
-
-
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_runs_are_told_apart_where_one_is_active_at_a_time(
-    recipe, run, tmp_path, monkeypatch, name
-):
-    """Neither is installed here, so what accelerate's classes are told is what is looked at."""
-    from accelerate import tracking as theirs
-
-    Recorded.made = []
-    monkeypatch.setattr(
-        theirs, {"wandb": "WandBTracker", "mlflow": "MLflowTracker"}[name], Recorded
-    )
-    fake = SimpleNamespace(set_tracking_uri=lambda uri: None, __spec__=SimpleNamespace())
-    monkeypatch.setitem(sys.modules, name, fake)
-    del run["seed"]
-    study = {"name": "tracked", "base": run, "seeds": 2}
-    out = tmp_path / "out"
-    assert main(["study", recipe(study), "--out", str(out), "--tracker", name]) == 0
-    assert all(one.num_finished == 1 for one in Recorded.made)
-    assert {one.project for one in Recorded.made} == {"tracked"}
-    key = {"wandb": "name", "mlflow": "run_name"}[name]
-    for seed in (0, 1):
-        own = [one for one in Recorded.made if one.options[key] == f"base/files/seed-{seed}"]
-        steps = [step for one in own for step, values in one.lines if "loss" in values]
-        assert steps == list(range(1, 7))
-        assert [one.lines == [] for one in own[1:]] == [False] * (len(own) - 1)
-    first = Recorded.made[0]
-    settings = first.options["config"] if name == "wandb" else first.settings
-    assert settings["training.steps"] == 6
-    notes = [json.loads(p.read_text()) for p in out.glob("runs/*/state/tracking.json")]
-    keys = {note["keys"][name] for note in notes}
-    assert keys == ({"new"} if name == "mlflow" else {one.options["id"] for one in Recorded.made})
-
-
 def test_every_tracker_is_one_of_ours_and_names_its_package():
     for name in TRACKERS.names():
-        assert TRACKERS.load(name).package == name
+        assert TRACKERS.load(name).packages[-1] == name

@@ -35,10 +35,10 @@ class Tracker(ABC):
     """Passes metrics of one run on. An error in it never ends the run.
 
     Attributes:
-        package: what must be installed, as Python imports it.
+        packages: what must be installed, as Python imports it.
     """
 
-    package: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def start(self, run: TrackedRun) -> str:
@@ -60,5 +60,9 @@ class Tracker(ABC):
         """
 
     @abstractmethod
-    def finish(self) -> None:
-        """Let go of the run: it is finished, or another process will go on."""
+    def finish(self, is_over: bool) -> None:
+        """Let go of the run.
+
+        Args:
+            is_over: whether it has its result; else another process may go on.
+        """

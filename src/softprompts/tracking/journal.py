@@ -88,7 +88,7 @@ class TrackedJournal(Journal):
             {"step": result["steps"], "split": result["split"], **{k: result[k] for k in keys}}
         )
         self.send()
-        self.close()
+        self._crew.finish(is_over=True)
 
     def send(self) -> None:
         """Pass on the lines so far, which are durable; those of an earlier process are not sent."""
@@ -111,8 +111,8 @@ class TrackedJournal(Journal):
             write_json(self._note, {"num_lines": self._num_sent, "keys": self._crew.keys})
 
     def close(self) -> None:
-        """Let trackers go."""
-        self._crew.finish()
+        """Let trackers go of a run that has no result yet; they have, of one that has."""
+        self._crew.finish(is_over=False)
 
 
 def follow(

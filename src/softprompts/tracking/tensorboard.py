@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from softprompts.tracking.base import TrackedRun, Tracker
 
@@ -11,7 +11,7 @@ from softprompts.tracking.base import TrackedRun, Tracker
 class TensorBoard(Tracker):
     """Writes event files under the tracking folder; `tensorboard --logdir` reads them."""
 
-    package = "tensorboard"
+    packages: ClassVar[tuple[str, ...]] = ("accelerate", "tensorboard")
 
     def start(self, run: TrackedRun) -> str:
         """Begin event files; a process that goes on adds one."""
@@ -28,6 +28,6 @@ class TensorBoard(Tracker):
         for step, values in lines:
             self._own.log(values, step=step)
 
-    def finish(self) -> None:
+    def finish(self, is_over: bool) -> None:
         """Close the files."""
         self._own.finish()

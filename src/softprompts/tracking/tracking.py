@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from softprompts.studies.grid import Cell
 
 
+_EXTRA = ("accelerate", "tensorboard")
+"""Packages of the extra `tracking`."""
+
+
 @final
 @dataclass(frozen=True)
 class Tracking:
@@ -66,15 +70,12 @@ def build_tracking(
         TrackingError: if what a tracker needs is not installed.
     """
     for name in trackers:
-        package = TRACKERS.load(name).package
-        for needed, remedy in (
-            ("accelerate", "install softprompts with its extra `tracking`"),
-            (package, f"install {package}"),
-        ):
+        for needed in TRACKERS.load(name).packages:
             if importlib.util.find_spec(needed) is None:
+                what = "softprompts with its extra `tracking`" if needed in _EXTRA else needed
                 raise TrackingError(
                     f"tracker {name} must have the package {needed}, but it is not installed: "
-                    f"{remedy}."
+                    f"install {what}."
                 )
     names = {cell.identity: _name(cell) for cell in cells} if trackers else {}
     return Tracking(tuple(dict.fromkeys(trackers)), project, folder.absolute(), names)
@@ -146,11 +147,15 @@ class Crew:
             except Exception as error:
                 _leave_out(name, error)
 
-    def finish(self) -> None:
-        """Let go of the run."""
+    def finish(self, is_over: bool) -> None:
+        """Let go of the run.
+
+        Args:
+            is_over: whether it has its result.
+        """
         for name, tracker in self._working():
             try:
-                tracker.finish()
+                tracker.finish(is_over)
             except Exception as error:
                 _leave_out(name, error)
         self._trackers.clear()

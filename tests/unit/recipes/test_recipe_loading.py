@@ -99,8 +99,8 @@ def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
         RecipeError,
         match=r"one of fewglue, multitask-superglue, precision, presets, presets-fewglue, "
         r"presets-rte, ptp, ptp-conditions, ptp-readout, quickstart, residual-cb, stability, "
-        r"sweep-bottleneck, sweep-initializer, sweep-learning-rate, sweep-length, sweep-perturbation-weight, "
-        r"sweep-shots, but",
+        r"sweep-bottleneck, sweep-initializer, sweep-learning-rate, sweep-length, "
+        r"sweep-perturbation-weight, sweep-shots, but",
     ):
         load_recipe("quikstart")
     with pytest.raises(RecipeError, match=r"Did you mean 'quickstart'"):

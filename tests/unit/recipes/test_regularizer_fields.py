@@ -19,7 +19,7 @@ def run_with(regularizers, **more):
 def test_options_are_filled_in_inside_and_outside():
     (found,) = run_with([{"kind": "ptp", "perturbation": "gaussian-noise"}]).regularizers
     assert found.options["perturbation"] == {"kind": "gaussian-noise", "sigma": 0.1}
-    assert found.options["weight"] == 1.0
+    assert found.options["weight"] == 0.3
     assert found.options["consistency"] == "ce"
 
 

@@ -196,11 +196,14 @@ class _Dispatch:
 
     def __init__(self, work: Work) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         store = work.store
         post = Post(store.study, store.path.absolute(), work.resources.tracking)
         self._ledger, self._post = Ledger(work), ray.put(post)
-        self._board = ray.remote(Board).options(num_cpus=0).remote()
+        # a node that leaves takes its actors along: the board stays where the study's process is
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         has_accelerators = ray.cluster_resources().get("GPU", 0) > 0
         self._task = ray.remote(train_pack).options(
             num_cpus=1, num_gpus=int(has_accelerators), max_retries=MOST_ATTEMPTS - 1
@@ -284,6 +287,7 @@ def train_pack(post: Post, order: Order, place: Path, board: Any) -> Event:
             pinned[:] = [board.pin.remote(name, worker, event)]
 
     tell(("enter",))
+    ray.get(pinned)  # before it trains: who dies unheard is not counted
     if str(post.out) not in _workers:
         _workers.clear()
         _workers[str(post.out)] = Worker(post, None)
