@@ -117,9 +117,9 @@ class Started:
         return holders(out, self.process.pid)
 
     def wait_for_updates(self, out: Path) -> None:
-        """Wait until runs have got on that are not finished."""
+        """Wait until runs have got on that are not finished, and a state is kept."""
         before, began = written(out), time.monotonic()
-        while written(out) == before:
+        while written(out) == before or not any(out.rglob("checkpoint.safetensors")):
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() - began < 120
             time.sleep(0.02)
@@ -233,6 +233,7 @@ def raylet(node: Any) -> int:
     return int(found.process.pid)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes_and_the_study_goes_on_elsewhere(recipe, expected, tmp_path):
     out = tmp_path / "out"
     started = Started([recipe, "--out", str(out), "--executor", "per-device", "--devices", "cpu"])
