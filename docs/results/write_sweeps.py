@@ -33,7 +33,7 @@ from softprompts.reports.figures import (
     stack,
     style,
 )
-from softprompts.reports.robustness import number, width
+from softprompts.reports.robustness import number, start_of_axis, width
 
 Found = Mapping[str, Any]
 
@@ -279,10 +279,11 @@ def picture(study: Found) -> bytes | None:
                 draw_curve(axes, curve, colour, look)
             for default in {c["default_value"] for c in group} - {None}:
                 axes.axvline(default, color="black", linewidth=0.8, linestyle=":")
-            if group[0]["is_logarithmic"]:
+            values = group[0]["values"]
+            if start_of_axis(values) is not None:
                 axes.set_xscale("log")
                 axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_xticks(group[0]["values"], [number(v) for v in group[0]["values"]])
+            axes.set_xticks(drawn_at(values), [number(value) for value in values])
             axes.set_xlabel(field)
             axes.set_ylabel("score, %")
             handles, _ = axes.get_legend_handles_labels()
@@ -295,15 +296,22 @@ def picture(study: Found) -> bytes | None:
         return save(stack(panels, study["name"], ["Reported rows; bands: 95 % over seeds"]), "svg")
 
 
+def drawn_at(values: Sequence[float]) -> list[float]:
+    """Return where swept values stand on their axis: a 0 where a logarithmic one begins."""
+    start = start_of_axis(values)
+    return [value if start is None else max(value, start) for value in values]
+
+
 def draw_curve(axes: Axes, curve: Found, colour: str, look: str) -> None:
     """Draw a curve with its band."""
     known = [n for n, mean in enumerate(curve["means"]) if mean is not None]
-    values = [curve["values"][n] for n in known]
+    places = drawn_at(curve["values"])
+    values = [places[n] for n in known]
     means = [100 * curve["means"][n] for n in known]
     axes.plot(values, means, look, color=colour, markersize=3.5, label=about(curve)[1])
     sure = [n for n in known if curve["lows"][n] is not None]
     ends = [[max(0.0, min(100.0, 100 * curve[k][n])) for n in sure] for k in ("lows", "highs")]
-    axes.fill_between([curve["values"][n] for n in sure], *ends, color=colour, alpha=0.12, lw=0)
+    axes.fill_between([places[n] for n in sure], *ends, color=colour, alpha=0.12, lw=0)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softprompts.analysis.robustness import is_logarithmic
+
 HEADINGS = ("task", "field", "variant", "rows", "best", "within a point", "width", "default")
 
 
@@ -22,6 +24,21 @@ def robustness_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     found = summary.get("robustness", {"curves": [], "levels": []})
     rows = [(*_about(curve), *_curve(curve)) for curve in found["curves"]]
     return rows + [(*_about(one), *_levels(one)) for one in found["levels"]]
+
+
+def start_of_axis(values: Sequence[float]) -> float | None:
+    """Return where a logarithmic axis of swept values begins; `None` where it is linear.
+
+    A 0 before values that would have a logarithmic axis stands one step below the least of them.
+
+    Args:
+        values: rising numbers, two or more.
+    """
+    if is_logarithmic(values):
+        return values[0]
+    if values[0] == 0 and len(values) > 2 and is_logarithmic(values[1:]):
+        return values[1] ** 2 / values[2]
+    return None
 
 
 def number(value: float | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softprompts.reports.markup import Html, joined, tag
+from softprompts.reports.robustness import start_of_axis
 from softprompts.reports.sections import (
     Section,
     chart,
@@ -187,10 +188,12 @@ def _is_twin(one: Curve, other: Curve) -> bool:
 
 def _chart(curve: Curve, twin: Curve | None, y: Scale) -> Html:
     values = curve["values"]
-    x = Scale(values[0], values[-1], curve["is_logarithmic"])
-    if not x.is_logarithmic:
-        margin = 0.03 * (values[-1] - values[0])
+    start = start_of_axis(values)
+    margin = 0.03 * (values[-1] - values[0])
+    if start is None:
         x = Scale(values[0] - margin, values[-1] + margin)
+    else:
+        x = Scale(start, values[-1], is_logarithmic=True)
     label = ", ".join(
         part for part in (curve["variant"], curve["task"], point_label(curve["point"])) if part
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from softprompts.reports.robustness import HEADINGS, robustness_rows
+import pytest
+
+from softprompts.reports.robustness import HEADINGS, robustness_rows, start_of_axis
 
 CURVE = {
     "field": "training.learning_rate",
@@ -73,3 +75,18 @@ def test_levels_without_scores_or_a_swept_default():
 def test_a_study_without_a_sweep_has_no_rows():
     assert robustness_rows({"robustness": {"curves": [], "levels": []}}) == []
     assert robustness_rows({"cells": []}) == []  # a summary of an earlier version
+
+
+@pytest.mark.parametrize(
+    ("values", "start"),
+    [
+        ((0.001, 0.01, 0.1), 0.001),
+        ((0, 0.1, 0.3, 1, 3, 10), 0.1 / 3),
+        ((0, 10, 20, 30), None),
+        ((10, 20, 30), None),
+        ((0, 1), None),
+    ],
+)
+def test_a_zero_stands_one_step_below_the_least_of_a_logarithmic_axis(values, start):
+    found = start_of_axis(values)
+    assert found == (start if start is None else pytest.approx(start))
