@@ -193,17 +193,22 @@ def is_about(comparison: Cell, cell: Cell) -> bool:
 
 
 def setting(point: Mapping[str, Any]) -> str:
-    """Return a point of the grid in words: training rows, who draws them, learning rate."""
-    parts = []
-    if "task.shots_total" in point:
-        count = point["task.shots_total"]
-        parts.append("all training rows" if count is None else f"{count} training rows")
-    if "task.sample_seed" in point:
-        is_drawn = point["task.sample_seed"] is None
-        parts.append("a sample of rows per seed" if is_drawn else "one sample of rows for all")
-    if "training.learning_rate" in point:
-        parts.append(f"learning rate {point['training.learning_rate']}")
+    """Return a point of the grid in words, task aside; no two points have the same."""
+    fields = [field for field in ("task.shots_total", "task.sample_seed") if field in point]
+    fields += [field for field in point if field not in (*fields, "task.name")]
+    parts = [spelled(field, point[field]) for field in fields]
     return ", ".join(parts) or "all training rows"
+
+
+def spelled(field: str, value: Any) -> str:
+    """Return a field of the grid in words."""
+    if field == "task.shots_total":
+        return "all training rows" if value is None else f"{value} training rows"
+    if field == "task.sample_seed":
+        return "a sample of rows per seed" if value is None else "one sample of rows for all"
+    if field == "readout.pool":
+        return {"mean": "mean of the states", "cls": "first state"}.get(value, f"pool {value}")
+    return f"{field.rpartition('.')[2].replace('_', ' ')} {value}"
 
 
 def percent(value: float, interval: Iterable[float] | None) -> str:

@@ -326,6 +326,23 @@ def test_a_page_on_perturbations_compares_within_each_number_of_rows(writers, sa
     assert f"- Of 6 comparisons with plain, {lower} have a smaller standard deviation" in text
 
 
+def test_every_point_of_a_grid_has_a_table_of_its_own(writers):
+    """Whatever was swept: cells of two points in one table would be compared with one baseline."""
+    axes = {
+        "training.learning_rate": [0.01, 0.3],
+        "task.shots_total": [None, 16],
+        "task.sample_seed": [None, 0],
+        "readout.pool": ["mean", "cls"],
+        "prompt.rows.bottleneck": [25, 50],
+    }
+    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    names = {writers["ptp"].setting({"task.name": "a", **point}) for point in points}
+    assert len(names) == len(points) == 32
+    assert (
+        "16 training rows, one sample of rows for all, learning rate 0.3, first state, bottleneck 25"
+    ) in names
+
+
 def test_a_spread_of_nothing_is_a_smaller_one(writers):
     said = {"p_adjusted": 1.0, "conclusion_on_spread": "It never moves.", "conclusion": "No."}
     comparison = {**said, "std_ratio": 0.0, "p_spread_adjusted": 0.0}
@@ -430,7 +447,10 @@ def test_a_simulation_counts_hits_widths_and_what_could_not_be_made(writers):
 @pytest.mark.parametrize(
     ("page", "recipe"),
     [(name, name) for name in ("fewglue", "precision", "presets", "presets-fewglue")]
-    + [(name, name) for name in ("presets-rte", "ptp", "ptp-conditions", "stability")]
+    + [
+        (name, name)
+        for name in ("presets-rte", "ptp", "ptp-conditions", "ptp-readout", "stability")
+    ]
     + [("multitask", "multitask-superglue")],
 )
 def test_a_committed_page_has_the_recipe_that_is_shipped(page, recipe):
