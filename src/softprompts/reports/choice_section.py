@@ -151,7 +151,7 @@ def _mixtures(groups: Sequence[Group]) -> list[Html]:
             drawn.insert(0, note(f"The {_MOST_CLASSES} of {most} classes that differ most."))
         is_open = len(groups) <= MOST_OPEN and len(rows) <= MOST_ROWS
         tables.append(folded(group.title, *drawn, is_open=is_open))
-    return [tag("h3", "Mixtures"), note(said), tag("div", *tables, class_="small broad")]
+    return [tag("h3", "Mixtures"), note(said), *tables]
 
 
 def _lines(seed: int, pool: Mixed) -> list[tuple[tuple[str, str], Any, Any]]:
