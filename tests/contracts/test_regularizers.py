@@ -322,7 +322,8 @@ def test_a_pack_trains_each_run_with_its_own_regularizers(tiny, task, name):
 @pytest.mark.parametrize("name", PERTURBATIONS.names())
 def test_a_resumed_run_ends_with_the_same_bits(tiny, task, name, tmp_path, monkeypatch):
     backbone = tiny("bert")
-    regularizers = [ptp(name, num_copies=copies_of(name), warmup_steps=4, consistency="kl")]
+    more = {"weight": 1.0, "warmup_steps": 4, "consistency": "kl"}
+    regularizers = [ptp(name, num_copies=copies_of(name), **more)]
     config = config_of(
         backbone, "adap-ins-pos", "linear", regularizers, steps=6, checkpoint_every_steps=2
     )

@@ -163,7 +163,7 @@ def test_options_that_came_late_keep_old_identities():
         ("word-substitution", "1cec884758d3b291"),
     ):
         recipe = recipe_with("x")
-        recipe["regularizers"][0]["perturbation"] = perturbation
+        recipe["regularizers"][0] |= {"perturbation": perturbation, "weight": 1.0}
         assert identity(parse_run(recipe)) == pin
         for more in ({"instances": "perturbed"}, {"min_similarity": 0.5}):
             changed = {**recipe, "prompt": {"method": "adap-ins-pos"}}
