@@ -9,9 +9,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from softprompts.errors import StorageError
+from softprompts.errors import FolderInUseError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -188,3 +188,33 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{path} could not be created: {error.strerror or error}.") from error
+
+
+def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
+    """Open and lock a file; the lock goes with the process, however it ends.
+
+    Args:
+        path: the file; made if missing.
+        should_wait: wait until it is free, for short work.
+
+    Returns:
+        The file; closing it gives the lock back.
+
+    Raises:
+        FolderInUseError: if another process holds it.
+        StorageError: if it cannot be opened.
+    """
+    try:
+        file = open(path, "ab")  # noqa: SIM115
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this platform
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB))
+    except OSError:
+        file.close()
+        raise FolderInUseError(f"{path.parent} is in use by another process.") from None
+    return file

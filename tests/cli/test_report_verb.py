@@ -48,6 +48,17 @@ def test_a_report_stands_in_the_study(capsys, study):
     assert lines[-2:] == [f"tables: {study / 'tables'}", f"report: {study / 'report.html'}"]
 
 
+def test_what_a_killed_report_left_half_written_goes(study):
+    before = tree(study)
+    half = [study / "tables" / ".runs.csv.8046.part", study / "tables" / ".scores.tex.1.part"]
+    half[0].parent.mkdir(exist_ok=True)
+    for path in half:
+        path.write_text("variant,ta")
+    assert main(["report", str(study)]) == 0
+    assert not [path for path in half if path.exists()]
+    assert {name: found for name, found in tree(study).items() if name in before} == before
+
+
 def test_a_report_may_stand_elsewhere(capsys, study, tmp_path):
     before = tree(study)
     place = tmp_path / "pages"

@@ -15,11 +15,11 @@ import yaml
 from cli_material import asking, files_task, rows, write_rows
 
 from softprompts.cli.main import main
+from softprompts.storage import lock
 from softprompts.studies.planning import Pack
 from softprompts.studies.progress import SilentStudy, StudyProgress
 from softprompts.studies.runner import run_study
 from softprompts.training import joint, pack
-from softprompts.training.journal import lock
 
 TIMES = {"seconds", "examples_per_second", "peak_bytes"}
 KILLS = 10

@@ -28,7 +28,7 @@ from softprompts.reports.score_sections import comparison_section, score_section
 from softprompts.reports.sections import Section
 from softprompts.reports.study_record import StudyRecord, read_study
 from softprompts.reports.tabular import to_csv, to_latex
-from softprompts.storage import make_folder, write_bytes
+from softprompts.storage import lock, make_folder, remove_parts, write_bytes
 
 
 def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
@@ -48,20 +48,22 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     record = read_study(study)
     path = html or study / "report.html"
     sections, panels = sections_of(record)
-    folder = tables_folder(study, html)
-    make_folder(folder)
-    files = []
-    for table in (table for section in sections for table in section.tables):
-        for ending, text in (("csv", to_csv(table)), ("tex", to_latex(table))):
-            files.append(folder / f"{table.name}.{ending}")
-            write_bytes(files[-1], text.encode())
     said = findings(record)
-    write_bytes(path, draw_report(record, (sections, panels), said).encode())
+    files = {path: draw_report(record, (sections, panels), said)}
+    folder = tables_folder(study, html)
+    for table in (table for section in sections for table in section.tables):
+        files[folder / f"{table.name}.csv"] = to_csv(table)
+        files[folder / f"{table.name}.tex"] = to_latex(table)
+    make_folder(folder)
+    with lock((study if html is None else folder) / ".lock", should_wait=True):
+        remove_parts(folder)
+        for file, text in reversed(files.items()):
+            write_bytes(file, text.encode())
     return {
         "study": record.name,
         "folder": str(study),
         "html": str(path),
-        "tables": [str(file) for file in files],
+        "tables": [str(file) for file in files if file != path],
         "sections": [section.name for section in sections],
         "state": state_of(record),
         "num_runs": record.num_runs,

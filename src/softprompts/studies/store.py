@@ -13,6 +13,7 @@ from softprompts.recipes.study import StudyConfig
 from softprompts.storage import (
     entries,
     is_there,
+    lock,
     make_folder,
     read_record,
     remove_file,
@@ -22,7 +23,6 @@ from softprompts.storage import (
 from softprompts.studies.grid import Cell
 from softprompts.studies.planning import Pack, Plan, extend
 from softprompts.studies.summary import error_file, read_cell, read_error, run_folder, summarize
-from softprompts.training.journal import lock
 
 
 @final

@@ -7,8 +7,8 @@ import re
 import time
 from typing import Any, ClassVar, final
 
+from softprompts.storage import lock
 from softprompts.tracking.base import TrackedRun, Tracker
-from softprompts.training.journal import lock
 
 
 @final

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from softprompts.recipes.parsing import parse_run
 from softprompts.storage import (
     entries,
     is_there,
+    lock,
     make_folder,
     read_record,
     read_tensors,
@@ -303,36 +304,6 @@ def _check_config(path: Path, about: Mapping[str, Any]) -> None:
             f"{path} must describe run {about['identity']}, but its `config` is that of "
             f"{computed}: it was edited, or made by components of another version."
         )
-
-
-def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
-    """Open and lock a file; the lock goes with the process, however it ends.
-
-    Args:
-        path: the file; made if missing.
-        should_wait: wait until it is free, for short work.
-
-    Returns:
-        The file; closing it gives the lock back.
-
-    Raises:
-        FolderInUseError: if another process holds it.
-        StorageError: if it cannot be opened.
-    """
-    try:
-        file = open(path, "ab")  # noqa: SIM115
-    except OSError as error:
-        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this platform
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB))
-    except OSError:
-        file.close()
-        raise FolderInUseError(f"{path.parent} is in use by another process.") from None
-    return file
 
 
 def is_in_use(path: Path) -> bool:

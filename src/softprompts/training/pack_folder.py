@@ -15,13 +15,14 @@ from torch import Tensor
 from softprompts.errors import StorageError
 from softprompts.storage import (
     is_there,
+    lock,
     make_folder,
     read_tensors,
     remove_file,
     remove_parts,
     write_tensors,
 )
-from softprompts.training.journal import Checkpoint, Journal, RunFolder, lock
+from softprompts.training.journal import Checkpoint, Journal, RunFolder
 from softprompts.training.tracks import under
 
 
