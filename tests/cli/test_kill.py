@@ -142,6 +142,7 @@ def test_a_run_killed_at_every_change_of_a_file_ends_as_if_undisturbed(
             assert leftovers(folder) == []
 
 
+@pytest.mark.slow
 def test_a_kill_while_metrics_are_taken_back_is_survived(ask, config, tmp_path):
     recipe = config("adamw", steps=4)
     ask(recipe, tmp_path / "whole")

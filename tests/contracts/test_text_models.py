@@ -36,12 +36,10 @@ TRAINING = {
     "num_evaluations": 1,
 }
 QUICK = [
-    name
-    if name in ("prompt-tuning", "adap-ins-pos", "p-tuning-v2")
-    else pytest.param(name, marks=pytest.mark.slow)
+    name if name in ("prompt-tuning", "p-tuning-v2") else pytest.param(name, marks=pytest.mark.slow)
     for name in PRESETS
 ]
-"""All methods, of which a few are quick to look at: one per way into the backbone."""
+"""All methods, of which two are looked at by default: one per way into the backbone."""
 
 RATES = {
     "prefix-tuning": {"learning_rate": 0.01},

@@ -101,7 +101,12 @@ def test_training_moves_the_copy_and_never_the_shared_backbone(tiny, task, kind,
 @pytest.mark.parametrize("method", YARDSTICKS)
 @pytest.mark.parametrize(
     ("kind", "readout"),
-    [("bert", "linear"), ("bert", "cloze"), ("gpt2", RANKING), ("bart", RANKING)],
+    [
+        ("bert", "linear"),
+        ("bert", "cloze"),
+        pytest.param("gpt2", RANKING, marks=pytest.mark.slow),
+        pytest.param("bart", RANKING, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_learns_its_training_rows(tiny, task, kind, method, readout):
     """All but one of nine, since two of them are the same text with different labels."""

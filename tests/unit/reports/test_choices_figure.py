@@ -143,8 +143,8 @@ def _shown(figure: Figure) -> Sequence[Text]:
         (1, 1, 1, ["one"]),
         (5, 4, 4, ["good", "bad"]),
         (5000, 20, 16, LONG),
-        (700, 100, 40, [f"class {i}" for i in range(80)]),
-        (10_000, 4, 10, HOSTILE),
+        pytest.param(700, 100, 40, [f"class {i}" for i in range(80)], marks=pytest.mark.slow),
+        pytest.param(10_000, 4, 10, HOSTILE, marks=pytest.mark.slow),
     ],
 )
 def test_no_text_is_cut_or_covered(tmp_path, updates, length, size, labels):

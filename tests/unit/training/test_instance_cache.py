@@ -544,6 +544,7 @@ def test_two_processes_at_once(tmp_path, bound):
     assert files(tmp_path, ".part") == files(tmp_path, ".broken") == []
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(tmp_path):
     """After each kill, what is there is right; the last process makes it whole."""
     num_there = []
