@@ -9,8 +9,8 @@ does the arithmetic, so scaling, biases, soft caps and grouped heads stay the mo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
@@ -197,15 +197,9 @@ class Reading:
 _ACTIVE: list[Reading] = []
 
 
-@contextmanager
-def reading(state: Reading, configs: Sequence[Any]) -> Iterator[None]:
+def reading(state: Reading, configs: Sequence[Any]) -> AbstractContextManager[None]:
     """Send the attention of some configurations through `attend` while this lasts."""
-    with implementation(configs, INTERFACE):
-        _ACTIVE.append(state)
-        try:
-            yield
-        finally:
-            _ACTIVE.pop()
+    return implementation(configs, INTERFACE, _ACTIVE, state)
 
 
 def attend(

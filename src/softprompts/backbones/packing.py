@@ -7,13 +7,15 @@ back one by one, in groups of like length, padded to a width that matrix kernels
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, final
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
 
 from softprompts.backbones.cutting import cut_by_size
+
+State = TypeVar("State")
 
 NAME = "softprompts-packed"
 """The name under which transformers finds the masks of packed inputs."""
@@ -267,35 +269,35 @@ _ACTIVE: list[Packing] = []
 
 
 @contextmanager
-def implementation(configs: Sequence[Any], name: str) -> Iterator[None]:
+def implementation(
+    configs: Sequence[Any], name: str, active: list[State], state: State
+) -> Iterator[None]:
     """Let configurations name another implementation of attention while this lasts.
 
     Args:
         configs: a model's configurations.
         name: under which transformers knows it.
+        active: where it looks for its state: the last one.
+        state: what it has to know meanwhile.
     """
     before = [config._attn_implementation for config in configs]
     for config in configs:
         config._attn_implementation = name
+    active.append(state)
     try:
         yield
     finally:
+        active.pop()
         for config, own in zip(configs, before, strict=True):
             config._attn_implementation = own
 
 
-@contextmanager
-def packed_masks(packing: Packing, configs: Sequence[Any]) -> Iterator[None]:
+def packed_masks(packing: Packing, configs: Sequence[Any]) -> AbstractContextManager[None]:
     """Let a model make masks for one input of the greatest width, while this lasts.
 
     All inputs begin at the same corner of it, so that causal and sliding masks are right for each.
     """
-    with implementation(configs, NAME):
-        _ACTIVE.append(packing)
-        try:
-            yield
-        finally:
-            _ACTIVE.pop()
+    return implementation(configs, NAME, _ACTIVE, packing)
 
 
 def _small_mask(**options: Any) -> Tensor | None:
