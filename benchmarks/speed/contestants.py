@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
+import torch
+
 from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.recipes.parsing import parse_run
@@ -60,6 +62,29 @@ def build_member(
     splits = {name: {"train": split, "held_out": EncodedSplit((), ())} for name in model.tracks}
     plan = build_plan(config.training, len(examples), config.seed)
     return Member(model, build_optimizer(config.training, model), plan, splits, NoJournal())
+
+
+@final
+class MatrixProducts(Contestant):
+    """The limit: products of square matrices, whose operations stand in the place of tokens.
+
+    Args:
+        dtype: of the matrices.
+        num_products: products of an update.
+        size: rows and columns.
+    """
+
+    name = "limit"
+
+    def __init__(self, dtype: torch.dtype, num_products: int = 4, size: int = 2048) -> None:
+        self._matrix = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(dtype)
+        self._count = num_products
+
+    def step(self) -> int:
+        """Take the products and return their operations."""
+        for _ in range(self._count):
+            self._matrix @ self._matrix
+        return 2 * len(self._matrix) ** 3 * self._count
 
 
 @final

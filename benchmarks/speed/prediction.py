@@ -11,7 +11,7 @@ import torch
 from softprompts.training.evaluation import score_examples
 
 from .case import Case, Ready, Scope, Workplace, measure_cases
-from .machine import matrix_rate
+from .contestants import MatrixProducts
 from .material import as_records
 from .peers import SETUPS, build_trainer
 from .race import Lap, ratios
@@ -36,24 +36,28 @@ def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any
 
 def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:
     """Return one case's figures; the first pass of each is warm-up."""
+    products = MatrixProducts(ready.backbone.dtype)
     passes = {"softprompts": _ours(ready), **{name: _peer(ready, name) for name in NAMES}}
     laps = {name: Lap() for name in passes}
     tokens = round(ready.tokens_per_example * len(ready.encoded))
-    limit = matrix_rate(ready.backbone.dtype)
+    limit = Lap()
     for round_ in range(num_rounds + 1):
+        began = time.perf_counter()
+        operations = products.step()
+        if round_:
+            limit.note(time.perf_counter() - began, operations)
         for name, run in passes.items():
             began = time.perf_counter()
             run()
             if round_:
                 laps[name].note(time.perf_counter() - began, tokens)
-    limit = max(limit, matrix_rate(ready.backbone.dtype))
-    found = {name: ready.figures(lap, limit) for name, lap in laps.items()}
+    found = {name: ready.figures(lap, limit.rate) for name, lap in laps.items()}
     for figures in found.values():
         figures["limit_share"] = round(figures["limit_share"] / 2, 4)  # forward only
     return {
         "examples": len(ready.encoded),
         "rounds": num_rounds,
-        "matrix_gflops": round(limit / 1e9, 1),
+        "matrix_gflops": round(limit.rate / 1e9, 1),
         "contestants": found,
         "ratios": {name: ratios(laps["softprompts"], laps[name]) for name in NAMES},
     }

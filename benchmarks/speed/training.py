@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .case import Case, Ready, Scope, Workplace, measure_cases
-from .machine import matrix_rate
+from .contestants import MatrixProducts
 from .race import ratios
 
 CASES = {
@@ -36,13 +36,13 @@ def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any
 def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:
     """Return one case's figures."""
     ours = ready.ours
-    limit = matrix_rate(ready.backbone.dtype)
-    laps = ready.race("peft, default", [ours, ready.bare()], num_rounds)
+    products = MatrixProducts(ready.backbone.dtype)
+    laps = ready.race("peft, default", [ours, products, ready.bare()], num_rounds)
+    limit = laps.pop(products.name).rate
     beside = dict.fromkeys(laps, laps[ours.name])
     for setup in ("peft, best", *(["peft, autocast"] if ready.case.name == AUTOCAST else [])):
         found = ready.race(setup, [ours], num_rounds)
         laps[setup], beside[setup] = found[setup], found[ours.name]
-    limit = max(limit, matrix_rate(ready.backbone.dtype))
     return {
         "batch_size": ready.case.batch_size,
         "rows": ready.case.length,

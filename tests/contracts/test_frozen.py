@@ -14,6 +14,7 @@ import torch
 
 import softprompts as sp
 from contracts.conftest import run_config
+from softprompts import cache_folder
 from softprompts.encoding.batch import collate
 from softprompts.errors import PromptError, RecipeError, StorageError
 from softprompts.prompts.positions.fixed import FixedPosition
@@ -24,7 +25,7 @@ from softprompts.readouts.linear import LinearReadout
 from softprompts.recipes.checks import BLIND_KINDS
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
-from softprompts.training import cache_folder, forward, frozen, readings, surroundings
+from softprompts.training import forward, frozen, readings, surroundings
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import EncodedSplit, evaluate, score_examples
 from softprompts.training.execution import execute

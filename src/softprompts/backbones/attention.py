@@ -12,12 +12,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from softprompts.backbones.fused_attention import NAME as FUSED
+from softprompts.backbones.fused_attention import Spans, attend_row, fits
 from softprompts.backbones.gating import mix
 from softprompts.backbones.packing import Packing, implementation
 from softprompts.backbones.tail import Tail
@@ -154,7 +157,6 @@ class Reading:
         seen: key, value and window of each attention, where they are recorded.
         packing: where the inputs stand, if they stand in one row.
         tail: where the last layer's output is read, while that layer runs.
-        group_memories: the memory of each group of a packing.
     """
 
     stack: Literal["encoder", "decoder"]
@@ -167,8 +169,23 @@ class Reading:
     tail: Tail | None = None
 
     def __post_init__(self) -> None:
+        memory = self.memory
+        if memory.prefixes or memory.gates is not None or memory.prefix_gates is not None:
+            _ = self.group_memories  # now, not within a layer that is run again backwards
+
+    @cached_property
+    def group_memories(self) -> list[Memory]:
+        """The memory of each group of a packing."""
         groups = [] if self.packing is None else self.packing.groups
-        self.group_memories = [self.memory.take(group.inputs).cut(group.width) for group in groups]
+        return [self.memory.take(group.inputs).cut(group.width) for group in groups]
+
+    @cached_property
+    def spans(self) -> Spans:
+        """Where the inputs of a packing stand in the row; the queries that run may be fewer."""
+        packing = self.packing
+        assert packing is not None
+        starts, counts = packing.starts.contiguous(), packing.lengths.contiguous()
+        return Spans(starts, counts, starts, counts, packing.total, packing.total)
 
     @property
     def is_plain(self) -> bool:
@@ -247,9 +264,18 @@ def _attend_packed(
     slot: Slot | None,
     options: dict[str, Any],
 ) -> Tensor:
-    """Attend in each group of a packing. Shape `(1, places, heads, size)`."""
+    """Attend in each input of a packing. Shape `(1, places, heads, size)`."""
     packing, tail, (query, key, value) = state.packing, state.tail, states
     assert packing is not None
+    is_given = slot is not None and slot in state.memory.prefixes
+    is_gated = state.memory.gates is not None or state.memory.prefix_gates is not None
+    if state.base == FUSED and not is_given and not is_gated and fits(*states, options):
+        spans = state.spans
+        if tail is not None:
+            spans, shared = tail.spans(spans), tail.bias(shared)
+        scaling = options.get("scaling")
+        scaling = query.shape[3] ** -0.5 if scaling is None else scaling
+        return attend_row(query, key, value, spans, shared, scaling)
     queries = packing.take(query) if tail is None else tail.take(query)
     parts = zip(queries, packing.take(key), packing.take(value), strict=True)
     outputs = []

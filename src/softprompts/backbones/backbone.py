@@ -120,6 +120,11 @@ class Backbone:
         return f"Backbone({self.name!r}, {self.family}, {self.dtype}, {self.device})"
 
     @property
+    def attention(self) -> str:
+        """The implementation of its attention; empty where its halves differ."""
+        return self.stacks[0].base.removeprefix("softprompts-")
+
+    @property
     def is_compiled(self) -> bool:
         """Whether layers are compiled where gradients are taken."""
         return self.stacks[0].is_compiled

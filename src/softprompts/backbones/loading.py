@@ -13,15 +13,20 @@ from typing import Any, final
 import torch
 from safetensors import SafetensorError
 
+from softprompts.backbones import fused_attention, plain_attention
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import Family, find_class, find_family, names_head
-from softprompts.backbones.plain_attention import NAME, register
+from softprompts.backbones.fused_activation import fuse_activations
 from softprompts.backbones.sources import Source, check_folder, fingerprint, first_line, resolve
 from softprompts.errors import BackboneError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"
-ATTENTIONS = {name: name for name in ("eager", "sdpa", "flash_attention_2")} | {"plain": NAME}
+ATTENTIONS = {
+    **{name: name for name in ("eager", "sdpa", "flash_attention_2")},
+    "plain": plain_attention.NAME,
+    "fused": fused_attention.NAME,
+}
 _NUM_NAMED_KEYS = 3
 _LOAD_ERRORS = (
     OSError,
@@ -56,8 +61,9 @@ def load_backbone(
         name: a registered short name such as `minilm`, a local folder, or a hub id.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`; see `choose_dtype`.
         device: a torch device such as `cpu` or `cuda:0`.
-        attention: `eager`, `sdpa`, `flash_attention_2` or `plain`. By default `plain` for bfloat16
-            on the CPU, whose fused kernel is slow backwards, else `sdpa` where the model has it.
+        attention: `eager`, `sdpa`, `flash_attention_2`, `plain` or `fused`. By default for bfloat16
+            on the CPU `fused` where that can be compiled and layers are not, else `plain`; for all
+            else `sdpa` where the model has it.
         gradient_checkpointing: compute layers again in the backward pass, to save memory.
         compile: compile layers with torch.compile where gradients are taken, without graph breaks;
             the first updates take seconds to minutes.
@@ -83,13 +89,15 @@ def load_backbone(
     place = check_device(device)
     dtype = choose_dtype(place) if dtype == AUTO else dtype
     spreading = _check_spreading(device_map, max_memory, compile)
+    _check_fused(attention, compile)
+    fast = attention or _fast_attention(dtype, place, compile)
     source = resolve(name)
     content = check_folder(source)
     with _quiet(), _uncollected():
         config = _load_config(source, content)
         family = find_family(config)
         tokenizer = _load_tokenizer(source, config)
-        placing = _Placing(dtype, place, attention, spreading)
+        placing = _Placing(dtype, place, fast, attention is not None, spreading)
         model, has_language_head = _load_model(source, config, family, placing)
     _set_padding(tokenizer, model)
     identity = fingerprint(source, content)
@@ -114,14 +122,41 @@ class _Placing:
     Attributes:
         dtype: their precision.
         device: the device of all that is not spread.
-        attention: the attention implementation, or `None`.
+        attention: the attention implementation.
+        is_asked: whether the caller named it; else `eager` takes its place where a model has no
+            other.
         spreading: what transformers is told of spreading; empty where nothing is spread.
     """
 
     dtype: str
     device: torch.device
-    attention: str | None
+    attention: str
+    is_asked: bool
     spreading: Mapping[str, Any]
+
+
+def _check_fused(attention: str | None, is_compiled: bool) -> None:
+    """Check that fused attention can be had, if it is asked for.
+
+    Raises:
+        BackboneError: if it cannot.
+    """
+    if attention != "fused":
+        return
+    if is_compiled:
+        raise BackboneError("attention must not be 'fused' with compile, whose graphs it breaks.")
+    reason = fused_attention.why_not()
+    if reason is not None:
+        raise BackboneError(f"attention must not be 'fused' on this machine: {reason}")
+
+
+def _fast_attention(dtype: str, device: torch.device, is_compiled: bool) -> str:
+    """Return the fastest implementation of attention that there is."""
+    if dtype != "bfloat16" or device.type != "cpu":
+        return "sdpa"
+    if is_compiled or fused_attention.has_faster_products() or fused_attention.why_not():
+        return "plain"
+    return "fused"
 
 
 def _check_spreading(device_map: Any, max_memory: Any, is_compiled: bool) -> dict[str, Any]:
@@ -250,12 +285,10 @@ def _load_weights(
     source: Source, config: Any, chosen: Any, placing: _Placing
 ) -> tuple[Any, set[str]]:
     """Return a model and the keys that its files lack."""
-    attention = placing.attention
-    register()
-    if attention is None:
-        is_slow = placing.dtype == "bfloat16" and placing.device.type == "cpu"
-        fast = "plain" if is_slow else "sdpa"
-        attention = fast if chosen._supports_sdpa else "eager"
+    has_choice = placing.is_asked or chosen._supports_sdpa
+    attention = placing.attention if has_choice else "eager"
+    plain_attention.register()
+    fused_attention.register()
     options: dict[str, Any] = dict(placing.spreading)
     if "add_pooling_layer" in chosen.__init__.__code__.co_varnames:
         options["add_pooling_layer"] = False
@@ -270,6 +303,8 @@ def _load_weights(
             output_loading_info=True,
             **options,
         )
+    if attention == "fused":
+        fuse_activations(model)
     return model, set(report["missing_keys"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from typing import Any, TypeVar, final
 
 import torch
@@ -20,8 +21,8 @@ State = TypeVar("State")
 NAME = "softprompts-packed"
 """The name under which transformers finds the masks of packed inputs."""
 
-_LEAST_ROW, _ROW_SHARE = 64, 10
-"""The row is padded to a multiple of a power of two, the largest within a tenth of it.
+_LEAST_ROW, _ROW_SHARE = 64, 16
+"""The row is padded to a multiple of a power of two, the largest within a sixteenth of it.
 
 So few lengths occur: the matrix library pays for a new one a fifth of an update.
 """
@@ -100,7 +101,10 @@ class Packing:
             `(batch, tokens)`.
         sources: flat index of each place's position in the batch; 0 for padding. Shape `(size,)`.
         positions: each place's position in its input, 0 for padding. Shape `(size,)`.
-        groups: what attention takes together.
+        lengths: positions of each input, padding aside. Shape `(batch,)`.
+        starts: where in the row each input begins. Shape `(batch,)`.
+        total: positions of all inputs.
+        longest: positions of the longest input, up to a multiple of 32.
     """
 
     def __init__(self, attention_mask: Tensor) -> None:
@@ -108,9 +112,10 @@ class Packing:
         counts = lengths.tolist()
         total, device = sum(counts), attention_mask.device
         self.total = total
-        multiple = max(_LEAST_ROW, 1 << (total // _ROW_SHARE).bit_length() - 1)
+        multiple = max(_LEAST_ROW, 1 << max(total // _ROW_SHARE, 1).bit_length() - 1)
         self.size = -(-(total + 1) // multiple) * multiple
-        starts = lengths.cumsum(dim=0) - lengths  # (batch,)
+        starts = lengths.cumsum(dim=0) - lengths
+        self.lengths, self.starts = lengths, starts
         steps = torch.arange(attention_mask.shape[1], device=device)
         is_there = steps < lengths[:, None]  # (batch, tokens)
         self.places = torch.where(is_there, starts[:, None] + steps, self.size - 1)
@@ -118,12 +123,17 @@ class Packing:
         flat = torch.arange(attention_mask.numel(), device=device).view_as(attention_mask)
         self.sources = torch.cat([flat[is_there], flat.new_zeros(rest)])
         self.positions = torch.cat([steps.expand_as(flat)[is_there], flat.new_zeros(rest)])
-        widths = [-(-count // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE for count in counts]
-        self.longest = max(widths)
+        self._widths = [-(-count // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE for count in counts]
+        self.longest = max(self._widths)
+        self._indices: dict[int, tuple[list[Tensor], Tensor]] = {}
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """What attention takes together, where it cannot take the row as it is."""
+        widths = self._widths
         squares = [width * width for width in widths]
         cuts = cut_by_size(squares, len(widths), _GROUP_OVERHEAD, allowed=_GROUP_SIZES)
-        self.groups = [self._group(cut, max(widths[i] for i in cut)) for cut in cuts]
-        self._indices: dict[int, tuple[list[Tensor], Tensor]] = {}
+        return [self._group(cut, max(widths[i] for i in cut)) for cut in cuts]
 
     def _group(self, chosen: Sequence[int], width: int) -> Group:
         inputs = torch.tensor(chosen, device=self.places.device)

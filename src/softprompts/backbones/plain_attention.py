@@ -16,9 +16,7 @@ from torch.autograd.function import once_differentiable
 NAME = "softprompts-plain"
 """The name under which transformers finds `attend_plainly`."""
 
-_HARMLESS = frozenset(
-    {"is_causal", "sliding_window", "position_ids", "cache_position", "use_cache"}
-)
+HARMLESS = frozenset({"is_causal", "sliding_window", "position_ids", "cache_position", "use_cache"})
 """Options that say nothing that the mask does not say."""
 
 
@@ -48,7 +46,7 @@ def attend_plainly(
         The output. Shape `(batch, tokens, heads, width)`. And weights, where eager code ran.
     """
     special = {name for name, one in options.items() if one is not None and one is not False}
-    if dropout or special - _HARMLESS:
+    if dropout or special - HARMLESS:
         eager = sys.modules[type(module).__module__].eager_attention_forward
         options |= {"scaling": scaling, "dropout": dropout}
         return eager(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.attention import KeyValues, Memory, Slot
-from softprompts.backbones.plain_attention import NAME
+from softprompts.backbones.fused_attention import NAME as FUSED
+from softprompts.backbones.plain_attention import NAME as PLAIN
 from softprompts.backbones.probing import is_same
 from softprompts.errors import BackboneError
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
 
-_SUPPORTED = ("eager", "sdpa", NAME)
+_SUPPORTED = ("eager", "sdpa", PLAIN, FUSED)
 
 
 @torch.no_grad()

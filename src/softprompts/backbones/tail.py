@@ -13,6 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from softprompts.backbones.fused_attention import Spans
 from softprompts.backbones.packing import Group, Packing
 
 
@@ -77,6 +78,18 @@ class Tail:
     def mask(self, group: Group, mask: Tensor | None) -> Tensor | None:
         """Return the rows of a group's mask for its positions that are read."""
         return _rows_of(mask, self._gather.index_select(0, group.inputs))
+
+    def spans(self, spans: Spans) -> Spans:
+        """Return where inputs stand, their queries being those that are read."""
+        batch, slots = self._gather.shape
+        each = torch.arange(batch)
+        counts = torch.full_like(each, slots)
+        keys = (spans.key_starts, spans.key_counts)
+        return Spans(each * slots, counts, *keys, batch * slots, spans.num_keys)
+
+    def bias(self, mask: Tensor | None) -> Tensor | None:
+        """Return the rows of a mask that all inputs share for the positions that are read."""
+        return _rows_of(mask, self._gather)
 
     def put(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return what attention gives for the positions that are read.

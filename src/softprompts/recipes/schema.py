@@ -71,7 +71,8 @@ class BackboneConfig(Section):
             `auto` is bfloat16 where the processor has instructions for it, else float32; what it
             came to is kept in `config.json`.
         device: where it runs; `auto` takes an accelerator when there is one.
-        attention: the attention implementation; null leaves the choice to the loader.
+        attention: the attention implementation; null takes the fastest, and what it came to is
+            kept in `config.json`.
         gradient_checkpointing: compute layers again in the backward pass: less memory, more time,
             the same numbers.
         compile: compile layers with torch.compile where gradients are taken, without graph breaks:
@@ -84,7 +85,7 @@ class BackboneConfig(Section):
     name: str = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     device: str = Field("auto", min_length=1)
-    attention: Literal["eager", "plain", "sdpa"] | None = None
+    attention: Literal["eager", "fused", "plain", "sdpa"] | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
     device_map: (

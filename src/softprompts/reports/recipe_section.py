@@ -118,6 +118,6 @@ def _versions(record: StudyRecord) -> str:
 
 def _about(task: str, about: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in (about.get("versions") or {}).items())
-    kept = ("dtype", "backbone_fingerprint", "data_digest")
+    kept = ("dtype", "attention", "backbone_fingerprint", "data_digest")
     said = ", ".join(f"{key} {about[key]}" for key in kept if key in about)
     return f"{task}: {versions}; {said}"

@@ -19,6 +19,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from softprompts.cache_folder import CacheFolder, find_cache_folder
 from softprompts.encoding import columns, inputs, template, tokenization, words
 from softprompts.encoding.columns import Columns, to_columns
 from softprompts.encoding.inputs import EncodedExample
@@ -29,7 +30,6 @@ from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component import Component
 from softprompts.storage import make_folder, read_tensors, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
-from softprompts.training.cache_folder import CacheFolder, find_cache_folder
 from softprompts.training.instance_cache import trim_cache, warn_once
 
 ENCODING_FORMAT = 1

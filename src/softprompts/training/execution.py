@@ -76,6 +76,7 @@ def describe_run(
         "config": config.model_dump(mode="json"),
         "backbone_fingerprint": backbone.fingerprint,
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        "attention": backbone.attention,
         "versions": {name: version(name) for name in ("softprompts", "torch", "transformers")},
     }
     if config.mixture is None:

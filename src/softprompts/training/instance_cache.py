@@ -19,9 +19,9 @@ from typing import final
 
 from torch import Tensor
 
+from softprompts.cache_folder import BYTES, CacheFolder
 from softprompts.errors import StorageError
 from softprompts.storage import make_folder
-from softprompts.training.cache_folder import BYTES, CacheFolder
 from softprompts.training.shards import BrokenShardError, Shard, form_of, write_shard
 
 _SMALL_BYTES = 8 << 20

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.training.cache_folder import find_cache_folder
+from softprompts.cache_folder import find_cache_folder
 from softprompts.training.instance_cache import InstanceCache, NoCache, ReadingCache
 from softprompts.training.surroundings import (
     Switches,

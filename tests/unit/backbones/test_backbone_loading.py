@@ -98,7 +98,7 @@ def test_hub_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ({"device": "toaster"}, "device must be usable by torch, but is 'toaster'"),
         ({"device": "cuda:99"}, "device must be usable by torch, but is 'cuda:99'"),
-        ({"attention": "fast"}, "flash_attention_2, plain, but is 'fast'"),
+        ({"attention": "fast"}, "flash_attention_2, plain, fused, but is 'fast'"),
     ],
 )
 def test_bad_options(options: dict[str, str], text: str) -> None:

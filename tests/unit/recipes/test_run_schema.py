@@ -44,7 +44,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     (
         "backbone__attention",
         "flash",
-        "`backbone.attention` must be one of eager, plain, sdpa, but is ",
+        "`backbone.attention` must be one of eager, fused, plain, sdpa, but is ",
     ),
     ("task__name", "bundled/sentimant", "Did you mean 'bundled/sentiment'"),
     ("task__name", None, "`task.name` must be text, but is null."),

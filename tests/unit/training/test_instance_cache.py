@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from softprompts import storage
+from softprompts.cache_folder import DEFAULT_BYTES, CacheFolder, find_cache_folder
 from softprompts.errors import StorageError
 from softprompts.training import instance_cache, readings
-from softprompts.training.cache_folder import DEFAULT_BYTES, CacheFolder, find_cache_folder
 from softprompts.training.instance_cache import InstanceCache, NoCache
 from softprompts.training.shards import BrokenShardError, Shard, form_of, write_shard
 

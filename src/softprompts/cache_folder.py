@@ -1,4 +1,4 @@
-"""Where readings and encoded rows are kept between processes, and how many bytes they take."""
+"""Where readings, encoded rows and compiled code are kept between processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder for readings, and its bound.
+    """A folder, and its bound.
 
     Attributes:
         path: the folder; it need not exist.
@@ -29,13 +29,16 @@ class CacheFolder:
 
 
 def find_cache_folder(
-    environment: Mapping[str, str] | None = None, platform: str = sys.platform
+    environment: Mapping[str, str] | None = None,
+    platform: str = sys.platform,
+    name: str = "readings",
 ) -> CacheFolder | None:
     """Return where readings are kept, as environment and platform say.
 
     Args:
         environment: variables by name; those of the process when `None`.
         platform: the platform's name, as `sys.platform` has it.
+        name: of what is kept; each has a folder.
 
     Returns:
         The folder, or `None` where `SOFTPROMPTS_CACHE` is `off`. An empty variable counts as
@@ -57,7 +60,7 @@ def find_cache_folder(
             f"`{FOLDER}` must name a folder or be off, since the user has no home folder, but is "
             f"{named!r}."
         ) from error
-    return CacheFolder(path / "readings", _max_bytes(environment))
+    return CacheFolder(path / name, _max_bytes(environment))
 
 
 def _user_cache(environment: Mapping[str, str], platform: str) -> Path:

@@ -1,0 +1,84 @@
+"""GELU in one pass for bfloat16 on the processor, and its slope in one pass backwards."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from softprompts.backbones.kernels.building import load_library
+
+
+def gelu(values: Tensor, is_tanh: bool = False) -> Tensor:
+    """Return `x P(X < x)` for a normal `X` (Hendrycks and Gimpel, arXiv 1606.08415).
+
+    Args:
+        values: any shape. What is not bfloat16 on the processor goes to PyTorch.
+        is_tanh: take the paper's approximation of the share by a hyperbolic tangent.
+
+    Returns:
+        Of the same shape.
+    """
+    if values.dtype != torch.bfloat16 or values.device.type != "cpu":
+        return functional.gelu(values, approximate="tanh" if is_tanh else "none")
+    return _Gelu.apply(values, is_tanh)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def fuse_activations(model: nn.Module) -> int:
+    """Let a model's GELU modules compute it in one pass; return how many there are.
+
+    Args:
+        model: a model of transformers; its modules' `forward` is replaced.
+    """
+    from transformers import activations
+
+    kinds = dict.fromkeys(("GELUActivation",), False)
+    kinds |= dict.fromkeys(("NewGELUActivation", "PytorchGELUTanh", "GELUTanh"), True)
+    known = {
+        getattr(activations, name): kind
+        for name, kind in kinds.items()
+        if hasattr(activations, name)
+    }
+    found = 0
+    for module in model.modules():
+        is_tanh = known.get(type(module))
+        if isinstance(module, nn.GELU):
+            is_tanh = module.approximate == "tanh"
+        if is_tanh is not None:
+            module.forward = partial(gelu, is_tanh=is_tanh)
+            found += 1
+    return found
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, is_tanh: bool) -> Tensor:
+        ctx.save_for_backward(values)
+        ctx.is_tanh = is_tanh
+        return _run(values, None, is_tanh)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (values,) = ctx.saved_tensors
+        return _run(values, gradient, ctx.is_tanh), None
+
+
+def _run(values: Tensor, gradient: Tensor | None, is_tanh: bool) -> Tensor:
+    values = values.contiguous()
+    gradient = None if gradient is None else gradient.contiguous()
+    output = torch.empty_like(values)
+    load_library().gelu(
+        ctypes.c_void_p(values.data_ptr()),
+        ctypes.c_void_p(None if gradient is None else gradient.data_ptr()),
+        ctypes.c_void_p(output.data_ptr()),
+        ctypes.c_int64(values.numel()),
+        ctypes.c_int32(is_tanh),
+        ctypes.c_int32(torch.get_num_threads()),
+    )
+    return output

@@ -1,0 +1,264 @@
+"""Attention in one pass for bfloat16 on the processor, over inputs behind each other in one row.
+
+A score is made, used and forgotten while it is in the processor's own memory: only the logarithm of
+each query's sum is kept for the way back. No input is padded or moved to meet others. The code is
+in `kernels/kernels.cpp`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from softprompts.backbones.kernels.building import load_library
+from softprompts.backbones.plain_attention import HARMLESS, attend_plainly, plain_attention
+from softprompts.errors import BackboneError
+
+NAME = "softprompts-fused"
+"""The name under which transformers finds `attend_fused`."""
+
+_TOLERANCE = 0.03
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Where inputs stand in a row of queries and in one of keys.
+
+    Attributes:
+        query_starts: first query of each input, long. Shape `(inputs,)`.
+        query_counts: how many it has. Shape `(inputs,)`.
+        key_starts: likewise for its keys. Shape `(inputs,)`.
+        key_counts: how many keys it has. Shape `(inputs,)`.
+        num_queries: queries of all inputs; places behind them belong to none.
+        num_keys: likewise for keys.
+    """
+
+    query_starts: Tensor
+    query_counts: Tensor
+    key_starts: Tensor
+    key_counts: Tensor
+    num_queries: int
+    num_keys: int
+
+    @classmethod
+    def of_batch(cls, batch: int, queries: int, keys: int) -> Spans:
+        """Return those of inputs that all have as many queries, and as many keys."""
+        each = torch.arange(batch)
+        ones = torch.ones_like(each)
+        return cls(
+            each * queries, ones * queries, each * keys, ones * keys, batch * queries, batch * keys
+        )
+
+
+def has_faster_products() -> bool:
+    """Return whether the processor has AMX, whose products are faster than those used here."""
+    has_names = hasattr(torch.cpu, "get_capabilities")
+    return bool(has_names and torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+@lru_cache(maxsize=1)
+def why_not() -> str | None:
+    """Return why this machine cannot run it; `None` where it can."""
+    try:
+        load_library()
+    except BackboneError as error:
+        return str(error)
+    values = torch.linspace(-2, 2, 3 * 2 * 21 * 8).sin().bfloat16().view(3, 1, 2, 21, 8)
+    query, key, value = (one.contiguous().requires_grad_() for one in values)
+    spans = Spans.of_batch(1, 21, 21)
+    with torch.enable_grad():
+        found = attend_row(query, key, value, spans, None, 0.5)
+        expected = plain_attention(query, key, value, None, 0.5)
+        slopes = [
+            torch.autograd.grad(o, (query, key, value), value.mT.reshape(o.shape))
+            for o in (found, expected)
+        ]
+    for one, other in zip((found, *slopes[0]), (expected, *slopes[1]), strict=True):
+        if not (one - other).norm() <= _TOLERANCE * other.norm():
+            return "compiled attention must give what plain attention gives, but does not."
+    return None
+
+
+def fits(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
+    """Return whether it can be asked for some attention; plain attention can for the rest.
+
+    Args:
+        query: queries. Shape `(batch, heads, tokens, size)`.
+        key: keys. Shape `(batch, heads, keys, size)`.
+        value: values. Shape `(batch, heads, keys, width)`.
+        options: whatever else a model gives its attention.
+    """
+    special = {name for name, one in options.items() if one is not None and one is not False}
+    is_plain = not options.get("dropout") and special - {"scaling", "dropout"} <= HARMLESS
+    is_half = all(one.dtype == torch.bfloat16 for one in (query, key, value))
+    is_even = query.shape[-1] % 2 == 0 and value.shape[-1] % 2 == 0
+    return is_plain and is_half and is_even and query.device.type == "cpu"
+
+
+def attend_fused(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attend in a batch; see `attend_plainly`, which does what this cannot."""
+    if not fits(query, key, value, options):
+        return attend_plainly(module, query, key, value, attention_mask, scaling, **options)
+    (batch, _, tokens, size), keys = query.shape, key.shape[2]
+    scaling = size**-0.5 if scaling is None else scaling
+    spans = Spans.of_batch(batch, tokens, keys)
+    output = attend_row(_row(query), _row(key), _row(value), spans, attention_mask, scaling)
+    return output.view(batch, tokens, *output.shape[2:]), None
+
+
+def _row(batch: Tensor) -> Tensor:
+    """Return a batch of shape `(batch, heads, tokens, size)` as one row, input behind input."""
+    return batch.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None]
+
+
+def register() -> None:
+    """Make this attention known to transformers under its name."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+    AttentionInterface.register(NAME, attend_fused)
+    AttentionMaskInterface.register(NAME, eager_mask)
+
+
+def attend_row(
+    query: Tensor, key: Tensor, value: Tensor, spans: Spans, bias: Tensor | None, scaling: float
+) -> Tensor:
+    """Return `softmax(scaling * Q K^T + bias) V` of each input by itself.
+
+    All is bfloat16; `size` and `width` are even.
+
+    Args:
+        query: queries. Shape `(1, heads, tokens, size)`.
+        key: keys; heads may be fewer. Shape `(1, heads, keys, size)`.
+        value: values, of as many heads as keys. Shape `(1, heads, keys, width)`.
+        spans: where inputs stand.
+        bias: added to scores. Shape `(inputs, heads, tokens, keys)`, at least as many of the last
+            two as an input has; any but the last may be 1.
+        scaling: factor on the scores.
+
+    Returns:
+        0 at places that belong to no input. Shape `(1, tokens, heads, width)`.
+    """
+    return _Fused.apply(query, key, value, spans, bias, scaling)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Layout(ctypes.Structure):
+    """What the compiled code is told; the fields are those of its `Layout`."""
+
+    _fields_ = (
+        *(
+            (f"{name}", ctypes.c_void_p)
+            for name in ("query_starts", "query_counts", "key_starts", "key_counts")
+        ),
+        *((name, ctypes.c_int64) for name in ("inputs", "heads", "key_heads", "size", "width")),
+        *(
+            (f"{name}_{step}", ctypes.c_int64)
+            for name in ("query", "key", "value")
+            for step in ("place", "head")
+        ),
+        ("bias", ctypes.c_void_p),
+        *((f"bias_{step}", ctypes.c_int64) for step in ("input", "head", "query")),
+        ("scaling", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    )
+
+
+class _Fused(torch.autograd.Function):
+    """Forward keeps queries, keys, values and one number for each query and head."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        spans: Spans,
+        bias: Tensor | None,
+        scaling: float,
+    ) -> Tensor:
+        query, key, value = (
+            one if one.stride(3) == 1 else one.contiguous() for one in (query, key, value)
+        )
+        heads, places = query.shape[1:3]
+        if bias is not None:
+            bias = bias.to(torch.bfloat16).contiguous()
+        output = query.new_empty(1, places, heads, value.shape[3])
+        sums = torch.empty(heads, places)
+        layout = _lay_out(query, key, value, spans, bias, scaling)
+        pointers = (one.data_ptr() for one in (query, key, value, output, sums))
+        _check(
+            load_library().attend(
+                ctypes.byref(layout), *map(ctypes.c_void_p, pointers), ctypes.c_int64(places)
+            )
+        )
+        output[:, spans.num_queries :].zero_()
+        ctx.save_for_backward(query, key, value, sums)
+        ctx.given = (spans, bias, scaling)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        query, key, value, sums = ctx.saved_tensors
+        spans, bias, scaling = ctx.given
+        gradient = gradient.contiguous()
+        layout = _lay_out(query, key, value, spans, bias, scaling)
+        rows = [
+            one.new_empty(one.shape[2], one.shape[1], one.shape[3]) for one in (query, key, value)
+        ]
+        pointers = [one.data_ptr() for one in (query, key, value, sums, gradient, *rows)]
+        _check(
+            load_library().attend_backward(
+                ctypes.byref(layout),
+                *map(ctypes.c_void_p, pointers[:4]),
+                ctypes.c_int64(query.shape[2]),
+                *map(ctypes.c_void_p, pointers[4:]),
+            )
+        )
+        for row, count in zip(
+            rows, (spans.num_queries, spans.num_keys, spans.num_keys), strict=True
+        ):
+            row[count:].zero_()
+        of_query, of_key, of_value = (row.transpose(0, 1)[None] for row in rows)
+        return of_query, of_key, of_value, None, None, None
+
+
+def _lay_out(
+    query: Tensor, key: Tensor, value: Tensor, spans: Spans, bias: Tensor | None, scaling: float
+) -> _Layout:
+    starts = (spans.query_starts, spans.query_counts, spans.key_starts, spans.key_counts)
+    steps = [one.stride(i) for one in (query, key, value) for i in (2, 1)]
+    biases = (
+        [0, 0, 0]
+        if bias is None
+        else [bias.stride(i) if bias.shape[i] > 1 else 0 for i in range(3)]
+    )
+    return _Layout(
+        *(one.data_ptr() for one in starts),
+        *(len(starts[0]), query.shape[1], key.shape[1], query.shape[3], value.shape[3]),
+        *steps,
+        None if bias is None else bias.data_ptr(),
+        *biases,
+        scaling,
+        torch.get_num_threads(),
+    )
+
+
+def _check(code: int) -> None:
+    if code:
+        raise MemoryError("attention must have memory for the scores of 64 queries of an input.")

@@ -1,0 +1,163 @@
+"""Code for the processor, compiled from the sources beside this file when it is first asked for."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softprompts.cache_folder import find_cache_folder
+from softprompts.errors import BackboneError, StorageError
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+
+CAPABILITIES = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16", "fma3")
+"""What the processor must have, as `torch.cpu.get_capabilities` names it."""
+
+_FLAGS = (
+    *("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-w"),
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma"),
+)
+_LINK_FLAGS = ("-shared", "-Wl,-z,now", "-Wl,--no-undefined")
+_COMPILERS = ("g++", "c++")
+_RUNTIMES = ("libgomp", "libiomp5")
+_SECONDS = 120
+_LOG = logging.getLogger(__name__)
+
+
+def load_library() -> ctypes.CDLL:
+    """Return the compiled code. It is compiled once a machine, and kept where caches are.
+
+    Raises:
+        BackboneError: if the processor lacks an instruction, or the code cannot be compiled.
+    """
+    found = _try_once()
+    if isinstance(found, BackboneError):
+        raise found
+    return found
+
+
+@lru_cache(maxsize=1)
+def _try_once() -> ctypes.CDLL | BackboneError:
+    """Return the code, or why there is none: what fails once fails for the whole process."""
+    try:
+        return _load()
+    except BackboneError as error:
+        return error
+
+
+def _load() -> ctypes.CDLL:
+    check_processor()
+    runtime = _find_runtime()
+    about = (*_FLAGS, *_LINK_FLAGS, str(runtime), SOURCE.read_text(encoding="utf-8"))
+    name = f"kernels-{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.so"
+    try:
+        kept = find_cache_folder(name="kernels")
+        if kept is not None:
+            kept.path.mkdir(parents=True, exist_ok=True)
+            if not (kept.path / name).exists():
+                build(find_compiler(), runtime, kept.path / name)
+            return ctypes.CDLL(str(kept.path / name))
+    except (OSError, StorageError) as error:
+        _LOG.info("compiled code cannot be kept: %s", error)
+    with tempfile.TemporaryDirectory() as own:  # once it is open its file is not needed any more
+        build(find_compiler(), runtime, Path(own) / name)
+        try:
+            return ctypes.CDLL(str(Path(own) / name))
+        except OSError as error:
+            raise BackboneError(f"compiled kernels could not be loaded: {error}") from error
+
+
+def check_processor(capabilities: Mapping[str, Any] | None = None) -> None:
+    """Check that the processor has the instructions.
+
+    Args:
+        capabilities: what it has; that of this machine when `None`.
+
+    Raises:
+        BackboneError: if it lacks one.
+    """
+    if sys.platform != "linux":
+        raise BackboneError(f"compiled kernels must run on linux, but runs on {sys.platform!r}.")
+    if capabilities is None:
+        has_names = hasattr(torch.cpu, "get_capabilities")
+        capabilities = torch.cpu.get_capabilities() if has_names else {}
+    missing = [name for name in CAPABILITIES if not capabilities.get(name)]
+    if missing:
+        raise BackboneError(
+            "compiled kernels must have a processor with "
+            f"{', '.join(CAPABILITIES)}, but this one lacks {', '.join(missing)}."
+        )
+
+
+def find_compiler(environment: Mapping[str, str] | None = None) -> str:
+    """Return the path of a C++ compiler: that which `CXX` names, else GCC's.
+
+    Args:
+        environment: variables by name; those of the process when `None`.
+
+    Raises:
+        BackboneError: if there is none.
+    """
+    environment = os.environ if environment is None else environment
+    named = environment.get("CXX", "").strip()
+    names = (named,) if named else _COMPILERS
+    for name in names:
+        found = shutil.which(name, path=environment.get("PATH"))
+        if found is not None:
+            return found
+    raise BackboneError(
+        f"compiled kernels must find a C++ compiler, but finds no {' or '.join(names)}: install "
+        "g++, or let CXX name one."
+    )
+
+
+def build(compiler: str, runtime: Path | None, path: Path) -> None:
+    """Compile the code into a file, in one step: another process sees all of it or nothing.
+
+    Args:
+        compiler: a C++ compiler.
+        runtime: the library of threads that torch uses; the compiler's own when `None`.
+        path: the file.
+
+    Raises:
+        BackboneError: if it does not compile.
+        OSError: if the folder cannot be written to.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as own:
+        code, made = Path(own) / "kernels.o", Path(own) / path.name
+        threads = ("-fopenmp",) if runtime is None else (str(runtime),)
+        _run(compiler, *_FLAGS, "-c", str(SOURCE), "-o", str(code))
+        _run(compiler, *_LINK_FLAGS, str(code), *threads, "-o", str(made))
+        os.replace(made, path)
+
+
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if line.strip()]
+        first = next((line for line in lines if "error" in line), *lines[:1] or [""])
+        raise BackboneError(f"compiled kernels could not be compiled: {first}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BackboneError(f"compiled kernels could not be compiled: {error}") from error
+
+
+def _find_runtime() -> Path | None:
+    """Return the library of threads that torch has loaded: a second one would fight over cores."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = Path(line.split(maxsplit=5)[-1])
+        if path.name.startswith(_RUNTIMES) and path.is_file():
+            return path
+    return None

@@ -1,0 +1,520 @@
+// Attention of inputs that stand one behind the other, and GELU, forward and backward, in bfloat16.
+//
+// Attention: products are taken with the processor's bfloat16 instructions into float32; scores, weights and
+// their gradients are float32, and weights are computed again backwards. A score is
+// `scale * q.k + bias`. Tasks, an input and a head of its keys each, are shared among threads; what
+// a task writes no other writes, so results do not depend on their number.
+
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <new>
+
+using bf16 = uint16_t;
+
+namespace {
+
+constexpr int kLanes = 16;        // float32 of one register
+constexpr int kQueryBlock = 96;   // most queries taken at once, a multiple of 32
+constexpr int kTileRows = 8;      // rows of a product held in registers
+constexpr int kTileVectors = 3;   // registers of each such row
+
+inline int64_t up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+inline __mmask16 first(int64_t count) {
+  return count >= kLanes ? __mmask16(0xFFFF) : count <= 0 ? __mmask16(0) : __mmask16((1u << count) - 1);
+}
+
+// Memory of one thread, kept for the next call.
+class Scratch {
+ public:
+  ~Scratch() { std::free(base_); }
+
+  void begin(size_t bytes) {
+    if (bytes > size_) {
+      std::free(base_);
+      base_ = static_cast<char*>(std::aligned_alloc(64, up(bytes, 64)));
+      size_ = base_ == nullptr ? 0 : bytes;
+      if (base_ == nullptr) throw std::bad_alloc();
+    }
+    used_ = 0;
+  }
+
+  template <typename T>
+  T* take(int64_t count) {
+    T* found = reinterpret_cast<T*>(base_ + used_);
+    used_ += up(count * sizeof(T), 64);
+    return found;
+  }
+
+ private:
+  char* base_ = nullptr;
+  size_t size_ = 0, used_ = 0;
+};
+
+thread_local Scratch scratch;
+
+inline __m512 load_bf16(const bf16* from, __mmask16 mask) {
+  const __m256i raw = _mm256_maskz_loadu_epi16(mask, from);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16));
+}
+
+inline __m256i to_bf16(__m512 value) { return (__m256i)_mm512_cvtneps_pbh(value); }
+
+// Two rows of bfloat16 as pairs, the first in the low halves.
+inline __m512i pairs(__m256i low, __m256i high) {
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+}
+
+// To 3e-6 of its value; 0 below -104, infinite above 88.8.
+inline __m512 exponential(__m512 x) {
+  x = _mm512_max_ps(_mm512_set1_ps(-110.0f), x);  // the second operand where one is NaN
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 p = _mm512_set1_ps(1.0f / 120.0f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24.0f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6.0f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, n);
+}
+
+// C (+)= A B for a tile in registers. A has rows of bfloat16, B rows of pairs.
+template <int kRows, int kVectors>
+void tile(const bf16* a, int64_t lda, const uint32_t* b, int64_t ldb, int64_t depth, float* c,
+          int64_t ldc, bool is_added) {
+  __m512 sums[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int m = 0; m < kRows; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < kVectors; ++n) sums[m][n] = _mm512_setzero_ps();
+  for (int64_t k = 0; k < depth; ++k) {
+    __m512i right[kVectors];
+#pragma GCC unroll 4
+    for (int n = 0; n < kVectors; ++n) right[n] = _mm512_loadu_si512(b + k * ldb + n * kLanes);
+#pragma GCC unroll 8
+    for (int m = 0; m < kRows; ++m) {
+      int32_t pair;
+      std::memcpy(&pair, a + m * lda + 2 * k, sizeof pair);
+      const __m512i left = _mm512_set1_epi32(pair);
+#pragma GCC unroll 4
+      for (int n = 0; n < kVectors; ++n)
+        sums[m][n] = _mm512_dpbf16_ps(sums[m][n], (__m512bh)left, (__m512bh)right[n]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < kRows; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < kVectors; ++n) {
+      float* to = c + m * ldc + n * kLanes;
+      _mm512_storeu_ps(to, is_added ? _mm512_add_ps(sums[m][n], _mm512_loadu_ps(to)) : sums[m][n]);
+    }
+}
+
+using Tile = void (*)(const bf16*, int64_t, const uint32_t*, int64_t, int64_t, float*, int64_t, bool);
+
+#define ROWS_OF(r) {tile<r, 1>, tile<r, 2>, tile<r, 3>}
+constexpr Tile kTiles[kTileRows][kTileVectors] = {ROWS_OF(1), ROWS_OF(2), ROWS_OF(3), ROWS_OF(4),
+                                                  ROWS_OF(5), ROWS_OF(6), ROWS_OF(7), ROWS_OF(8)};
+#undef ROWS_OF
+
+// C (+)= A B. A: rows x 2 depth. B: depth x columns of pairs. Columns are a multiple of 16.
+void product(const bf16* a, int64_t lda, const uint32_t* b, int64_t ldb, int64_t rows, int64_t columns,
+             int64_t depth, float* c, int64_t ldc, bool is_added) {
+  for (int64_t n = 0; n < columns; n += kTileVectors * kLanes) {
+    const int64_t vectors = (columns - n) / kLanes;
+    const int wide = vectors < kTileVectors ? int(vectors) : kTileVectors;
+    for (int64_t m = 0; m < rows; m += kTileRows) {
+      const int high = rows - m < kTileRows ? int(rows - m) : kTileRows;
+      kTiles[high - 1][wide - 1](a + m * lda, lda, b + n, ldb, depth, c + m * ldc + n, ldc, is_added);
+    }
+  }
+}
+
+inline void transpose(__m512i r[kLanes]) {
+  __m512i t[kLanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+    r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+  }
+}
+
+// Ask for rows before they are needed: they lie a row of all heads apart.
+inline void ask_for(const bf16* from, int64_t stride, int64_t rows, int64_t size) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t d = 0; d < size; d += 32) _mm_prefetch((const char*)(from + r * stride + d), _MM_HINT_T0);
+}
+
+// Rows as pairs along their length, turned: to[size / 2][up(rows, 16)]; 0 behind the rows.
+void turn_pairs(const bf16* from, int64_t stride, int64_t rows, int64_t size, uint32_t* to) {
+  const int64_t width = up(rows, kLanes), depth = size / 2;
+  for (int64_t r = 0; r < rows; r += kLanes)
+    for (int64_t k = 0; k < depth; k += kLanes) {
+      __m512i block[kLanes];
+      const __mmask16 mask = first(depth - k);
+      for (int i = 0; i < kLanes; ++i)
+        block[i] = r + i < rows ? _mm512_maskz_loadu_epi32(mask, from + (r + i) * stride + 2 * k)
+                                : _mm512_setzero_si512();
+      transpose(block);
+      for (int i = 0; i < kLanes && k + i < depth; ++i) _mm512_store_si512(to + (k + i) * width + r, block[i]);
+    }
+}
+
+inline __m256i load_row(const bf16* from, int64_t stride, int64_t row, int64_t rows, int64_t column,
+                        __mmask16 mask) {
+  return row < rows ? _mm256_maskz_loadu_epi16(mask, from + row * stride + column) : _mm256_setzero_si256();
+}
+
+// Neighbouring rows as pairs: to[up(rows, 16) / 2][up(size, 16)]; 0 behind the rows.
+void pair_rows(const bf16* from, int64_t stride, int64_t rows, int64_t size, uint32_t* to) {
+  const int64_t width = up(size, kLanes);
+  for (int64_t r = 0; r < up(rows, kLanes); r += 2)
+    for (int64_t d = 0; d < size; d += kLanes) {
+      const __mmask16 mask = first(size - d);
+      _mm512_store_si512(to + r / 2 * width + d, pairs(load_row(from, stride, r, rows, d, mask),
+                                                      load_row(from, stride, r + 1, rows, d, mask)));
+    }
+}
+
+// Neighbouring rows as pairs, turned: to[size][kQueryBlock / 2]; 0 behind the rows.
+void turn_rows(const bf16* from, int64_t stride, int64_t rows, int64_t size, uint32_t* to) {
+  for (int64_t r = 0; r < rows; r += 2 * kLanes)
+    for (int64_t d = 0; d < size; d += kLanes) {
+      __m512i block[kLanes];
+      const __mmask16 mask = first(size - d);
+      for (int i = 0; i < kLanes; ++i)
+        block[i] = pairs(load_row(from, stride, r + 2 * i, rows, d, mask),
+                         load_row(from, stride, r + 2 * i + 1, rows, d, mask));
+      transpose(block);
+      for (int i = 0; i < kLanes && d + i < size; ++i)
+        _mm512_store_si512(to + (d + i) * (kQueryBlock / 2) + r / 2, block[i]);
+    }
+}
+
+// Write the transpose of from[size][width] as rows of bfloat16.
+void write_turned(const float* from, int64_t width, int64_t rows, int64_t size, bf16* to, int64_t stride) {
+  for (int64_t r = 0; r < rows; r += kLanes)
+    for (int64_t d = 0; d < size; d += kLanes) {
+      __m512i block[kLanes];
+      for (int i = 0; i < kLanes; ++i)
+        block[i] = d + i < size ? _mm512_load_si512(from + (d + i) * width + r) : _mm512_setzero_si512();
+      transpose(block);
+      const __mmask16 mask = first(size - d);
+      for (int i = 0; i < kLanes && r + i < rows; ++i)
+        _mm256_mask_storeu_epi16(to + (r + i) * stride + d, mask, to_bf16(_mm512_castsi512_ps(block[i])));
+    }
+}
+
+// Queries taken at once, so that blocks are alike; a multiple of the rows of a tile.
+inline int64_t query_block(int64_t queries) {
+  const int64_t blocks = (queries + kQueryBlock - 1) / kQueryBlock;
+  return blocks < 1 ? kQueryBlock : up((queries + blocks - 1) / blocks, kTileRows);
+}
+
+inline __m512 score(const float* products, const bf16* bias, int64_t column, int64_t keys, __m512 scale) {
+  const __mmask16 mask = first(keys - column);
+  __m512 found = _mm512_mul_ps(_mm512_load_ps(products + column), scale);
+  if (bias != nullptr) found = _mm512_add_ps(found, load_bf16(bias + column, mask));
+  return _mm512_mask_mov_ps(_mm512_set1_ps(-std::numeric_limits<float>::infinity()), mask, found);
+}
+
+// x P(X < x) for a normal X, or its slope. The share beyond x is formula 7.1.26 of Abramowitz and
+// Stegun, whose error is below 1.5e-7.
+template <bool kIsSlope>
+inline __m512 gelu_exact(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  const __m512 distance = _mm512_min_ps(_mm512_set1_ps(1e4f), _mm512_abs_ps(x));  // finite, or NaN
+  const __m512 bell = exponential(_mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-0.5f)));
+  const __m512 whole = _mm512_fmadd_ps(distance, _mm512_set1_ps(0.23164190f), one);
+  const __m512 guess = _mm512_rcp14_ps(whole);
+  const __m512 t = _mm512_mul_ps(guess, _mm512_fnmadd_ps(whole, guess, _mm512_set1_ps(2.0f)));
+  __m512 p = _mm512_set1_ps(0.5f * 1.061405429f);
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.5f * -1.453152027f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.5f * 1.421413741f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.5f * -0.284496736f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.5f * 0.254829592f));
+  const __m512 beyond = _mm512_mul_ps(_mm512_mul_ps(p, t), bell);
+  const __mmask16 is_positive = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLT_UQ);
+  const __m512 share = _mm512_mask_sub_ps(beyond, is_positive, one, beyond);
+  if (!kIsSlope) return _mm512_mul_ps(x, share);
+  return _mm512_fmadd_ps(_mm512_mul_ps(x, _mm512_set1_ps(0.39894228f)), bell, share);
+}
+
+// The same with the share by a hyperbolic tangent, 1 / (1 + exp(-2 u)).
+template <bool kIsSlope>
+inline __m512 gelu_tanh(__m512 x) {
+  const __m512 square = _mm512_mul_ps(x, x), one = _mm512_set1_ps(1.0f);
+  const __m512 ratio = _mm512_fmadd_ps(square, _mm512_set1_ps(0.07135481f), _mm512_set1_ps(1.59576912f));
+  // exp(100) is infinite; the second operand where one is NaN
+  const __m512 power = _mm512_min_ps(_mm512_set1_ps(100.0f), _mm512_mul_ps(x, _mm512_sub_ps(_mm512_setzero_ps(), ratio)));
+  const __m512 share = _mm512_div_ps(one, _mm512_add_ps(one, exponential(power)));
+  if (!kIsSlope) return _mm512_mul_ps(x, share);
+  const __m512 slope = _mm512_fmadd_ps(square, _mm512_set1_ps(0.21406444f), _mm512_set1_ps(1.59576912f));
+  const __m512 bend = _mm512_mul_ps(_mm512_mul_ps(share, _mm512_sub_ps(one, share)), slope);
+  return _mm512_fmadd_ps(x, bend, share);
+}
+
+template <bool kIsTanh, bool kIsSlope>
+void gelu_part(const bf16* input, const bf16* gradient, bf16* output, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i += kLanes) {
+    const __mmask16 mask = first(end - i);
+    const __m512 x = load_bf16(input + i, mask);
+    __m512 found = kIsTanh ? gelu_tanh<kIsSlope>(x) : gelu_exact<kIsSlope>(x);
+    if (kIsSlope) found = _mm512_mul_ps(found, load_bf16(gradient + i, mask));
+    _mm256_mask_storeu_epi16(output + i, mask, to_bf16(found));
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// The value of GELU, or where a gradient is given the gradient of its input.
+void gelu(const bf16* input, const bf16* gradient, bf16* output, int64_t count, int32_t is_tanh,
+          int32_t threads) {
+  constexpr int64_t kPart = 4096;
+#pragma omp parallel for schedule(static) num_threads(threads) if (count > kPart)
+  for (int64_t begin = 0; begin < count; begin += kPart) {
+    const int64_t end = begin + kPart < count ? begin + kPart : count;
+    if (gradient == nullptr)
+      (is_tanh ? gelu_part<true, false> : gelu_part<false, false>)(input, gradient, output, begin, end);
+    else
+      (is_tanh ? gelu_part<true, true> : gelu_part<false, true>)(input, gradient, output, begin, end);
+  }
+}
+
+// Where inputs stand in the rows of queries and keys, and what is added to their scores. Strides are
+// in entries. `fused_attention.py` has the same fields in the same order.
+struct Layout {
+  const int64_t *query_starts, *query_counts, *key_starts, *key_counts;  // one an input
+  int64_t inputs, heads, key_heads, size, value_size;
+  int64_t query_place, query_head, key_place, key_head, value_place, value_head;
+  const bf16* bias;  // may be null
+  int64_t bias_input, bias_head, bias_query;
+  float scale;
+  int32_t threads;
+};
+
+// out: a row of heads * value_size for each query. log_sums: one for each head and query.
+int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* value, bf16* out,
+           float* log_sums, int64_t queries) {
+  const int64_t copies = at->heads / at->key_heads, tasks = at->inputs * at->key_heads;
+  const int64_t size = at->size, value_size = at->value_size, value_width = up(value_size, kLanes);
+  int failed = 0;
+  const int64_t share = at->inputs >= 4 * at->threads ? at->key_heads : 1;  // neighbours share lines
+#pragma omp parallel for schedule(dynamic, share) num_threads(at->threads) if (tasks > 1)
+  for (int64_t task = 0; task < tasks; ++task) {
+    const int64_t input = task / at->key_heads, key_head = task % at->key_heads;
+    const int64_t keys = at->key_counts[input], width = up(keys, kLanes);
+    const bf16* k = key + at->key_starts[input] * at->key_place + key_head * at->key_head;
+    const bf16* v = value + at->key_starts[input] * at->value_place + key_head * at->value_head;
+    try {
+      scratch.begin(4 * (size / 2 * width + width / 2 * value_width) +
+                    kQueryBlock * (4 * (width + value_width) + 2 * width) + 8 * 64);
+    } catch (const std::bad_alloc&) {
+#pragma omp atomic write
+      failed = 1;
+      continue;
+    }
+    uint32_t* turned_keys = scratch.take<uint32_t>(size / 2 * width);
+    uint32_t* paired_values = scratch.take<uint32_t>(width / 2 * value_width);
+    float* scores = scratch.take<float>(kQueryBlock * width);
+    float* sums = scratch.take<float>(kQueryBlock * value_width);
+    bf16* weights = scratch.take<bf16>(kQueryBlock * width);
+    const int64_t start = at->query_starts[input], count = at->query_counts[input];
+    ask_for(k, at->key_place, keys, size);
+    ask_for(v, at->value_place, keys, value_size);
+    ask_for(query + start * at->query_place + key_head * copies * at->query_head, at->query_place, count, size);
+    turn_pairs(k, at->key_place, keys, size, turned_keys);
+    pair_rows(v, at->value_place, keys, value_size, paired_values);
+    const __m512 scale = _mm512_set1_ps(at->scale);
+    const int64_t block = query_block(count);
+    for (int64_t head = key_head * copies; head < (key_head + 1) * copies; ++head)
+      for (int64_t begin = 0; begin < count; begin += block) {
+        const int64_t left = count - begin, rows = left < block ? left : block;
+        const int64_t place = start + begin;
+        product(query + place * at->query_place + head * at->query_head, at->query_place, turned_keys,
+                width, rows, width, size / 2, scores, width, false);
+        float shares[kQueryBlock];
+        for (int64_t row = 0; row < rows; ++row) {
+          float* own = scores + row * width;
+          const bf16* bias = at->bias == nullptr ? nullptr
+                                                 : at->bias + input * at->bias_input + head * at->bias_head +
+                                                       (begin + row) * at->bias_query;
+          __m512 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+          for (int64_t j = 0; j < width; j += kLanes) {
+            const __m512 found = score(own, bias, j, keys, scale);
+            _mm512_store_ps(own + j, found);
+            most = _mm512_max_ps(most, found);
+          }
+          const float top = _mm512_reduce_max_ps(most);
+          __m512 total = _mm512_setzero_ps();
+          for (int64_t j = 0; j < width; j += kLanes) {
+            const __m512 weight = exponential(_mm512_sub_ps(_mm512_load_ps(own + j), _mm512_set1_ps(top)));
+            total = _mm512_add_ps(total, weight);
+            _mm256_store_si256((__m256i*)(weights + row * width + j), to_bf16(weight));
+          }
+          const float sum = _mm512_reduce_add_ps(total);
+          shares[row] = 1.0f / sum;
+          log_sums[head * queries + place + row] = top + std::log(sum);
+        }
+        product(weights, width, paired_values, value_width, rows, value_width, width / 2, sums, value_width,
+                false);
+        for (int64_t row = 0; row < rows; ++row)
+          for (int64_t d = 0; d < value_size; d += kLanes)
+            _mm256_mask_storeu_epi16(
+                out + ((place + row) * at->heads + head) * value_size + d, first(value_size - d),
+                to_bf16(_mm512_mul_ps(_mm512_load_ps(sums + row * value_width + d), _mm512_set1_ps(shares[row]))));
+      }
+  }
+  return failed;
+}
+
+// Gradients of queries, keys and values; each has a row of all heads for each place.
+int attend_backward(const Layout* at, const bf16* query, const bf16* key, const bf16* value,
+                    const float* log_sums, int64_t queries, const bf16* gradient, bf16* of_query,
+                    bf16* of_key, bf16* of_value) {
+  const int64_t copies = at->heads / at->key_heads, tasks = at->inputs * at->key_heads;
+  const int64_t size = at->size, value_size = at->value_size, size_width = up(size, kLanes);
+  const int64_t gradient_place = at->heads * value_size, half = kQueryBlock / 2;
+  int failed = 0;
+  const int64_t share = at->inputs >= 4 * at->threads ? at->key_heads : 1;  // neighbours share lines
+#pragma omp parallel for schedule(dynamic, share) num_threads(at->threads) if (tasks > 1)
+  for (int64_t task = 0; task < tasks; ++task) {
+    const int64_t input = task / at->key_heads, key_head = task % at->key_heads;
+    const int64_t keys = at->key_counts[input], width = up(keys, kLanes);
+    const bf16* k = key + at->key_starts[input] * at->key_place + key_head * at->key_head;
+    const bf16* v = value + at->key_starts[input] * at->value_place + key_head * at->value_head;
+    try {
+      scratch.begin(4 * (size / 2 * width + value_size / 2 * width + width / 2 * size_width +
+                         (size + value_size) * (width + half) + kQueryBlock * (2 * width + size_width) +
+                         2 * half * width) +
+                    2 * kQueryBlock * width + 16 * 64);
+    } catch (const std::bad_alloc&) {
+#pragma omp atomic write
+      failed = 1;
+      continue;
+    }
+    uint32_t* turned_keys = scratch.take<uint32_t>(size / 2 * width);
+    uint32_t* turned_values = scratch.take<uint32_t>(value_size / 2 * width);
+    uint32_t* paired_keys = scratch.take<uint32_t>(width / 2 * size_width);
+    float* key_sums = scratch.take<float>(size * width);
+    float* value_sums = scratch.take<float>(value_size * width);
+    uint32_t* turned_queries = scratch.take<uint32_t>(size * half);
+    uint32_t* turned_gradients = scratch.take<uint32_t>(value_size * half);
+    float* weights = scratch.take<float>(kQueryBlock * width);
+    float* slopes = scratch.take<float>(kQueryBlock * width);
+    float* query_sums = scratch.take<float>(kQueryBlock * size_width);
+    uint32_t* weight_pairs = scratch.take<uint32_t>(half * width);
+    uint32_t* slope_pairs = scratch.take<uint32_t>(half * width);
+    bf16* slope_rows = scratch.take<bf16>(kQueryBlock * width);
+    const int64_t start = at->query_starts[input], count = at->query_counts[input];
+    ask_for(k, at->key_place, keys, size);
+    ask_for(v, at->value_place, keys, value_size);
+    ask_for(query + start * at->query_place + key_head * copies * at->query_head, at->query_place, count, size);
+    ask_for(gradient + start * gradient_place + key_head * copies * value_size, gradient_place, count, value_size);
+    turn_pairs(k, at->key_place, keys, size, turned_keys);
+    turn_pairs(v, at->value_place, keys, value_size, turned_values);
+    pair_rows(k, at->key_place, keys, size, paired_keys);
+    bool is_begun = false;
+    const __m512 scale = _mm512_set1_ps(at->scale);
+    const int64_t block = query_block(count);
+    for (int64_t head = key_head * copies; head < (key_head + 1) * copies; ++head)
+      for (int64_t begin = 0; begin < count; begin += block) {
+        const int64_t left = count - begin, rows = left < block ? left : block;
+        const int64_t place = start + begin;
+        const bf16* q = query + place * at->query_place + head * at->query_head;
+        const bf16* g = gradient + place * gradient_place + head * value_size;
+        product(q, at->query_place, turned_keys, width, rows, width, size / 2, weights, width, false);
+        product(g, gradient_place, turned_values, width, rows, width, value_size / 2, slopes, width, false);
+        turn_rows(q, at->query_place, rows, size, turned_queries);
+        turn_rows(g, gradient_place, rows, value_size, turned_gradients);
+        for (int64_t row = 0; row < rows; row += 2) {
+          const int64_t together = rows - row < 2 ? 1 : 2;
+          __m512 means[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+          for (int64_t i = 0; i < together; ++i) {
+            float *own = weights + (row + i) * width, *slope = slopes + (row + i) * width;
+            const bf16* bias = at->bias == nullptr ? nullptr
+                                                   : at->bias + input * at->bias_input + head * at->bias_head +
+                                                         (begin + row + i) * at->bias_query;
+            const __m512 log_sum = _mm512_set1_ps(log_sums[head * queries + place + row + i]);
+            __m512 total = _mm512_setzero_ps();
+            for (int64_t j = 0; j < width; j += kLanes) {
+              const __m512 weight = exponential(_mm512_sub_ps(score(own, bias, j, keys, scale), log_sum));
+              _mm512_store_ps(own + j, weight);
+              total = _mm512_fmadd_ps(weight, _mm512_load_ps(slope + j), total);
+            }
+            means[i] = _mm512_set1_ps(_mm512_reduce_add_ps(total));
+          }
+          for (int64_t j = 0; j < width; j += kLanes) {
+            __m256i weight[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+            __m256i slope[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+            for (int64_t i = 0; i < together; ++i) {
+              const int64_t place_of = (row + i) * width + j;
+              const __m512 own = _mm512_load_ps(weights + place_of);
+              const __m512 bent = _mm512_sub_ps(_mm512_load_ps(slopes + place_of), means[i]);
+              weight[i] = to_bf16(own);
+              slope[i] = to_bf16(_mm512_mul_ps(_mm512_mul_ps(own, scale), bent));
+              _mm256_store_si256((__m256i*)(slope_rows + place_of), slope[i]);
+            }
+            _mm512_store_si512(weight_pairs + row / 2 * width + j, pairs(weight[0], weight[1]));
+            _mm512_store_si512(slope_pairs + row / 2 * width + j, pairs(slope[0], slope[1]));
+          }
+        }
+        product(slope_rows, width, paired_keys, size_width, rows, size_width, width / 2, query_sums, size_width,
+                false);
+        for (int64_t row = 0; row < rows; ++row)
+          for (int64_t d = 0; d < size; d += kLanes)
+            _mm256_mask_storeu_epi16(of_query + ((place + row) * at->heads + head) * size + d, first(size - d),
+                                     to_bf16(_mm512_load_ps(query_sums + row * size_width + d)));
+        const int64_t depth = (rows + 1) / 2;
+        product((const bf16*)turned_queries, kQueryBlock, slope_pairs, width, size, width, depth, key_sums, width,
+                is_begun);
+        product((const bf16*)turned_gradients, kQueryBlock, weight_pairs, width, value_size, width, depth,
+                value_sums, width, is_begun);
+        is_begun = true;
+      }
+    if (!is_begun) {
+      std::memset(key_sums, 0, size * width * sizeof(float));
+      std::memset(value_sums, 0, value_size * width * sizeof(float));
+    }
+    const int64_t first_place = at->key_starts[input];
+    write_turned(key_sums, width, keys, size, of_key + (first_place * at->key_heads + key_head) * size,
+                 at->key_heads * size);
+    write_turned(value_sums, width, keys, value_size,
+                 of_value + (first_place * at->key_heads + key_head) * value_size, at->key_heads * value_size);
+  }
+  return failed;
+}
+
+}  // extern "C"

@@ -1,0 +1,119 @@
+"""Kernels are compiled once, kept, and where they cannot be the reason is said."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from softprompts import cache_folder
+from softprompts.backbones.fused_attention import why_not
+from softprompts.backbones.kernels import building
+from softprompts.errors import BackboneError
+
+needs_kernels = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Return an empty cache folder; nothing is loaded, and nothing of it is remembered."""
+    monkeypatch.setenv(cache_folder.FOLDER, str(tmp_path / "cache"))
+    building._try_once.cache_clear()
+    yield tmp_path / "cache" / "kernels"
+    building._try_once.cache_clear()
+
+
+def write_compiler(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_the_processor_must_have_every_instruction() -> None:
+    has_all = dict.fromkeys(building.CAPABILITIES, True)
+    building.check_processor(has_all)
+    for name in building.CAPABILITIES:
+        with pytest.raises(BackboneError, match=f"lacks {name}"):
+            building.check_processor(has_all | {name: False})
+
+
+def test_only_linux_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(BackboneError, match="linux"):
+        building.check_processor()
+
+
+def test_a_compiler_is_named_or_found(tmp_path: Path) -> None:
+    own = write_compiler(tmp_path / "own", "exit 0")
+    assert building.find_compiler({"CXX": str(own)}) == str(own)
+    assert building.find_compiler({"CXX": "own", "PATH": str(tmp_path)}) == str(own)
+    with pytest.raises(BackboneError, match=r"finds no g\+\+ or c\+\+: install"):
+        building.find_compiler({"PATH": str(tmp_path)})
+    with pytest.raises(BackboneError, match="finds no absent"):
+        building.find_compiler({"CXX": "absent", "PATH": str(tmp_path)})
+
+
+@needs_kernels
+def test_they_are_compiled_once_and_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = building.load_library()
+    assert isinstance(library.gelu, ctypes._CFuncPtr)
+    (kept,) = fresh.iterdir()
+    when = kept.stat().st_mtime_ns
+    building._try_once.cache_clear()
+    monkeypatch.setenv("CXX", "absent")  # what is kept needs no compiler
+    building.load_library()
+    assert [one.stat().st_mtime_ns for one in fresh.iterdir()] == [when]
+
+
+@needs_kernels
+@pytest.mark.parametrize("trouble", ["off", "a file in the way", "a broken file"])
+def test_without_a_place_to_keep_them_they_are_compiled_each_time(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    if trouble == "off":
+        monkeypatch.setenv(cache_folder.FOLDER, "off")
+    elif trouble == "a file in the way":
+        fresh.parent.write_text("")
+    else:
+        building.load_library()
+        (kept,) = fresh.iterdir()
+        kept.unlink()  # not written over: this process has it mapped
+        kept.write_bytes(b"no library")
+        building._try_once.cache_clear()
+    assert isinstance(building.load_library().attend, ctypes._CFuncPtr)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kernels are for linux")
+def test_why_it_does_not_compile_is_said_and_not_tried_again(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "check_processor", lambda: None)
+    runs = tmp_path / "runs"
+    text = f'echo run >> {runs}; echo "kernels.cpp:1: error: no such thing" >&2; exit 1'
+    monkeypatch.setenv("CXX", str(write_compiler(tmp_path / "failing", text)))
+    for _ in range(2):
+        with pytest.raises(BackboneError, match=r"could not be compiled: .* no such thing"):
+            building.load_library()
+    assert runs.read_text() == "run\n"
+    assert not list(fresh.iterdir())
+
+
+@needs_kernels
+def test_processes_that_compile_at_once_do_not_disturb_each_other(fresh: Path) -> None:
+    code = "from softprompts.backbones.fused_attention import why_not; print(why_not())"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ)
+        for _ in range(3)
+    ]
+    assert [one.communicate()[0] for one in started] == [b"None\n"] * 3
+    assert len(list(fresh.iterdir())) == 1
+
+
+def test_the_source_is_part_of_the_package() -> None:
+    assert building.SOURCE.is_file()
