@@ -70,8 +70,8 @@ All get the same token ids. The trainer of transformers runs its own loop; every
 callback lets the others do as many. Ratios are of real tokens per second over all rounds: how many
 times faster than each other one `softprompts` is. In brackets, the median, least and most over four
 blocks of rounds; they differ much where a contestant groups rows by length, since its blocks have
-long or short rows. `limit` is the share of the matrix rate that is measured beside the race (product of two 2048
-× 2048 matrices in our dtype, best of several): 4 operations per layer parameter and real token for
+long or short rows. `limit` is the share of what products of two 2048 × 2048 matrices in our dtype
+reach, which take turns with the others: 4 operations per layer parameter and real token for
 training, 2 for inference; padding, attention scores, embeddings and heads are not counted.
 
 `minilm` is the bundled backbone, the others have random weights in the shape of BERT-base, T5-small

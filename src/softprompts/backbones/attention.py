@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from softprompts.backbones.fused_attention import NAME as FUSED
-from softprompts.backbones.fused_attention import Spans, attend_row, fits
+from softprompts.backbones.fused_attention import Spans, add_biases, attend_row, fits
 from softprompts.backbones.gating import mix
 from softprompts.backbones.packing import Packing, implementation
 from softprompts.backbones.tail import Tail
@@ -157,6 +157,7 @@ class Reading:
         seen: key, value and window of each attention, where they are recorded.
         packing: where the inputs stand, if they stand in one row.
         tail: where the last layer's output is read, while that layer runs.
+        copies: how many targets that follow each other read the same input, each its own where 1.
     """
 
     stack: Literal["encoder", "decoder"]
@@ -167,6 +168,8 @@ class Reading:
     seen: list[tuple[Tensor, Tensor, int | None]] | None = None
     packing: Packing | None = None
     tail: Tail | None = None
+    copies: int = 1
+    _joint: tuple[Tensor, Tensor | None, Tensor | None] | None = None
 
     def __post_init__(self) -> None:
         memory = self.memory
@@ -192,7 +195,19 @@ class Reading:
         """Whether attention is given nothing, and inputs stand as the model expects them."""
         memory = self.memory
         given = (memory.gates, memory.prefix_gates, memory.lengths, memory.below, self.packing)
-        return not memory.prefixes and all(one is None for one in given)
+        return self.copies == 1 and not memory.prefixes and all(one is None for one in given)
+
+    def add_bias(self, mask: Tensor | None, options: dict[str, Any]) -> Tensor | None:
+        """Return a mask with a bias of positions, which is taken from the options.
+
+        Layers that share both get the same tensor.
+        """
+        bias = options.pop("position_bias", None)
+        if bias is None:
+            return mask
+        if self._joint is None or self._joint[0] is not bias or self._joint[1] is not mask:
+            self._joint = (bias, mask, add_biases(mask, bias))
+        return self._joint[2]
 
     def next_slot(self) -> Slot | None:
         """Return the attention that runs now."""
@@ -250,10 +265,26 @@ def attend(
     slot = state.next_slot()
     if state.tail is not None:
         key, value, attention_mask = state.tail.keep(module, key, value, attention_mask)
+    if len(key) < len(query) and not _is_fused(state, (query, key, value), slot, options):
+        key, value = (one.repeat_interleave(state.copies, dim=0) for one in (key, value))
+        if attention_mask is not None and len(attention_mask) > 1:
+            attention_mask = attention_mask.repeat_interleave(state.copies, dim=0)
     if state.packing is None:
         given = (state.memory, state.gates_of(slot, state.memory), slot)
         return _attend(module, (query, key, value), attention_mask, given, options)
     return _attend_packed(module, (query, key, value), attention_mask, state, slot, options), None
+
+
+def _is_fused(
+    state: Reading,
+    states: tuple[Tensor, Tensor, Tensor],
+    slot: Slot | None,
+    options: dict[str, Any],
+) -> bool:
+    """Return whether compiled attention runs, on inputs as they stand, with nothing beside them."""
+    is_given = slot is not None and slot in state.memory.prefixes
+    is_gated = state.memory.gates is not None or state.memory.prefix_gates is not None
+    return state.base == FUSED and not is_given and not is_gated and fits(*states, options)
 
 
 def _attend_packed(
@@ -267,9 +298,10 @@ def _attend_packed(
     """Attend in each input of a packing. Shape `(1, places, heads, size)`."""
     packing, tail, (query, key, value) = state.packing, state.tail, states
     assert packing is not None
-    is_given = slot is not None and slot in state.memory.prefixes
-    is_gated = state.memory.gates is not None or state.memory.prefix_gates is not None
-    if state.base == FUSED and not is_given and not is_gated and fits(*states, options):
+    options = dict(options)
+    is_fused = _is_fused(state, states, slot, options)
+    shared = state.add_bias(shared, options)
+    if is_fused:
         spans = state.spans
         if tail is not None:
             spans, shared = tail.spans(spans), tail.bias(shared)

@@ -18,6 +18,7 @@ from softprompts.backbones.members import find_body, find_table, takes, without_
 from softprompts.backbones.passing import (
     DecoderInputs,
     check_tokens,
+    count_copies,
     decoder_call,
     decoder_start,
     gather_positions,
@@ -264,21 +265,65 @@ class Backbone:
                 f"decoder must be given for an encoder-decoder only, but backbone {self.name!r} "
                 f"is of family {self.family!r} and decoder is {type(decoder).__name__}."
             )
-        body, route, places = self._body, Route(), gather
-        if decoder is None:
-            inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
-            route = self.shortcuts.route(attention_mask, gather, memory)
-            inputs, places = route.lead(inputs, gather)
-        else:
-            body = self.model.get_decoder()
-            encoded = self.read(embeddings, attention_mask, segment_ids, memory)
-            inputs = decoder_call(encoded, attention_mask, decoder)
-            memory = None if memory is None else memory.take(decoder.source)
-        stack = self.stacks[-1]
-        with only_at(body, places), stack.running(memory, self.has_checkpointing, route):
+        inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
+        if decoder is not None:
+            found = self.shortcuts
+            packing = found.packing(attention_mask)
+            encoded = self._encode(inputs, memory, Route(packing, found.first_position))
+            copies = count_copies(decoder.source, len(embeddings)) if found.shares else 1
+            return self.decode(encoded, attention_mask, gather, decoder, memory, copies)
+        route = self.shortcuts.route(attention_mask, gather, memory)
+        inputs, places = route.lead(inputs, gather)
+        with (
+            only_at(self._body, places),
+            self.stacks[0].running(memory, self.has_checkpointing, route),
+        ):
             logits = self.model(**inputs, **without_cache(self.model)).logits
         assert isinstance(logits, Tensor)
         return logits.to(self.device).view(*gather.shape, -1)
+
+    def decode(
+        self,
+        encoded: Any,
+        attention_mask: Tensor,
+        gather: Tensor,
+        decoder: DecoderInputs,
+        memory: Memory | None = None,
+        copies: int = 1,
+    ) -> Tensor:
+        """Return vocabulary logits at positions of the decoder; see `logits`.
+
+        Args:
+            encoded: what the encoder gave.
+            attention_mask: 1 at positions of the encoder's input to attend to, else 0, long. Shape
+                `(batch, tokens)`.
+            gather: positions of the decoder, long. Shape `(targets, slots)`.
+            decoder: what the decoder reads.
+            memory: what attention is given beside the input, for each input of the batch.
+            copies: targets that read each input; see `count_copies`.
+        """
+        inputs = decoder_call(encoded, attention_mask, decoder, copies)
+        memory = None if memory is None else memory.take(decoder.source)
+        with (
+            only_at(self.model.get_decoder(), gather),
+            self.stacks[-1].running(memory, self.has_checkpointing, Route(copies=copies)),
+        ):
+            logits = self.model(**inputs, **without_cache(self.model)).logits
+        assert isinstance(logits, Tensor)
+        return logits.to(self.device).view(*gather.shape, -1)
+
+    def _encode(self, inputs: dict[str, Any], memory: Memory | None, route: Route) -> Any:
+        """Run the body, which is an encoder; return all that it gives, for a padded batch."""
+        packing = route.packing
+        if packing is not None:
+            inputs = packing.inputs(inputs, route.first_position)
+        with self.stacks[0].running(memory, self.has_checkpointing, route):
+            output = self._body(**inputs, **without_cache(self._body))
+        if packing is not None:
+            output.last_hidden_state = packing.unpack(output.last_hidden_state)
+        if self.is_spread:
+            output.last_hidden_state = output.last_hidden_state.to(self.device)
+        return output
 
     def shift_right(self, label_ids: Tensor) -> Tensor:
         """Return the decoder inputs that belong to labels: start token first, last label dropped.
@@ -340,11 +385,7 @@ class Backbone:
     ) -> Any:
         """Return all that the encoder, encoder half or decoder gives; see `hidden`."""
         inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
-        with self.stacks[0].running(memory, self.has_checkpointing):
-            output = self._body(**inputs, **without_cache(self._body))
-        if self.is_spread:
-            output.last_hidden_state = output.last_hidden_state.to(self.device)
-        return output
+        return self._encode(inputs, memory, Route())
 
     @cached_property
     def shortcuts(self) -> Shortcuts:

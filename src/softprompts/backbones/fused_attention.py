@@ -23,6 +23,9 @@ from softprompts.errors import BackboneError
 NAME = "softprompts-fused"
 """The name under which transformers finds `attend_fused`."""
 
+_KNOWN = frozenset({"scaling", "dropout", "position_bias"})
+"""Options that it does as it is asked to; a drop of attention weights only where it is 0."""
+
 _TOLERANCE = 0.03
 
 
@@ -96,7 +99,10 @@ def fits(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> 
         options: whatever else a model gives its attention.
     """
     special = {name for name, one in options.items() if one is not None and one is not False}
-    is_plain = not options.get("dropout") and special - {"scaling", "dropout"} <= HARMLESS
+    is_plain = not options.get("dropout") and special - _KNOWN <= HARMLESS
+    bias = options.get("position_bias")
+    if bias is not None and bias.requires_grad:
+        return False
     is_half = all(one.dtype == torch.bfloat16 for one in (query, key, value))
     is_even = query.shape[-1] % 2 == 0 and value.shape[-1] % 2 == 0
     return is_plain and is_half and is_even and query.device.type == "cpu"
@@ -111,14 +117,40 @@ def attend_fused(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend in a batch; see `attend_plainly`, which does what this cannot."""
-    if not fits(query, key, value, options):
+    """Attend in a batch; see `attend_plainly`, which does what this cannot.
+
+    Args:
+        module: the attention of the model.
+        query: queries. Shape `(targets, heads, tokens, size)`; where targets are more than keys,
+            as many that follow each other read the same.
+        key: keys; heads may be fewer. Shape `(batch, heads, keys, size)`.
+        value: values, of as many heads. Shape `(batch, heads, keys, width)`.
+        attention_mask: added to the scores, or `None`.
+        scaling: factor on the scores; `size ** -0.5` when `None`.
+        options: whatever else the model gives its attention.
+
+    Returns:
+        The output. Shape `(targets, tokens, heads, width)`. And weights, where eager code ran.
+    """
+    is_trained = attention_mask is not None and attention_mask.requires_grad
+    if is_trained or not fits(query, key, value, options):
         return attend_plainly(module, query, key, value, attention_mask, scaling, **options)
-    (batch, _, tokens, size), keys = query.shape, key.shape[2]
+    (targets, _, tokens, size), (batch, _, keys, _) = query.shape, key.shape
     scaling = size**-0.5 if scaling is None else scaling
-    spans = Spans.of_batch(batch, tokens, keys)
-    output = attend_row(_row(query), _row(key), _row(value), spans, attention_mask, scaling)
-    return output.view(batch, tokens, *output.shape[2:]), None
+    bias = add_biases(attention_mask, options.get("position_bias"))
+    copies = targets // batch
+    if copies > 1 and bias is not None and bias.shape[2] > 1:
+        bias = bias.repeat(1, 1, copies, 1)
+    spans = Spans.of_batch(batch, copies * tokens, keys)
+    output = attend_row(_row(query), _row(key), _row(value), spans, bias, scaling)
+    return output.view(targets, tokens, *output.shape[2:]), None
+
+
+def add_biases(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """Return what is added to scores: a mask, a bias of positions, both or neither."""
+    if mask is None or bias is None:
+        return bias if mask is None else mask
+    return mask + bias
 
 
 def _row(batch: Tensor) -> Tensor:

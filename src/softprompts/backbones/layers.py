@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from softprompts.backbones.attention import INTERFACE, Memory, Reading, Slot, attend, reading
 from softprompts.backbones.compiling import CompiledLayer, parts_of
-from softprompts.backbones.packing import Packing, packed_masks
+from softprompts.backbones.packing import Packing, packed_masks, square_biases
 from softprompts.backbones.spreading import is_spread, wrapped_forwards
 from softprompts.backbones.tail import InterruptedLayerError, Tail
 from softprompts.errors import BackboneError
@@ -31,17 +31,19 @@ class Route:
             takes no positions.
         tail: where the output of the last layer is read, if that is not everywhere.
         num_runs: how often a layer runs in one pass, where there is a tail.
+        copies: how many targets that follow each other read the same input of an encoder.
     """
 
     packing: Packing | None = None
     first_position: int | None = None
     tail: Tail | None = None
     num_runs: int = 0
+    copies: int = 1
 
     @property
     def is_direct(self) -> bool:
         """Whether all is read as the model would read it."""
-        return self.packing is None and self.tail is None
+        return self.packing is None and self.tail is None and self.copies == 1
 
     def lead(self, inputs: dict[str, Any], gather: Tensor) -> tuple[dict[str, Any], Tensor]:
         """Return a model's arguments and the places to read, as this way has them.
@@ -117,11 +119,22 @@ class Stack:
         state = None
         if memory is not None or not route.is_direct:
             given, packing = memory or Memory(), route.packing
-            state = Reading(self.name, given, self.base, self.slots, packing=packing)
-        masks = (
-            nullcontext() if route.packing is None else packed_masks(route.packing, self.configs)
-        )
-        with masks, self._wrapped(state, is_checkpointed, route, compiled=compiled):
+            state = Reading(
+                self.name, given, self.base, self.slots, packing=packing, copies=route.copies
+            )
+        with (
+            self._packed(route.packing),
+            self._wrapped(state, is_checkpointed, route, compiled=compiled),
+        ):
+            yield
+
+    @contextmanager
+    def _packed(self, packing: Packing | None) -> Iterator[None]:
+        """Let the half make masks and biases of positions for packed inputs while this lasts."""
+        if packing is None:
+            yield
+            return
+        with packed_masks(packing, self.configs), square_biases(self.body, packing.longest):
             yield
 
     def _find_compiled(self, memory: Memory | None) -> dict[int, CompiledLayer]:

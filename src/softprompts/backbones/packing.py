@@ -6,13 +6,13 @@ back one by one, in groups of like length, padded to a width that matrix kernels
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompts.backbones.cutting import cut_by_size
 
@@ -155,6 +155,18 @@ class Packing:
         row = values.flatten(0, 1).index_select(0, self.sources[: self.total])
         rest = row.new_zeros(self.size - self.total, *row.shape[1:])
         return torch.cat([row, rest])[None]
+
+    def unpack(self, row: Tensor) -> Tensor:
+        """Return the inputs of a row as a batch; padding is whatever the row has at its end.
+
+        Args:
+            row: one entry a place. Shape `(1, size, hidden)`.
+
+        Returns:
+            Shape `(batch, tokens, hidden)`.
+        """
+        flat = row[0].index_select(0, self.places.flatten())
+        return flat.view(*self.places.shape, -1)
 
     def inputs(self, inputs: Mapping[str, Any], offset: int | None) -> dict[str, Any]:
         """Return a model's arguments, packed.
@@ -308,6 +320,34 @@ def packed_masks(packing: Packing, configs: Sequence[Any]) -> AbstractContextMan
     All inputs begin at the same corner of it, so that causal and sliding masks are right for each.
     """
     return implementation(configs, NAME, _ACTIVE, packing)
+
+
+@contextmanager
+def square_biases(body: nn.Module, width: int) -> Iterator[None]:
+    """Let attention make its bias of relative positions for one input of a width, while this lasts.
+
+    It depends on how far positions are apart alone, so that of a shorter input is its corner.
+
+    Args:
+        body: the half; attention like T5's has `compute_bias`.
+        width: positions of the input.
+    """
+    found: list[Any] = [
+        module
+        for module in body.modules()
+        if getattr(module, "has_relative_attention_bias", False) and hasattr(module, "compute_bias")
+    ]
+    for module in found:
+        module.compute_bias = partial(_square_bias, module.compute_bias, width)
+    try:
+        yield
+    finally:
+        for module in found:
+            del module.compute_bias
+
+
+def _square_bias(compute: Callable[..., Tensor], width: int, *_: int, **options: Any) -> Tensor:
+    return compute(width, width, **options)
 
 
 def _small_mask(**options: Any) -> Tensor | None:

@@ -29,13 +29,38 @@ class DecoderInputs:
     mask: Tensor
 
 
-def decoder_call(encoded: Any, mask: Tensor, decoder: DecoderInputs) -> dict[str, Any]:
-    """Return keyword arguments of an encoder-decoder whose encoder has run already."""
-    chosen = encoded.last_hidden_state.index_select(0, decoder.source)  # (targets, tokens, hidden)
-    encoded.last_hidden_state = chosen
+def count_copies(source: Tensor, batch: int) -> int:
+    """Return how many targets read each input, one after the other in order; 1 where that differs.
+
+    Args:
+        source: the input that each target reads, long. Shape `(targets,)`.
+        batch: inputs.
+    """
+    copies, rest = divmod(len(source), batch)
+    if rest or copies < 2:
+        return 1
+    each = torch.arange(batch, device=source.device).repeat_interleave(copies)
+    return copies if torch.equal(source, each) else 1
+
+
+def decoder_call(
+    encoded: Any, mask: Tensor, decoder: DecoderInputs, copies: int = 1
+) -> dict[str, Any]:
+    """Return keyword arguments of an encoder-decoder whose encoder has run already.
+
+    Args:
+        encoded: what the encoder gave.
+        mask: 1 at positions to attend to, else 0, long. Shape `(batch, tokens)`.
+        decoder: what the decoder reads.
+        copies: targets that read each input, from `count_copies`, where attention knows of it.
+    """
+    if copies == 1:
+        states = encoded.last_hidden_state.index_select(0, decoder.source)
+        encoded.last_hidden_state = states  # (targets, tokens, hidden)
+        mask = mask.index_select(0, decoder.source)
     return {
         "encoder_outputs": encoded,
-        "attention_mask": mask.index_select(0, decoder.source),  # (targets, tokens)
+        "attention_mask": mask,
         "decoder_input_ids": decoder.ids,
         "decoder_attention_mask": decoder.mask,
         "return_dict": True,

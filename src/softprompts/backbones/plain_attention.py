@@ -46,7 +46,8 @@ def attend_plainly(
         The output. Shape `(batch, tokens, heads, width)`. And weights, where eager code ran.
     """
     special = {name for name, one in options.items() if one is not None and one is not False}
-    if dropout or special - HARMLESS:
+    is_trained = attention_mask is not None and attention_mask.requires_grad
+    if dropout or is_trained or special - HARMLESS:
         eager = sys.modules[type(module).__module__].eager_attention_forward
         options |= {"scaling": scaling, "dropout": dropout}
         return eager(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]

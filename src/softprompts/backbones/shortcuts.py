@@ -14,7 +14,7 @@ from softprompts.backbones.attention import Memory
 from softprompts.backbones.layers import Route, register
 from softprompts.backbones.packing import Packing
 from softprompts.backbones.packing import register as register_masks
-from softprompts.backbones.passing import check_gather, gather_positions
+from softprompts.backbones.passing import DecoderInputs, check_gather, gather_positions
 from softprompts.backbones.probing import is_same
 from softprompts.backbones.tail import Tail
 
@@ -37,12 +37,18 @@ class Shortcuts:
             takes no positions.
         num_runs: how often a layer runs in one pass.
         trims: whether the last run may be cut to the positions that are read.
+        shares: whether a decoder's targets may read the same keys of an input, made once.
     """
 
     packs: bool = False
     first_position: int | None = None
     num_runs: int = 0
     trims: bool = False
+    shares: bool = False
+
+    def packing(self, mask: Tensor) -> Packing | None:
+        """Return where inputs stand in one row, if they may. Shape of `mask` `(batch, tokens)`."""
+        return Packing(mask) if self.packs and len(mask) > 1 else None
 
     def route(self, mask: Tensor, gather: Tensor | None, memory: Memory | None) -> Route:
         """Return the way for a batch.
@@ -55,8 +61,7 @@ class Shortcuts:
         if gather is None:
             return Route()
         check_gather(gather, len(mask))
-        is_packed = self.packs and len(mask) > 1
-        packing = Packing(mask) if is_packed else None
+        packing = self.packing(mask)
         is_trimmed = self.trims and _LEAST_SAVING * gather.shape[1] <= mask.shape[1]
         if memory is not None and _asks_for_places(memory):
             is_trimmed = False
@@ -83,7 +88,7 @@ def find_shortcuts(backbone: Backbone) -> Shortcuts:
         backbone: the frozen model.
     """
     stack, device = backbone.stacks[0], backbone.device
-    if backbone.family == "encoder-decoder" or not stack.base or backbone.is_spread:
+    if not stack.base or backbone.is_spread:
         return Shortcuts()  # hooks of a spread model stand where layers are cut
     register()
     register_masks()
@@ -101,6 +106,7 @@ def find_shortcuts(backbone: Backbone) -> Shortcuts:
         except Exception:  # whatever a model does with what it does not know
             return False
 
+    shares = _can_share(backbone, rows, mask)
     trims = agrees(Route(tail=Tail(gather, None), num_runs=len(runs)))
     is_packable = device.type == "cpu" and (not stack.is_compiled or stack.has_parts)
     for first in _first_positions(backbone) if is_packable else ():
@@ -108,8 +114,27 @@ def find_shortcuts(backbone: Backbone) -> Shortcuts:
         if agrees(Route(packing, first)):
             tail = Tail(gather, packing)
             trims = trims and agrees(Route(packing, first, tail, len(runs)))
-            return Shortcuts(True, first, len(runs), trims)
-    return Shortcuts(num_runs=len(runs), trims=trims)
+            return Shortcuts(True, first, len(runs), trims, shares)
+    return Shortcuts(num_runs=len(runs), trims=trims, shares=shares)
+
+
+def _can_share(backbone: Backbone, rows: Tensor, mask: Tensor) -> bool:
+    """Return whether a decoder reads the same where targets read keys that were made once."""
+    if backbone.family != "encoder-decoder" or not backbone.has_language_head:
+        return False
+    num_targets = 2 * len(mask)
+    source = torch.arange(num_targets, device=mask.device) // 2
+    ids = (torch.arange(3 * num_targets, device=mask.device) % 7).view(num_targets, 3)
+    decoder = DecoderInputs(ids, source, torch.ones_like(ids))
+
+    def decode(copies: int) -> Tensor:
+        return backbone.decode(backbone.read(rows, mask), mask, ids % 3, decoder, copies=copies)
+
+    expected = decode(1)
+    try:
+        return is_same(expected, decode(2))
+    except Exception:  # whatever a model does with what it does not know
+        return False
 
 
 def _first_positions(backbone: Backbone) -> Sequence[int | None]:

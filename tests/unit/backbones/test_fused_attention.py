@@ -213,34 +213,31 @@ LENGTHS = (19, 7, 40, 33, 7)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_backbone_reads_with_it_what_it_reads_without(tiny: Any, kind: str) -> None:
     exact = tiny(kind)
-    found = {}
-    draws = torch.Generator().manual_seed(0)
-    shape = (len(LENGTHS), max(LENGTHS))
-    ids = torch.randint(12, exact.vocabulary_size, shape, generator=draws)
-    mask = (torch.arange(shape[1]) < torch.tensor(LENGTHS)[:, None]).long()
+    try:
+        own = load_backbone(exact.name, dtype="bfloat16", attention="fused")
+    except BackboneError:
+        assert kind == "deberta-v2"  # whose attention is its own
+        return
+    plain = load_backbone(exact.name, dtype="bfloat16", attention="plain")
+    assert own.attention == "fused"
+    assert own.shortcuts == plain.shortcuts
+    mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
     gather = (torch.tensor(LENGTHS) - 1)[:, None]
-    for attention in ("eager", "plain", "fused"):
-        try:
-            backbone = load_backbone(exact.name, dtype="bfloat16", attention=attention)
-        except BackboneError:  # one whose attention is its own
-            assert attention != "eager"
-            return
-        assert backbone.attention == attention
+
+    def read(backbone: Any, seed: int) -> tuple[Tensor, Tensor]:
+        draws = torch.Generator().manual_seed(seed)
+        ids = torch.randint(12, exact.vocabulary_size, mask.shape, generator=draws)
         rows = backbone.embed(ids).requires_grad_()
         states = backbone.hidden(rows, mask, None, gather)
-        (gradient,) = torch.autograd.grad(states.float().square().sum(), rows)
-        found[attention] = (states, gradient, backbone.shortcuts.packs)
-    rows = exact.embed(ids).requires_grad_()
-    states = exact.hidden(rows, mask, None, gather)
-    (gradient,) = torch.autograd.grad(states.square().sum(), rows)
-    wanted = (states.double(), gradient.double())
-    own, plain = (
-        [error(one, two) for one, two in zip(found[name][:2], wanted, strict=True)]
-        for name in ("fused", "plain")
-    )
-    assert found["fused"][2] == found["plain"][2]
-    assert own[0] < 1.5 * plain[0] + 1e-3
-    assert own[1] < 1.5 * plain[1] + 1e-3
+        return states, torch.autograd.grad(states.float().square().sum(), rows)[0]
+
+    errors = torch.zeros(2, 2)  # of states and gradients, with and without
+    for seed in range(4):
+        wanted = [one.double() for one in read(exact, seed)]
+        for column, backbone in enumerate((own, plain)):
+            found = read(backbone, seed)
+            errors[:, column] += torch.tensor(list(map(error, found, wanted)))
+    assert (errors[:, 0] < 1.25 * errors[:, 1]).all(), errors
 
 
 def test_it_is_chosen_for_bfloat16_where_it_can_be(

@@ -16,8 +16,9 @@ from softprompts.backbones.passing import gather_positions
 from softprompts.backbones.tail import Tail
 
 LENGTHS = (19, 7, 40, 33, 7)
-WITHOUT_PACKING = {"t5", "bart", "deberta-v2"}
-WITHOUT_TRIMMING = {"t5", "bart", "deberta-v2"}
+WITHOUT_PACKING = {"bart", "deberta-v2"}
+WITHOUT_TRIMMING = {"t5", "deberta-v2"}
+WITH_SHARING = {"t5", "bart"}
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 packing_kinds = pytest.mark.parametrize("kind", [k for k in KINDS if k not in WITHOUT_PACKING])
@@ -52,6 +53,7 @@ def test_which_shortcuts_an_architecture_has(tiny: Any, kind: str) -> None:
     found = tiny(kind).shortcuts
     assert found.packs == (kind not in WITHOUT_PACKING)
     assert found.trims == (kind not in WITHOUT_TRIMMING)
+    assert found.shares == (kind in WITH_SHARING)
 
 
 @packing_kinds
@@ -72,15 +74,15 @@ def test_states_and_gradients_are_those_of_a_padded_batch(tiny: Any, kind: str) 
 
     states, gradient = read(None)
     ways = routes(backbone, mask, gather)
-    assert set(ways) == {"packed", "trimmed", "both"}
+    assert set(ways) == ({"packed"} if kind in WITHOUT_TRIMMING else {"packed", "trimmed", "both"})
     for route in ways.values():
         found_states, found_gradient = read(route)
         torch.testing.assert_close(found_states, states, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(found_gradient, gradient, atol=1e-5, rtol=1e-3)
+        assert (found_gradient - gradient).norm() < 1e-5 * gradient.norm()
         assert not found_gradient[mask == 0].any()
 
 
-@packing_kinds
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in WITHOUT_PACKING | WITH_SHARING])
 def test_logits_are_those_of_one_input_at_a_time(tiny: Any, kind: str) -> None:
     backbone = tiny(kind)
     rows, mask, gather = draw(backbone)
