@@ -179,19 +179,30 @@ class Ready:
         trainer.train()
         return {setup: race.host, **race.laps}
 
-    def figures(self, lap: Lap, matrix_rate: float) -> dict[str, float]:
+    def shares(self, lap: Lap, limit: Lap, operations: int = 4) -> dict[str, float]:
+        """Return the share of the limit over all rounds, and that of the median round.
+
+        Args:
+            lap: a contestant's.
+            limit: that of products of matrices, which took turns with it.
+            operations: per layer parameter and real token; 4 forward and backward, 2 forward.
+        """
+        work = operations * self.parameters
+        return {
+            "limit_share": round(work * lap.rate / limit.rate, 4),
+            "median_share": round(work * lap.median_rate / limit.median_rate, 4),
+        }
+
+    def figures(self, lap: Lap) -> dict[str, float]:
         """Return what is written down of a lap.
 
         Examples per second come from tokens per second: updates read more or fewer tokens by
-        chance, and that is not a contestant's doing. The share is of the matrix rate, at 4
-        operations per layer parameter and real token, forward and backward.
+        chance, and that is not a contestant's doing.
         """
-        rate = lap.rate
         return {
-            "examples_per_second": round(rate / self.tokens_per_example, 2),
-            "tokens_per_second": round(rate, 1),
+            "examples_per_second": round(lap.rate / self.tokens_per_example, 2),
+            "tokens_per_second": round(lap.rate, 1),
             "median_milliseconds": lap.median_milliseconds,
-            "limit_share": round(4 * self.parameters * rate / matrix_rate, 4),
         }
 
 

@@ -51,9 +51,10 @@ def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:
             run()
             if round_:
                 laps[name].note(time.perf_counter() - began, tokens)
-    found = {name: ready.figures(lap, limit.rate) for name, lap in laps.items()}
-    for figures in found.values():
-        figures["limit_share"] = round(figures["limit_share"] / 2, 4)  # forward only
+    found = {
+        name: ready.figures(lap) | ready.shares(lap, limit, operations=2)
+        for name, lap in laps.items()
+    }
     return {
         "examples": len(ready.encoded),
         "rounds": num_rounds,

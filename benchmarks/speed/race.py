@@ -35,6 +35,13 @@ class Lap:
         return sum(self.tokens) / sum(self.seconds)
 
     @property
+    def median_rate(self) -> float:
+        """Tokens per second of the median round."""
+        return statistics.median(
+            count / seconds for count, seconds in zip(self.tokens, self.seconds, strict=True)
+        )
+
+    @property
     def median_milliseconds(self) -> float:
         """Median time of an update."""
         return round(1000 * statistics.median(self.seconds), 1)

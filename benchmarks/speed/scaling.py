@@ -9,7 +9,6 @@ from typing import Any
 
 from .case import Case, Ready, Scope, Workplace
 from .contestants import Contestant, Ours
-from .machine import matrix_rate
 from .race import Lap, Race, ratios
 
 PACK_BATCH = 4
@@ -45,11 +44,10 @@ def _length(size: int, base: Case, place: Workplace, num_rounds: int) -> dict[st
 
 def _point(size: int, ready: Ready, num_rounds: int) -> dict[str, Any]:
     """Return the speeds at one size."""
-    limit = matrix_rate(ready.backbone.dtype, num_tries=4)
     laps = ready.race("peft, best", [ready.ours, ready.bare()], num_rounds)
     return {
         "size": size,
-        "contestants": {name: ready.figures(lap, limit) for name, lap in laps.items()},
+        "contestants": {name: ready.figures(lap) for name, lap in laps.items()},
         "ratios": {n: ratios(laps["softprompts"], laps[n]) for n in laps if n != "softprompts"},
     }
 
@@ -60,11 +58,10 @@ def _pack(size: int, base: Case, place: Workplace, num_rounds: int) -> dict[str,
     members = [ready.case.member(place, seed) for seed in range(1, size + 1)]
     alone, pack = _Often(ready.ours, size), Ours(ready.backbone, members, "pack")
     laps = Race([pack, alone], num_rounds).run()
-    limit = matrix_rate(ready.backbone.dtype, num_tries=4)
     return {
         "size": size,
         "batch_size": PACK_BATCH,
-        "contestants": {name: ready.figures(lap, limit) for name, lap in laps.items()},
+        "contestants": {name: ready.figures(lap) for name, lap in laps.items()},
         "ratios": {"one by one": ratios(laps["pack"], laps["one by one"])},
     }
 

@@ -38,7 +38,7 @@ def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:
     ours = ready.ours
     products = MatrixProducts(ready.backbone.dtype)
     laps = ready.race("peft, default", [ours, products, ready.bare()], num_rounds)
-    limit = laps.pop(products.name).rate
+    limit = laps.pop(products.name)
     beside = dict.fromkeys(laps, laps[ours.name])
     for setup in ("peft, best", *(["peft, autocast"] if ready.case.name == AUTOCAST else [])):
         found = ready.race(setup, [ours], num_rounds)
@@ -48,9 +48,11 @@ def measure_case(ready: Ready, num_rounds: int) -> dict[str, Any]:
         "rows": ready.case.length,
         "tokens_per_example": round(ready.tokens_per_example, 1),
         "layer_parameters": ready.parameters,
-        "matrix_gflops": round(limit / 1e9, 1),
+        "matrix_gflops": round(limit.rate / 1e9, 1),
         "rounds": num_rounds,
-        "contestants": {name: ready.figures(lap, limit) for name, lap in laps.items()},
+        "contestants": {
+            name: ready.figures(lap) | ready.shares(lap, limit) for name, lap in laps.items()
+        },
         "ratios": {
             name: ratios(beside[name], lap) for name, lap in laps.items() if name != ours.name
         },

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from softprompts.backbones.kernels.building import load_library
+from softprompts.backbones.fused_attention import find_library
 
 
 def gelu(values: Tensor, is_tanh: bool = False) -> Tensor:
@@ -73,7 +73,7 @@ def _run(values: Tensor, gradient: Tensor | None, is_tanh: bool) -> Tensor:
     values = values.contiguous()
     gradient = None if gradient is None else gradient.contiguous()
     output = torch.empty_like(values)
-    load_library().gelu(
+    find_library().gelu(
         ctypes.c_void_p(values.data_ptr()),
         ctypes.c_void_p(None if gradient is None else gradient.data_ptr()),
         ctypes.c_void_p(output.data_ptr()),

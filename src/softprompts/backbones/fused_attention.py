@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, final
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from softprompts.backbones.kernels.building import load_library
-from softprompts.backbones.plain_attention import HARMLESS, attend_plainly, plain_attention
+from softprompts.backbones.plain_attention import HARMLESS, attend_plainly
 from softprompts.errors import BackboneError
 
 NAME = "softprompts-fused"
@@ -66,27 +65,44 @@ def has_faster_products() -> bool:
     return bool(has_names and torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-@lru_cache(maxsize=1)
+def find_library() -> ctypes.CDLL:
+    """Return the compiled code, which attends as it should.
+
+    Raises:
+        BackboneError: if this machine cannot run it.
+    """
+    return load_library(check_library)
+
+
 def why_not() -> str | None:
     """Return why this machine cannot run it; `None` where it can."""
     try:
-        load_library()
+        find_library()
     except BackboneError as error:
         return str(error)
-    values = torch.linspace(-2, 2, 3 * 2 * 21 * 8).sin().bfloat16().view(3, 1, 2, 21, 8)
-    query, key, value = (one.contiguous().requires_grad_() for one in values)
-    spans = Spans.of_batch(1, 21, 21)
-    with torch.enable_grad():
-        found = attend_row(query, key, value, spans, None, 0.5)
-        expected = plain_attention(query, key, value, None, 0.5)
-        slopes = [
-            torch.autograd.grad(o, (query, key, value), value.mT.reshape(o.shape))
-            for o in (found, expected)
-        ]
-    for one, other in zip((found, *slopes[0]), (expected, *slopes[1]), strict=True):
-        if not (one - other).norm() <= _TOLERANCE * other.norm():
-            return "compiled attention must give what plain attention gives, but does not."
     return None
+
+
+def check_library(library: ctypes.CDLL) -> None:
+    """Check that compiled attention gives, both ways, what attention is by its formula.
+
+    Raises:
+        BackboneError: if it does not.
+    """
+    draws = torch.Generator().manual_seed(0)
+    query, key, value, slope = torch.randn(4, 1, 2, 21, 8, generator=draws).bfloat16()
+    spans, factor = Spans.of_batch(1, 21, 21), 0.5
+    output, sums = _run(library, query, key, value, spans, None, factor)
+    slope = slope.transpose(1, 2).contiguous()
+    found = (output, *_run_back(library, (query, key, value, sums), slope, spans, None, factor))
+    q, k, v, g = (one.double() for one in (query, key, value, slope.transpose(1, 2)))
+    weights = torch.softmax(factor * q @ k.mT, dim=-1)
+    bent = weights * (g @ v.mT)
+    bent = factor * (bent - weights * bent.sum(dim=-1, keepdim=True))
+    expected = ((weights @ v).transpose(1, 2), bent @ k, bent.mT @ q, weights.mT @ g)
+    for one, other in zip(found, expected, strict=True):
+        if not (one.double() - other).norm() <= _TOLERANCE * other.norm():
+            raise BackboneError("compiled kernels must attend as the formula says, but do not.")
 
 
 def fits(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
@@ -226,19 +242,9 @@ class _Fused(torch.autograd.Function):
         query, key, value = (
             one if one.stride(3) == 1 else one.contiguous() for one in (query, key, value)
         )
-        heads, places = query.shape[1:3]
         if bias is not None:
             bias = bias.to(torch.bfloat16).contiguous()
-        output = query.new_empty(1, places, heads, value.shape[3])
-        sums = torch.empty(heads, places)
-        layout = _lay_out(query, key, value, spans, bias, scaling)
-        pointers = (one.data_ptr() for one in (query, key, value, output, sums))
-        _check(
-            load_library().attend(
-                ctypes.byref(layout), *map(ctypes.c_void_p, pointers), ctypes.c_int64(places)
-            )
-        )
-        output[:, spans.num_queries :].zero_()
+        output, sums = _run(find_library(), query, key, value, spans, bias, scaling)
         ctx.save_for_backward(query, key, value, sums)
         ctx.given = (spans, bias, scaling)
         return output
@@ -246,28 +252,61 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
-        query, key, value, sums = ctx.saved_tensors
-        spans, bias, scaling = ctx.given
-        gradient = gradient.contiguous()
-        layout = _lay_out(query, key, value, spans, bias, scaling)
-        rows = [
-            one.new_empty(one.shape[2], one.shape[1], one.shape[3]) for one in (query, key, value)
-        ]
-        pointers = [one.data_ptr() for one in (query, key, value, sums, gradient, *rows)]
-        _check(
-            load_library().attend_backward(
-                ctypes.byref(layout),
-                *map(ctypes.c_void_p, pointers[:4]),
-                ctypes.c_int64(query.shape[2]),
-                *map(ctypes.c_void_p, pointers[4:]),
-            )
+        saved, given = ctx.saved_tensors, ctx.given
+        rows = _run_back(find_library(), saved, gradient.contiguous(), *given)
+        return *rows, None, None, None
+
+
+def _run(
+    library: ctypes.CDLL,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    spans: Spans,
+    bias: Tensor | None,
+    scaling: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the output, and each query's logarithm of its sum. Shape `(heads, tokens)`."""
+    heads, places = query.shape[1:3]
+    output = query.new_empty(1, places, heads, value.shape[3])
+    sums = torch.empty(heads, places)
+    layout = _lay_out(query, key, value, spans, bias, scaling)
+    pointers = (one.data_ptr() for one in (query, key, value, output, sums))
+    _check(
+        library.attend(
+            ctypes.byref(layout), *map(ctypes.c_void_p, pointers), ctypes.c_int64(places)
         )
-        for row, count in zip(
-            rows, (spans.num_queries, spans.num_keys, spans.num_keys), strict=True
-        ):
-            row[count:].zero_()
-        of_query, of_key, of_value = (row.transpose(0, 1)[None] for row in rows)
-        return of_query, of_key, of_value, None, None, None
+    )
+    output[:, spans.num_queries :].zero_()
+    return output, sums
+
+
+def _run_back(
+    library: ctypes.CDLL,
+    saved: tuple[Tensor, ...],
+    gradient: Tensor,
+    spans: Spans,
+    bias: Tensor | None,
+    scaling: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return gradients of queries, keys and values from that of the output, which is contiguous."""
+    query, key, value, sums = saved
+    layout = _lay_out(query, key, value, spans, bias, scaling)
+    rows = [one.new_empty(one.shape[2], one.shape[1], one.shape[3]) for one in saved[:3]]
+    pointers = [one.data_ptr() for one in (query, key, value, sums, gradient, *rows)]
+    _check(
+        library.attend_backward(
+            ctypes.byref(layout),
+            *map(ctypes.c_void_p, pointers[:4]),
+            ctypes.c_int64(query.shape[2]),
+            *map(ctypes.c_void_p, pointers[4:]),
+        )
+    )
+    counts = (spans.num_queries, spans.num_keys, spans.num_keys)
+    for row, count in zip(rows, counts, strict=True):
+        row[count:].zero_()
+    of_query, of_key, of_value = (row.transpose(0, 1)[None] for row in rows)
+    return of_query, of_key, of_value
 
 
 def _lay_out(

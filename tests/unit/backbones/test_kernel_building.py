@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from softprompts import cache_folder
-from softprompts.backbones.fused_attention import why_not
+from softprompts.backbones import fused_attention
+from softprompts.backbones.fused_attention import find_library, why_not
 from softprompts.backbones.kernels import building
 from softprompts.errors import BackboneError
 
@@ -61,13 +62,13 @@ def test_a_compiler_is_named_or_found(tmp_path: Path) -> None:
 
 @needs_kernels
 def test_they_are_compiled_once_and_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = building.load_library()
+    library = find_library()
     assert isinstance(library.gelu, ctypes._CFuncPtr)
     (kept,) = fresh.iterdir()
     when = kept.stat().st_mtime_ns
     building._try_once.cache_clear()
     monkeypatch.setenv("CXX", "absent")  # what is kept needs no compiler
-    building.load_library()
+    find_library()
     assert [one.stat().st_mtime_ns for one in fresh.iterdir()] == [when]
 
 
@@ -81,12 +82,12 @@ def test_without_a_place_to_keep_them_they_are_compiled_each_time(
     elif trouble == "a file in the way":
         fresh.parent.write_text("")
     else:
-        building.load_library()
+        find_library()
         (kept,) = fresh.iterdir()
         kept.unlink()  # not written over: this process has it mapped
         kept.write_bytes(b"no library")
         building._try_once.cache_clear()
-    assert isinstance(building.load_library().attend, ctypes._CFuncPtr)
+    assert isinstance(find_library().attend, ctypes._CFuncPtr)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kernels are for linux")
@@ -99,8 +100,21 @@ def test_why_it_does_not_compile_is_said_and_not_tried_again(
     monkeypatch.setenv("CXX", str(write_compiler(tmp_path / "failing", text)))
     for _ in range(2):
         with pytest.raises(BackboneError, match=r"could not be compiled: .* no such thing"):
-            building.load_library()
+            find_library()
     assert runs.read_text() == "run\n"
+    assert not list(fresh.iterdir())
+
+
+@needs_kernels
+def test_code_that_attends_wrongly_is_neither_used_nor_kept(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = building.SOURCE.read_text("utf-8")
+    wrong = text.replace("_mm512_set1_ps(0.693359375f)", "_mm512_set1_ps(0.6f)")
+    assert wrong != text
+    (tmp_path / "wrong.cpp").write_text(wrong)
+    monkeypatch.setattr(building, "SOURCE", tmp_path / "wrong.cpp")
+    assert "as the formula says" in str(fused_attention.why_not())
     assert not list(fresh.iterdir())
 
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import torch
 
 from softprompts.cache_folder import find_cache_folder
 from softprompts.errors import BackboneError, StorageError
+
+Check = Callable[[ctypes.CDLL], None]
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 
@@ -36,28 +38,32 @@ _SECONDS = 120
 _LOG = logging.getLogger(__name__)
 
 
-def load_library() -> ctypes.CDLL:
+def load_library(check: Check) -> ctypes.CDLL:
     """Return the compiled code. It is compiled once a machine, and kept where caches are.
+
+    Args:
+        check: tries code that was just compiled, and raises a `BackboneError` if it is wrong; then
+            it is not kept.
 
     Raises:
         BackboneError: if the processor lacks an instruction, or the code cannot be compiled.
     """
-    found = _try_once()
+    found = _try_once(check)
     if isinstance(found, BackboneError):
         raise found
     return found
 
 
 @lru_cache(maxsize=1)
-def _try_once() -> ctypes.CDLL | BackboneError:
+def _try_once(check: Check) -> ctypes.CDLL | BackboneError:
     """Return the code, or why there is none: what fails once fails for the whole process."""
     try:
-        return _load()
+        return _load(check)
     except BackboneError as error:
         return error
 
 
-def _load() -> ctypes.CDLL:
+def _load(check: Check) -> ctypes.CDLL:
     check_processor()
     runtime = _find_runtime()
     about = (*_FLAGS, *_LINK_FLAGS, str(runtime), SOURCE.read_text(encoding="utf-8"))
@@ -67,16 +73,13 @@ def _load() -> ctypes.CDLL:
         if kept is not None:
             kept.path.mkdir(parents=True, exist_ok=True)
             if not (kept.path / name).exists():
-                build(find_compiler(), runtime, kept.path / name)
+                build(find_compiler(), runtime, kept.path / name, check)
             return ctypes.CDLL(str(kept.path / name))
     except (OSError, StorageError) as error:
         _LOG.info("compiled code cannot be kept: %s", error)
     with tempfile.TemporaryDirectory() as own:  # once it is open its file is not needed any more
-        build(find_compiler(), runtime, Path(own) / name)
-        try:
-            return ctypes.CDLL(str(Path(own) / name))
-        except OSError as error:
-            raise BackboneError(f"compiled kernels could not be loaded: {error}") from error
+        build(find_compiler(), runtime, Path(own) / name, check)
+        return ctypes.CDLL(str(Path(own) / name))
 
 
 def check_processor(capabilities: Mapping[str, Any] | None = None) -> None:
@@ -123,16 +126,17 @@ def find_compiler(environment: Mapping[str, str] | None = None) -> str:
     )
 
 
-def build(compiler: str, runtime: Path | None, path: Path) -> None:
+def build(compiler: str, runtime: Path | None, path: Path, check: Check) -> None:
     """Compile the code into a file, in one step: another process sees all of it or nothing.
 
     Args:
         compiler: a C++ compiler.
         runtime: the library of threads that torch uses; the compiler's own when `None`.
         path: the file.
+        check: tries the code before the file is there.
 
     Raises:
-        BackboneError: if it does not compile.
+        BackboneError: if it does not compile or load, or is wrong.
         OSError: if the folder cannot be written to.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as own:
@@ -140,6 +144,11 @@ def build(compiler: str, runtime: Path | None, path: Path) -> None:
         threads = ("-fopenmp",) if runtime is None else (str(runtime),)
         _run(compiler, *_FLAGS, "-c", str(SOURCE), "-o", str(code))
         _run(compiler, *_LINK_FLAGS, str(code), *threads, "-o", str(made))
+        try:
+            library = ctypes.CDLL(str(made))
+        except OSError as error:
+            raise BackboneError(f"compiled kernels could not be loaded: {error}") from error
+        check(library)
         os.replace(made, path)
 
 
