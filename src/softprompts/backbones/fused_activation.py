@@ -30,10 +30,11 @@ def gelu(values: Tensor, is_tanh: bool = False) -> Tensor:
 
 
 def fuse_activations(model: nn.Module) -> int:
-    """Let a model's GELU modules compute it in one pass; return how many there are.
+    """Let a model's GELU modules compute it in one pass; return how many do.
 
     Args:
-        model: a model of transformers; its modules' `forward` is replaced.
+        model: a model of transformers; its modules' `forward` is replaced, but of those that have a
+            hook of accelerate, which stands there.
     """
     from transformers import activations
 
@@ -49,7 +50,7 @@ def fuse_activations(model: nn.Module) -> int:
         is_tanh = known.get(type(module))
         if isinstance(module, nn.GELU):
             is_tanh = module.approximate == "tanh"
-        if is_tanh is not None:
+        if is_tanh is not None and not hasattr(module, "_hf_hook"):
             module.forward = partial(gelu, is_tanh=is_tanh)
             found += 1
     return found

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from softprompts.backbones.fused_activation import gelu
+from softprompts.backbones.fused_activation import fuse_activations, gelu
 from softprompts.backbones.fused_attention import why_not
 from softprompts.backbones.loading import load_backbone
 
@@ -86,3 +86,11 @@ def test_the_modules_of_a_model_are_found(
     calls.clear()
     plain.hidden(rows, torch.ones(1, 8, dtype=torch.long), None)
     assert not calls
+
+
+def test_a_module_with_a_hook_keeps_its_forward() -> None:
+    model = torch.nn.Sequential(torch.nn.GELU(), torch.nn.GELU("tanh"), torch.nn.ReLU())
+    model[0]._hf_hook = object()
+    assert fuse_activations(model) == 1
+    assert "forward" in vars(model[1])
+    assert "forward" not in vars(model[0])
