@@ -129,5 +129,15 @@ def test_processes_that_compile_at_once_do_not_disturb_each_other(fresh: Path) -
     assert len(list(fresh.iterdir())) == 1
 
 
+def test_a_machine_that_can_have_them_has_them() -> None:
+    """Else all tests of kernels would be skipped where the code is wrong."""
+    try:
+        building.check_processor()
+        building.find_compiler()
+    except BackboneError as error:
+        pytest.skip(str(error))
+    assert why_not() is None
+
+
 def test_the_source_is_part_of_the_package() -> None:
     assert building.SOURCE.is_file()
