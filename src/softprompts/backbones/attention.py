@@ -265,7 +265,8 @@ def attend(
     slot = state.next_slot()
     if state.tail is not None:
         key, value, attention_mask = state.tail.keep(module, key, value, attention_mask)
-    if len(key) < len(query) and not _is_fused(state, (query, key, value), slot, options):
+    states = (query, key, value)
+    if len(key) < len(query) and not _is_fused(state, states, attention_mask, slot, options):
         key, value = (one.repeat_interleave(state.copies, dim=0) for one in (key, value))
         if attention_mask is not None and len(attention_mask) > 1:
             attention_mask = attention_mask.repeat_interleave(state.copies, dim=0)
@@ -278,13 +279,14 @@ def attend(
 def _is_fused(
     state: Reading,
     states: tuple[Tensor, Tensor, Tensor],
+    mask: Tensor | None,
     slot: Slot | None,
     options: dict[str, Any],
 ) -> bool:
     """Return whether compiled attention runs, on inputs as they stand, with nothing beside them."""
     is_given = slot is not None and slot in state.memory.prefixes
     is_gated = state.memory.gates is not None or state.memory.prefix_gates is not None
-    return state.base == FUSED and not is_given and not is_gated and fits(*states, options)
+    return state.base == FUSED and not is_given and not is_gated and fits(states, mask, options)
 
 
 def _attend_packed(
@@ -299,7 +301,7 @@ def _attend_packed(
     packing, tail, (query, key, value) = state.packing, state.tail, states
     assert packing is not None
     options = dict(options)
-    is_fused = _is_fused(state, states, slot, options)
+    is_fused = _is_fused(state, states, shared, slot, options)
     shared = state.add_bias(shared, options)
     if is_fused:
         spans = state.spans

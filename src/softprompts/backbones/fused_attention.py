@@ -8,6 +8,7 @@ in `kernels/kernels.cpp`.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -105,23 +106,21 @@ def check_library(library: ctypes.CDLL) -> None:
             raise BackboneError("compiled kernels must attend as the formula says, but do not.")
 
 
-def fits(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
+def fits(states: Sequence[Tensor], mask: Tensor | None, options: Mapping[str, Any]) -> bool:
     """Return whether it can be asked for some attention; plain attention can for the rest.
 
     Args:
-        query: queries. Shape `(batch, heads, tokens, size)`.
-        key: keys. Shape `(batch, heads, keys, size)`.
-        value: values. Shape `(batch, heads, keys, width)`.
+        states: queries, keys and values. Shape `(batch, heads, tokens, size)` each.
+        mask: added to the scores, or `None`.
         options: whatever else a model gives its attention.
     """
     special = {name for name, one in options.items() if one is not None and one is not False}
     is_plain = not options.get("dropout") and special - _KNOWN <= HARMLESS
-    bias = options.get("position_bias")
-    if bias is not None and bias.requires_grad:
-        return False
-    is_half = all(one.dtype == torch.bfloat16 for one in (query, key, value))
-    is_even = query.shape[-1] % 2 == 0 and value.shape[-1] % 2 == 0
-    return is_plain and is_half and is_even and query.device.type == "cpu"
+    added = (mask, options.get("position_bias"))
+    is_trained = any(one is not None and one.requires_grad for one in added)
+    is_half = all(one.dtype == torch.bfloat16 and one.device.type == "cpu" for one in states)
+    is_even = all(one.shape[-1] % 2 == 0 for one in states)
+    return is_plain and not is_trained and is_half and is_even
 
 
 def attend_fused(
@@ -148,8 +147,7 @@ def attend_fused(
     Returns:
         The output. Shape `(targets, tokens, heads, width)`. And weights, where eager code ran.
     """
-    is_trained = attention_mask is not None and attention_mask.requires_grad
-    if is_trained or not fits(query, key, value, options):
+    if not fits((query, key, value), attention_mask, options):
         return attend_plainly(module, query, key, value, attention_mask, scaling, **options)
     (targets, _, tokens, size), (batch, _, keys, _) = query.shape, key.shape
     scaling = size**-0.5 if scaling is None else scaling
@@ -210,7 +208,7 @@ class _Layout(ctypes.Structure):
 
     _fields_ = (
         *(
-            (f"{name}", ctypes.c_void_p)
+            (name, ctypes.c_void_p)
             for name in ("query_starts", "query_counts", "key_starts", "key_counts")
         ),
         *((name, ctypes.c_int64) for name in ("inputs", "heads", "key_heads", "size", "width")),
@@ -332,4 +330,4 @@ def _lay_out(
 
 def _check(code: int) -> None:
     if code:
-        raise MemoryError("attention must have memory for the scores of 64 queries of an input.")
+        raise MemoryError("attention must have memory for the scores of 96 queries of an input.")

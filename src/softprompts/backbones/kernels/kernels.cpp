@@ -12,7 +12,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <new>
 
 using bf16 = uint16_t;
 
@@ -36,14 +35,15 @@ class Scratch {
  public:
   ~Scratch() { std::free(base_); }
 
-  void begin(size_t bytes) {
+  // Make room for so many bytes; return whether there is.
+  bool begin(size_t bytes) {
     if (bytes > size_) {
       std::free(base_);
       base_ = static_cast<char*>(std::aligned_alloc(64, up(bytes, 64)));
       size_ = base_ == nullptr ? 0 : bytes;
-      if (base_ == nullptr) throw std::bad_alloc();
     }
     used_ = 0;
+    return base_ != nullptr;
   }
 
   template <typename T>
@@ -248,6 +248,49 @@ inline __m512 score(const float* products, const bf16* bias, int64_t column, int
   return _mm512_mask_mov_ps(_mm512_set1_ps(-std::numeric_limits<float>::infinity()), mask, found);
 }
 
+// Where inputs stand in the rows of queries and keys, and what is added to their scores. Strides are
+// in entries. `fused_attention.py` has the same fields in the same order.
+struct Layout {
+  const int64_t *query_starts, *query_counts, *key_starts, *key_counts;  // one an input
+  int64_t inputs, heads, key_heads, size, value_size;
+  int64_t query_place, query_head, key_place, key_head, value_place, value_head;
+  const bf16* bias;  // may be null
+  int64_t bias_input, bias_head, bias_query;
+  float scale;
+  int32_t threads;
+};
+
+// One input with one head of its keys, and the heads of queries that read it.
+struct Task {
+  int64_t input, key_head, first_head, last_head;
+  int64_t keys, width;          // keys, and their number up to whole registers
+  int64_t start, count, block;  // queries: the first, all, and those taken at once
+  const bf16 *query, *key, *value;
+
+  Task(const Layout& at, int64_t number, const bf16* queries, const bf16* all_keys, const bf16* values)
+      : input(number / at.key_heads), key_head(number % at.key_heads) {
+    const int64_t copies = at.heads / at.key_heads, key_start = at.key_starts[input];
+    first_head = key_head * copies, last_head = first_head + copies;
+    keys = at.key_counts[input], width = up(keys, kLanes);
+    start = at.query_starts[input], count = at.query_counts[input], block = query_block(count);
+    query = queries + start * at.query_place;
+    key = all_keys + key_start * at.key_place + key_head * at.key_head;
+    value = values + key_start * at.value_place + key_head * at.value_head;
+    ask_for(key, at.key_place, keys, at.size);
+    ask_for(value, at.value_place, keys, at.value_size);
+    ask_for(query + first_head * at.query_head, at.query_place, count, at.size);
+  }
+
+  // What is added to the scores of one of the input's queries; may be null.
+  const bf16* bias(const Layout& at, int64_t head, int64_t row) const {
+    if (at.bias == nullptr) return nullptr;
+    return at.bias + input * at.bias_input + head * at.bias_head + row * at.bias_query;
+  }
+};
+
+// Tasks that a thread takes at once: heads of an input share lines of memory.
+inline int64_t tasks_at_once(const Layout& at) { return at.inputs >= 4 * at.threads ? at.key_heads : 1; }
+
 // x P(X < x) for a normal X, or its slope. The share beyond x is formula 7.1.26 of Abramowitz and
 // Stegun, whose error is below 1.5e-7.
 template <bool kIsSlope>
@@ -313,35 +356,18 @@ void gelu(const bf16* input, const bf16* gradient, bf16* output, int64_t count, 
   }
 }
 
-// Where inputs stand in the rows of queries and keys, and what is added to their scores. Strides are
-// in entries. `fused_attention.py` has the same fields in the same order.
-struct Layout {
-  const int64_t *query_starts, *query_counts, *key_starts, *key_counts;  // one an input
-  int64_t inputs, heads, key_heads, size, value_size;
-  int64_t query_place, query_head, key_place, key_head, value_place, value_head;
-  const bf16* bias;  // may be null
-  int64_t bias_input, bias_head, bias_query;
-  float scale;
-  int32_t threads;
-};
-
 // out: a row of heads * value_size for each query. log_sums: one for each head and query.
 int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* value, bf16* out,
            float* log_sums, int64_t queries) {
-  const int64_t copies = at->heads / at->key_heads, tasks = at->inputs * at->key_heads;
+  const int64_t tasks = at->inputs * at->key_heads;
   const int64_t size = at->size, value_size = at->value_size, value_width = up(value_size, kLanes);
   int failed = 0;
-  const int64_t share = at->inputs >= 4 * at->threads ? at->key_heads : 1;  // neighbours share lines
-#pragma omp parallel for schedule(dynamic, share) num_threads(at->threads) if (tasks > 1)
-  for (int64_t task = 0; task < tasks; ++task) {
-    const int64_t input = task / at->key_heads, key_head = task % at->key_heads;
-    const int64_t keys = at->key_counts[input], width = up(keys, kLanes);
-    const bf16* k = key + at->key_starts[input] * at->key_place + key_head * at->key_head;
-    const bf16* v = value + at->key_starts[input] * at->value_place + key_head * at->value_head;
-    try {
-      scratch.begin(4 * (size / 2 * width + width / 2 * value_width) +
-                    kQueryBlock * (4 * (width + value_width) + 2 * width) + 8 * 64);
-    } catch (const std::bad_alloc&) {
+#pragma omp parallel for schedule(dynamic, tasks_at_once(*at)) num_threads(at->threads) if (tasks > 1)
+  for (int64_t number = 0; number < tasks; ++number) {
+    const Task task(*at, number, query, key, value);
+    const int64_t keys = task.keys, width = task.width;
+    if (!scratch.begin(4 * (size / 2 * width + width / 2 * value_width) +
+                    kQueryBlock * (4 * (width + value_width) + 2 * width) + 8 * 64)) {
 #pragma omp atomic write
       failed = 1;
       continue;
@@ -351,26 +377,19 @@ int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* val
     float* scores = scratch.take<float>(kQueryBlock * width);
     float* sums = scratch.take<float>(kQueryBlock * value_width);
     bf16* weights = scratch.take<bf16>(kQueryBlock * width);
-    const int64_t start = at->query_starts[input], count = at->query_counts[input];
-    ask_for(k, at->key_place, keys, size);
-    ask_for(v, at->value_place, keys, value_size);
-    ask_for(query + start * at->query_place + key_head * copies * at->query_head, at->query_place, count, size);
-    turn_pairs(k, at->key_place, keys, size, turned_keys);
-    pair_rows(v, at->value_place, keys, value_size, paired_values);
+    turn_pairs(task.key, at->key_place, keys, size, turned_keys);
+    pair_rows(task.value, at->value_place, keys, value_size, paired_values);
     const __m512 scale = _mm512_set1_ps(at->scale);
-    const int64_t block = query_block(count);
-    for (int64_t head = key_head * copies; head < (key_head + 1) * copies; ++head)
-      for (int64_t begin = 0; begin < count; begin += block) {
-        const int64_t left = count - begin, rows = left < block ? left : block;
-        const int64_t place = start + begin;
-        product(query + place * at->query_place + head * at->query_head, at->query_place, turned_keys,
+    for (int64_t head = task.first_head; head < task.last_head; ++head)
+      for (int64_t begin = 0; begin < task.count; begin += task.block) {
+        const int64_t rows = task.count - begin < task.block ? task.count - begin : task.block;
+        const int64_t place = task.start + begin;
+        product(task.query + begin * at->query_place + head * at->query_head, at->query_place, turned_keys,
                 width, rows, width, size / 2, scores, width, false);
         float shares[kQueryBlock];
         for (int64_t row = 0; row < rows; ++row) {
           float* own = scores + row * width;
-          const bf16* bias = at->bias == nullptr ? nullptr
-                                                 : at->bias + input * at->bias_input + head * at->bias_head +
-                                                       (begin + row) * at->bias_query;
+          const bf16* bias = task.bias(*at, head, begin + row);
           __m512 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
           for (int64_t j = 0; j < width; j += kLanes) {
             const __m512 found = score(own, bias, j, keys, scale);
@@ -404,23 +423,18 @@ int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* val
 int attend_backward(const Layout* at, const bf16* query, const bf16* key, const bf16* value,
                     const float* log_sums, int64_t queries, const bf16* gradient, bf16* of_query,
                     bf16* of_key, bf16* of_value) {
-  const int64_t copies = at->heads / at->key_heads, tasks = at->inputs * at->key_heads;
+  const int64_t tasks = at->inputs * at->key_heads;
   const int64_t size = at->size, value_size = at->value_size, size_width = up(size, kLanes);
   const int64_t gradient_place = at->heads * value_size, half = kQueryBlock / 2;
   int failed = 0;
-  const int64_t share = at->inputs >= 4 * at->threads ? at->key_heads : 1;  // neighbours share lines
-#pragma omp parallel for schedule(dynamic, share) num_threads(at->threads) if (tasks > 1)
-  for (int64_t task = 0; task < tasks; ++task) {
-    const int64_t input = task / at->key_heads, key_head = task % at->key_heads;
-    const int64_t keys = at->key_counts[input], width = up(keys, kLanes);
-    const bf16* k = key + at->key_starts[input] * at->key_place + key_head * at->key_head;
-    const bf16* v = value + at->key_starts[input] * at->value_place + key_head * at->value_head;
-    try {
-      scratch.begin(4 * (size / 2 * width + value_size / 2 * width + width / 2 * size_width +
+#pragma omp parallel for schedule(dynamic, tasks_at_once(*at)) num_threads(at->threads) if (tasks > 1)
+  for (int64_t number = 0; number < tasks; ++number) {
+    const Task task(*at, number, query, key, value);
+    const int64_t keys = task.keys, width = task.width;
+    if (!scratch.begin(4 * (size / 2 * width + value_size / 2 * width + width / 2 * size_width +
                          (size + value_size) * (width + half) + kQueryBlock * (2 * width + size_width) +
                          2 * half * width) +
-                    2 * kQueryBlock * width + 16 * 64);
-    } catch (const std::bad_alloc&) {
+                    2 * kQueryBlock * width + 16 * 64)) {
 #pragma omp atomic write
       failed = 1;
       continue;
@@ -438,23 +452,19 @@ int attend_backward(const Layout* at, const bf16* query, const bf16* key, const 
     uint32_t* weight_pairs = scratch.take<uint32_t>(half * width);
     uint32_t* slope_pairs = scratch.take<uint32_t>(half * width);
     bf16* slope_rows = scratch.take<bf16>(kQueryBlock * width);
-    const int64_t start = at->query_starts[input], count = at->query_counts[input];
-    ask_for(k, at->key_place, keys, size);
-    ask_for(v, at->value_place, keys, value_size);
-    ask_for(query + start * at->query_place + key_head * copies * at->query_head, at->query_place, count, size);
-    ask_for(gradient + start * gradient_place + key_head * copies * value_size, gradient_place, count, value_size);
-    turn_pairs(k, at->key_place, keys, size, turned_keys);
-    turn_pairs(v, at->value_place, keys, value_size, turned_values);
-    pair_rows(k, at->key_place, keys, size, paired_keys);
+    const bf16* slope_of = gradient + task.start * gradient_place;
+    ask_for(slope_of + task.first_head * value_size, gradient_place, task.count, value_size);
+    turn_pairs(task.key, at->key_place, keys, size, turned_keys);
+    turn_pairs(task.value, at->value_place, keys, value_size, turned_values);
+    pair_rows(task.key, at->key_place, keys, size, paired_keys);
     bool is_begun = false;
     const __m512 scale = _mm512_set1_ps(at->scale);
-    const int64_t block = query_block(count);
-    for (int64_t head = key_head * copies; head < (key_head + 1) * copies; ++head)
-      for (int64_t begin = 0; begin < count; begin += block) {
-        const int64_t left = count - begin, rows = left < block ? left : block;
-        const int64_t place = start + begin;
-        const bf16* q = query + place * at->query_place + head * at->query_head;
-        const bf16* g = gradient + place * gradient_place + head * value_size;
+    for (int64_t head = task.first_head; head < task.last_head; ++head)
+      for (int64_t begin = 0; begin < task.count; begin += task.block) {
+        const int64_t rows = task.count - begin < task.block ? task.count - begin : task.block;
+        const int64_t place = task.start + begin;
+        const bf16* q = task.query + begin * at->query_place + head * at->query_head;
+        const bf16* g = slope_of + begin * gradient_place + head * value_size;
         product(q, at->query_place, turned_keys, width, rows, width, size / 2, weights, width, false);
         product(g, gradient_place, turned_values, width, rows, width, value_size / 2, slopes, width, false);
         turn_rows(q, at->query_place, rows, size, turned_queries);
@@ -464,9 +474,7 @@ int attend_backward(const Layout* at, const bf16* query, const bf16* key, const 
           __m512 means[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
           for (int64_t i = 0; i < together; ++i) {
             float *own = weights + (row + i) * width, *slope = slopes + (row + i) * width;
-            const bf16* bias = at->bias == nullptr ? nullptr
-                                                   : at->bias + input * at->bias_input + head * at->bias_head +
-                                                         (begin + row + i) * at->bias_query;
+            const bf16* bias = task.bias(*at, head, begin + row + i);
             const __m512 log_sum = _mm512_set1_ps(log_sums[head * queries + place + row + i]);
             __m512 total = _mm512_setzero_ps();
             for (int64_t j = 0; j < width; j += kLanes) {
@@ -508,11 +516,11 @@ int attend_backward(const Layout* at, const bf16* query, const bf16* key, const 
       std::memset(key_sums, 0, size * width * sizeof(float));
       std::memset(value_sums, 0, value_size * width * sizeof(float));
     }
-    const int64_t first_place = at->key_starts[input];
-    write_turned(key_sums, width, keys, size, of_key + (first_place * at->key_heads + key_head) * size,
+    const int64_t first_place = at->key_starts[task.input];
+    write_turned(key_sums, width, keys, size, of_key + (first_place * at->key_heads + task.key_head) * size,
                  at->key_heads * size);
     write_turned(value_sums, width, keys, value_size,
-                 of_value + (first_place * at->key_heads + key_head) * value_size, at->key_heads * value_size);
+                 of_value + (first_place * at->key_heads + task.key_head) * value_size, at->key_heads * value_size);
   }
   return failed;
 }
