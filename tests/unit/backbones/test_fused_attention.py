@@ -74,6 +74,19 @@ def biases(kind: str, generator: torch.Generator, inputs: int, heads: int, width
     return None if kind == "none" else causal.bfloat16()
 
 
+def both(
+    states: tuple[Tensor, ...], spans: Spans, bias: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Check the output; return it, and gradients as they are found and as PyTorch has them."""
+    found = attend_row(*states, spans, bias, 0.2)
+    exact = tuple(one.detach().double().requires_grad_() for one in states)
+    expected = reference(exact, spans, bias, 0.2)
+    assert error(found, expected) < ROUNDING
+    slope = torch.randn(found.shape, generator=generator).bfloat16()
+    gradients = torch.autograd.grad(found, states, slope)
+    return found, list(gradients), list(torch.autograd.grad(expected, exact, slope.double()))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     counts=st.lists(st.integers(1, 130), min_size=1, max_size=6),
@@ -99,13 +112,7 @@ def test_values_and_gradients_are_those_of_pytorch(
         draw(generator, places, heads[1], sizes[1]),
     )
     bias = biases(kind, generator, len(counts), heads[0], max(counts) + 3)
-    found = attend_row(*states, spans, bias, 0.2)
-    exact = tuple(one.detach().double().requires_grad_() for one in states)
-    expected = reference(exact, spans, bias, 0.2)
-    assert error(found, expected) < ROUNDING
-    slope = torch.randn(found.shape, generator=generator).bfloat16()
-    gradients = torch.autograd.grad(found, states, slope)
-    wanted = torch.autograd.grad(expected, exact, slope.double())
+    found, gradients, wanted = both(states, spans, bias, generator)
     scale = max(float(one.norm()) for one in wanted)  # one key alone has no gradient of scores
     for own, other in zip(gradients, wanted, strict=True):
         assert float((own.double() - other).norm()) < ROUNDING * max(scale, float(other.norm()))
@@ -117,13 +124,7 @@ def test_queries_and_keys_may_be_of_other_numbers() -> None:
     generator = torch.Generator().manual_seed(1)
     spans = spans_of([1, 3, 0, 200], [70, 5, 9, 33])
     states = (draw(generator, 204, 2, 32), *(draw(generator, 117, 2, 32) for _ in range(2)))
-    found = attend_row(*states, spans, None, 0.2)
-    exact = tuple(one.detach().double().requires_grad_() for one in states)
-    expected = reference(exact, spans, None, 0.2)
-    assert error(found, expected) < ROUNDING
-    slope = torch.randn(found.shape, generator=generator).bfloat16()
-    gradients = torch.autograd.grad(found, states, slope)
-    wanted = torch.autograd.grad(expected, exact, slope.double())
+    _, gradients, wanted = both(states, spans, None, generator)
     for own, other in zip(gradients, wanted, strict=True):
         assert error(own, other) < ROUNDING
     assert not gradients[1][:, :, 75:84].any()  # keys that no query meets
