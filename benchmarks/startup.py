@@ -43,22 +43,23 @@ def main() -> None:
         marks[name] = now - since
         return now
 
+    import softprompts as sp
+
+    load_backbone = sp.load_backbone
     import torch
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    now = mark("import torch", BEGAN)
+    now = mark("import softprompts and torch", BEGAN)
     import transformers  # noqa: F401
 
     now = mark("import transformers", now)
-    import softprompts as sp
-    from softprompts.encoding.tokenization import Tokenization
-
-    now = mark("import softprompts", now)
-    backbone = sp.load_backbone("minilm", dtype="auto")
+    backbone = load_backbone("minilm", dtype="auto")
     now = mark("load weights", now)
     task = sp.load_task(options.task, data_dir=options.data_dir)
     now = mark("read rows", now)
+    from softprompts.encoding.tokenization import Tokenization
+
     spent = _timed(Tokenization)
     watch = Watch()
     training = sp.TrainingConfig(steps=1, num_evaluations=1, selection="last")

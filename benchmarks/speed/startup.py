@@ -41,6 +41,7 @@ def _measure(place: Workplace, rows: str, num_runs: int) -> dict[str, Any]:
     for _ in range(num_runs):
         with tempfile.TemporaryDirectory() as cache:
             environment = {**os.environ, "SOFTPROMPTS_CACHE": cache}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation has bytecode
             colds.append(_run(command, environment))
             warms.append(_run(command, environment))
     return {"cold": _medians(colds), "warm": _medians(warms), "runs": num_runs}

@@ -9,6 +9,8 @@ import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from softprompts.collecting import uncollected
+
 if TYPE_CHECKING:
     from softprompts.api import train
     from softprompts.backbones.backbone import Backbone
@@ -98,7 +100,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in _MODULES:
         raise AttributeError(f"module 'softprompts' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"softprompts.{_MODULES[name]}"), name)
+    with uncollected():
+        return getattr(importlib.import_module(f"softprompts.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

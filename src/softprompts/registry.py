@@ -14,7 +14,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -168,7 +168,7 @@ class Registry(Generic[T]):
         if self._has_plugins:
             return
         self._has_plugins = True
-        for point in importlib.metadata.entry_points(group=self.group):
+        for point in _entry_points().select(group=self.group):
             entry = point.load()
             if not isinstance(entry, Entry):
                 raise RegistryError(
@@ -176,6 +176,12 @@ class Registry(Generic[T]):
                     f"softprompts.registry.Entry, but is {entry!r}."
                 )
             self.add(entry)
+
+
+@cache
+def _entry_points() -> Any:  # of a class that is named otherwise from Python 3.12 on
+    """Return those of all groups: one look through what is installed, for all registries."""
+    return importlib.metadata.entry_points()
 
 
 def unknown_name(kind: str, name: str, known: Any) -> str:

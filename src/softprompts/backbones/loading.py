@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import Family, find_class, find_family, names_head
 from softprompts.backbones.fused_activation import fuse_activations
 from softprompts.backbones.sources import Source, check_folder, fingerprint, first_line, resolve
+from softprompts.collecting import uncollected
 from softprompts.errors import BackboneError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -93,7 +93,7 @@ def load_backbone(
     fast = attention or _fast_attention(dtype, place, compile)
     source = resolve(name)
     content = check_folder(source)
-    with _quiet(), _uncollected():
+    with uncollected(), _quiet():
         config = _load_config(source, content)
         family = find_family(config)
         tokenizer = _load_tokenizer(source, config)
@@ -354,15 +354,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if has_bars:
             logging.enable_progress_bar()
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pause the collector of cycles: it goes over all that transformers' modules define again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprompts.cli.output import print_json
+from softprompts.collecting import uncollected
 
 if TYPE_CHECKING:
     from softprompts.tasks.base import Example, Task
@@ -31,11 +32,12 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a finished run again on a split of its task."""
-    from softprompts.cli.tasks import choose_task, read_config
-    from softprompts.metrics.scoring import majority
-    from softprompts.results import load
-    from softprompts.training.building import choose_splits
-    from softprompts.training.resources import load_configured_task
+    with uncollected():
+        from softprompts.cli.tasks import choose_task, read_config
+        from softprompts.metrics.scoring import majority
+        from softprompts.results import load
+        from softprompts.training.building import choose_splits
+        from softprompts.training.resources import load_configured_task
 
     config = read_config(run_dir)
     name = choose_task(config, name)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from softprompts.cli.output import print_json
+from softprompts.collecting import uncollected
 
 
 def predict(
@@ -29,12 +30,13 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict labels for rows that need not have any."""
-    from softprompts.cli.tasks import choose_task, read_config
-    from softprompts.errors import StorageError
-    from softprompts.results import load
-    from softprompts.storage import write_bytes
-    from softprompts.tasks.base import Task
-    from softprompts.tasks.loading import load_examples
+    with uncollected():
+        from softprompts.cli.tasks import choose_task, read_config
+        from softprompts.errors import StorageError
+        from softprompts.results import load
+        from softprompts.storage import write_bytes
+        from softprompts.tasks.base import Task
+        from softprompts.tasks.loading import load_examples
 
     if not output.parent.is_dir():
         raise StorageError(f"{output} must be in a folder that exists, but {output.parent} is not.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from softprompts.cli.output import print_json, print_table
+from softprompts.collecting import uncollected
 
 
 def study(
@@ -57,11 +58,12 @@ def study(
     if not isinstance(config, StudyConfig):
         raise RecipeError(["a study must have `base`, but this is one run; use train."], recipe)
 
-    from softprompts.cli.progress import Bar
-    from softprompts.studies.executors.registry import build_executor
-    from softprompts.studies.grid import expand
-    from softprompts.studies.runner import run_study
-    from softprompts.tracking.tracking import build_tracking
+    with uncollected():
+        from softprompts.cli.progress import Bar
+        from softprompts.studies.executors.registry import build_executor
+        from softprompts.studies.grid import expand
+        from softprompts.studies.runner import run_study
+        from softprompts.tracking.tracking import build_tracking
 
     folder = out or Path("studies") / (config.name or "study")
     names = None if devices is None else [name.strip() for name in devices.split(",")]

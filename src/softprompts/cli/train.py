@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from softprompts.cli.output import print_json
+from softprompts.collecting import uncollected
 
 
 def train(
@@ -43,15 +44,16 @@ def train(
     if is_there(out / "config.json") and not should_resume:
         raise RunFolderError(f"{out} holds a run already; pass --resume to go on with it.")
 
-    from softprompts.cli.progress import Bar, Updates
-    from softprompts.recipes.identity import identity
-    from softprompts.recipes.resolving import resolve
-    from softprompts.studies.grid import Cell
-    from softprompts.tracking.tracking import build_tracking
-    from softprompts.training.execution import execute, set_up
-    from softprompts.training.footprint import describe_memory
-    from softprompts.training.journal import NoJournal
-    from softprompts.training.resources import Resources
+    with uncollected():
+        from softprompts.cli.progress import Bar, Updates
+        from softprompts.recipes.identity import identity
+        from softprompts.recipes.resolving import resolve
+        from softprompts.studies.grid import Cell
+        from softprompts.tracking.tracking import build_tracking
+        from softprompts.training.execution import execute, set_up
+        from softprompts.training.footprint import describe_memory
+        from softprompts.training.journal import NoJournal
+        from softprompts.training.resources import Resources
 
     cell = Cell(config.prompt.method, {}, config.task_label, resolve(config), identity(config))
     tracking = build_tracking(trackers or (), "softprompts", out / "tracking", [cell])

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from softprompts.collecting import uncollected
 from softprompts.errors import DataError, RecipeError
 from softprompts.registry import Entry, unknown_name
 from softprompts.tasks.base import Example, Task
@@ -25,6 +26,7 @@ from softprompts.tasks.superglue import convert_rows
 from softprompts.tasks.templates import template_fields, with_template
 
 
+@uncollected()
 def load_task(
     name: str,
     *,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.collecting import uncollected
 from softprompts.recipes.identity import identity
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
@@ -199,6 +200,7 @@ def set_up(
     return Setup(config, tasks, about, model, splits)
 
 
+@uncollected()
 def encode_splits(
     config: RunConfig, model: Model, task: Task | Mapping[str, Task], resources: Resources
 ) -> dict[str, dict[str, EncodedSplit]]:
