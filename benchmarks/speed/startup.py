@@ -18,33 +18,42 @@ from .case import Scope, Workplace
 from .material import TASKS
 
 PROGRAM = Path(__file__).parents[1] / "startup.py"
-NUM_RUNS = 3
+NUM_ROUNDS, WARM_PER_COLD = 3, 3
 
 
 def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield figures by task: the first run finds an empty cache, the others a filled one."""
-    num_runs = 1 if scope.is_quick else NUM_RUNS
-    for rows in ("bundled",) if scope.is_quick else ("cb", "rte"):
-        if not scope.has(f"minilm {rows}"):
+    """Yield figures by task: of runs that find an empty cache, and of runs that find it filled.
+
+    Tasks take turns.
+    """
+    names = ("bundled",) if scope.is_quick else ("cb", "rte")
+    names = tuple(rows for rows in names if scope.has(f"minilm {rows}"))
+    runs: dict[str, dict[str, list[dict[str, float]]]] = {
+        rows: {"cold": [], "warm": []} for rows in names if not place.lacks(rows)
+    }
+    for _ in range(1 if scope.is_quick else NUM_ROUNDS):
+        for rows, found in runs.items():
+            _add_round(found, place, rows)
+    for rows in names:
+        if rows not in runs:
+            yield f"minilm {rows}", {"skipped": place.lacks(rows)}
             continue
-        reason = place.lacks(rows)
-        found = {"skipped": reason} if reason else _measure(place, rows, num_runs)
-        yield f"minilm {rows}", found
+        medians = {cache: _medians(found) for cache, found in runs[rows].items()}
+        counts = {cache: len(found) for cache, found in runs[rows].items()}
+        yield f"minilm {rows}", {**medians, "runs": counts}
 
 
-def _measure(place: Workplace, rows: str, num_runs: int) -> dict[str, Any]:
+def _add_round(found: dict[str, list[dict[str, float]]], place: Workplace, rows: str) -> None:
+    """Start once with an empty cache, and some times with what that left."""
     command = [sys.executable, str(PROGRAM), "--task", TASKS[rows]]
     command += ["--threads", str(torch.get_num_threads())]
     if rows != "bundled" and place.data_dir is not None:
         command += ["--data-dir", place.data_dir]
-    colds, warms = [], []
-    for _ in range(num_runs):
-        with tempfile.TemporaryDirectory() as cache:
-            environment = {**os.environ, "SOFTPROMPTS_CACHE": cache}
-            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation has bytecode
-            colds.append(_run(command, environment))
-            warms.append(_run(command, environment))
-    return {"cold": _medians(colds), "warm": _medians(warms), "runs": num_runs}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "SOFTPROMPTS_CACHE": cache}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation has bytecode
+        found["cold"].append(_run(command, environment))
+        found["warm"] += [_run(command, environment) for _ in range(WARM_PER_COLD)]
 
 
 def _run(command: list[str], environment: dict[str, str]) -> dict[str, float]:
