@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from softprompts.backbones.attention import Memory
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import generate
 from softprompts.errors import BackboneError, PromptError

@@ -12,7 +12,7 @@ import softprompts as sp
 from backbones import KINDS
 from contracts.conftest import run_config
 from softprompts.backbones import gating
-from softprompts.backbones.attention import KeyValues, Memory
+from softprompts.backbones.memory import KeyValues, Memory
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError, RecipeError
 from softprompts.prompts.active_lengths.fixed import FixedActiveLength

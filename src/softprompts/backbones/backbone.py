@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from softprompts.backbones.attention import KeyValues, Memory, Slot
+from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.families import Family, context_length
 from softprompts.backbones.frame import Frame, probe_frame
 from softprompts.backbones.layers import Route, Stack

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompts.backbones.attention import Memory
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import BackboneError
 

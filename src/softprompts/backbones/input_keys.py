@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from softprompts.backbones.attention import KeyValues, Memory, Slot
+from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.probing import is_same
 from softprompts.backbones.reaching import locate_slots
 

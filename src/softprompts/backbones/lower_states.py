@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from softprompts.backbones.attention import Memory
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.probing import is_same
 from softprompts.errors import BackboneError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from softprompts.backbones.attention import KeyValues, Memory, Slot
+from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.fused_attention import NAME as FUSED
 from softprompts.backbones.plain_attention import NAME as PLAIN
 from softprompts.backbones.probing import is_same

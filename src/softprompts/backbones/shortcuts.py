@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from softprompts.backbones.attention import Memory
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.layers import Route, register
 from softprompts.backbones.packing import Packing
 from softprompts.backbones.packing import register as register_masks

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from softprompts.backbones.attention import KeyValues, Memory, Slot
+from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.prompts.prompt import PromptOutput
 from softprompts.prompts.splice import Spliced, choose, splice, take_gates, with_gates
 

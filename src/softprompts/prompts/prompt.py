@@ -9,7 +9,7 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from softprompts.backbones.attention import KeyValues, Slot
+from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.errors import PromptError
 from softprompts.prompts.active_lengths.base import ActiveLength, Activity
 from softprompts.prompts.active_lengths.fixed import FixedActiveLength

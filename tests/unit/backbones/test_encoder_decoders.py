@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from softprompts.backbones.attention import KeyValues, Memory
+from memories import draw_memory
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.passing import DecoderInputs, count_copies
 
@@ -80,15 +81,7 @@ def test_logits_and_gradients_are_those_of_one_target_at_a_time(
 def test_keys_of_a_prompt_reach_both_halves(tiny: Any, kind: str, is_hidden: bool) -> None:
     backbone = tiny(kind)
     rows, mask, decoder, gather = draw(backbone, SOURCES["as many each"])
-    draws = torch.Generator().manual_seed(1)
-    shown = torch.ones(len(rows), 3, dtype=torch.long)
-    shown[1::2, 1:] = 0 if is_hidden else 1
-    prefixes = {}
-    for slot in backbone.slots:
-        shape = (len(rows), slot.heads, 3, slot.size)
-        pair = (torch.randn(shape, generator=draws), torch.randn(shape, generator=draws))
-        prefixes[slot] = KeyValues(*pair, shown)
-    memory = Memory(prefixes)
+    memory = draw_memory(backbone, len(rows), is_hidden)
     joint = backbone.logits(rows, mask, None, gather, decoder, memory)
     expected = alone(backbone, rows, mask, decoder, memory)
     torch.testing.assert_close(joint, expected, atol=1e-4, rtol=1e-4)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from backbones import KINDS
-from softprompts.backbones.attention import KeyValues, Memory
+from memories import draw_memory
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.layers import Route
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.packing import Packing
@@ -101,15 +102,7 @@ def test_keys_beside_the_input_reach_inputs_in_one_row(
 ) -> None:
     backbone = tiny(kind)
     rows, mask, gather = draw(backbone)
-    draws = torch.Generator().manual_seed(1)
-    shown = torch.ones(len(rows), 3, dtype=torch.long)
-    shown[1::2, 1:] = 0 if is_hidden else 1
-    prefixes = {}
-    for slot in backbone.slots:
-        shape = (len(rows), slot.heads, 3, slot.size)
-        pair = (torch.randn(shape, generator=draws), torch.randn(shape, generator=draws))
-        prefixes[slot] = KeyValues(*pair, shown)
-    memory = Memory(prefixes, lengths=shown.sum(dim=1))
+    memory = draw_memory(backbone, len(rows), is_hidden)
     joint = backbone.hidden(rows, mask, None, gather, memory)
     for number, length in enumerate(LENGTHS):
         own = torch.tensor([number])

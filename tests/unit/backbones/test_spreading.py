@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from softprompts.backbones.adaptations.copying import copy_backbone
-from softprompts.backbones.attention import KeyValues, Memory
+from softprompts.backbones.memory import KeyValues, Memory
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.passing import DecoderInputs

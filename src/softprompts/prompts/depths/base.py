@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from softprompts.backbones.attention import KeyValues, Slot
+from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.prompts.rows.base import Rows
 
 Build = Callable[..., Rows]

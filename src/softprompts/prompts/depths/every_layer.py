@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Generator, Tensor, nn
 
-from softprompts.backbones.attention import KeyValues, Slot
+from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.errors import PromptError
 from softprompts.prompts.depths.base import Build, Depth
 from softprompts.prompts.rows.base import Rows

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Generator, Tensor
 
-from softprompts.backbones.attention import KeyValues, Slot
+from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.prompts.depths.base import Build, Depth
 from softprompts.prompts.rows.base import Rows
 
