@@ -8,9 +8,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from softprompts.backbones.memory import Memory
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import generate
+from softprompts.backbones.memory import Memory
 from softprompts.errors import BackboneError, PromptError
 from softprompts.prompts.arranging import arrange, join_memories
 from softprompts.prompts.draws import Draws

@@ -12,8 +12,8 @@ import softprompts as sp
 from backbones import KINDS
 from contracts.conftest import run_config
 from softprompts.backbones import gating
-from softprompts.backbones.memory import KeyValues, Memory
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.memory import KeyValues, Memory
 from softprompts.errors import PromptError, RecipeError
 from softprompts.prompts.active_lengths.fixed import FixedActiveLength
 from softprompts.prompts.active_lengths.instance import InstanceActiveLength

@@ -10,11 +10,11 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.families import Family, context_length
 from softprompts.backbones.frame import Frame, probe_frame
 from softprompts.backbones.layers import Route, Stack
 from softprompts.backbones.members import find_body, find_table, takes, without_cache
+from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.passing import (
     DecoderInputs,
     check_tokens,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompts.backbones.memory import Memory
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.memory import Memory
 from softprompts.errors import BackboneError
 
 _OURS = ("inputs_embeds", "input_ids", "attention_mask", "position_ids", "encoder_outputs")

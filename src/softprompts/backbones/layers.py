@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from softprompts.backbones.attention import INTERFACE, Reading, attend, reading
-from softprompts.backbones.memory import Memory, Slot
 from softprompts.backbones.compiling import CompiledLayer, parts_of
+from softprompts.backbones.memory import Memory, Slot
 from softprompts.backbones.packing import Packing, packed_masks, square_biases
 from softprompts.backbones.spreading import is_spread, wrapped_forwards
 from softprompts.backbones.tail import InterruptedLayerError, Tail

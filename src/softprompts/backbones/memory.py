@@ -1,4 +1,4 @@
-"""What a prompt gives attention beside the input: keys and values by layer, and gates on positions."""
+"""What a prompt gives attention beside the input: keys and values by layer, gates on positions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 

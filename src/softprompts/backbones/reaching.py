@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.fused_attention import NAME as FUSED
+from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.plain_attention import NAME as PLAIN
 from softprompts.backbones.probing import is_same
 from softprompts.errors import BackboneError

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from softprompts.backbones.memory import Memory
 from softprompts.backbones.layers import Route, register
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.packing import Packing
 from softprompts.backbones.packing import register as register_masks
 from softprompts.backbones.passing import DecoderInputs, check_gather, gather_positions

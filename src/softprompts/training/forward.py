@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompts.backbones.memory import Memory
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import generate
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.passing import DecoderInputs
 from softprompts.encoding.batch import Batch
 from softprompts.prompts.arranging import arrange, join_memories

@@ -14,9 +14,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from softprompts.backbones.memory import Memory, Slot
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.input_keys import can_read_on, input_memory, read_input_keys
+from softprompts.backbones.memory import Memory, Slot
 from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample, EncodedInput
 from softprompts.prompts.positions.base import Position

@@ -15,9 +15,9 @@ from torch._dynamo.utils import counters
 from softprompts.backbones import compiling
 from softprompts.backbones.adaptations.copying import copy_backbone
 from softprompts.backbones.adaptations.lora import LoraAdaptation
-from softprompts.backbones.memory import Memory
 from softprompts.backbones.compiling import CompiledLayer, parts_of
 from softprompts.backbones.loading import load_backbone
+from softprompts.backbones.memory import Memory
 from softprompts.errors import BackboneError
 
 pytestmark = [

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from memories import draw_memory
 from torch import Tensor
 
-from memories import draw_memory
-from softprompts.backbones.memory import Memory
 from softprompts.backbones.loading import load_backbone
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.passing import DecoderInputs, count_copies
 
 LENGTHS = (19, 7, 40, 33)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from memories import draw_memory
 
 from backbones import KINDS
-from memories import draw_memory
-from softprompts.backbones.memory import Memory
 from softprompts.backbones.layers import Route
 from softprompts.backbones.loading import load_backbone
+from softprompts.backbones.memory import Memory
 from softprompts.backbones.packing import Packing
 from softprompts.backbones.passing import gather_positions
 from softprompts.backbones.tail import Tail

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from softprompts.backbones.adaptations.copying import copy_backbone
-from softprompts.backbones.memory import KeyValues, Memory
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
+from softprompts.backbones.memory import KeyValues, Memory
 from softprompts.backbones.passing import DecoderInputs
 from softprompts.backbones.spreading import device_of, map_of, wrapped_forwards
 from softprompts.errors import BackboneError
