@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from contracts.conftest import run_config
+from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.batch import collate
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
 from softprompts.recipes.schema import RunConfig
@@ -175,10 +176,8 @@ def eight(backbone):
     ]
 
 
-@pytest.mark.parametrize("kind", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
-def test_a_pack_of_eight_is_eight_single_runs_after_fifty_steps(tiny, task, kind):
-    """Presets, seeds, rates, initializers, few-shot samples and weights of regularizers."""
-    backbone = tiny(kind)
+def assert_eight_equal_alone(backbone, task, tolerance):
+    """Check that runs in a pack end where each ends by itself, and that all of them move."""
     configs = eight(backbone)
     few = replace(task, train=task.train[2:7])
     tasks = [few if number in (1, 4) else task for number in range(8)]
@@ -194,7 +193,42 @@ def test_a_pack_of_eight_is_eight_single_runs_after_fifty_steps(tiny, task, kind
         found, expected = packed.model.state(), single.model.state()
         assert any(not torch.equal(found[name], start[name]) for name in found)
         for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-4)
+            assert value.dtype == backbone.dtype, name
+            torch.testing.assert_close(found[name], value, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
+def test_a_pack_of_eight_is_eight_single_runs_after_fifty_steps(tiny, task, kind):
+    """Presets, seeds, rates, initializers, few-shot samples and weights of regularizers."""
+    assert_eight_equal_alone(tiny(kind), task, 1e-4)
+
+
+@pytest.fixture
+def load_wide(monkeypatch):
+    """Have float64 wherever float32 is made, and return a function that loads a backbone in it."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+    def load(name):
+        backbone = load_backbone(str(name), attention="sdpa")
+        backbone.model.double()
+        backbone.dtype = torch.float64
+        return backbone
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield load
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("kind", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
+def test_a_pack_of_eight_differs_by_rounding_alone(load_wide, backbone_folder, task, kind):
+    """What is left of a difference in float32 is far less in float64."""
+    assert_eight_equal_alone(load_wide(backbone_folder(kind)), task, 1e-9)
+
+
+@pytest.mark.slow
+def test_a_pack_of_eight_on_minilm_differs_by_rounding_alone(load_wide, task):
+    assert_eight_equal_alone(load_wide("minilm"), task, 1e-8)
 
 
 def test_examples_of_like_length_meet_whosever_they_are(tiny, task):
