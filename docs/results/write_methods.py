@@ -9,7 +9,6 @@ docs/methods/NAME.md is replaced; nothing in it is typed by hand.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -49,7 +48,8 @@ def main(arguments: list[str]) -> None:
         text = path.read_text()
         block = f"{BEGIN}\n{INTRO}\n{HEADINGS}{rows}{END}\n"
         if BEGIN in text:
-            text = re.sub(f"{BEGIN}.*{END}\n", lambda _: block, text, flags=re.DOTALL)
+            before, rest = text.split(BEGIN)
+            text = before + block + rest.split(f"{END}\n")[1]
         else:
             text = text.replace("## Results\n", f"## Results\n\n{block}")
         path.write_text(text)
