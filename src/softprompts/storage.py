@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file in one step: a reader sees the old content or the new, nothing between.
 
+    Threads and processes, also of other machines, may write one file at once; the last one stays.
+
     Args:
         path: the file.
         content: its new content.
@@ -27,7 +30,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         StorageError: if the disk is full, the folder is read-only, or anything else prevents it.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         try:
             with open(beside, "wb") as file:

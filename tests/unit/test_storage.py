@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -36,6 +37,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         storage.write_json(path, {"a": 2})
     assert storage.read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_several_may_write_and_read_one_file(tmp_path):
+    """Threads share a process number, as containers on a shared folder may."""
+    path = tmp_path / "x.bin"
+    contents = [bytes([number]) * (1000 + 7000 * number) for number in range(1, 5)]
+    storage.write_bytes(path, contents[0])
+
+    def write(content):
+        for _ in range(40):
+            storage.write_bytes(path, content)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
 
 
 def test_what_cannot_be_read(tmp_path):

@@ -28,7 +28,7 @@ _SMALL_BYTES = 8 << 20
 _MOST_SMALL = 32
 _PART_SECONDS = 3600.0
 _FOLDER_NAME = re.compile(r"[0-9a-f]{32}")
-_FILE_NAME = re.compile(r"\.?[0-9a-f]{32}\.safetensors(\.broken|\.\d+\.part)?")
+_FILE_NAME = re.compile(r"\.?[0-9a-f]{32}\.safetensors(\.broken|\.[0-9a-f]+\.part)?")
 _LOG = logging.getLogger(__name__)
 _WARNED: set[str] = set()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -337,8 +336,7 @@ def test_a_wrong_bound_is_one_line(tiny, folder, caplog, monkeypatch):
     assert "'2 GiB'" in line
 
 
-def test_several_may_fill_a_folder_at_once(tiny, folder, caplog, monkeypatch):
-    monkeypatch.setattr(storage.os, "getpid", threading.get_ident)  # threads as processes
+def test_several_may_fill_a_folder_at_once(tiny, folder, caplog):
     readout, examples = build(tiny("bert"), "linear"), rows(count=40)
     cold = {row_key(example): readout.encode(example) for example in examples}
 

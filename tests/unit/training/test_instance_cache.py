@@ -331,12 +331,15 @@ def test_only_own_files_are_ever_removed(tmp_path):
     assert found(cache, [0]) == [0]
 
 
-def test_leftovers_of_killed_processes_go(tmp_path):
+def test_leftovers_of_killed_processes_go(tmp_path, monkeypatch):
     folder = tmp_path / NAME
     folder.mkdir()
-    old, new = folder / f".{'a' * 32}.safetensors.17.part", folder / f".{NAME}.safetensors.18.part"
-    for path in (old, new):
-        path.write_bytes(b"half")
+    kept: list[Path] = []
+    with monkeypatch.context() as patch:  # die between writing and renaming
+        patch.setattr(storage.os, "replace", lambda beside, path: kept.append(Path(beside)))
+        for name in ("a" * 32, NAME):
+            storage.write_bytes(folder / f"{name}.safetensors", b"half")
+    old, new = kept
     past = time.time() - 2 * instance_cache._PART_SECONDS
     os.utime(old, (past, past))
     cache = fill(tmp_path, [0])
