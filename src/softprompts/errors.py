@@ -4,7 +4,7 @@
 SoftPromptsError
 ├── RecipeError          (ValueError)      a recipe breaks the schema; carries every problem found
 ├── UnknownNameError     (LookupError)     a name is in no registry; carries near names
-├── RegistryError        (TypeError)       a component is registered twice or has the wrong base
+├── RegistryError        (TypeError)       a name is taken, or a component does not load or fit
 ├── DataError            (ValueError)      a task file or row is wrong; carries file, line and field
 ├── BackboneError        (ValueError)      a backbone cannot do what is asked; carries the reason
 ├── PromptError          (ValueError)      a prompt does not fit its backbone
@@ -50,7 +50,7 @@ class UnknownNameError(SoftPromptsError, LookupError):
 
 
 class RegistryError(SoftPromptsError, TypeError):
-    """A component is registered twice, or has the wrong base class."""
+    """A component is registered twice, does not load, or has the wrong base class."""
 
 
 class DataError(SoftPromptsError, ValueError):

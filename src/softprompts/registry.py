@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -22,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from softprompts.errors import RegistryError, UnknownNameError
 
 T = TypeVar("T")
+
+_ADDING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Registry(Generic[T]):
         self.base = base
         self._entries: dict[str, Entry] = {}
         self._has_plugins = False
+        self._loading_threads: set[int] = set()
 
     @property
     def group(self) -> str:
@@ -111,12 +115,7 @@ class Registry(Generic[T]):
         Raises:
             RegistryError: if the name is taken.
         """
-        if entry.name in self._entries:
-            raise RegistryError(
-                f"{self.kind} name must be free, but {entry.name!r} is taken by "
-                f"{self._entries[entry.name].target}."
-            )
-        self._entries[entry.name] = entry
+        self._put(entry, self._entries)
         return entry
 
     def register(self, name: str, target: str, **about: Any) -> Entry:
@@ -124,7 +123,11 @@ class Registry(Generic[T]):
         return self.add(Entry(name, target, **about))
 
     def names(self) -> tuple[str, ...]:
-        """All names, built-in ones first."""
+        """All names, built-in ones first.
+
+        Raises:
+            RegistryError: if what a third party adds does not load; so does all that looks here.
+        """
         self._load_plugins()
         return tuple(self._entries)
 
@@ -165,17 +168,47 @@ class Registry(Generic[T]):
         return component  # type: ignore[no-any-return]
 
     def _load_plugins(self) -> None:
-        if self._has_plugins:
+        """Add what third parties have: all of it or, with an error, none.
+
+        Nothing is locked while their modules are imported, for these may look here themselves, and
+        then see what there is without them.
+        """
+        thread = threading.get_ident()
+        if self._has_plugins or thread in self._loading_threads:
             return
-        self._has_plugins = True
-        for point in _entry_points().select(group=self.group):
+        self._loading_threads.add(thread)
+        try:
+            found = [self._load_point(p) for p in _entry_points().select(group=self.group)]
+        finally:
+            self._loading_threads.remove(thread)
+        with _ADDING:
+            if self._has_plugins:
+                return
+            entries = dict(self._entries)
+            for entry in found:
+                self._put(entry, entries)
+            self._entries.update(entries)
+            self._has_plugins = True
+
+    def _load_point(self, point: importlib.metadata.EntryPoint) -> Entry:
+        about = f"entry point {point.name!r} of {self.group} must load to "
+        about += "softprompts.registry.Entry, but "
+        try:
             entry = point.load()
-            if not isinstance(entry, Entry):
-                raise RegistryError(
-                    f"entry point {point.name!r} of {self.group} must load to "
-                    f"softprompts.registry.Entry, but is {entry!r}."
-                )
-            self.add(entry)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".:")
+            raise RegistryError(f"{about}{point.value} raises {reason}.") from error
+        if not isinstance(entry, Entry):
+            raise RegistryError(f"{about}is {entry!r}.")
+        return entry
+
+    def _put(self, entry: Entry, entries: dict[str, Entry]) -> None:
+        if entry.name in entries:
+            raise RegistryError(
+                f"{self.kind} name must be free, but {entry.name!r} is taken by "
+                f"{entries[entry.name].target}."
+            )
+        entries[entry.name] = entry
 
 
 @cache
