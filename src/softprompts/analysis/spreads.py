@@ -8,6 +8,7 @@ of its task.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -201,8 +202,9 @@ def brown_forsythe(first: Samples, second: Samples) -> float | None:
     scores = []
     for x, y in pairs:
         statistic = float(stats.levene(x, y, center="median").statistic)
-        root = math.copysign(math.sqrt(statistic), _distances(x).mean() - _distances(y).mean())
-        scores.append(float(stats.norm.isf(stats.t.sf(root, len(x) + len(y) - 2))))
+        tail = float(stats.t.sf(math.sqrt(statistic), len(x) + len(y) - 2))
+        score = float(stats.norm.isf(max(tail, sys.float_info.min)))  # finite, to be summed
+        scores.append(math.copysign(score, _distances(x).mean() - _distances(y).mean()))
     return float(2 * stats.norm.sf(abs(sum(scores)) / math.sqrt(len(scores))))
 
 

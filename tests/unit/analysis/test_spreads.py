@@ -81,6 +81,24 @@ def test_one_task_is_levenes_test():
     assert brown_forsythe(TASKS[:1], OTHERS[:1]) == pytest.approx(expected)
 
 
+def test_a_p_value_of_one_task_knows_no_order_however_small():
+    x = [0.5, 0.5, *(0.5 + 1e-9 * np.random.default_rng(0).random(8))]
+    y = [0.0, 1.0] * 5
+    expected = stats.levene(x, y, center="median").pvalue
+    assert 0 < expected < 1e-150
+    for pair in ((x, y), (y, x)):
+        assert brown_forsythe(*([v] for v in pair)) == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+def test_tails_too_small_for_a_number_still_cancel():
+    x = [*[0.5] * 100, *(0.5 + 1e-9 * np.random.default_rng(0).random(100))]
+    y = [0.0, 1.0] * 100
+    assert stats.levene(x, y, center="median").pvalue == 0
+    for pair in ((x, y), (y, x)):
+        assert brown_forsythe(*([v] for v in pair)) < 1e-300
+    assert brown_forsythe([x, y], [y, x]) == pytest.approx(1)
+
+
 def test_several_tasks_are_stouffers_sum():
     above = []
     for x, y in zip(TASKS, OTHERS, strict=True):
