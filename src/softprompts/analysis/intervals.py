@@ -25,7 +25,7 @@ from softprompts.analysis.samples import (
 )
 
 Interval = tuple[float, float]
-_Resampling = Callable[[Sequence[Floats], Floats, Floats, float], Interval]
+_Resampling = Callable[[Sequence[Floats], Floats, Floats, float], Interval | None]
 
 
 def mean_interval(
@@ -45,7 +45,8 @@ def mean_interval(
     - `percentile`: quantiles of the resampled means.
     - `bca`: the same, bias-corrected and accelerated.
     - `studentized`: `θ − q se`, `q` the quantiles of `(θ* − θ) / se*`; resamples whose scores are
-      all equal have no `se*` and are left out.
+      all equal have no `se*` and are left out. The others must differ: two seeds of one task give
+      one ratio only.
 
     Args:
         tasks: scores per task, one per seed.
@@ -55,8 +56,8 @@ def mean_interval(
         num_resamples: how many resamples.
 
     Returns:
-        Both ends; `None` where a task has fewer than two seeds, or nothing can be resampled. Equal
-        ends where every task's scores are all equal.
+        Both ends; `None` where a task has fewer than two seeds, or where scores differ and the
+        ratios of `studentized` do not. Equal ends where every task's scores are all equal.
 
     Raises:
         DataError: if scores are not finite, or a bootstrap has no generator.
@@ -138,10 +139,14 @@ def _bca(values: Sequence[Floats], means: Floats, errors: Floats, level: float) 
     return float(low), float(high)
 
 
-def _studentized(values: Sequence[Floats], means: Floats, errors: Floats, level: float) -> Interval:
+def _studentized(
+    values: Sequence[Floats], means: Floats, errors: Floats, level: float
+) -> Interval | None:
     mean, (error, _) = stratified_mean(values), standard_error(values)
     usable = errors > 1e-12 * max(1.0, abs(mean))
     ratios = (means[usable] - mean) / errors[usable]
+    if not ratios.size or is_constant(ratios):
+        return None
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(mean - high * error), float(mean - low * error)
 

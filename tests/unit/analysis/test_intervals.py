@@ -93,6 +93,24 @@ def test_studentized_is_that_of_all_resamples():
     assert found == pytest.approx(expected, abs=0.004)
 
 
+def test_studentized_cannot_say_where_its_ratios_do_not_differ():
+    """Both of two seeds drawn, in either order, give the mean itself; one drawn twice no error."""
+    for scores in ([0.0, 1.0], [0.3, 0.1], [1e6, 1e6 + 1]):
+        assert mean_interval([scores], "studentized", generator=generator()) is None
+    found = mean_interval([[0.0, 0.4, 1.0]], "studentized", generator=generator())
+    assert found[0] < 1.4 / 3 < found[1]
+    found = mean_interval([[0.0, 1.0]] * 2, "studentized", generator=generator())
+    assert found[0] < 1 / 2 < found[1]
+
+
+def test_studentized_cannot_say_without_a_resample_that_spreads():
+    draws = [
+        mean_interval([[0.0, 0.0, 1.0]], "studentized", generator=generator(s), num_resamples=1)
+        for s in range(5)
+    ]
+    assert draws == [None] * 5
+
+
 def test_standard_error_of_one_task_has_its_degrees_of_freedom():
     error, df = standard_error([np.array(TASKS[0])])
     assert (error, df) == pytest.approx((stats.sem(TASKS[0]), 4))
@@ -112,9 +130,12 @@ def test_intervals_move_with_scores_and_know_no_order(method, tasks, shift, scal
     def made(values):
         return mean_interval(values, method, generator=generator(), num_resamples=199)
 
-    low, high = made(first)
+    found, changed = made(first), made([[scale * x + shift for x in task] for task in first])
+    if found is None:
+        assert (method, changed) == ("studentized", None)
+        return
+    low, high = found
     assert low <= high
-    changed = made([[scale * x + shift for x in task] for task in first])
     assert changed == pytest.approx((scale * low + shift, scale * high + shift), abs=1e-6)
     if method == "t":
         assert low - 1e-9 <= np.mean([np.mean(task) for task in first]) <= high + 1e-9
