@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     building._try_once.cache_clear()
     yield tmp_path / "cache" / "kernels"
     building._try_once.cache_clear()
+
+
+def keep(folder: Path, content: bytes) -> Path:
+    """Write a file where compiled code would be kept."""
+    folder.mkdir(parents=True)
+    path = folder / building._file_name(building._find_runtime())
+    path.write_bytes(content)
+    return path
 
 
 def write_compiler(path: Path, text: str) -> Path:
@@ -73,7 +82,7 @@ def test_they_are_compiled_once_and_kept(fresh: Path, monkeypatch: pytest.Monkey
 
 
 @needs_kernels
-@pytest.mark.parametrize("trouble", ["off", "a file in the way", "a broken file"])
+@pytest.mark.parametrize("trouble", ["off", "a file in the way", "a broken file stays"])
 def test_without_a_place_to_keep_them_they_are_compiled_each_time(
     fresh: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
@@ -82,12 +91,40 @@ def test_without_a_place_to_keep_them_they_are_compiled_each_time(
     elif trouble == "a file in the way":
         fresh.parent.write_text("")
     else:
-        find_library()
-        (kept,) = fresh.iterdir()
-        kept.unlink()  # not written over: this process has it mapped
-        kept.write_bytes(b"no library")
-        building._try_once.cache_clear()
+        kept = keep(fresh, b"no library")
+        whole = tempfile.TemporaryDirectory
+
+        def refuse(dir: Path | None = None, **options: str) -> tempfile.TemporaryDirectory[str]:
+            if dir == fresh:
+                raise PermissionError(13, "Permission denied")
+            return whole(dir=dir, **options)
+
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
     assert isinstance(find_library().attend, ctypes._CFuncPtr)
+    if trouble == "a broken file stays":
+        assert kept.read_bytes() == b"no library"
+
+
+@needs_kernels
+@pytest.mark.parametrize("content", [b"", b"no library"])
+def test_a_broken_file_is_made_anew_and_kept(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    caplog.set_level("INFO", building.__name__)
+    kept, done = keep(fresh, content), []
+    sync, move = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append("fsync") or sync(file))
+    monkeypatch.setattr(os, "replace", lambda *paths: done.append("replace") or move(*paths))
+    assert isinstance(find_library().attend, ctypes._CFuncPtr)
+    assert done == ["fsync", "replace"]
+    assert list(fresh.iterdir()) == [kept]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("compiled code is broken and made anew: ")
+    # another process: this one knows the file by its name, and does not look again
+    code = "from softprompts.backbones.fused_attention import why_not; print(why_not())"
+    environment = {**os.environ, "CXX": "absent"}
+    later = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert later.stdout == b"None\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kernels are for linux")

@@ -66,20 +66,34 @@ def _try_once(check: Check) -> ctypes.CDLL | BackboneError:
 def _load(check: Check) -> ctypes.CDLL:
     check_processor()
     runtime = _find_runtime()
-    about = (*_FLAGS, *_LINK_FLAGS, str(runtime), SOURCE.read_text(encoding="utf-8"))
-    name = f"kernels-{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.so"
+    name = _file_name(runtime)
     try:
         kept = find_cache_folder(name="kernels")
         if kept is not None:
             kept.path.mkdir(parents=True, exist_ok=True)
-            if not (kept.path / name).exists():
-                build(find_compiler(), runtime, kept.path / name, check)
-            return ctypes.CDLL(str(kept.path / name))
+            return _load_kept(kept.path / name, runtime, check)
     except (OSError, StorageError) as error:
         _LOG.info("compiled code cannot be kept: %s", error)
     with tempfile.TemporaryDirectory() as own:  # once it is open its file is not needed any more
         build(find_compiler(), runtime, Path(own) / name, check)
         return ctypes.CDLL(str(Path(own) / name))
+
+
+def _file_name(runtime: Path | None) -> str:
+    """Return a name that is another for other code, flags or library of threads."""
+    about = (*_FLAGS, *_LINK_FLAGS, str(runtime), SOURCE.read_text(encoding="utf-8"))
+    return f"kernels-{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.so"
+
+
+def _load_kept(path: Path, runtime: Path | None, check: Check) -> ctypes.CDLL:
+    """Return the code in a file, made first where there is none or it is broken."""
+    if path.exists():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError as error:
+            _LOG.info("compiled code is broken and made anew: %s", error)
+    build(find_compiler(), runtime, path, check)
+    return ctypes.CDLL(str(path))
 
 
 def check_processor(capabilities: Mapping[str, Any] | None = None) -> None:
@@ -149,6 +163,8 @@ def build(compiler: str, runtime: Path | None, path: Path, check: Check) -> None
         except OSError as error:
             raise BackboneError(f"compiled kernels could not be loaded: {error}") from error
         check(library)
+        with open(made, "rb") as file:
+            os.fsync(file.fileno())  # else a crash may leave a file without content
         os.replace(made, path)
 
 
