@@ -27,7 +27,8 @@ _MOST_VARIANTS = 64
 
 Layers of one class share their code, and so do all backbones of a process that have such layers.
 Variants are for a batch of one, for masks, for what asks for a gradient, for dtypes; lengths and
-other batch sizes make none.
+other batch sizes make none. Torch is told so only while a layer runs: what else a process compiles
+keeps its own limit. That takes some microseconds a call.
 """
 
 
@@ -100,12 +101,14 @@ def _compiled(module: nn.Module) -> Callable[..., Any]:
     from torch._dynamo import config
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-    config.recompile_limit = max(config.recompile_limit, _MOST_VARIANTS)
     own: Any = type(module).forward
     forward = MethodType(own, module)
     run = torch.compile(forward, fullgraph=True, dynamic=True, backend=BACKEND)
 
     def run_or_say(*arguments: Any, **options: Any) -> Any:
+        limit = config.recompile_limit
+        if limit < _MOST_VARIANTS:  # by hand: `config.patch` takes four times as long
+            config.recompile_limit = _MOST_VARIANTS
         try:
             return run(*arguments, **options)
         except FailOnRecompileLimitHit as error:
@@ -119,5 +122,8 @@ def _compiled(module: nn.Module) -> Callable[..., Any]:
                 f"{type(module).__name__} must be one graph for torch.compile, but is not: "
                 f"{first_line(cause)} Set `backbone.compile` to false."
             ) from error
+        finally:
+            if limit < _MOST_VARIANTS:
+                config.recompile_limit = limit
 
     return run_or_say

@@ -5,6 +5,7 @@ Most tests trace only (`aot_eager`), which finds breaks and variants alike.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -198,11 +199,39 @@ class ByNumber(nn.Module):
         return states + len(number)
 
 
-def test_more_variants_than_are_kept_are_an_error(monkeypatch):
+@pytest.fixture
+def process_limit():
+    """Set the limit of the process to two while a test runs."""
+    with torch._dynamo.config.patch(recompile_limit=2):
+        yield lambda: torch._dynamo.config.recompile_limit
+
+
+def test_more_variants_than_are_kept_are_an_error(monkeypatch, process_limit):
     monkeypatch.setattr(compiling, "_MOST_VARIANTS", 2)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     layer = CompiledLayer(ByNumber())
     layer.whole(torch.ones(3), "a")
     layer.whole(torch.ones(3), "b")
     with pytest.raises(BackboneError, match=r"ByNumber must be compiled at most 2 times"):
         layer.whole(torch.ones(3), "c")
+
+
+def test_the_limit_of_the_process_is_raised_only_while_layers_run(monkeypatch, process_limit):
+    monkeypatch.setattr(compiling, "_MOST_VARIANTS", 4)
+    layer = CompiledLayer(ByNumber())
+    assert process_limit() == 2
+    for number in "abc":
+        layer.whole(torch.ones(3), number)
+        assert process_limit() == 2
+    with ThreadPoolExecutor(1) as pool:  # torch may keep a setting for each thread
+        pool.submit(layer.whole, torch.ones(3), "d").result()
+    with pytest.raises(BackboneError, match=r"must be compiled at most 4 times"):
+        layer.whole(torch.ones(3), "e")
+    assert process_limit() == 2
+
+
+def test_a_larger_limit_of_the_process_stays(monkeypatch, process_limit):
+    monkeypatch.setattr(compiling, "_MOST_VARIANTS", 1)
+    layer = CompiledLayer(ByNumber())
+    for number in "ab":
+        layer.whole(torch.ones(3), number)
+    assert process_limit() == 2
