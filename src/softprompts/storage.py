@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from softprompts.errors import FolderInUseError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LOCK_TRIES = 5
+_LOCK_PAUSE_SECONDS = 0.01
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -196,6 +200,9 @@ def make_folder(path: Path) -> None:
 def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
     """Open and lock a file; the lock goes with the process, however it ends.
 
+    One that is taken is tried again for some hundredths of a second: it may be `is_locked` that
+    looks.
+
     Args:
         path: the file; made if missing.
         should_wait: wait until it is free, for short work.
@@ -215,9 +222,43 @@ def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
         import fcntl
     except ImportError:  # no such locks on this platform
         return file
+    mode = fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB)
+    for number in range(_LOCK_TRIES):
+        if number:
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        try:
+            fcntl.flock(file, mode)
+            return file
+        except OSError:
+            continue
+    file.close()
+    raise FolderInUseError(f"{path.parent} is in use by another process.")
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a file is locked by `lock`; nothing is created.
+
+    Those who look do not see each other.
+
+    Args:
+        path: the file, or none yet.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB))
-    except OSError:
-        file.close()
-        raise FolderInUseError(f"{path.parent} is in use by another process.") from None
-    return file
+        import fcntl
+    except ImportError:  # no such locks on this platform
+        return False
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

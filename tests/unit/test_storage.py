@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from softprompts import storage
-from softprompts.errors import StorageError
+from softprompts.errors import FolderInUseError, StorageError
+from softprompts.training.journal import is_in_use
 
 
 def test_tensors_round_trip_exactly(tmp_path):
@@ -72,3 +73,51 @@ def test_json_that_is_not_finite_is_refused(tmp_path):
     with pytest.raises(ValueError, match="nan"):
         storage.write_json(tmp_path / "x.json", {"a": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def fcntl():
+    return pytest.importorskip("fcntl", reason="no locks on this platform")
+
+
+@pytest.fixture
+def naps(monkeypatch):
+    """Return how long `lock` has waited; nothing waits."""
+    found = []
+    monkeypatch.setattr(storage.time, "sleep", found.append)
+    return found
+
+
+def test_a_lock_that_is_held_is_refused_soon(tmp_path, naps, fcntl):
+    path = tmp_path / ".lock"
+    with storage.lock(path):
+        assert not naps
+        with pytest.raises(FolderInUseError, match=f"{tmp_path.name} is in use by another process"):
+            storage.lock(path)
+        assert 0.02 <= sum(naps) <= 0.1
+    storage.lock(path).close()
+
+
+def test_a_lock_that_somebody_only_looks_at_is_given(tmp_path, monkeypatch, fcntl):
+    path = tmp_path / ".lock"
+    storage.lock(path).close()
+    with open(path, "rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr(storage.time, "sleep", lambda _: looking.close())
+        storage.lock(path).close()
+
+
+def test_a_look_takes_nothing(tmp_path, fcntl):
+    path = tmp_path / ".lock"
+    assert not storage.is_locked(path)
+    assert not is_in_use(tmp_path / "absent")
+    assert not list(tmp_path.iterdir())
+    with storage.lock(path):
+        assert storage.is_locked(path)
+        assert is_in_use(tmp_path)
+        assert not storage.is_locked(path / ".lock")
+    with open(path, "rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not storage.is_locked(path), "one who looks was seen by another"
+    with pytest.raises(StorageError, match=r"could not be read: Is a directory"):
+        storage.is_locked(tmp_path)

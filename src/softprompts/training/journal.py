@@ -18,11 +18,12 @@ from typing import Any, final
 
 from torch import Tensor
 
-from softprompts.errors import FolderInUseError, RunFolderError, StorageError
+from softprompts.errors import RunFolderError, StorageError
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.storage import (
     entries,
+    is_locked,
     is_there,
     lock,
     make_folder,
@@ -311,11 +312,8 @@ def is_in_use(path: Path) -> bool:
 
     Args:
         path: a folder with a `.lock`, or none yet.
+
+    Raises:
+        StorageError: if its `.lock` cannot be read.
     """
-    if not is_there(path / ".lock"):
-        return False
-    try:
-        lock(path / ".lock").close()
-    except FolderInUseError:
-        return True
-    return False
+    return is_locked(path / ".lock")
