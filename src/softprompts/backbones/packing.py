@@ -6,10 +6,11 @@ back one by one, in groups of like length, padded to a width that matrix kernels
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
-from typing import Any, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -287,29 +288,36 @@ class _Put(torch.autograd.Function):
         return None, *(part.transpose(1, 2) for part in parts)
 
 
-_ACTIVE: list[Packing] = []
+class Active(threading.local, Generic[State]):
+    """What passes that run now have to know, the innermost last; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.states: list[State] = []
+
+
+_ACTIVE: Active[Packing] = Active()
 
 
 @contextmanager
 def implementation(
-    configs: Sequence[Any], name: str, active: list[State], state: State
+    configs: Sequence[Any], name: str, active: Active[State], state: State
 ) -> Iterator[None]:
     """Let configurations name another implementation of attention while this lasts.
 
     Args:
         configs: a model's configurations.
         name: under which transformers knows it.
-        active: where it looks for its state: the last one.
+        active: where it looks for its state.
         state: what it has to know meanwhile.
     """
     before = [config._attn_implementation for config in configs]
     for config in configs:
         config._attn_implementation = name
-    active.append(state)
+    active.states.append(state)
     try:
         yield
     finally:
-        active.pop()
+        active.states.pop()
         for config, own in zip(configs, before, strict=True):
             config._attn_implementation = own
 
@@ -354,7 +362,7 @@ def _small_mask(**options: Any) -> Tensor | None:
     """Return the mask of one input; called by transformers. Shape `(1, 1, width, width)`."""
     from transformers.masking_utils import eager_mask
 
-    longest = _ACTIVE[-1].longest
+    longest = _ACTIVE.states[-1].longest
     options |= {"q_length": longest, "kv_length": longest, "attention_mask": None}
     mask: Tensor | None = eager_mask(**options)
     return mask
