@@ -426,10 +426,11 @@ class Backbone:
         memory: Memory | None = None,
     ) -> dict[str, Any]:
         """Return checked keyword arguments for the body or the model."""
-        if embeddings.dim() != 3 or embeddings.shape[-1] != self.embedding_size:
+        is_matrix = embeddings.dim() == 3 and embeddings.shape[-1] == self.embedding_size
+        if not is_matrix or not embeddings.numel():
             raise BackboneError(
-                f"embeddings must have shape (batch, tokens, {self.embedding_size}), but have "
-                f"{tuple(embeddings.shape)}."
+                f"embeddings must have shape (batch, tokens, {self.embedding_size}), none of it 0, "
+                f"but have {tuple(embeddings.shape)}."
             )
         limit = (self.context_length, self.name)
         given = {"attention_mask": attention_mask, "segment_ids": segment_ids}

@@ -1,8 +1,8 @@
 """Attention in one pass for bfloat16 on the processor, over inputs behind each other in one row.
 
 A score is made, used and forgotten while it is in the processor's own memory: only the largest
-score of each query and the logarithm of its sum are kept for the way back. No input is padded or moved to meet others. The code is
-in `kernels/kernels.cpp`.
+score of each query and the logarithm of its sum are kept for the way back. No input is padded or
+moved to meet others. The code is in `kernels/kernels.cpp`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from softprompts.backbones.cutting import cut_by_size
+from softprompts.errors import BackboneError
 
 State = TypeVar("State")
 
@@ -106,6 +107,9 @@ class Packing:
         starts: where in the row each input begins. Shape `(batch,)`.
         total: positions of all inputs.
         longest: positions of the longest input, up to a multiple of 32.
+
+    Raises:
+        BackboneError: if a position that counts stands behind one that does not.
     """
 
     def __init__(self, attention_mask: Tensor) -> None:
@@ -119,6 +123,10 @@ class Packing:
         self.lengths, self.starts = lengths, starts
         steps = torch.arange(attention_mask.shape[1], device=device)
         is_there = steps < lengths[:, None]  # (batch, tokens)
+        if not torch.equal(is_there, attention_mask.bool()):
+            raise BackboneError(
+                "attention_mask must be 1 at the left of each input and 0 behind, but has a gap."
+            )
         self.places = torch.where(is_there, starts[:, None] + steps, self.size - 1)
         rest = self.size - total
         flat = torch.arange(attention_mask.numel(), device=device).view_as(attention_mask)
