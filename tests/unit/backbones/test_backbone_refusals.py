@@ -127,7 +127,7 @@ def test_gather_that_does_not_fit(tiny: Any) -> None:
         with pytest.raises(BackboneError, match=r"but has \(2, 0\)"):
             call(embeddings, MASK, None, GATHER[:, :0])
         gap = torch.tensor([[1, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
-        with pytest.raises(BackboneError, match="attention_mask must be 1 at the left .* a gap"):
+        with pytest.raises(BackboneError, match=r"attention_mask must be 1 at the left .* a gap"):
             call(embeddings, gap, None, GATHER)
     assert not backbone.model.base_model._forward_hooks
 

@@ -114,7 +114,7 @@ def test_what_must_not_be_cut_must_fit(tiny):
 
 def test_an_input_must_have_a_token(tiny):
     template = parse_template("{a}")
-    with pytest.raises(DataError, match="file.jsonl:3.*must come to at least one token"):
+    with pytest.raises(DataError, match=r"file.jsonl:3.*must come to at least one token"):
         Tokenization(tiny("gpt2")).encode(template, {"a": ""}, source="file.jsonl:3")
     item, _ = Tokenization(tiny("bert")).encode(template, {"a": ""})
     assert len(item.ids) == 2
