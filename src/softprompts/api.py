@@ -63,7 +63,7 @@ def train(
             "dtype": str(backbone.dtype).removeprefix("torch."),
             **_place(backbone),
         },
-        **_tasks(task, max_tokens, sampling),
+        **_tasks(task, max_tokens, sampling, seed),
         "readout": readout,
         "prompt": prompt or PromptConfig(),
         "adaptation": adaptation,
@@ -83,7 +83,10 @@ def _place(backbone: Backbone) -> dict[str, Any]:
 
 
 def _tasks(
-    task: Task | Mapping[str, Task], max_tokens: int | None, sampling: str | dict[str, Any] | None
+    task: Task | Mapping[str, Task],
+    max_tokens: int | None,
+    sampling: str | dict[str, Any] | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Return what a recipe says of one task, or of several.
 
@@ -92,7 +95,10 @@ def _tasks(
     """
 
     def section(one: Task) -> dict[str, Any]:
-        return {**(dict(one.origin) or {"name": "custom"}), "max_tokens": max_tokens}
+        origin = dict(one.origin) or {"name": "custom"}
+        if origin.get("sample_seed") == seed:  # as in a recipe that does not name it
+            origin["sample_seed"] = None
+        return {**origin, "max_tokens": max_tokens}
 
     if isinstance(task, Task):
         if sampling is not None:

@@ -214,6 +214,8 @@ class Result:
                     f"must be a mapping with {', '.join(fields)}, but is a string.", file=source
                 )
             return Example({fields[0]: value}, source=source)
+        if not isinstance(value, Mapping):
+            raise DataError(f"must be a string or a mapping, but is {value!r}.", file=source)
         choices = value.get("choices", ())
         if format.has_choices and (not choices or isinstance(choices, str)):
             raise DataError(

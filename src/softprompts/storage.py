@@ -5,6 +5,7 @@ Tensors are stored as safetensors with JSON beside or inside, never as pickles.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _LOCK_TRIES = 5
 _LOCK_PAUSE_SECONDS = 0.01
+
+
+_DIGEST = "~digest"
+"""Under which key a header keeps the digest of its file."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -93,7 +98,7 @@ def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors and a JSON value as one safetensors file in one step.
+    """Write tensors and a JSON value, with their digest, as one safetensors file in one step.
 
     Args:
         path: the file.
@@ -105,9 +110,9 @@ def write_tensors(
     """
     from safetensors.torch import save
 
-    metadata = {"softprompts": json.dumps(dict(about or {}), sort_keys=True)}
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(content, metadata))
+    signed = {**(about or {}), _DIGEST: _digest(content, about or {})}
+    write_bytes(path, save(content, {"softprompts": json.dumps(signed, sort_keys=True)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -117,7 +122,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         Tensors by name, and the JSON value beside them (`{}` for other safetensors files).
 
     Raises:
-        StorageError: if it is missing or broken.
+        StorageError: if it is missing, broken, or other than it was written.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -128,9 +133,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
             about = json.loads((file.metadata() or {}).get("softprompts", "{}"))
             if not isinstance(about, dict):
                 raise ValueError("its header holds no JSON object")
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise StorageError(f"{path} must be a safetensors file, but is not: {error}.") from error
+    if about.pop(_DIGEST, None) not in (None, _digest(tensors, about)):
+        raise StorageError(f"{path} must be as it was written, but its content was changed.")
+    return tensors, about
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """Return a fingerprint of tensors by name and of what stands beside them."""
+    import torch
+
+    state = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        state.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def is_there(path: Path) -> bool:

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from softprompts import storage
 from softprompts.errors import FolderInUseError, StorageError
@@ -24,6 +26,31 @@ def test_tensors_round_trip_exactly(tmp_path):
     first = path.read_bytes()
     storage.write_tensors(path, tensors, {"score": 0.1, "step": 3})
     assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("what", ["a number", "a name", "what stands beside"])
+def test_tensors_that_were_changed_are_refused(tmp_path, what):
+    path = tmp_path / "x.safetensors"
+    storage.write_tensors(path, {"a": torch.ones(3), "n": torch.tensor(True)}, {"step": 3})
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = load_file(path)
+    if what == "a number":
+        tensors["a"][1] += 1e-7
+    elif what == "a name":
+        tensors["b"] = tensors.pop("a")
+    else:
+        header["softprompts"] = header["softprompts"].replace("3", "4")
+    save_file(tensors, path, header)
+    with pytest.raises(StorageError, match=r"x.safetensors must be as it was written"):
+        storage.read_tensors(path)
+
+
+def test_tensors_of_another_program_are_read(tmp_path):
+    save_file({"a": torch.ones(3)}, tmp_path / "x.safetensors")
+    found, about = storage.read_tensors(tmp_path / "x.safetensors")
+    assert about == {}
+    assert found["a"].tolist() == [1, 1, 1]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from softprompts.backbones.fused_attention import NAME as FUSED
 from softprompts.backbones.fused_attention import Spans, add_biases, attend_row, fits
 from softprompts.backbones.gating import mix
 from softprompts.backbones.memory import KeyValues, Memory, Slot
-from softprompts.backbones.packing import Packing, implementation
+from softprompts.backbones.packing import Active, Packing, implementation
 from softprompts.backbones.tail import Tail
 from softprompts.errors import BackboneError
 
@@ -114,7 +114,7 @@ class Reading:
         return self.slots is not None and any(slot.kind == "cross" for slot in self.slots)
 
 
-_ACTIVE: list[Reading] = []
+_ACTIVE: Active[Reading] = Active()
 
 
 def reading(state: Reading, configs: Sequence[Any]) -> AbstractContextManager[None]:
@@ -147,7 +147,7 @@ def attend(
     Returns:
         The output. Shape `(batch, tokens, heads, size)`. And weights, where there are any.
     """
-    state = _ACTIVE[-1]
+    state = _ACTIVE.states[-1]
     if state.seen is not None:
         state.seen.append((key, value, options.get("sliding_window")))
     slot = state.next_slot()
@@ -231,7 +231,9 @@ def _attend(
             options["position_bias"] = functional.pad(options["position_bias"], (length, 0))
     prefix_gates = memory.prefix_gates if prefix is not None else None
     if gates is None and prefix_gates is None:
-        return _base(module, _ACTIVE[-1].base)(module, query, key, value, attention_mask, **options)
+        return _base(module, _ACTIVE.states[-1].base)(
+            module, query, key, value, attention_mask, **options
+        )
     mask = _visible(module, query, key, attention_mask)
     _, weights = _base(module, "eager")(module, query, key, value[..., :0], mask, **options)
     copies = weights.shape[1] // value.shape[1]

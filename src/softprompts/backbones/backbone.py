@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -38,7 +39,8 @@ _ROWS_AT_ONCE = 8192
 class Backbone:
     """A frozen pretrained transformer. Never modified, never trained, shared by all runs.
 
-    A run that trains the backbone does so in a copy, which is a backbone of its own. It is no
+    Threads may read through one backbone: they take turns, and several backbones run at once. A run
+    that trains the backbone does so in a copy, which is a backbone of its own. It is no
     `nn.Module`, so that a module that holds one does not register its parameters. Inputs are
     right-padded; the model's own position ids are then right and are left to it.
 
@@ -93,9 +95,10 @@ class Backbone:
         self.has_checkpointing = has_checkpointing
         self._body = find_body(model, family)
         half: Literal["encoder", "decoder"] = "decoder" if family == "decoder" else "encoder"
-        self.stacks = [Stack(self._body, half, is_compiled)]
+        lock = threading.RLock()
+        self.stacks = [Stack(self._body, half, is_compiled, lock)]
         if family == "encoder-decoder":
-            self.stacks.append(Stack(model.get_decoder(), "decoder", is_compiled))
+            self.stacks.append(Stack(model.get_decoder(), "decoder", is_compiled, lock))
         self._table = find_table(self._body)
         weight = self._table.weight
         assert isinstance(weight, Tensor)
@@ -275,8 +278,8 @@ class Backbone:
         route = self.shortcuts.route(attention_mask, gather, memory)
         inputs, places = route.lead(inputs, gather)
         with (
-            only_at(self._body, places),
             self.stacks[0].running(memory, self.has_checkpointing, route),
+            only_at(self._body, places),
         ):
             logits = self.model(**inputs, **without_cache(self.model)).logits
         assert isinstance(logits, Tensor)
@@ -305,8 +308,8 @@ class Backbone:
         inputs = decoder_call(encoded, attention_mask, decoder, copies)
         memory = None if memory is None else memory.take(decoder.source)
         with (
-            only_at(self.model.get_decoder(), gather),
             self.stacks[-1].running(memory, self.has_checkpointing, Route(copies=copies)),
+            only_at(self.model.get_decoder(), gather),
         ):
             logits = self.model(**inputs, **without_cache(self.model)).logits
         assert isinstance(logits, Tensor)
@@ -423,10 +426,11 @@ class Backbone:
         memory: Memory | None = None,
     ) -> dict[str, Any]:
         """Return checked keyword arguments for the body or the model."""
-        if embeddings.dim() != 3 or embeddings.shape[-1] != self.embedding_size:
+        is_matrix = embeddings.dim() == 3 and embeddings.shape[-1] == self.embedding_size
+        if not is_matrix or not embeddings.numel():
             raise BackboneError(
-                f"embeddings must have shape (batch, tokens, {self.embedding_size}), but have "
-                f"{tuple(embeddings.shape)}."
+                f"embeddings must have shape (batch, tokens, {self.embedding_size}), none of it 0, "
+                f"but have {tuple(embeddings.shape)}."
             )
         limit = (self.context_length, self.name)
         given = {"attention_mask": attention_mask, "segment_ids": segment_ids}

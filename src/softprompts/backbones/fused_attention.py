@@ -1,8 +1,8 @@
 """Attention in one pass for bfloat16 on the processor, over inputs behind each other in one row.
 
-A score is made, used and forgotten while it is in the processor's own memory: only the logarithm of
-each query's sum is kept for the way back. No input is padded or moved to meet others. The code is
-in `kernels/kernels.cpp`.
+A score is made, used and forgotten while it is in the processor's own memory: only the largest
+score of each query and the logarithm of its sum are kept for the way back. No input is padded or
+moved to meet others. The code is in `kernels/kernels.cpp`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -49,6 +50,28 @@ class Spans:
     key_counts: Tensor
     num_queries: int
     num_keys: int
+
+    @cached_property
+    def most(self) -> tuple[int, int]:
+        """Most queries and most keys of one input.
+
+        Raises:
+            BackboneError: if an input reaches beyond the row, which the compiled code would follow.
+        """
+        rows = {
+            "queries": (self.query_starts, self.query_counts, self.num_queries),
+            "keys": (self.key_starts, self.key_counts, self.num_keys),
+        }
+        found = []
+        for name, (starts, counts, total) in rows.items():
+            low = min(int(one.min()) for one in (starts, counts))
+            end = int((starts + counts).max())
+            if low < 0 or end > total:
+                raise BackboneError(
+                    f"{name} of inputs must stand in [0, {total}], but reach from {low} to {end}."
+                )
+            found.append(int(counts.max()))
+        return found[0], found[1]
 
     @classmethod
     def of_batch(cls, batch: int, queries: int, keys: int) -> Spans:
@@ -199,7 +222,22 @@ def attend_row(
 
     Returns:
         0 at places that belong to no input. Shape `(1, tokens, heads, width)`.
+
+    Raises:
+        BackboneError: if inputs reach beyond queries, keys, values or bias.
     """
+    wanted = (spans.num_queries, spans.num_keys, spans.num_keys)
+    for name, one, count in zip(
+        ("query", "key", "value"), (query, key, value), wanted, strict=True
+    ):
+        if one.shape[2] < count:
+            raise BackboneError(f"{name} must have {count} places, but has {one.shape[2]}.")
+    least = (len(spans.key_counts), query.shape[1], *spans.most)
+    if bias is not None and any(
+        size < count and (size != 1 or place == 3)
+        for place, (size, count) in enumerate(zip(bias.shape, least, strict=True))
+    ):
+        raise BackboneError(f"bias must have shape {least} at least, but has {tuple(bias.shape)}.")
     return _Fused.apply(query, key, value, spans, bias, scaling)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -225,7 +263,7 @@ class _Layout(ctypes.Structure):
 
 
 class _Fused(torch.autograd.Function):
-    """Forward keeps queries, keys, values and one number for each query and head."""
+    """Forward keeps queries, keys, values and two numbers for each query and head."""
 
     @staticmethod
     def forward(
@@ -264,10 +302,13 @@ def _run(
     bias: Tensor | None,
     scaling: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output, and each query's logarithm of its sum. Shape `(heads, tokens)`."""
+    """Return the output, and each query's largest score and logarithm of its sum.
+
+    Shape `(2, heads, tokens)` of these.
+    """
     heads, places = query.shape[1:3]
     output = query.new_empty(1, places, heads, value.shape[3])
-    sums = torch.empty(heads, places)
+    sums = torch.empty(2, heads, places)
     layout = _lay_out(query, key, value, spans, bias, scaling)
     pointers = (one.data_ptr() for one in (query, key, value, output, sums))
     _check(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _LEAST = 1e-30
 """Below this share of attention, what is left open sends no gradient to scores."""
@@ -64,6 +65,7 @@ class _Gated(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         weights, valued, rows, gates, total, output = ctx.saved_tensors
         span, own = ctx.span, ctx.own

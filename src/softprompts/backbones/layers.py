@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -73,12 +74,19 @@ class Stack:
         body: the half.
         name: which half it is.
         is_compiled: run compiled layers where gradients are taken.
+        lock: held by a thread while it runs the model, which is changed meanwhile; one for both
+            halves.
     """
 
     def __init__(
-        self, body: nn.Module, name: Literal["encoder", "decoder"], is_compiled: bool = False
+        self,
+        body: nn.Module,
+        name: Literal["encoder", "decoder"],
+        is_compiled: bool = False,
+        lock: threading.RLock | None = None,
     ) -> None:
         self.name, self.body, self.is_compiled = name, body, is_compiled
+        self.lock = lock or threading.RLock()
         self.layers = _outermost_layers(body)
         self.is_spread = is_spread(body)
         found: list[Any] = [getattr(module, "config", None) for module in body.modules()]
@@ -101,7 +109,7 @@ class Stack:
         is_checkpointed: bool = False,
         route: Route = _DIRECT,
     ) -> Iterator[None]:
-        """Run the layers with a memory while this lasts.
+        """Run the layers with a memory while this lasts; other threads wait.
 
         Args:
             memory: what the attention is given; `None` leaves it alone.
@@ -113,21 +121,22 @@ class Stack:
                 and attention is given a memory.
         """
         is_checkpointed = is_checkpointed and torch.is_grad_enabled()
-        compiled = self._find_compiled(memory) if torch.is_grad_enabled() else {}
-        if memory is None and route.is_direct and not is_checkpointed and not compiled:
-            yield
-            return
-        state = None
-        if memory is not None or not route.is_direct:
-            given, packing = memory or Memory(), route.packing
-            state = Reading(
-                self.name, given, self.base, self.slots, packing=packing, copies=route.copies
-            )
-        with (
-            self._packed(route.packing),
-            self._wrapped(state, is_checkpointed, route, compiled=compiled),
-        ):
-            yield
+        with self.lock:
+            compiled = self._find_compiled(memory) if torch.is_grad_enabled() else {}
+            if memory is None and route.is_direct and not is_checkpointed and not compiled:
+                yield
+                return
+            state = None
+            if memory is not None or not route.is_direct:
+                given, packing = memory or Memory(), route.packing
+                state = Reading(
+                    self.name, given, self.base, self.slots, packing=packing, copies=route.copies
+                )
+            with (
+                self._packed(route.packing),
+                self._wrapped(state, is_checkpointed, route, compiled=compiled),
+            ):
+                yield
 
     @contextmanager
     def _packed(self, packing: Packing | None) -> Iterator[None]:
@@ -155,14 +164,15 @@ class Stack:
     def counting(self) -> Iterator[list[int]]:
         """Count how often a layer runs; yields a list that grows by one each time."""
         runs: list[int] = []
-        handles = [
-            layer.register_forward_pre_hook(lambda *_: runs.append(1)) for layer in self.layers
-        ]
-        try:
-            yield runs
-        finally:
-            for handle in handles:
-                handle.remove()
+        with self.lock:
+            handles = [
+                layer.register_forward_pre_hook(lambda *_: runs.append(1)) for layer in self.layers
+            ]
+            try:
+                yield runs
+            finally:
+                for handle in handles:
+                    handle.remove()
 
     def find_slots(self, run: Callable[[], Any], num_encoder_tokens: int | None) -> None:
         """Find the attentions by running the half once.
@@ -206,7 +216,7 @@ class Stack:
 
             return run_or_pass
 
-        with wrapped_forwards(self.layers, wrap):
+        with self.lock, wrapped_forwards(self.layers, wrap):
             run()
         return found
 
@@ -262,15 +272,20 @@ class Stack:
 
                 if not is_checkpointed:
                     return once(*arguments, **options)
+
+                def again(*arguments: Any, **options: Any) -> Any:
+                    with self.lock:  # backwards, `running` has ended
+                        return once(*arguments, **options)
+
                 # to its end in a spread model, whose hooks then take weights out of memory again
                 with set_checkpoint_early_stop(not self.is_spread):
                     return checkpoint(
-                        once, *arguments, use_reentrant=False, preserve_rng_state=False, **options
+                        again, *arguments, use_reentrant=False, preserve_rng_state=False, **options
                     )
 
             return run
 
-        with wrapped_forwards(self.layers, wrap):
+        with self.lock, wrapped_forwards(self.layers, wrap):
             yield
 
 

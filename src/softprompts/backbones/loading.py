@@ -41,6 +41,7 @@ _LOAD_ERRORS = (
 )
 
 
+@torch.inference_mode(False)
 def load_backbone(
     name: str,
     *,

@@ -6,15 +6,17 @@ back one by one, in groups of like length, padded to a width that matrix kernels
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
-from typing import Any, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
 from softprompts.backbones.cutting import cut_by_size
+from softprompts.errors import BackboneError
 
 State = TypeVar("State")
 
@@ -105,6 +107,9 @@ class Packing:
         starts: where in the row each input begins. Shape `(batch,)`.
         total: positions of all inputs.
         longest: positions of the longest input, up to a multiple of 32.
+
+    Raises:
+        BackboneError: if a position that counts stands behind one that does not.
     """
 
     def __init__(self, attention_mask: Tensor) -> None:
@@ -118,6 +123,10 @@ class Packing:
         self.lengths, self.starts = lengths, starts
         steps = torch.arange(attention_mask.shape[1], device=device)
         is_there = steps < lengths[:, None]  # (batch, tokens)
+        if not torch.equal(is_there, attention_mask.bool()):
+            raise BackboneError(
+                "attention_mask must be 1 at the left of each input and 0 behind, but has a gap."
+            )
         self.places = torch.where(is_there, starts[:, None] + steps, self.size - 1)
         rest = self.size - total
         flat = torch.arange(attention_mask.numel(), device=device).view_as(attention_mask)
@@ -287,29 +296,36 @@ class _Put(torch.autograd.Function):
         return None, *(part.transpose(1, 2) for part in parts)
 
 
-_ACTIVE: list[Packing] = []
+class Active(threading.local, Generic[State]):
+    """What passes that run now have to know, the innermost last; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.states: list[State] = []
+
+
+_ACTIVE: Active[Packing] = Active()
 
 
 @contextmanager
 def implementation(
-    configs: Sequence[Any], name: str, active: list[State], state: State
+    configs: Sequence[Any], name: str, active: Active[State], state: State
 ) -> Iterator[None]:
     """Let configurations name another implementation of attention while this lasts.
 
     Args:
         configs: a model's configurations.
         name: under which transformers knows it.
-        active: where it looks for its state: the last one.
+        active: where it looks for its state.
         state: what it has to know meanwhile.
     """
     before = [config._attn_implementation for config in configs]
     for config in configs:
         config._attn_implementation = name
-    active.append(state)
+    active.states.append(state)
     try:
         yield
     finally:
-        active.pop()
+        active.states.pop()
         for config, own in zip(configs, before, strict=True):
             config._attn_implementation = own
 
@@ -354,7 +370,7 @@ def _small_mask(**options: Any) -> Tensor | None:
     """Return the mask of one input; called by transformers. Shape `(1, 1, width, width)`."""
     from transformers.masking_utils import eager_mask
 
-    longest = _ACTIVE[-1].longest
+    longest = _ACTIVE.states[-1].longest
     options |= {"q_length": longest, "kv_length": longest, "attention_mask": None}
     mask: Tensor | None = eager_mask(**options)
     return mask

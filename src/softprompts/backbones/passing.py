@@ -107,13 +107,15 @@ def check_tokens(
         limit: most tokens, or `None`, and the backbone's name.
 
     Raises:
-        BackboneError: if a shape is another, or tokens are too many.
+        BackboneError: if a shape or type is another, or tokens are too many.
     """
     for name, value in given.items():
         if value is not None and value.shape != shape:
             raise BackboneError(
                 f"{name} must have shape {tuple(shape)}, but has {tuple(value.shape)}."
             )
+        if value is not None and value.is_floating_point():
+            raise BackboneError(f"{name} must hold whole numbers, but is {value.dtype}.")
     most, backbone = limit
     if most is not None and shape[1] > most:
         raise BackboneError(
@@ -158,8 +160,10 @@ def check_gather(gather: Tensor, batch: int) -> None:
     Raises:
         BackboneError: if its shape is another.
     """
-    if gather.dim() != 2 or gather.shape[0] != batch:
-        raise BackboneError(f"gather must have shape ({batch}, k), but has {tuple(gather.shape)}.")
+    if gather.dim() != 2 or gather.shape[0] != batch or not gather.shape[1]:
+        raise BackboneError(
+            f"gather must have shape ({batch}, k) with k > 0, but has {tuple(gather.shape)}."
+        )
 
 
 @contextmanager

@@ -113,7 +113,7 @@ class Tokenization:
             The input, and whether a field was cut.
 
         Raises:
-            DataError: if what must not be cut is longer than the budget.
+            DataError: if what must not be cut is longer than the budget, or there is no token.
         """
         texts = template.texts
         if len(texts) == 2 and (self.family == "decoder" or not self.frame.middle):
@@ -128,6 +128,11 @@ class Tokenization:
         first = special[0] + tokens[0] + [_Token(i, Role.SPECIAL) for i in middle]
         second = (tokens[1] if is_pair else []) + special[1]
         body, marks = _without_marks(first + second)
+        if not body:
+            raise DataError(
+                "must come to at least one token, but template and fields are empty.",
+                file=source or None,
+            )
         start = 0 if self.family == "decoder" else len(self.frame.prefix)
         leading = template.num_leading_marks
         num_first = len(_without_marks(first)[0])

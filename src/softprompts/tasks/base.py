@@ -89,6 +89,12 @@ class Task:
     skipped_rows: Mapping[str, int] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        counts = (len(self.train), len(self.held_out), len(self.validation))
+        return "Task({!r}, {} train, {} held out, {} {})".format(
+            self.format.name, *counts, self.validation_name
+        )
+
     def digest(self) -> str:
         """Return a fingerprint of all rows, so that a resumed run notices changed data."""
         state = hashlib.sha256()

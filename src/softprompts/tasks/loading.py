@@ -83,6 +83,7 @@ def load_task(
         "data_dir": None if data_dir is None else str(data_dir),
         "shots": shots,
         "shots_total": shots_total,
+        "sample_seed": None if shots is None and shots_total is None else seed,
         "allow_missing_labels": allow_missing_labels,
         "skip_bad_rows": skip_bad_rows,
         "template": template,

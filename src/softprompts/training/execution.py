@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
+import torch
+
 from softprompts.backbones.backbone import Backbone
 from softprompts.collecting import uncollected
 from softprompts.recipes.identity import identity
@@ -87,6 +89,8 @@ def describe_run(
     return {**about, "data_digest": joint, "task_digests": digests, "task_format": formats}
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def execute(
     config: RunConfig,
     backbone: Backbone,
@@ -179,6 +183,7 @@ class Setup:
         return result
 
 
+@torch.inference_mode(False)
 def set_up(
     config: RunConfig, backbone: Backbone, tasks: Mapping[str, Task], resources: Resources
 ) -> Setup:

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
+import torch
+
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import BackboneError, SoftPromptsWarning
 from softprompts.training.cutting import cut
@@ -41,6 +43,8 @@ class KeepEach(Keeper):
                 member.save(backbone)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_pack(
     backbone: Backbone,
     members: Sequence[Member],

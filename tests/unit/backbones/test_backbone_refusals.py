@@ -106,7 +106,9 @@ def test_inputs_that_do_not_fit(tiny: Any, where: str) -> None:
             getattr(backbone, where)(embeddings, mask, segments, *more)
 
     embeddings = backbone.embed(IDS)
-    refuse(r"shape \(batch, tokens, 32\), but have \(2, 5, 31\)", embeddings[..., 1:])
+    refuse(r"tokens, 32\), none of it 0, but have \(2, 5, 31\)", embeddings[..., 1:])
+    refuse(r"but have \(0, 5, 32\)", embeddings[:0], MASK[:0])
+    refuse("attention_mask must hold whole numbers, but is .*float32", embeddings, MASK.float())
     refuse(r"but have \(5, 32\)", embeddings[0])
     refuse(r"attention_mask must have shape \(2, 5\), but has \(2, 4\)", embeddings, MASK[:, 1:])
     refuse(r"segment_ids must have shape \(2, 5\), but has \(1, 5\)", embeddings, MASK, MASK[:1])
@@ -119,9 +121,14 @@ def test_gather_that_does_not_fit(tiny: Any) -> None:
     embeddings = backbone.embed(IDS)
     for call in (backbone.hidden, backbone.logits):
         with pytest.raises(
-            BackboneError, match=r"gather must have shape \(2, k\), but has \(3, 1\)"
+            BackboneError, match=r"gather must have shape \(2, k\) with k > 0, but has \(3, 1\)"
         ):
             call(embeddings, MASK, None, torch.zeros(3, 1, dtype=torch.long))
+        with pytest.raises(BackboneError, match=r"but has \(2, 0\)"):
+            call(embeddings, MASK, None, GATHER[:, :0])
+        gap = torch.tensor([[1, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
+        with pytest.raises(BackboneError, match=r"attention_mask must be 1 at the left .* a gap"):
+            call(embeddings, gap, None, GATHER)
     assert not backbone.model.base_model._forward_hooks
 
 

@@ -264,3 +264,45 @@ def test_it_is_not_to_be_had_with_compiled_layers(tiny: Any) -> None:
 
 def test_its_name_is_known() -> None:
     assert loading.ATTENTIONS["fused"] == NAME
+
+
+def test_a_query_that_sees_nothing_has_the_gradient_of_even_weights() -> None:
+    generator = torch.Generator().manual_seed(1)
+    states = tuple(draw(generator, 4, 1, 8) for _ in range(3))
+    bias = torch.zeros(1, 1, 4, 4).bfloat16()
+    bias[:, :, 1] = torch.finfo(torch.bfloat16).min
+    _, gradients, wanted = both(states, spans_of([4]), bias, generator)
+    for own, other in zip(gradients, wanted, strict=True):
+        assert error(own, other) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("spans", "bias", "text"),
+    [
+        (Spans.of_batch(1, 9, 8), None, "query must have 9 places, but has 8"),
+        (Spans.of_batch(2, 4, 5), None, "key must have 10 places, but has 8"),
+        (spans_of([4, 4], [4, 4]), (1, 1, 1, 3), r"bias must have shape \(2, 2, 4, 4\) at least"),
+        (spans_of([4, 4], [4, 4]), (1, 1, 3, 4), r"but has \(1, 1, 3, 4\)"),
+        (spans_of([4, 2, 2]), (2, 1, 4, 4), r"bias must have shape \(3, 2, 4, 4\) at least"),
+        (
+            Spans(
+                torch.tensor([0, 5]), torch.tensor([4, 4]), *torch.tensor([[0, 4], [4, 4]]), 8, 8
+            ),
+            None,
+            r"queries of inputs must stand in \[0, 8\], but reach from 0 to 9",
+        ),
+        (
+            Spans(*torch.tensor([[0, 4], [4, 4], [-1, 4], [4, 4]]), 8, 8),
+            None,
+            "keys of inputs must stand .* from -1",
+        ),
+    ],
+)
+def test_inputs_that_reach_beyond_a_row_are_refused(
+    spans: Spans, bias: tuple[int, ...] | None, text: str
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    states = tuple(draw(generator, 8, 2, 8) for _ in range(3))
+    added = None if bias is None else torch.zeros(bias).bfloat16()
+    with pytest.raises(BackboneError, match=text):
+        attend_row(*states, spans, added, 1.0)

@@ -112,6 +112,14 @@ def test_what_must_not_be_cut_must_fit(tiny):
         )
 
 
+def test_an_input_must_have_a_token(tiny):
+    template = parse_template("{a}")
+    with pytest.raises(DataError, match=r"file.jsonl:3.*must come to at least one token"):
+        Tokenization(tiny("gpt2")).encode(template, {"a": ""}, source="file.jsonl:3")
+    item, _ = Tokenization(tiny("bert")).encode(template, {"a": ""})
+    assert len(item.ids) == 2
+
+
 def test_a_prompt_must_leave_room(tiny):
     backbone = tiny("bert")
     limit = backbone.context_length

@@ -316,15 +316,17 @@ inline __m512 gelu_exact(__m512 x) {
 // The same with the share by a hyperbolic tangent, 1 / (1 + exp(-2 u)).
 template <bool kIsSlope>
 inline __m512 gelu_tanh(__m512 x) {
-  const __m512 square = _mm512_mul_ps(x, x), one = _mm512_set1_ps(1.0f);
+  // beyond 1000 nothing bends, and squares stay finite; the second operand where one is NaN
+  const __m512 near = _mm512_min_ps(_mm512_set1_ps(1000.0f), _mm512_max_ps(_mm512_set1_ps(-1000.0f), x));
+  const __m512 square = _mm512_mul_ps(near, near), one = _mm512_set1_ps(1.0f);
   const __m512 ratio = _mm512_fmadd_ps(square, _mm512_set1_ps(0.07135481f), _mm512_set1_ps(1.59576912f));
   // exp(100) is infinite; the second operand where one is NaN
-  const __m512 power = _mm512_min_ps(_mm512_set1_ps(100.0f), _mm512_mul_ps(x, _mm512_sub_ps(_mm512_setzero_ps(), ratio)));
+  const __m512 power = _mm512_min_ps(_mm512_set1_ps(100.0f), _mm512_mul_ps(near, _mm512_sub_ps(_mm512_setzero_ps(), ratio)));
   const __m512 share = _mm512_div_ps(one, _mm512_add_ps(one, exponential(power)));
   if (!kIsSlope) return _mm512_mul_ps(x, share);
   const __m512 slope = _mm512_fmadd_ps(square, _mm512_set1_ps(0.21406444f), _mm512_set1_ps(1.59576912f));
   const __m512 bend = _mm512_mul_ps(_mm512_mul_ps(share, _mm512_sub_ps(one, share)), slope);
-  return _mm512_fmadd_ps(x, bend, share);
+  return _mm512_fmadd_ps(near, bend, share);
 }
 
 template <bool kIsTanh, bool kIsSlope>
@@ -356,9 +358,10 @@ void gelu(const bf16* input, const bf16* gradient, bf16* output, int64_t count, 
   }
 }
 
-// out: a row of heads * value_size for each query. log_sums: one for each head and query.
+// out: a row of heads * value_size for each query. tops: the largest score of each head and query, then
+// as many logarithms of sums beside it; their sum would lose the second where the first is a mask's.
 int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* value, bf16* out,
-           float* log_sums, int64_t queries) {
+           float* tops, int64_t queries) {
   const int64_t tasks = at->inputs * at->key_heads;
   const int64_t size = at->size, value_size = at->value_size, value_width = up(value_size, kLanes);
   int failed = 0;
@@ -405,7 +408,8 @@ int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* val
           }
           const float sum = _mm512_reduce_add_ps(total);
           shares[row] = 1.0f / sum;
-          log_sums[head * queries + place + row] = top + std::log(sum);
+          tops[head * queries + place + row] = top;
+          tops[(at->heads + head) * queries + place + row] = std::log(sum);
         }
         product(weights, width, paired_values, value_width, rows, value_width, width / 2, sums, value_width,
                 false);
@@ -421,7 +425,7 @@ int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* val
 
 // Gradients of queries, keys and values; each has a row of all heads for each place.
 int attend_backward(const Layout* at, const bf16* query, const bf16* key, const bf16* value,
-                    const float* log_sums, int64_t queries, const bf16* gradient, bf16* of_query,
+                    const float* tops, int64_t queries, const bf16* gradient, bf16* of_query,
                     bf16* of_key, bf16* of_value) {
   const int64_t tasks = at->inputs * at->key_heads;
   const int64_t size = at->size, value_size = at->value_size, size_width = up(size, kLanes);
@@ -475,10 +479,12 @@ int attend_backward(const Layout* at, const bf16* query, const bf16* key, const 
           for (int64_t i = 0; i < together; ++i) {
             float *own = weights + (row + i) * width, *slope = slopes + (row + i) * width;
             const bf16* bias = task.bias(*at, head, begin + row + i);
-            const __m512 log_sum = _mm512_set1_ps(log_sums[head * queries + place + row + i]);
+            const __m512 top = _mm512_set1_ps(tops[head * queries + place + row + i]);
+            const __m512 log_sum = _mm512_set1_ps(tops[(at->heads + head) * queries + place + row + i]);
             __m512 total = _mm512_setzero_ps();
             for (int64_t j = 0; j < width; j += kLanes) {
-              const __m512 weight = exponential(_mm512_sub_ps(score(own, bias, j, keys, scale), log_sum));
+              const __m512 weight = exponential(
+                  _mm512_sub_ps(_mm512_sub_ps(score(own, bias, j, keys, scale), top), log_sum));
               _mm512_store_ps(own + j, weight);
               total = _mm512_fmadd_ps(weight, _mm512_load_ps(slope + j), total);
             }

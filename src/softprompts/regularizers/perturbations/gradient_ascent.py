@@ -28,7 +28,8 @@ class GradientAscent(Perturbation):
     direction is the gradient over its norm and the ball has radius `radius * rms * sqrt(n)`, with
     `n` the numbers in the example's field tokens, so that their root-mean-square change is at most
     `radius * rms`. Under `linf` the direction is the gradient's sign and no number changes by more
-    than `radius * rms`. All inputs of an example are moved together and count once.
+    than `radius * rms`, but for rounding where embeddings are bfloat16. All inputs of an example
+    are moved together and count once.
 
     The gradient of the loss is taken with respect to the change alone: the prompt and what it
     chose for the clean input are held, and its own gradient is not touched. A random start needs
