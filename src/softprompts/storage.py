@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,12 +22,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file in one step: a reader sees the old content or the new, nothing between.
 
     Args:
-        path: the file.
+        path: the file; through a link, the file that it leads to.
         content: its new content.
 
     Raises:
-        StorageError: if the disk is full, the folder is read-only, or anything else prevents it.
+        StorageError: if the disk is full, the folder is read-only, what is there is no regular
+            file, or anything else prevents it.
     """
+    path = file_at(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
@@ -126,15 +129,53 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         raise StorageError(f"{path} must be a safetensors file, but is not: {error}.") from error
 
 
+def file_at(path: Path) -> Path:
+    """Return the file that writing to a path makes or replaces: where links lead, their end.
+
+    Args:
+        path: the place; nothing need be there yet.
+
+    Raises:
+        StorageError: if a folder, device, pipe or loop of links is there, or that cannot be told.
+    """
+    try:
+        place = Path(os.path.realpath(path)) if path.is_symlink() else path
+        mode = place.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return place
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"{path} could not be written: {reason}.") from error
+    if not stat.S_ISREG(mode):
+        what = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a loop of links"}
+        found = what.get(stat.S_IFMT(mode), "a device or pipe")
+        raise StorageError(f"{path} must be a new or regular file, but is {found}.")
+    return place
+
+
 def is_there(path: Path) -> bool:
     """Return whether something is at a path.
 
     Raises:
         StorageError: if that cannot be told, as in a folder that may not be entered.
     """
+    return _told(path, path.exists)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file is at a path; raises as `is_there` does."""
+    return _told(path, path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is at a path; raises as `is_there` does."""
+    return _told(path, path.is_dir)
+
+
+def _told(path: Path, ask: Callable[[], bool]) -> bool:
     try:
-        return path.exists()
-    except (OSError, ValueError) as error:
+        return ask()
+    except (OSError, ValueError) as error:  # such as a name that no file may have
         reason = getattr(error, "strerror", None) or error
         raise StorageError(f"{path} could not be read: {reason}.") from error
 

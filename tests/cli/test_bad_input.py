@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -216,3 +217,20 @@ def test_predictions_do_not_overwrite_their_rows_or_folders(capsys, tmp_path, fi
     output = ["--output", str(tmp_path / "g.jsonl")]
     refused(capsys, ["predict", str(out), "--input", missing, *output], "but is missing")
     assert tree(tmp_path) == before
+
+
+def test_predictions_do_not_overwrite_the_run_that_makes_them(capsys, tmp_path, finished):
+    _, out = finished
+    source = write_rows(tmp_path / "new.jsonl", [{"text": "fine"}])
+    link, hard, pipe = tmp_path / "link", tmp_path / "hard", tmp_path / "pipe"
+    link.symlink_to(out)
+    hard.hardlink_to(source)
+    os.mkfifo(pipe)
+    before = tree(out)
+    ask = ["predict", str(out), "--input", str(source), "--output"]
+    text = "`--output` must lie outside the run's folder, but is"
+    for place in (out / "result.json", out / "new.jsonl", link / "result.json"):
+        refused(capsys, [*ask, str(place)], text)
+    refused(capsys, [*ask, str(hard)], "must be a file other than the input, but is the input")
+    refused(capsys, [*ask, str(pipe)], "must be a new or regular file, but is a device or pipe")
+    assert tree(out) == before

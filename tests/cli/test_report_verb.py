@@ -85,6 +85,13 @@ def test_what_cannot_be_written_is_said_in_one_line(capsys, study, tmp_path):
     refused(capsys, ["report", str(run)], "must be a study's folder, but is a run's")
 
 
+def test_a_page_is_no_pipe(capsys, study, tmp_path):
+    pipe = tmp_path / "page.html"
+    os.mkfifo(pipe)
+    text = "must be a new or regular file, but is a device or pipe"
+    refused(capsys, ["report", str(study), "--html", str(pipe)], text)
+
+
 def test_a_broken_result_is_named(capsys, study):
     run = next((study / "runs").iterdir())
     (run / "result.json").write_text("{}")

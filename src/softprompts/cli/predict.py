@@ -31,18 +31,14 @@ def predict(
 ) -> None:
     """Predict labels for rows that need not have any."""
     with uncollected():
+        from softprompts.cli.pictures import check_output
         from softprompts.cli.tasks import choose_task, read_config
-        from softprompts.errors import StorageError
         from softprompts.results import load
         from softprompts.storage import write_bytes
         from softprompts.tasks.base import Task
         from softprompts.tasks.loading import load_examples
 
-    if not output.parent.is_dir():
-        raise StorageError(f"{output} must be in a folder that exists, but {output.parent} is not.")
-    if output.is_dir() or output.resolve() == source.resolve():
-        what = "a folder" if output.is_dir() else "the input"
-        raise StorageError(f"{output} must be a file other than the input, but is {what}.")
+    check_output(output, source, run_dir)
     config = read_config(run_dir)
     name = choose_task(config, name)
     result = load(run_dir)
