@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -194,15 +194,20 @@ def entries(path: Path) -> list[str]:
         raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
 
 
-def remove_parts(path: Path) -> None:
+def remove_parts(path: Path, names: Collection[str] | None = None) -> None:
     """Remove what killed processes left half-written in a folder; only its owner may call this.
+
+    Args:
+        path: the folder.
+        names: the files whose parts go; `None` for all, where nobody else writes in the folder.
 
     Raises:
         StorageError: if that is not possible.
     """
     try:
         for part in path.glob(".*.part"):
-            part.unlink(missing_ok=True)
+            if names is None or any(part.name.startswith(f".{name}.") for name in names):
+                part.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path} could not be cleaned: {error.strerror or error}.") from error
 
