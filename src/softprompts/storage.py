@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -33,12 +34,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     Threads and processes, also of other machines, may write one file at once; the last one stays.
 
     Args:
-        path: the file.
+        path: the file; through a link, the file that it leads to.
         content: its new content.
 
     Raises:
-        StorageError: if the disk is full, the folder is read-only, or anything else prevents it.
+        StorageError: if the disk is full, the folder is read-only, what is there is no regular
+            file, or anything else prevents it.
     """
+    path = file_at(path)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         try:
@@ -153,15 +156,53 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
     return state.hexdigest()
 
 
+def file_at(path: Path) -> Path:
+    """Return the file that writing to a path makes or replaces: where links lead, their end.
+
+    Args:
+        path: the place; nothing need be there yet.
+
+    Raises:
+        StorageError: if a folder, device, pipe or loop of links is there, or that cannot be told.
+    """
+    try:
+        place = Path(os.path.realpath(path)) if path.is_symlink() else path
+        mode = place.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return place
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"{path} could not be written: {reason}.") from error
+    if not stat.S_ISREG(mode):
+        what = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a loop of links"}
+        found = what.get(stat.S_IFMT(mode), "a device or pipe")
+        raise StorageError(f"{path} must be a new or regular file, but is {found}.")
+    return place
+
+
 def is_there(path: Path) -> bool:
     """Return whether something is at a path.
 
     Raises:
         StorageError: if that cannot be told, as in a folder that may not be entered.
     """
+    return _told(path, path.exists)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file is at a path; raises as `is_there` does."""
+    return _told(path, path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is at a path; raises as `is_there` does."""
+    return _told(path, path.is_dir)
+
+
+def _told(path: Path, ask: Callable[[], bool]) -> bool:
     try:
-        return path.exists()
-    except (OSError, ValueError) as error:
+        return ask()
+    except (OSError, ValueError) as error:  # such as a name that no file may have
         reason = getattr(error, "strerror", None) or error
         raise StorageError(f"{path} could not be read: {reason}.") from error
 
@@ -180,15 +221,20 @@ def entries(path: Path) -> list[str]:
         raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
 
 
-def remove_parts(path: Path) -> None:
+def remove_parts(path: Path, names: Collection[str] | None = None) -> None:
     """Remove what killed processes left half-written in a folder; only its owner may call this.
+
+    Args:
+        path: the folder.
+        names: the files whose parts go; `None` for all, where nobody else writes in the folder.
 
     Raises:
         StorageError: if that is not possible.
     """
     try:
         for part in path.glob(".*.part"):
-            part.unlink(missing_ok=True)
+            if names is None or any(part.name.startswith(f".{name}.") for name in names):
+                part.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path} could not be cleaned: {error.strerror or error}.") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -216,3 +217,52 @@ def test_predictions_do_not_overwrite_their_rows_or_folders(capsys, tmp_path, fi
     output = ["--output", str(tmp_path / "g.jsonl")]
     refused(capsys, ["predict", str(out), "--input", missing, *output], "but is missing")
     assert tree(tmp_path) == before
+
+
+def test_predictions_do_not_overwrite_the_run_that_makes_them(capsys, tmp_path, finished):
+    _, out = finished
+    source = write_rows(tmp_path / "new.jsonl", [{"text": "fine"}])
+    link, hard, pipe = tmp_path / "link", tmp_path / "hard", tmp_path / "pipe"
+    link.symlink_to(out)
+    hard.hardlink_to(source)
+    os.mkfifo(pipe)
+    before = tree(out)
+    ask = ["predict", str(out), "--input", str(source), "--output"]
+    text = "`--output` must lie outside the run's folder, but is"
+    for place in (out / "result.json", out / "new.jsonl", link / "result.json"):
+        refused(capsys, [*ask, str(place)], text)
+    refused(capsys, [*ask, str(hard)], "must be a file other than the input, but is the input")
+    refused(capsys, [*ask, str(pipe)], "must be a new or regular file, but is a device or pipe")
+    assert tree(out) == before
+
+
+def test_names_that_no_file_may_have(capsys, recipe, run, tmp_path, finished):
+    _, out = finished
+    long = str(tmp_path / ("x" * 300))
+    loop = tmp_path / "loop.jsonl"
+    loop.symlink_to(loop)
+    source = str(write_rows(tmp_path / "new.jsonl", [{"text": "fine"}]))
+    for read, written, text in (
+        (long, str(tmp_path / "g.jsonl"), "could not be read: File name too long"),
+        (source, long, "could not be read: File name too long"),
+        (str(loop), str(tmp_path / "g.jsonl"), "loop.jsonl: must be a file, but is missing"),
+        (source, str(loop), "loop.jsonl must be a new or regular file, but is a loop of links"),
+        (source, f"{loop}/g.jsonl", "must be in a folder that exists"),
+        (source, f"{long}/g.jsonl", "could not be read: File name too long"),
+    ):
+        refused(capsys, ["predict", str(out), "--input", read, "--output", written], text)
+    for changes, text in (
+        ({"task.data_dir": long}, "could not be read: File name too long"),
+        ({"task.data_dir": "~nobody-at-all/x"}, "`data_dir` must be a folder, but is"),
+        ({"task.data_dir": str(loop)}, "must be a file, but is missing"),
+        ({"task": {"name": "superglue/cb", "data_dir": long}}, "File name too long"),
+        ({"task.options.train": f"{'x' * 300}.jsonl"}, "could not be read: File name too long"),
+        ({"task.options.train": str(loop)}, "must be a file, but is missing"),
+        ({"backbone.name": long}, "backbone folder must be a folder, but is"),
+        ({"backbone.name": "x" * 300}, "backbone folder must be a folder, but is"),
+        ({"backbone.name": "~nobody-at-all/x"}, "backbone folder must be a folder, but is"),
+        ({"backbone.name": str(loop)}, "no such folder exists"),
+    ):
+        path = recipe(changed(run, changes))
+        refused(capsys, ["train", path, "--out", str(tmp_path / "new")], text)
+    assert not (tmp_path / "new").exists()

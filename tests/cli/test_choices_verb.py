@@ -107,7 +107,7 @@ def test_a_run_without_an_end_is_drawn_and_said_so(capsys, interrupted, here):
         ("a", "`--out` must end in .svg, .png, .html, but is 'a'"),
         ("../out/a.svg", "must lie outside the run's folder, but is '../out/a.svg'"),
         ("own.svg", "own.svg must be new or an earlier picture, but is another file"),
-        ("folder.svg", "folder.svg could not be read: Is a directory"),
+        ("folder.svg", "folder.svg must be a new or regular file, but is a folder"),
         ("none/a.svg", "none/a.svg could not be written: No such file"),
     ],
 )

@@ -242,3 +242,43 @@ def test_listing_and_validating_import_no_torch():
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "[]"
     assert "fewglue: study, 105 runs" in result.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_output_that_nothing_takes_is_said_in_one_line(more):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", ENTRY, "list", *more],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: OSError: [Errno 28] No space left on device")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_do_no_harm(tmp_path, closed):
+    path = tmp_path / "right.yaml"
+    path.write_text(RUN)
+    for file, code in ((path, 0), (tmp_path / "none.yaml", 2)):
+        done = subprocess.run(
+            [
+                "sh",
+                "-c",
+                f'"$0" -c "$1" validate "$2" --json {closed}',
+                sys.executable,
+                ENTRY,
+                file,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code
+        assert len(done.stderr.splitlines()) == (code == 2 and "2>" not in closed)

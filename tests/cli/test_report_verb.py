@@ -37,7 +37,7 @@ def test_a_report_stands_in_the_study(capsys, study):
     after = tree(study)
     new = {str(Path(path).relative_to(study)) for path in (found["html"], *found["tables"])}
     assert {name: after[name] for name in before} == before
-    assert after.keys() - before.keys() == new
+    assert after.keys() - before.keys() == {*new, "tables/.report.json"}
     assert "report.html" in new
     summary = json.loads((study / "summary.json").read_text())
     assert (found["study"], found["num_finished"], found["state"]) == ("small", 4, "finished")
@@ -83,6 +83,46 @@ def test_what_cannot_be_written_is_said_in_one_line(capsys, study, tmp_path):
     refused(capsys, ["report", str(tmp_path / "none")], "none could not be read: no such folder")
     run = next((study / "runs").iterdir())
     refused(capsys, ["report", str(run)], "must be a study's folder, but is a run's")
+
+
+@pytest.mark.parametrize("place", ["study/tables", "page-tables"])
+def test_tables_replace_no_file_of_somebody_else(capsys, study, tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir()
+    mine = [folder / name for name in ("scores.csv", ".thesis.part", ".thesis.csv.1.part")]
+    for path in mine:
+        path.write_text("mine\n")
+    before = tree(tmp_path)
+    ask = ["report", str(study)]
+    if place == "page-tables":
+        ask += ["--html", str(tmp_path / "page.html")]
+    text = "scores.csv must be new or a table of an earlier report, but is another file."
+    refused(capsys, ask, text)
+    assert tree(tmp_path) == before
+    mine[0].rename(folder / "thesis.csv")
+    for _ in range(2):  # the second replaces the tables of the first
+        assert main(ask) == 0
+    for path in (folder / "thesis.csv", *mine[1:]):
+        assert path.read_text() == "mine\n"
+
+
+def test_tables_are_replaced_that_other_columns_had(study):
+    assert main(["report", str(study)]) == 0
+    table = study / "tables" / "scores.csv"
+    whole = table.read_text()
+    table.write_text("variant,fewer\n")
+    assert main(["report", str(study)]) == 0
+    assert table.read_text() == whole
+    (study / "tables" / ".report.json").unlink()  # as reports of earlier versions had none
+    assert main(["report", str(study)]) == 0
+    assert (study / "tables" / ".report.json").exists()
+
+
+def test_a_page_is_no_pipe(capsys, study, tmp_path):
+    pipe = tmp_path / "page.html"
+    os.mkfifo(pipe)
+    text = "must be a new or regular file, but is a device or pipe"
+    refused(capsys, ["report", str(study), "--html", str(pipe)], text)
 
 
 def test_a_broken_result_is_named(capsys, study):

@@ -180,7 +180,7 @@ def test_the_table_in_words(capsys, recipe, study, tmp_path):
 def test_a_run_that_diverges_does_not_stop_the_others(capsys, recipe, study, tmp_path):
     wild = {"training.learning_rate": 1e30, "training.clip_norm": None}
     study["variants"] = {"wild": wild, "plain": {}}
-    summary = run_study(capsys, recipe(study), tmp_path / "out")
+    summary = run_study(capsys, recipe(study), tmp_path / "out", 1)
     first, second = summary["cells"]
 
     assert (first["num_diverged"], first["scores"], first["mean"]) == (2, [], None)
@@ -191,8 +191,15 @@ def test_a_run_that_diverges_does_not_stop_the_others(capsys, recipe, study, tmp
     assert "wild on files: diverged seeds 0, 1" in found["conclusion"]
     assert (second["num_diverged"], len(second["scores"])) == (0, 2)
     assert summary["num_finished"] == 4
-    assert main(["study", recipe(study), "--out", str(tmp_path / "out")]) == 0
+    assert main(["study", recipe(study), "--out", str(tmp_path / "out")]) == 1
     assert "wild on files: 2 diverged." in capsys.readouterr().out
+
+
+def test_a_variant_of_which_some_runs_diverged_is_no_failure(capsys, recipe, study, tmp_path):
+    study["base"]["training"]["clip_norm"] = None
+    study["variants"], study["grid"] = {"plain": {}}, {"training.learning_rate": [1e30, 0.3]}
+    summary = run_study(capsys, recipe(study), tmp_path / "out")  # its exit code is 0
+    assert [line["num_diverged"] for line in summary["cells"]] == [2, 0]
 
 
 @pytest.mark.parametrize(

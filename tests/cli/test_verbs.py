@@ -154,7 +154,12 @@ def test_predict_on_rows_without_labels(capsys, recipe, run, tmp_path):
     predictions = lines_of(output)
     score = succeed(capsys, "evaluate", str(out))["score"]
 
-    assert printed == {"output": str(output), "num_rows": 16, "num_skipped": 0}
+    assert printed == {
+        "output": str(output),
+        "num_rows": 16,
+        "num_skipped": 0,
+        "num_cut": 0,
+    }
     assert all(line["scores"].keys() == {"bad", "good"} for line in predictions)
     assert all(line["label"] == max(line["scores"], key=line["scores"].get) for line in predictions)
     assert predictions[2]["source"] == f"{tmp_path / 'new.jsonl'}:3"
@@ -218,6 +223,19 @@ def test_predict_counts_bad_rows_only_when_asked(capsys, recipe, run, tmp_path):
     assert not output.exists()
     found = succeed(capsys, *arguments, str(output), "--skip-bad-rows")
     assert (found["num_rows"], found["num_skipped"]) == (1, 1)
+
+
+def test_evaluate_and_predict_say_that_inputs_are_cut(capsys, recipe, run, tmp_path):
+    out, output = tmp_path / "out", str(tmp_path / "g.jsonl")
+    run["task"]["max_tokens"] = 8
+    result = succeed(capsys, "train", recipe(run), "--out", str(out))
+    assert succeed(capsys, "evaluate", str(out))["num_cut"] == result["num_cut"]["validation"] > 0
+    write_rows(tmp_path / "new.jsonl", [{"text": "fine " * 20}, {"text": "fine"}])
+    ask = ["predict", str(out), "--input", str(tmp_path / "new.jsonl"), "--output", output]
+    assert succeed(capsys, *ask)["num_cut"] == 1
+    for arguments, count in ((ask, 1), (["evaluate", str(out)], result["num_cut"]["validation"])):
+        assert main(arguments) == 0
+        assert f"inputs cut to fit: {count}" in capsys.readouterr().out.splitlines()
 
 
 def test_evaluate_says_that_rows_have_changed(capsys, recipe, run, tmp_path, data_dir):

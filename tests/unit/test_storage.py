@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,3 +149,38 @@ def test_a_look_takes_nothing(tmp_path, fcntl):
         assert not storage.is_locked(path), "one who looks was seen by another"
     with pytest.raises(StorageError, match=r"could not be read: Is a directory"):
         storage.is_locked(tmp_path)
+
+
+def test_a_link_is_written_through(tmp_path):
+    target, link = tmp_path / "below" / "target.json", tmp_path / "link.json"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for value in ({"a": 1}, {"a": 2}):  # nothing at its end, then a file
+        storage.write_json(link, value)
+        assert link.is_symlink()
+        assert storage.read_json(target) == value
+    assert [path.name for path in target.parent.iterdir()] == ["target.json"]
+
+
+def test_only_files_are_replaced(tmp_path):
+    pipe, loop, folder = (tmp_path / name for name in ("pipe", "loop", "folder"))
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    folder.mkdir()
+    before = {path: path.lstat().st_ino for path in tmp_path.iterdir()}
+    for path, what in ((pipe, "a device or pipe"), (loop, "a loop of links"), (folder, "a folder")):
+        text = f"{path.name} must be a new or regular file, but is {what}."
+        with pytest.raises(StorageError, match=text):
+            storage.write_bytes(path, b"new")
+    with pytest.raises(StorageError, match="File name too long"):
+        storage.write_bytes(tmp_path / ("x" * 300), b"new")
+    with pytest.raises(StorageError, match="null must be a new or regular file, but is a device"):
+        storage.file_at(Path(os.devnull))
+    assert {path: path.lstat().st_ino for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("ask", [storage.is_there, storage.is_file, storage.is_folder])
+def test_a_name_that_no_file_may_have(tmp_path, ask):
+    assert not ask(tmp_path / "none")
+    with pytest.raises(StorageError, match="could not be read: File name too long"):
+        ask(tmp_path / ("x" * 300))

@@ -47,17 +47,25 @@ def resolve(name: str) -> Source:
         A source whose folder exists; its contents are not checked yet.
 
     Raises:
-        BackboneError: if the name is none of the three, or the hub has it not.
+        BackboneError: if the name is none of the three or no folder may have it, or the hub has
+            it not.
     """
     if name in BACKBONES:
         source = BACKBONES.entry(name).load()()
         assert isinstance(source, Source)
         return source
-    path = Path(name).expanduser()
-    if name and path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        has_folder, has_file = bool(name) and path.is_dir(), bool(name) and path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # such as a name that no folder may have
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        raise BackboneError(
+            f"backbone folder must be a folder, but is {name!r:.80}: {reason}."
+        ) from error
+    if has_folder:
         return Source(name, path)
-    if not name or path.exists() or _is_path(name):
-        problem = "is a file" if name and path.exists() else "no such folder exists"
+    if not name or has_file or _is_path(name):
+        problem = "is a file" if has_file else "no such folder exists"
         raise BackboneError(f"backbone folder must be a folder, but is {name!r}: {problem}.")
     return Source(name, download(name))
 

@@ -33,7 +33,7 @@ def evaluate(
 ) -> None:
     """Score a finished run again on a split of its task."""
     with uncollected():
-        from softprompts.cli.tasks import choose_task, read_config
+        from softprompts.cli.tasks import choose_task, count_cut, read_config
         from softprompts.metrics.scoring import majority
         from softprompts.results import load
         from softprompts.training.building import choose_splits
@@ -59,6 +59,7 @@ def evaluate(
         "majority": majority(rows, task.format),
         "choices": dict(found.choices),
         "num_items": len(rows),
+        "num_cut": count_cut(result, rows, name),
         "identity": result.about["identity"],
         "is_same_data": is_same_data,
     }
@@ -72,6 +73,8 @@ def _print(report: Mapping[str, Any]) -> None:
         f"score {100 * report['score']:.1f} ({each}) on {report['num_items']} items of "
         f"{report['split']}; majority {100 * report['majority']:.1f}"
     )
+    if report["num_cut"]:
+        print(f"inputs cut to fit: {report['num_cut']}")
     if not report["is_same_data"]:
         print("the task's rows are not those that the run was trained and reported on")
 

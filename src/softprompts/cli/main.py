@@ -7,8 +7,6 @@ write `cli/<verb>.py` and add a line to `VERBS`. A verb prints its result and ra
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import traceback
 import warnings
@@ -21,7 +19,7 @@ from softprompts.cli.choices import choices
 from softprompts.cli.evaluate import evaluate
 from softprompts.cli.landscape import landscape
 from softprompts.cli.list import list_components
-from softprompts.cli.output import print_error, problems_of
+from softprompts.cli.output import is_printed, leave_quietly, open_streams, print_error, problems_of
 from softprompts.cli.predict import predict
 from softprompts.cli.report import report
 from softprompts.cli.study import study
@@ -94,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end = given.index("--") if "--" in given else len(given)
     is_debug, as_json = "--debug" in given[:end], "--json" in given[:end]
     plain = [text for text in given[:end] if text != "--debug"] + given[end:]
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that lacks a letter shows its number
             stream.reconfigure(errors="backslashreplace")
@@ -105,13 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        return _leave_quietly()
+        leave_quietly()
+        return FAILURE
     except SystemExit as leaving:  # typer's way out when the reader is gone
         return leaving.code if isinstance(leaving.code, int) else FAILURE
     except Exception as error:
         if is_debug:
             traceback.print_exc()
-        return _report(error, is_debug=is_debug, as_json=as_json)
+        code = _report(error, is_debug=is_debug, as_json=as_json)
+        if not is_printed():
+            leave_quietly()
+        return code
     if code == INTERRUPTED:  # typer turns the interrupt into its code
         print("interrupted", file=sys.stderr)
     return code
@@ -151,13 +154,6 @@ def _report(error: Exception, *, is_debug: bool, as_json: bool) -> int:
     if not is_debug:
         problems[-1] += " (run with --debug for the traceback)"
     print_error(type(error).__name__, problems, as_json=as_json)
-    return FAILURE
-
-
-def _leave_quietly() -> int:
-    """Let the interpreter close a pipe that nobody reads without a word."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FAILURE
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,4 +76,31 @@ def print_error(kind: str, problems: Sequence[str], *, as_json: bool) -> None:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if as_json:
-        print_json({"error": {"kind": kind, "problems": list(problems)}})
+        with contextlib.suppress(OSError):  # the error may be that nothing can be printed there
+            print_json({"error": {"kind": kind, "problems": list(problems)}})
+
+
+def open_streams() -> None:
+    """Let standard output and error lead nowhere where the caller has closed them.
+
+    Opened first, so that no file of a run gets their number.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def leave_quietly() -> None:
+    """Let the interpreter close a standard output that takes no more, without a word."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def is_printed() -> bool:
+    """Return whether what was printed on standard output has reached its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Where verbs may write pictures."""
+"""Where verbs may write pictures, pages and predictions."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ def check_place(path: Path, run_dirs: Sequence[Path]) -> None:
 
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"`--out` must end in {', '.join(FORMATS)}, but is {str(path)!r}.")
-    place = Path(os.path.realpath(path))
-    if any(place.is_relative_to(os.path.realpath(folder)) for folder in run_dirs):
+    if _lies_in(path, run_dirs):
         raise RunFolderError(f"`--out` must lie outside the run's folder, but is {str(path)!r}.")
     _check_earlier(path, "picture")
 
@@ -47,18 +46,50 @@ def check_page(path: Path, study_dir: Path) -> None:
 
     if path.suffix.lower() != ".html":
         raise DataError(f"`--html` must end in .html, but is {str(path)!r}.")
-    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(study_dir / "runs")):
+    if _lies_in(path, [study_dir / "runs"]):
         raise RunFolderError(f"`--html` must lie outside the study's runs, but is {str(path)!r}.")
     _check_earlier(path, "report")
+
+
+def check_output(path: Path, source: Path, run_dir: Path) -> None:
+    """Check that predictions may be written to a place: a file outside the run, not their input.
+
+    Args:
+        path: the place.
+        source: the input.
+        run_dir: the run's folder.
+
+    Raises:
+        RunFolderError: if it lies in the run's folder.
+        StorageError: if it is the input or no file, or has no folder.
+    """
+    from softprompts.errors import RunFolderError, StorageError
+    from softprompts.storage import file_at, is_folder, is_there
+
+    if not is_folder(path.parent):
+        raise StorageError(f"{path} must be in a folder that exists, but {path.parent} is not.")
+    if is_folder(path):
+        raise StorageError(f"{path} must be a file other than the input, but is a folder.")
+    place = file_at(path)
+    if is_there(place) and is_there(source) and os.path.samefile(place, source):
+        raise StorageError(f"{path} must be a file other than the input, but is the input.")
+    if _lies_in(place, [run_dir]):
+        raise RunFolderError(f"`--output` must lie outside the run's folder, but is {str(path)!r}.")
+
+
+def _lies_in(path: Path, folders: Sequence[Path]) -> bool:
+    """Return whether a place is one of some folders or below one, wherever links lead."""
+    place = Path(os.path.realpath(path))
+    return any(place.is_relative_to(os.path.realpath(folder)) for folder in folders)
 
 
 def _check_earlier(path: Path, what: str) -> None:
     """Check that what is at a place, if anything, was written by this library."""
     from softprompts.errors import RunFolderError, StorageError
     from softprompts.reports.page import MAKER
-    from softprompts.storage import is_there
+    from softprompts.storage import file_at, is_there
 
-    if not is_there(path):
+    if not is_there(file_at(path)):  # a pipe is refused here: opening it would wait
         return
     try:
         with open(path, "rb") as file:

@@ -31,32 +31,32 @@ def predict(
 ) -> None:
     """Predict labels for rows that need not have any."""
     with uncollected():
-        from softprompts.cli.tasks import choose_task, read_config
-        from softprompts.errors import StorageError
+        from softprompts.cli.pictures import check_output
+        from softprompts.cli.tasks import choose_task, count_cut, read_config
         from softprompts.results import load
         from softprompts.storage import write_bytes
         from softprompts.tasks.base import Task
         from softprompts.tasks.loading import load_examples
 
-    if not output.parent.is_dir():
-        raise StorageError(f"{output} must be in a folder that exists, but {output.parent} is not.")
-    if output.is_dir() or output.resolve() == source.resolve():
-        what = "a folder" if output.is_dir() else "the input"
-        raise StorageError(f"{output} must be a file other than the input, but is {what}.")
+    check_output(output, source, run_dir)
     config = read_config(run_dir)
     name = choose_task(config, name)
     result = load(run_dir)
     task, own = Task(result.model.track(name).format, (), (), ()), config.tasks[name]
     options = dict(own.options) if own.name == "files" else None
     examples, num_skipped = load_examples(task, source, skip_bad_rows=should_skip, options=options)
+    num_cut = count_cut(result, examples, name)
     lines = []
     for example, prediction in zip(examples, result.predict_examples(examples, name), strict=True):
         scores = {k: v if math.isfinite(v) else None for k, v in prediction["scores"].items()}
         line = {"source": example.source, "label": prediction["label"], "scores": scores}
         lines.append(json.dumps(line) + "\n")
     write_bytes(output, "".join(lines).encode())
+    counts = {"num_rows": len(lines), "num_skipped": num_skipped, "num_cut": num_cut}
     if as_json:
-        print_json({"output": str(output), "num_rows": len(lines), "num_skipped": num_skipped})
-    else:
-        skipped = f"; {num_skipped} bad rows skipped" if num_skipped else ""
-        print(f"{len(lines)} predictions in {output}{skipped}")
+        print_json({"output": str(output), **counts})
+        return
+    skipped = f"; {num_skipped} bad rows skipped" if num_skipped else ""
+    print(f"{len(lines)} predictions in {output}{skipped}")
+    if num_cut:
+        print(f"inputs cut to fit: {num_cut}")

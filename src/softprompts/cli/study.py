@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,8 +78,17 @@ def study(
         print_json({**summary, "folder": str(folder), "report": page})
     else:
         _print(summary, folder, page)
-    if any(line["num_failed"] for line in summary["cells"]):
+    if _is_failure(summary["cells"]):
         raise typer.Exit(1)
+
+
+def _is_failure(lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a run failed, or every run of some variant diverged."""
+    others: dict[str, int] = {}
+    for line in lines:
+        count = len(line["seeds"]) + line["num_missing"]
+        others[line["variant"]] = others.get(line["variant"], 0) + count
+    return any(line["num_failed"] for line in lines) or not all(others.values())
 
 
 def _print(summary: dict[str, Any], folder: Path, page: str | None) -> None:

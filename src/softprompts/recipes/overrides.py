@@ -8,7 +8,7 @@ from typing import Any
 from softprompts.errors import RecipeError
 from softprompts.recipes.problems import show
 from softprompts.recipes.reading import read_yaml
-from softprompts.recipes.schema import AXES
+from softprompts.recipes.schema import AXES, RunConfig
 
 COMPONENT_FIELDS = frozenset(
     {
@@ -40,9 +40,14 @@ def parse_overrides(texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         field = field.strip()
         if not sign or not all(field.split(".")):
             problems.append(f"an override must look like `a.b=value`, but is {show(text)}.")
-        elif field in values:
+        elif _in_run(field) in map(_in_run, values):
             problems.append(
                 f"`{field}` must be overridden once, but is given again as {show(text)}."
+            )
+        elif beaten := [key for key in values if _lies_in(key, field)]:
+            problems.append(
+                f"`{field}` must come before `{beaten[0]}`, which it would undo, but is given "
+                f"after it as {show(text)}."
             )
         else:
             try:
@@ -50,6 +55,18 @@ def parse_overrides(texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             except RecipeError as error:
                 problems.extend(f"`{field}`: {problem}" for problem in error.problems)
     return values, problems
+
+
+def _lies_in(field: str, whole: str) -> bool:
+    """Return whether setting `whole` would undo what was set in a field of it."""
+    if whole == "base" and field.split(".")[0] in RunConfig.model_fields:
+        return True
+    return field.startswith(f"{whole}.") or _in_run(field).startswith(f"{_in_run(whole)}.")
+
+
+def _in_run(field: str) -> str:
+    """Return what a run calls a field that a study may also call that of its base."""
+    return field.removeprefix("base.")
 
 
 def set_at(data: dict[str, Any], path: Sequence[str], value: Any) -> str:

@@ -100,9 +100,10 @@ class BackboneConfig(Section):
     def _is_no_slip(cls, name: str) -> str:
         """Refuse a near miss of a registered name; any other name may be a folder or a hub id."""
         names = list(BACKBONES.names())
-        if name in names or "/" in name or Path(name).exists():
+        if name in names or "/" in name:
             return name
-        if difflib.get_close_matches(name, names, n=1, cutoff=0.75):
+        is_near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+        if is_near and not Path(name).exists():
             known = [*names, "a local folder", "a hub id"]
             raise PydanticCustomError("unknown_name", "unknown name", {"known": known})
         return name

@@ -27,8 +27,9 @@ from softprompts.reports.run_sections import (
 from softprompts.reports.score_sections import comparison_section, score_section
 from softprompts.reports.sections import Section
 from softprompts.reports.study_record import StudyRecord, read_study
+from softprompts.reports.table_files import check_tables, write_tables
 from softprompts.reports.tabular import to_csv, to_latex
-from softprompts.storage import lock, make_folder, remove_parts, write_bytes
+from softprompts.storage import lock, make_folder, write_bytes
 
 
 def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
@@ -49,21 +50,21 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     path = html or study / "report.html"
     sections, panels = sections_of(record)
     said = findings(record)
-    files = {path: draw_report(record, (sections, panels), said)}
-    folder = tables_folder(study, html)
+    drawn = draw_report(record, (sections, panels), said)
+    folder, files = tables_folder(study, html), {}
     for table in (table for section in sections for table in section.tables):
-        files[folder / f"{table.name}.csv"] = to_csv(table)
-        files[folder / f"{table.name}.tex"] = to_latex(table)
+        files[f"{table.name}.csv"] = to_csv(table)
+        files[f"{table.name}.tex"] = to_latex(table)
+    check_tables(folder, files)
     make_folder(folder)
     with lock((study if html is None else folder) / ".lock", should_wait=True):
-        remove_parts(folder)
-        for file, text in reversed(files.items()):
-            write_bytes(file, text.encode())
+        write_tables(folder, files)
+        write_bytes(path, drawn.encode())
     return {
         "study": record.name,
         "folder": str(study),
         "html": str(path),
-        "tables": [str(file) for file in files if file != path],
+        "tables": [str(folder / name) for name in files],
         "sections": [section.name for section in sections],
         "state": state_of(record),
         "num_runs": record.num_runs,

@@ -64,7 +64,7 @@ def load_task(
     entry = TASKS.entry(name)
     request = TaskRequest(
         name,
-        None if data_dir is None else Path(data_dir).expanduser(),
+        None if data_dir is None else _folder(data_dir),
         skip_bad_rows,
         check_options(entry, options or {}),
         template,
@@ -171,6 +171,15 @@ def _problem(place: str, kind: str, message: str, value: object, entry: Entry) -
     if kind == "missing":
         return f"`{place}` must be given, but is missing."
     return f"`{place}` must fit its type and range, but is {shown(value)}: {message}."
+
+
+def _folder(data_dir: str | Path) -> Path:
+    try:
+        return Path(data_dir).expanduser()
+    except RuntimeError as error:  # `~name` of a user that there is not
+        raise DataError(
+            f"`data_dir` must be a folder, but is {str(data_dir)!r}: {error}"
+        ) from error
 
 
 def _check_fields(task: Task, template: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from softprompts.errors import DataError
+from softprompts.storage import is_file, is_folder
 from softprompts.tasks.base import Example
 from softprompts.tasks.rows import Row, shown, shown_plain
 
@@ -55,10 +56,11 @@ def read_file(path: Path, *, needs_label: bool = True) -> Iterator[Item]:
 
     Raises:
         DataError: if the file is missing, unreadable or of another kind.
+        StorageError: if no file may have its name.
     """
     readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "missing"
+    if not is_file(path):
+        kind = "a folder" if is_folder(path) else "missing"
         raise DataError(f"must be a file, but is {kind}.", file=path)
     if path.suffix.lower() not in readers:
         raise DataError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.errors import DataError
+from softprompts.storage import is_folder
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def find_folder(request: TaskRequest, suite: str, folder: str) -> Path:
 
     Raises:
         DataError: if neither exists; the text names both.
+        StorageError: if no folder may have such a name.
     """
     if request.data_dir is None:
         raise DataError(
@@ -54,7 +56,7 @@ def find_folder(request: TaskRequest, suite: str, folder: str) -> Path:
         )
     tried = (request.data_dir / suite / folder, request.data_dir / folder)
     for path in tried:
-        if path.is_dir():
+        if is_folder(path):
             return path
     raise DataError(
         f"`data_dir` must hold the folder of {request.name}, but neither {tried[0]} nor "

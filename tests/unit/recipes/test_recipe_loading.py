@@ -7,7 +7,7 @@ import pytest
 from softprompts.errors import RecipeError
 from softprompts.recipes.identity import identity
 from softprompts.recipes.loading import load_recipe, shipped_recipes
-from softprompts.recipes.overrides import set_at
+from softprompts.recipes.overrides import parse_overrides, set_at
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.studies.grid import expand
@@ -205,6 +205,32 @@ def test_an_entry_of_a_list_is_named_by_its_number(write):
 def test_an_override_given_twice_is_refused(write):
     with pytest.raises(RecipeError, match=r"`seed` must be overridden once, .* 'seed=2'"):
         load_recipe(write(RUN), ["seed=1", "seed=2"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("prompt.length=4", "prompt={length: 3}"),
+        ("prompt.rows.bottleneck=3", "prompt.rows=residual"),
+        ("regularizers.ptp.weight=3", "regularizers=[]"),
+        ("prompt.length=4", "base.prompt={length: 3}"),
+        ("base.prompt.length=4", "prompt={length: 3}"),
+        ("seed=4", "base={}"),
+    ],
+)
+def test_an_override_that_would_undo_another_is_refused(first, second):
+    values, (problem,) = parse_overrides([first, second])
+    (inner, _), (outer, _) = (text.split("=") for text in (first, second))
+    assert list(values) == [inner]
+    assert f"`{outer}` must come before `{inner}`, which it would undo, but is given" in problem
+    values, problems = parse_overrides([second, first])
+    assert (list(values), problems) == ([outer, inner], [])
+
+
+def test_a_field_of_a_study_is_overridden_once_by_either_name():
+    _, (problem,) = parse_overrides(["seed=1", "base.seed=2"])
+    assert "`base.seed` must be overridden once, but is given again as 'base.seed=2'" in problem
+    assert parse_overrides(["prompt.length=1", "prompt.lengths=2"])[1] == []
 
 
 def test_problems_of_overrides_and_of_the_recipe_come_together(write):

@@ -102,7 +102,8 @@ def test_a_report_says_what_the_study_found(tmp_path):
 def test_every_table_is_beside_the_page_and_in_it(tmp_path):
     found = report(tmp_path)
     folder = tmp_path / "study" / "tables"
-    assert {str(path) for path in folder.iterdir()} == {*found["tables"]}
+    hidden = str(folder / ".report.json")
+    assert {str(path) for path in folder.iterdir()} == {*found["tables"], hidden}
     names = {Path(path).name for path in found["tables"]}
     assert names >= {"scores.csv", "scores.tex", "comparisons.csv", "cost.tex", "runs.csv"}
     links = {
