@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +16,7 @@ from softprompts.recipes.problems import show
 from softprompts.recipes.schema import AXES, RunConfig
 from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
+from softprompts.tasks.rows import refuse_wrong_texts, shown
 from softprompts.tasks.templates import template_fields
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import (
@@ -202,32 +203,42 @@ class Result:
         self, inputs: Sequence[str | Mapping[str, Any]], task: str | None
     ) -> list[Example]:
         format = self.model.track(task).format
+        if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
+            raise DataError(f"must be a list of inputs, but is {shown(inputs)}.", file="inputs")
         return [self._example(value, place, format) for place, value in enumerate(inputs)]
 
     def _example(self, value: str | Mapping[str, Any], place: int, format: TaskFormat) -> Example:
         """Turn a user's input into an example."""
         source = f"input {place + 1}"
+        fields = template_fields(format.templates[self.config.readout.kind])
         if isinstance(value, str):
-            fields = template_fields(format.templates[self.config.readout.kind])
             if len(fields) != 1 or format.has_choices:
                 raise DataError(
                     f"must be a mapping with {', '.join(fields)}, but is a string.", file=source
                 )
-            return Example({fields[0]: value}, source=source)
-        choices = value.get("choices", ())
-        if format.has_choices and (not choices or isinstance(choices, str)):
-            raise DataError(
-                f"must be a list of at least one text, but is {choices!r}.",
-                file=source,
-                field="choices",
-            )
-        wrong = [k for k, v in value.items() if k != "choices" and not isinstance(v, str)]
-        if wrong:
-            raise DataError(
-                f"must be text, but is {value[wrong[0]]!r}.", file=source, field=wrong[0]
-            )
+            value = {fields[0]: value}
+        if not isinstance(value, Mapping):
+            raise DataError(f"must be a string or a mapping, but is {value!r}.", file=source)
         texts = {k: v for k, v in value.items() if k != "choices"}
-        return Example(texts, choices=tuple(choices), source=source)
+        if not texts:
+            raise DataError("must be given, but is missing.", file=source, field=fields[0])
+        refuse_wrong_texts(texts, source)
+        return Example(texts, choices=_choices(value, format, source), source=source)
+
+
+def _choices(value: Mapping[str, Any], format: TaskFormat, source: str) -> tuple[str, ...]:
+    """Return the choices of a user's input, as the task wants them."""
+    choices = value.get("choices", ())
+    if not format.has_choices:
+        if "choices" in value:
+            reason = f"must be left out, as the task has labels, but is {shown(choices)}."
+            raise DataError(reason, file=source, field="choices")
+        return ()
+    if not isinstance(choices, list | tuple) or not choices:
+        reason = f"must be a list of at least one text, but is {shown(choices)}."
+        raise DataError(reason, file=source, field="choices")
+    refuse_wrong_texts({f"choices[{i}]": one for i, one in enumerate(choices)}, source)
+    return tuple(choices)
 
 
 def load(folder: str | Path, backbone: Backbone | None = None) -> Result:

@@ -112,7 +112,7 @@ def test_csv_with_quotes_and_lines(folder: Path) -> None:
         ("text,label\na,\nb,neg\n", r"c\.csv:2, field `label`: must be a label, but is ''"),
         ("text,label\n", r"c\.csv: must hold at least one row"),
         ("", r"c\.csv: must hold at least one row"),
-        ("words,label\na,pos\nb,neg\n", r"c\.csv:2, field `text`: .*the row has words, label"),
+        ("words,label\na,pos\nb,neg\n", r"c\.csv:2, field `text`: .*the row has 'words', 'label'"),
     ],
 )
 def test_bad_csv(text: str, said: str, folder: Path) -> None:
