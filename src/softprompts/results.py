@@ -252,11 +252,14 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
         The result, ready to predict.
 
     Raises:
+        BackboneError: if `backbone` is something else.
         StorageError: if the run is not finished or its files are broken.
         RecipeError: if its configuration breaks the schema.
         RunFolderError: if its configuration was edited, or the backbone's weights are not those
             that the prompt was trained for.
     """
+    if backbone is not None:
+        require_backbone(backbone)
     path = Path(folder)
     about = read_about(path)
     read_result(path, about["identity"])  # before anything heavy
@@ -273,6 +276,18 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
     model = build_model(_without_file(config), backbone, formats)
     summary = load_finished(path, about, model)
     return Result(config, backbone, model, about=about, summary=summary)
+
+
+def require_backbone(value: object) -> None:
+    """Refuse what is no backbone, such as a model's name.
+
+    Raises:
+        BackboneError: if it is something else.
+    """
+    if not isinstance(value, Backbone):
+        raise BackboneError(
+            f"`backbone` must be what load_backbone returns, but is {shown(value)}."
+        )
 
 
 def _without_file(config: RunConfig) -> RunConfig:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+import softprompts as sp
 from contracts.conftest import run_config
 from softprompts.errors import DataError
 from softprompts.results import Result
@@ -79,3 +80,27 @@ def test_wrong_choices_are_named(tiny, choice_task, name):
 def test_inputs_may_come_one_by_one(result):
     expected = result.predict(["fine", "cold"])
     assert result.predict({"text": text} for text in ("fine", "cold")) == expected
+
+
+def test_a_wrong_task_is_refused_before_training(tiny, task, tmp_path):
+    backbone = tiny("bert")
+    wrong = replace(task, train=(replace(task.train[0], answers=(7,)), *task.train[1:]))
+    with pytest.raises(DataError, match="row 0, field `answers`: must be columns from 0 to 2"):
+        sp.train(backbone, wrong, out=tmp_path / "run")
+    config = run_config(backbone, "prompt-tuning", "linear", steps=1)
+    with pytest.raises(DataError, match="row 0, field `answers`: must be columns from 0 to 2"):
+        execute(config, backbone, wrong, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_in_the_place_of_what_is_loaded_are_refused(tiny, task, tmp_path):
+    text = "`backbone` must be what load_backbone returns, but is 'minilm'"
+    with pytest.raises(sp.BackboneError, match=text):
+        sp.train("minilm", task)
+    with pytest.raises(sp.BackboneError, match=text):
+        sp.load(tmp_path, "minilm")
+    text = "must be what load_task returns, or a Task, but is 'bundled/sentiment'"
+    with pytest.raises(DataError, match=f"`task` {text}"):
+        sp.train(tiny("bert"), "bundled/sentiment")
+    with pytest.raises(DataError, match=f"`two` {text}"):
+        sp.train(tiny("bert"), {"one": task, "two": "bundled/sentiment"})
