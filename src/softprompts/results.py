@@ -16,6 +16,7 @@ from softprompts.recipes.problems import show
 from softprompts.recipes.schema import AXES, RunConfig
 from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
+from softprompts.tasks.checking import type_problems
 from softprompts.tasks.rows import refuse_wrong_texts, shown
 from softprompts.tasks.templates import template_fields
 from softprompts.training.building import build_model
@@ -314,10 +315,12 @@ def _formats(config: RunConfig, data: Any, folder: Path) -> dict[str, TaskFormat
 
 def _format(data: Any, folder: Path) -> TaskFormat:
     """Rebuild a task format from JSON."""
-    try:
-        lists = {key: tuple(data[key]) for key in ("labels", "metrics")}
-        return TaskFormat(**{**data, **lists})
-    except (TypeError, LookupError) as error:
-        raise StorageError(
-            f"{folder / 'config.json'} must have a whole `task_format`, but has not: {error}."
-        ) from error
+    is_object = isinstance(data, Mapping)
+    problems = type_problems(data) if is_object else [f"it must be a mapping, but is {show(data)}."]
+    if problems:
+        raise RunFolderError(
+            f"{folder / 'config.json'} must have a whole `task_format`, but has not: "
+            f"{' '.join(problems)}"
+        )
+    lists = {key: tuple(data[key]) for key in ("labels", "metrics")}
+    return TaskFormat(**{**data, **lists})
