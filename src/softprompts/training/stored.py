@@ -68,7 +68,7 @@ class RunResult(Scores):
     examples_per_second: Amount | None = None
     peak_bytes: Count | None = None
     skipped_rows: dict[str, Count] | None = None
-    tasks: dict[str, Scores] | None = None
+    tasks: Mapping[str, Scores] | None = None
 
 
 class FinishedScores(Scores):
@@ -83,7 +83,7 @@ class FinishedResult(RunResult):
 
     score: Fraction
     last_score: Fraction
-    tasks: dict[str, FinishedScores] | None = None
+    tasks: Mapping[str, FinishedScores] | None = None
 
 
 def required(model: type[BaseModel]) -> tuple[str, ...]:
