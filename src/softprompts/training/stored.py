@@ -54,11 +54,16 @@ class Scores(Stored):
     split: str
 
 
-class RunResult(Scores):
-    """A run's `result.json`."""
+class Ended(Stored):
+    """Which run ended, and how."""
 
     identity: str
     status: Literal["finished", "diverged"]
+
+
+class RunResult(Scores, Ended):
+    """A run's `result.json`."""
+
     steps: Count
     seconds: Amount
     trainable_parameters: Count
