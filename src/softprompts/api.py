@@ -11,8 +11,9 @@ from softprompts.backbones.spreading import map_of
 from softprompts.errors import RecipeError
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import PromptConfig, TrainingConfig
-from softprompts.results import Result
+from softprompts.results import Result, require_backbone
 from softprompts.tasks.base import Task
+from softprompts.tasks.checking import check_task
 from softprompts.training.execution import execute
 from softprompts.training.progress import Progress
 
@@ -57,6 +58,7 @@ def train(
     Raises:
         SoftPromptsError: if the parts do not fit each other; the text says which and why.
     """
+    require_backbone(backbone)
     recipe = {
         "backbone": {
             "name": backbone.name,
@@ -91,19 +93,21 @@ def _tasks(
     """Return what a recipe says of one task, or of several.
 
     Raises:
+        DataError: if something is no task.
         RecipeError: if a sampling is given for one task.
     """
 
-    def section(one: Task) -> dict[str, Any]:
+    def section(one: Task, name: str = "task") -> dict[str, Any]:
+        check_task(one, name)
         origin = dict(one.origin) or {"name": "custom"}
         if origin.get("sample_seed") == seed:  # as in a recipe that does not name it
             origin["sample_seed"] = None
         return {**origin, "max_tokens": max_tokens}
 
-    if isinstance(task, Task):
+    if not isinstance(task, Mapping):
         if sampling is not None:
             text = f"`sampling` must be left out for one task, but is {sampling!r}."
             raise RecipeError([text], "train")
         return {"task": section(task)}
-    mixture: dict[str, Any] = {"tasks": {name: section(one) for name, one in task.items()}}
+    mixture: dict[str, Any] = {"tasks": {name: section(one, name) for name, one in task.items()}}
     return {"mixture": mixture if sampling is None else {**mixture, "sampling": sampling}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +16,8 @@ from softprompts.recipes.problems import show
 from softprompts.recipes.schema import AXES, RunConfig
 from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
+from softprompts.tasks.checking import type_problems
+from softprompts.tasks.rows import refuse_wrong_texts, shown
 from softprompts.tasks.templates import template_fields
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import (
@@ -202,34 +204,42 @@ class Result:
         self, inputs: Sequence[str | Mapping[str, Any]], task: str | None
     ) -> list[Example]:
         format = self.model.track(task).format
+        if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
+            raise DataError(f"must be a list of inputs, but is {shown(inputs)}.", file="inputs")
         return [self._example(value, place, format) for place, value in enumerate(inputs)]
 
     def _example(self, value: str | Mapping[str, Any], place: int, format: TaskFormat) -> Example:
         """Turn a user's input into an example."""
         source = f"input {place + 1}"
+        fields = template_fields(format.templates[self.config.readout.kind])
         if isinstance(value, str):
-            fields = template_fields(format.templates[self.config.readout.kind])
             if len(fields) != 1 or format.has_choices:
                 raise DataError(
                     f"must be a mapping with {', '.join(fields)}, but is a string.", file=source
                 )
-            return Example({fields[0]: value}, source=source)
+            value = {fields[0]: value}
         if not isinstance(value, Mapping):
             raise DataError(f"must be a string or a mapping, but is {value!r}.", file=source)
-        choices = value.get("choices", ())
-        if format.has_choices and (not choices or isinstance(choices, str)):
-            raise DataError(
-                f"must be a list of at least one text, but is {choices!r}.",
-                file=source,
-                field="choices",
-            )
-        wrong = [k for k, v in value.items() if k != "choices" and not isinstance(v, str)]
-        if wrong:
-            raise DataError(
-                f"must be text, but is {value[wrong[0]]!r}.", file=source, field=wrong[0]
-            )
         texts = {k: v for k, v in value.items() if k != "choices"}
-        return Example(texts, choices=tuple(choices), source=source)
+        if not texts:
+            raise DataError("must be given, but is missing.", file=source, field=fields[0])
+        refuse_wrong_texts(texts, source)
+        return Example(texts, choices=_choices(value, format, source), source=source)
+
+
+def _choices(value: Mapping[str, Any], format: TaskFormat, source: str) -> tuple[str, ...]:
+    """Return the choices of a user's input, as the task wants them."""
+    choices = value.get("choices", ())
+    if not format.has_choices:
+        if "choices" in value:
+            reason = f"must be left out, as the task has labels, but is {shown(choices)}."
+            raise DataError(reason, file=source, field="choices")
+        return ()
+    if not isinstance(choices, list | tuple) or not choices:
+        reason = f"must be a list of at least one text, but is {shown(choices)}."
+        raise DataError(reason, file=source, field="choices")
+    refuse_wrong_texts({f"choices[{i}]": one for i, one in enumerate(choices)}, source)
+    return tuple(choices)
 
 
 def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
@@ -243,11 +253,14 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
         The result, ready to predict.
 
     Raises:
+        BackboneError: if `backbone` is something else.
         StorageError: if the run is not finished or its files are broken.
         RecipeError: if its configuration breaks the schema.
         RunFolderError: if its configuration was edited, or the backbone's weights are not those
             that the prompt was trained for.
     """
+    if backbone is not None:
+        require_backbone(backbone)
     path = Path(folder)
     about = read_about(path)
     read_result(path, about["identity"])  # before anything heavy
@@ -264,6 +277,18 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
     model = build_model(_without_file(config), backbone, formats)
     summary = load_finished(path, about, model)
     return Result(config, backbone, model, about=about, summary=summary)
+
+
+def require_backbone(value: object) -> None:
+    """Refuse what is no backbone, such as a model's name.
+
+    Raises:
+        BackboneError: if it is something else.
+    """
+    if not isinstance(value, Backbone):
+        raise BackboneError(
+            f"`backbone` must be what load_backbone returns, but is {shown(value)}."
+        )
 
 
 def _without_file(config: RunConfig) -> RunConfig:
@@ -290,10 +315,12 @@ def _formats(config: RunConfig, data: Any, folder: Path) -> dict[str, TaskFormat
 
 def _format(data: Any, folder: Path) -> TaskFormat:
     """Rebuild a task format from JSON."""
-    try:
-        lists = {key: tuple(data[key]) for key in ("labels", "metrics")}
-        return TaskFormat(**{**data, **lists})
-    except (TypeError, LookupError) as error:
-        raise StorageError(
-            f"{folder / 'config.json'} must have a whole `task_format`, but has not: {error}."
-        ) from error
+    is_object = isinstance(data, Mapping)
+    problems = type_problems(data) if is_object else [f"it must be a mapping, but is {show(data)}."]
+    if problems:
+        raise RunFolderError(
+            f"{folder / 'config.json'} must have a whole `task_format`, but has not: "
+            f"{' '.join(problems)}"
+        )
+    lists = {key: tuple(data[key]) for key in ("labels", "metrics")}
+    return TaskFormat(**{**data, **lists})

@@ -20,10 +20,9 @@ from softprompts.errors import FolderInUseError, StorageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_DEEPEST = 100
 _LOCK_TRIES = 5
 _LOCK_PAUSE_SECONDS = 0.01
-
-
 _DIGEST = "~digest"
 """Under which key a header keeps the digest of its file."""
 
@@ -62,6 +61,28 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
+def parse_json(text: str) -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        ValueError: if it is not JSON, or nests deeper than anything that the library writes.
+    """
+    try:
+        level = [value := json.loads(text)]
+    except RecursionError:
+        raise ValueError(f"it nests more than {_DEEPEST} deep") from None
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"it nests more than {_DEEPEST} deep")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -69,7 +90,7 @@ def read_json(path: Path) -> Any:
         StorageError: if it is missing or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
     except ValueError as error:
@@ -133,7 +154,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         raise StorageError(f"{path} could not be read: no such file.")
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("softprompts", "{}"))
+            about = parse_json((file.metadata() or {}).get("softprompts", "{}"))
             if not isinstance(about, dict):
                 raise ValueError("its header holds no JSON object")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -102,11 +102,11 @@ DATA: dict[str, tuple[list[Any], str]] = {
     ),
     "missing field": (
         [*GOOD_ROWS[:3], {"txt": "fine", "label": "good"}],
-        "train.jsonl:4, field `text`: must be present, but the row has txt, label",
+        "train.jsonl:4, field `text`: must be present, but the row has 'txt', 'label'",
     ),
     "missing label": (
         [*GOOD_ROWS[:3], {"text": "fine"}],
-        "train.jsonl:4, field `label`: must be present, but the row has text",
+        "train.jsonl:4, field `label`: must be present, but the row has 'text'",
     ),
     "unknown label": (
         [*GOOD_ROWS[:3], {"text": "fine", "label": "godo"}],

@@ -100,6 +100,38 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda out: edit(out / "config.json", "task_format", value={"name": "files"}),
         "config.json must have a whole `task_format`",
     ),
+    "no templates": (
+        lambda out: edit(out / "config.json", "task_format", "templates", value=None),
+        "whole `task_format`, but has not: `templates` must be a mapping, but is null",
+    ),
+    "a number as a template": (
+        lambda out: edit(out / "config.json", "task_format", "templates", "linear", value=5),
+        "`templates.linear` must be text, but is 5",
+    ),
+    "text as a verbalizer": (
+        lambda out: edit(out / "config.json", "task_format", "verbalizer", value="x"),
+        "`verbalizer` must be a mapping, but is 'x'",
+    ),
+    "a list as a label": (
+        lambda out: edit(out / "config.json", "task_format", "labels", value=[["bad"], "good"]),
+        '`labels.0` must be text, but is ["bad"]',
+    ),
+    "text as a task format": (
+        lambda out: edit(out / "config.json", "task_format", value="x"),
+        "config.json: `task_format` must be a mapping, but is 'x'",
+    ),
+    "a number as a dtype": (
+        lambda out: edit(out / "config.json", "dtype", value=32),
+        "config.json: `dtype` must be text, but is 32",
+    ),
+    "a finished run without a score": (
+        lambda out: edit(out / "result.json", "score", value=None),
+        "result.json: `score` must be a number, but is null",
+    ),
+    "text as seconds": (
+        lambda out: edit(out / "result.json", "seconds", value="x"),
+        "result.json: `seconds` must be a number, but is 'x'",
+    ),
     "another backbone": (
         lambda out: edit(out / "config.json", "backbone_fingerprint", value="beef"),
         "was trained on backbone weights beef",

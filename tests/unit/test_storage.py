@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from softprompts import storage
 from softprompts.errors import FolderInUseError, StorageError
+from softprompts.reports.records import read_lines
 from softprompts.training.journal import is_in_use
 
 
@@ -95,6 +97,27 @@ def test_what_cannot_be_read(tmp_path):
         storage.read_tensors(tmp_path / "none.safetensors")
     with pytest.raises(StorageError, match=r"broken.json must be a safetensors file"):
         storage.read_tensors(broken)
+
+
+@pytest.mark.parametrize("depth", [101, 800, 200_000])
+def test_json_that_nests_too_deep_is_refused(tmp_path, depth):
+    text = "[" * depth + "]" * depth
+    wanted = "it nests more than 100 deep"
+    (tmp_path / "deep.json").write_text(text)
+    with pytest.raises(StorageError, match=rf"deep\.json must be JSON, but is not: {wanted}"):
+        storage.read_json(tmp_path / "deep.json")
+    header = {"softprompts": f'{{"a": {text}}}'}
+    (tmp_path / "deep.safetensors").write_bytes(save({"a": torch.zeros(1)}, header))
+    with pytest.raises(StorageError, match=rf"deep\.safetensors must be a .* is not: {wanted}"):
+        storage.read_tensors(tmp_path / "deep.safetensors")
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{text}\n')
+    with pytest.raises(StorageError, match=rf"jsonl:2 must be JSON, but is not: {wanted}"):
+        read_lines(tmp_path / "metrics.jsonl")
+
+
+def test_json_that_nests_a_little_is_read(tmp_path):
+    (tmp_path / "x.json").write_text("[" * 99 + "1" + "]" * 99)
+    assert json.dumps(storage.read_json(tmp_path / "x.json")) == "[" * 99 + "1" + "]" * 99
 
 
 def test_json_that_is_not_finite_is_refused(tmp_path):

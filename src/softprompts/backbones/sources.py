@@ -217,7 +217,7 @@ def _read_json(path: Path, source: Source) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = first_line(error)
         raise BackboneError(f"{path} must be JSON, but is not: {reason}") from error
     if not isinstance(content, dict):
@@ -234,7 +234,7 @@ def _read_header(file: Path) -> dict[str, Any]:
         header = json.loads(raw)
         tensors = [about for name, about in header.items() if name != "__metadata__"]
         end = max((about["data_offsets"][1] for about in tensors), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+    except (LookupError, RecursionError, ValueError, AttributeError, TypeError) as error:
         raise BackboneError(f"{file} must be a safetensors file, but its header is bad.") from error
     if 8 + length + end != size:
         raise BackboneError(

@@ -87,7 +87,7 @@ def read_yaml(text: str, source: str) -> Any:
 def _sentence(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    reason = error.problem or error.context or "it cannot be read"
+    reason = (error.problem or error.context or "it cannot be read").removeprefix("but ")
     return f"{place}the text must be valid YAML, but {reason}."
 
 

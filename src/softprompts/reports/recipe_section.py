@@ -13,6 +13,7 @@ from softprompts.reports.markup import data_link, joined, tag
 from softprompts.reports.sections import Section, folded, note
 from softprompts.reports.study_record import StudyRecord
 from softprompts.storage import is_there, read_record
+from softprompts.training.stored import Made, check_stored
 
 _SAFE_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
@@ -112,6 +113,7 @@ def _versions(record: StudyRecord) -> str:
             path = record.folder(cell) / "config.json"
             if is_there(path):
                 about = read_record(path, ["identity"])
+                check_stored(path, about, Made)
                 lines[_about(entry.task, about)] = None
     return "\n".join(lines)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from softprompts.errors import StorageError
 from softprompts.recipes.problems import show
-from softprompts.storage import is_there
+from softprompts.storage import is_there, parse_json
 
 
 def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
@@ -57,7 +56,7 @@ def _parsed(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, dict[str, A
     for number, line in enumerate(lines, start=1):
         place = f"{path}:{number}"
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             raise StorageError(f"{place} must be JSON, but is not: {error}.") from error
         require(isinstance(record, dict), place, "the line", "a JSON object", record)

@@ -11,6 +11,7 @@ from softprompts.analysis.reading import statistics_of
 from softprompts.analysis.robustness import Default, robustness_of
 from softprompts.analysis.scores import DIVERGED, FAILED, UNFINISHED
 from softprompts.analysis.statistics import spread
+from softprompts.errors import RunFolderError
 from softprompts.recipes.defaults import value_and_default
 from softprompts.recipes.study import StudyConfig, merged
 from softprompts.storage import is_there, read_record
@@ -46,9 +47,19 @@ def read_cell(study: Path, cell: Cell) -> dict[str, Any] | None:
 
     Raises:
         StorageError: if the result is broken or of another run.
+        RunFolderError: if a value in it is wrong.
     """
     folder = run_folder(study, cell)
-    return read_result(folder, cell.identity) if is_there(folder / "result.json") else None
+    path = folder / "result.json"
+    if not is_there(path):
+        return None
+    result = read_result(folder, cell.identity)
+    if cell.config.mixture is not None and set(result.get("tasks") or {}) != set(cell.config.tasks):
+        raise RunFolderError(
+            f"{path}: `tasks` must be {', '.join(cell.config.tasks)}, but are "
+            f"{', '.join(result.get('tasks') or {}) or 'none'}."
+        )
+    return result
 
 
 def read_error(study: Path, cell: Cell) -> str | None:

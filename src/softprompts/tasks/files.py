@@ -44,7 +44,7 @@ def load_files(request: TaskRequest) -> Task:
     raw = {split: _read(request, options, place) for split, place in sources.items()}
     if not raw["train"][1]:
         raise DataError("must hold at least one row, but it is empty.", file=raw["train"][0])
-    labels = _labels(options, raw["train"][1], request.skip_bad_rows)
+    labels = _labels(options, *raw["train"], request.skip_bad_rows)
     form = with_template(_format(request.name, options, labels), request.template)
     converter = FilesConverter(options, form)
     rows: dict[str, tuple[Example, ...]] = {"held_out": ()}
@@ -153,26 +153,32 @@ def _label_text(row: Row, field: str) -> str:
     return row.word(field)
 
 
-def _labels(options: FilesOptions, train: Sequence[Item], skip_bad_rows: bool) -> tuple[str, ...]:
+def _labels(
+    options: FilesOptions, name: str, train: Sequence[Item], skip_bad_rows: bool
+) -> tuple[str, ...]:
     """Return the labels: those given, or the distinct ones of `train`, sorted; numbers by size."""
     if options.choices_fields:
         return ()
     if options.labels is not None:
         return options.labels
     found = set()
+    bad: list[DataError] = []
     for item in train:
-        if isinstance(item, Row):
-            try:
-                item.has_label(options.label_field)
-                found.add(_label_text(item, options.label_field))
-            except DataError:
-                if not skip_bad_rows:
-                    raise
-        elif not skip_bad_rows:
-            raise item
+        try:
+            if isinstance(item, DataError):
+                raise item
+            item.has_label(options.label_field)
+            found.add(_label_text(item, options.label_field))
+        except DataError as error:
+            if not skip_bad_rows:
+                raise
+            bad.append(error)
     if len(found) < 2:
+        skipped = f" {len(bad)} of {len(train)} rows were skipped, first {bad[0]}" if bad else ""
         raise DataError(
-            f"training labels must be at least two, but are {sorted(found)}. Give `labels`.",
+            f"training labels must be at least two, but are {sorted(found)}. Give `labels`."
+            f"{skipped}",
+            file=name,
             field=options.label_field,
         )
     is_numeric = all(label.lstrip("-").isdecimal() for label in found)

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from softprompts.collecting import uncollected
 from softprompts.errors import DataError, RecipeError
+from softprompts.recipes.problems import describe
 from softprompts.registry import Entry, unknown_name
 from softprompts.tasks.base import Example, Task
 from softprompts.tasks.files import read_files_examples
@@ -61,6 +62,7 @@ def load_task(
         DataError: if files or rows are missing or wrong, a label has no training row, or rows lack
             a field of the template.
     """
+    _check_arguments(locals())
     entry = TASKS.entry(name)
     request = TaskRequest(
         name,
@@ -90,6 +92,38 @@ def load_task(
         "options": dict(options or {}),
     }
     return replace(task, train=train, origin=origin)
+
+
+class _Arguments(BaseModel):
+    """The types of what `load_task` takes; see there."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    data_dir: str | None
+    shots: int | None
+    shots_total: int | None
+    seed: int = Field(ge=0)
+    skip_bad_rows: bool
+    allow_missing_labels: bool
+    template: str | None
+    options: dict[str, Any] | None
+
+
+def _check_arguments(given: Mapping[str, Any]) -> None:
+    """Check the types of what `load_task` was given.
+
+    Raises:
+        RecipeError: if one is wrong; carries every problem.
+    """
+    plain = {key: dict(one) if isinstance(one, Mapping) else one for key, one in given.items()}
+    if isinstance(plain["data_dir"], Path):
+        plain["data_dir"] = str(plain["data_dir"])
+    try:
+        _Arguments.model_validate(plain)
+    except ValidationError as error:
+        problems = [problem.text for problem in describe(error, plain, _Arguments)]
+        raise RecipeError(problems, "load_task") from None
 
 
 def refuse_custom(request: TaskRequest) -> Task:
@@ -188,6 +222,8 @@ def _check_fields(task: Task, template: str) -> None:
         names = template_fields(template)
     except ValueError as error:
         raise DataError(str(error)) from None
+    if not names:
+        raise DataError(f"`template` must name at least one field, but is {template!r}.")
     for row in (*task.train[:1], *task.held_out[:1], *task.validation[:1]):
         for name in names:
             if name not in row.fields:

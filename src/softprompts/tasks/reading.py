@@ -254,10 +254,27 @@ def _read_parquet(path: Path, needs_label: bool) -> Iterator[Item]:
             _distinct(list(file.schema_arrow.names), path)
             number = 0
             for batch in file.iter_batches():
-                for values in batch.to_pylist():
+                columns = {
+                    name: _column(column, name, path)
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                }
+                for place in range(batch.num_rows):
                     number += 1
+                    values = {name: column[place] for name, column in columns.items()}
                     yield Row(values, str(path), number, needs_label=needs_label)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"must be a parquet file, but cannot be read: {shown_plain(str(error))}", file=path
         ) from error
+
+
+def _column(column: Any, name: str, path: Path) -> list[Any]:
+    """Return the values of a parquet column, as Python has them."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError, LookupError) as error:
+        reason = shown_plain(str(error)).rstrip(".")
+        raise DataError(
+            f"must have values that can be read, but has not: {reason}.", file=path, field=name
+        ) from error
+    return values

@@ -19,6 +19,40 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
+def text_problem(value: object) -> str | None:
+    """Return why a value is not text that can be read, or `None` if it is.
+
+    Example:
+        >>> text_problem(7)
+        'must be text, but is 7.'
+    """
+    if not isinstance(value, str):
+        return f"must be text, but is {shown(value)}."
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"must be valid Unicode, but has half a pair at {error.start}."
+    return None
+
+
+def refuse_wrong_texts(texts: Mapping[Any, object], source: str | None) -> None:
+    """Check values that must be text, by the names of their fields.
+
+    Args:
+        texts: the values.
+        source: where they come from, in an error.
+
+    Raises:
+        DataError: if a name or a value is not text that can be read.
+    """
+    for name, value in texts.items():
+        if text_problem(name):
+            raise DataError(f"names of fields must be text, but one is {shown(name)}.", file=source)
+        problem = text_problem(value)
+        if problem:
+            raise DataError(problem, file=source, field=name)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row, or a mapping nested in one, and where it comes from.
@@ -53,7 +87,7 @@ class Row:
             DataError: if the row lacks it.
         """
         if field not in self.values:
-            fields = ", ".join(map(str, self.values)) or "no field"
+            fields = ", ".join(map(repr, self.values)) or "no field"
             raise self.error(field, f"must be present, but the row has {shown_plain(fields)}.")
         return self.values[field]
 
@@ -156,15 +190,10 @@ class Row:
         return (labels.index(value),)
 
     def _text(self, field: str, value: object) -> str:
-        if not isinstance(value, str):
-            raise self.error(field, f"must be text, but is {shown(value)}.")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise self.error(
-                field, f"must be valid Unicode, but has half a pair at {error.start}."
-            ) from error
-        return value
+        problem = text_problem(value)
+        if problem:
+            raise self.error(field, problem)
+        return str(value)
 
     def _list(self, field: str) -> Sequence[Any]:
         value = self.value(field)

@@ -139,6 +139,20 @@ def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
     return problems
 
 
+def label_problems(form: TaskFormat) -> list[str]:
+    """Say what is wrong with the labels of a format.
+
+    Args:
+        form: the format.
+
+    Returns:
+        One sentence, or none when all is well.
+    """
+    if len(set(form.labels)) == len(form.labels) != 1:
+        return []
+    return [f"labels must be at least two and distinct, but are {list(form.labels)}."]
+
+
 def format_problems(form: TaskFormat) -> list[str]:
     """Say what is wrong with a format: its templates, labels and verbalizer.
 
@@ -153,8 +167,7 @@ def format_problems(form: TaskFormat) -> list[str]:
         for kind, template in form.templates.items()
         for problem in template_problems(kind, template, form.has_choices)
     ]
-    if len(set(form.labels)) != len(form.labels) or len(form.labels) == 1:
-        problems.append(f"labels must be at least two and distinct, but are {list(form.labels)}.")
+    problems += label_problems(form)
     if form.has_choices and form.verbalizer:
         problems.append(
             f"a task whose rows bring choices has no verbalizer, but it is {dict(form.verbalizer)}."

@@ -20,6 +20,7 @@ from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import is_there
 from softprompts.tasks.base import Task
+from softprompts.tasks.checking import check_task
 from softprompts.tracking.journal import follow
 from softprompts.training.adopting import adopt
 from softprompts.training.building import (
@@ -70,8 +71,13 @@ def describe_run(
         config: the resolved configuration.
         backbone: the frozen model.
         task: the task; by name where there are several.
+
+    Raises:
+        DataError: if a task is not as a task must be.
     """
     tasks = per_task(config, task, "tasks")
+    for name, own in tasks.items():
+        check_task(own, name)
     digests: Any = {name: own.digest() for name, own in tasks.items()}
     formats: Any = {name: asdict(own.format) for name, own in tasks.items()}
     about = {

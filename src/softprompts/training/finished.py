@@ -11,26 +11,14 @@ from typing import TYPE_CHECKING, Any
 from softprompts.errors import StorageError
 from softprompts.recipes.sources import PROMPT_FILE
 from softprompts.storage import is_there, read_record, read_tensors
+from softprompts.training.stored import RunResult, check_result, required
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from softprompts.training.tracks import Model
 
-RESULT = (
-    "identity",
-    "status",
-    "metric",
-    "score",
-    "last_score",
-    "majority",
-    "num_items",
-    "split",
-    "steps",
-    "seconds",
-    "trainable_parameters",
-    "num_cut",
-)
+RESULT = required(RunResult)
 """What `result.json` must have to be read: what summaries and reports are made from."""
 
 
@@ -50,11 +38,13 @@ def read_result(folder: Path, identity: str) -> dict[str, Any]:
 
     Raises:
         StorageError: if the run is not finished, or the file is broken or of another run.
+        RunFolderError: if a value in it is wrong.
     """
     path = folder / "result.json"
     if not is_there(path):
         raise StorageError(f"{folder} must hold a finished run, but has no result.json.")
     result = read_record(path, RESULT)
+    check_result(path, result)
     if result["identity"] != identity:
         raise StorageError(
             f"{path} must be the result of run {identity}, but is of {result['identity']}."

@@ -33,8 +33,9 @@ from softprompts.storage import (
     write_json,
     write_tensors,
 )
+from softprompts.training.stored import About, check_stored, required
 
-ABOUT = ("identity", "config", "data_digest", "backbone_fingerprint", "dtype", "task_format")
+ABOUT = required(About)
 """What `config.json` must have."""
 
 METRICS, EXAMPLES = "metrics.jsonl", "examples.txt"
@@ -290,7 +291,8 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         StorageError: if it is missing or broken.
         RecipeError: if its configuration breaks the schema.
-        RunFolderError: if its configuration is another run's than its identity says.
+        RunFolderError: if a value is wrong, or its configuration is another run's than its
+            identity says.
     """
     about = read_record(path / "config.json", ABOUT)
     _check_config(path / "config.json", about)
@@ -298,7 +300,8 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def _check_config(path: Path, about: Mapping[str, Any]) -> None:
-    """Check that the configuration in a file is the one that its identity was made from."""
+    """Check values, and that the configuration is the one that its identity was made from."""
+    check_stored(path, about, About)
     computed = identity(parse_run(about["config"], str(path)))
     if computed != about["identity"]:
         raise RunFolderError(

@@ -57,7 +57,7 @@ def test_scalars_mean_what_they_look_like(text, value):
         ("[a]: x", r"a key must be text, but is \['a'\]"),
         ("a: [1, 2", r"line 1, column 9: the text must be valid YAML, but expected"),
         ("a: b: c", r"line 1, column 5: .* mapping values are not allowed here"),
-        ("a: 1\n--- \nb: 2", r"line 2, column 1: .* but found another document"),
+        ("a: 1\n--- \nb: 2", r"line 2, column 1: .* valid YAML, but found another document"),
         ("a: !!python/object:os.system x", r"could not determine a constructor"),
         ("a: *x", r"line 1, column 4: .* found undefined alias 'x'"),
         ("a: \x01", r"the text must be valid YAML, but is not: .*special characters"),

@@ -112,7 +112,7 @@ def test_csv_with_quotes_and_lines(folder: Path) -> None:
         ("text,label\na,\nb,neg\n", r"c\.csv:2, field `label`: must be a label, but is ''"),
         ("text,label\n", r"c\.csv: must hold at least one row"),
         ("", r"c\.csv: must hold at least one row"),
-        ("words,label\na,pos\nb,neg\n", r"c\.csv:2, field `text`: .*the row has words, label"),
+        ("words,label\na,pos\nb,neg\n", r"c\.csv:2, field `text`: .*the row has 'words', 'label'"),
     ],
 )
 def test_bad_csv(text: str, said: str, folder: Path) -> None:
@@ -293,3 +293,37 @@ def test_more_rows_of_the_same_kind(folder: Path, write: Write) -> None:
 def test_options_survive_json(folder: Path) -> None:
     options = json.loads(json.dumps(BASE))
     assert load_task("files", data_dir=folder, options=options).digest() == load(folder).digest()
+
+
+def test_parquet_values_that_python_cannot_hold(folder: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    buffers = [None, arrow.py_buffer(b"\0\0\0\0\1\0\0\0\3\0\0\0"), arrow.py_buffer(b"a\xff\xfe")]
+    texts = arrow.Array.from_buffers(arrow.string(), 2, buffers)
+    times = arrow.array([0, 2**60], arrow.timestamp("ms"))
+    for name, columns in {
+        "text": {"text": texts, "label": ["pos", "neg"]},
+        "at": {"text": ["a", "b"], "label": ["pos", "neg"], "at": times},
+    }.items():
+        parquet.write_table(arrow.table(columns), folder / "f.parquet")
+        said = rf"f\.parquet, field `{name}`: must have values that can be read, but has not: "
+        with pytest.raises(DataError, match=said):
+            load(folder, train="f.parquet", validation="f.parquet")
+
+
+def test_rows_that_were_all_skipped_are_counted(folder: Path, write: Write) -> None:
+    write(
+        "b.jsonl", [{"text": "a"}, {"text": "b", "label": ["pos"]}, {"text": "c", "label": "pos"}]
+    )
+    options = {**BASE, "train": "b.jsonl"}
+    said = (
+        r"b\.jsonl, field `label`: .*are \['pos'\]\. .* 2 of 3 rows were skipped, first .*:1, field"
+    )
+    with pytest.raises(DataError, match=said):
+        load_task("files", data_dir=folder, skip_bad_rows=True, options=options)
+
+
+def test_names_of_fields_show_their_spaces(folder: Path) -> None:
+    (folder / "c.csv").write_text(" text, label\na,pos\nb,neg\n")
+    with pytest.raises(DataError, match=r"the row has ' text', ' label'\."):
+        load(folder, train="c.csv", validation="c.csv")

@@ -66,7 +66,7 @@ BAD_LINES = [
     ('{"premise": "a", "premise": "b"}', r":2: .*distinct, but `premise` comes twice"),
     ('{"premise": NaN}', r":2: .*finite, but one is NaN"),
     ("[" * 100000, r":2: must be one JSON object, but cannot be read"),
-    ('{"premise": "a"}', r":2, field `hypothesis`: must be present, but the row has premise\."),
+    ('{"premise": "a"}', r":2, field `hypothesis`: must be present, but the row has 'premise'\."),
     ('{"premise": 7, "hypothesis": "b"}', r":2, field `premise`: must be text, but is 7\."),
     (
         '{"premise": "a", "hypothesis": "\\ud800"}',
@@ -86,7 +86,7 @@ BAD_LINES = [
     ),
     (
         '{"premise": "a", "hypothesis": "b"}',
-        r":2, field `label`: must be present, but the row has premise, hypothesis\.",
+        r":2, field `label`: must be present, but the row has 'premise', 'hypothesis'\.",
     ),
 ]
 

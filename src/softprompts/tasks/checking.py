@@ -1,0 +1,105 @@
+"""What a task that a program built must be: checked once, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from softprompts.errors import DataError
+from softprompts.recipes.problems import describe
+from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.tasks.rows import refuse_wrong_texts, shown, text_problem
+from softprompts.tasks.templates import label_problems
+
+Texts = tuple[str, ...] | list[str]
+
+
+class Format(BaseModel):
+    """The types of a `TaskFormat`; see there."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    version: int
+    labels: Texts
+    templates: dict[str, str]
+    verbalizer: dict[str, str]
+    metrics: Texts = Field(min_length=1)
+    reference: str = ""
+
+
+def type_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say which fields of a task's format are not of their type, or missing.
+
+    Args:
+        values: what a `TaskFormat` is made from.
+    """
+    plain = {key: dict(one) if isinstance(one, Mapping) else one for key, one in values.items()}
+    try:
+        Format.model_validate(plain)
+    except ValidationError as error:
+        return [problem.text for problem in describe(error, plain, Format)]
+    return []
+
+
+def check_task(task: Task, name: str = "task") -> None:
+    """Check a task: the types of its format, its labels, and every row.
+
+    Templates and label words are checked where a readout takes them.
+
+    Args:
+        task: the task.
+        name: what to call it in an error.
+
+    Raises:
+        DataError: if something is wrong; the text names row, field, constraint and value.
+    """
+    if not isinstance(task, Task):
+        raise DataError(
+            f"`{name}` must be what load_task returns, or a Task, but is {shown(task)}."
+        )
+    form = task.format
+    if not isinstance(form, TaskFormat):
+        raise DataError(f"must be a TaskFormat, but is {shown(form)}.", file=name, field="format")
+    problems = type_problems(vars(form)) or label_problems(form)
+    if problems:
+        raise DataError(" ".join(problems), file=f"format of {name}")
+    for split in ("train", "held_out", "validation"):
+        rows = getattr(task, split)
+        if not isinstance(rows, tuple | list):
+            raise DataError(
+                f"must be a tuple of rows, but is {shown(rows)}.", file=name, field=split
+            )
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, Example):
+                reason = f"must be an Example, but is {shown(row)}."
+                raise DataError(reason, file=name, field=f"{split}[{number - 1}]")
+            _check_row(row, form, row.source or f"{split} row {number}", split == "train")
+
+
+def _check_row(row: Example, form: TaskFormat, place: str, needs_answer: bool) -> None:
+    """Check one row."""
+
+    def require(is_right: bool, field: str, wanted: str) -> None:
+        if not is_right:
+            value = shown(getattr(row, field))
+            raise DataError(f"must be {wanted}, but is {value}.", file=place, field=field)
+
+    require(isinstance(row.fields, Mapping), "fields", "a mapping")
+    refuse_wrong_texts(row.fields, place)
+    for field in ("choices", "references", "answers"):
+        require(isinstance(getattr(row, field), tuple | list), field, "a tuple")
+    for field in ("choices", "references"):
+        texts = getattr(row, field)
+        require(not any(map(text_problem, texts)), field, "a tuple of texts")
+    require(isinstance(row.group, str), "group", "text")
+    if form.has_choices:
+        require(len(row.choices) > 0, "choices", "at least one text, as the task has no labels")
+    else:
+        require(not row.choices, "choices", "left out, as the task has labels")
+    most = len(form.labels or row.choices) - 1
+    is_right = all(type(one) is int and 0 <= one <= most for one in row.answers)
+    require(is_right, "answers", f"columns from 0 to {most}")
+    require(not needs_answer or len(row.answers) > 0, "answers", "at least one column to train on")

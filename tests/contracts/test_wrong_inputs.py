@@ -1,0 +1,106 @@
+"""What is no input: refused with its place, its field and what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import softprompts as sp
+from contracts.conftest import run_config
+from softprompts.errors import DataError
+from softprompts.results import Result
+from softprompts.training.execution import execute
+
+
+@pytest.fixture(scope="module")
+def result(tiny, tasks):
+    """Return a prompt for a task with labels and one field."""
+    backbone = tiny("bert")
+    config = run_config(backbone, "prompt-tuning", "linear", steps=1)
+    return Result.of(execute(config, backbone, own(tasks["one"])))
+
+
+def own(task):
+    """Return a task that is read by one field."""
+    return replace(task, format=replace(task.format, templates={"linear": "{text}"}))
+
+
+WHOLE = {
+    "text": ("cold", "inputs: must be a list of inputs, but is 'cold'"),
+    "a mapping": ({"text": "cold"}, "inputs: must be a list of inputs, but is {'text': 'cold'}"),
+    "bytes": (b"cold", "must be a list of inputs, but is b'cold'"),
+    "a number": (5, "must be a list of inputs, but is 5"),
+}
+ONE = {
+    "nothing": (None, "input 2: must be a string or a mapping, but is None"),
+    "a number": (5, "input 2: must be a string or a mapping, but is 5"),
+    "bytes": (b"a", "input 2: must be a string or a mapping, but is b'a'"),
+    "a number as a field": ({5: "a"}, "input 2: names of fields must be text, but one is 5"),
+    "half a pair": ("\ud800", "input 2, field `text`: must be valid Unicode, but has half a pair"),
+    "half a pair in a mapping": ({"text": "a\udc80"}, "field `text`: must be valid Unicode"),
+    "nothing in it": ({}, "input 2, field `text`: must be given, but is missing"),
+    "choices for labels": (
+        {"text": "a", "choices": ["x", "y"]},
+        r"input 2, field `choices`: must be left out.*but is \['x', 'y'\]",
+    ),
+}
+CHOICES = {
+    "a number": (5, "input 1, field `choices`: must be a list of at least one text, but is 5"),
+    "text": ("xy", "field `choices`: must be a list of at least one text, but is 'xy'"),
+    "numbers": (["x", 7], r"input 1, field `choices\[1\]`: must be text, but is 7"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_inputs_must_be_a_list(result, name):
+    given, text = WHOLE[name]
+    with pytest.raises(DataError, match=text):
+        result.predict(given)
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_a_wrong_input_is_named(result, name):
+    given, text = ONE[name]
+    with pytest.raises(DataError, match=text):
+        result.predict(["fine", given])
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_wrong_choices_are_named(tiny, choice_task, name):
+    backbone = tiny("bert")
+    config = run_config(backbone, "prompt-tuning", "linear", steps=1)
+    result = Result.of(execute(config, backbone, choice_task))
+    given, text = CHOICES[name]
+    with pytest.raises(DataError, match=text):
+        result.predict([{"text": "a", "choices": given}])
+    assert result.predict([{"text": "a", "choices": ("x", "y")}])[0] in ("x", "y")
+
+
+def test_inputs_may_come_one_by_one(result):
+    expected = result.predict(["fine", "cold"])
+    assert result.predict({"text": text} for text in ("fine", "cold")) == expected
+
+
+def test_a_wrong_task_is_refused_before_training(tiny, task, tmp_path):
+    backbone = tiny("bert")
+    wrong = replace(task, train=(replace(task.train[0], answers=(7,)), *task.train[1:]))
+    with pytest.raises(DataError, match="row 0, field `answers`: must be columns from 0 to 2"):
+        sp.train(backbone, wrong, out=tmp_path / "run")
+    config = run_config(backbone, "prompt-tuning", "linear", steps=1)
+    with pytest.raises(DataError, match="row 0, field `answers`: must be columns from 0 to 2"):
+        execute(config, backbone, wrong, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_in_the_place_of_what_is_loaded_are_refused(tiny, task, tmp_path):
+    text = "`backbone` must be what load_backbone returns, but is 'minilm'"
+    with pytest.raises(sp.BackboneError, match=text):
+        sp.train("minilm", task)
+    with pytest.raises(sp.BackboneError, match=text):
+        sp.load(tmp_path, "minilm")
+    text = "must be what load_task returns, or a Task, but is 'bundled/sentiment'"
+    with pytest.raises(DataError, match=f"`task` {text}"):
+        sp.train(tiny("bert"), "bundled/sentiment")
+    with pytest.raises(DataError, match=f"`two` {text}"):
+        sp.train(tiny("bert"), {"one": task, "two": "bundled/sentiment"})
