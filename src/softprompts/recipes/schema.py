@@ -226,7 +226,7 @@ class PromptConfig(Section):
     """
 
     method: str = "prompt-tuning"
-    length: int | None = Field(None, ge=0)
+    length: int | None = Field(None, ge=0, le=65536)
     initializer: Annotated[Component, INITIALIZER_AXIS] | None = None
     rows: Annotated[Component, ROWS_AXIS] | None = None
     pool: Annotated[Component, POOL_AXIS] | None = None
