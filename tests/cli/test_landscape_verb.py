@@ -178,8 +178,10 @@ def test_landscapes_of_several_runs_are_drawn_together(capsys, study, tmp_path, 
     [
         (["--out", "a.pdf"], "`--out` must end in .svg, .png, .html, but is 'a.pdf'"),
         (["--measures", "input"], "`--measures` must be left out without --sharpness-only, but is"),
-        (["--num-points", "4"], "`num_points` must be odd and at least 3, but is 4"),
+        (["--num-points", "4"], "`num_points` must be odd, at least 3 and at most 1001, but is 4"),
         (["--spaces", "prompt,sky"], "`spaces` must be some of input, prompt, but is prompt, sky"),
+        (["--spaces", "input,input"], "`spaces` must name each space once, but is input, input"),
+        (["--num-points", "99999999999"], "at most 1001, but is 99999999999"),
         (["--directions", "up"], "`directions` must be one of gradient, random, but is 'up'"),
         (["--sharpness-only", "--out", "a.html"], "`--out` must be left out with --sharpness-only"),
         (["--sharpness-only", "--num-points", "3"], "`--num-points` must be left out with --sharp"),
@@ -201,6 +203,8 @@ def test_a_picture_stays_out_of_runs_and_spares_other_files(capsys, finished, tm
     refused(capsys, given, "own.html must be new or an earlier picture")
     assert (tmp_path / "own.html").read_text() == "mine"
     refused(capsys, ["landscape", *[str(out)] * 13], "runs must be at most 12 to be drawn")
+    again = f"runs must each be given once, but '{out}/.' is given again"
+    refused(capsys, ["landscape", str(out), f"{out}/."], again.replace("/.", ""))
 
 
 def test_three_seeds_span_a_plane(capsys, recipe, run, tmp_path):

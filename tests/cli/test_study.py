@@ -315,6 +315,20 @@ def test_a_run_recipe_is_refused(capsys, recipe, run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["../esc", "a/b", "a\\b", "..", ".", "/esc", "a\0b"])
+def test_a_name_that_is_no_file_name_needs_a_folder(
+    capsys, recipe, study, tmp_path, monkeypatch, name
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = recipe({**study, "name": name})
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["study", path]) == 2
+    text = f"`name` must be a plain file name where --out is left out, but is {name!r}"
+    assert text in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_sweep_has_curves(capsys, recipe, study, tmp_path):
     study["grid"] = {"training.learning_rate": [0.001, 0.1, 0.01]}
     study["variants"] = {"plain": {}}

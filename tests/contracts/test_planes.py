@@ -152,12 +152,20 @@ def test_a_plane_of_rows_needs_rows(tiny, task):
     ("options", "text"),
     [
         ({"spaces": ("sky",)}, "`spaces` must be some of input, prompt, but is sky"),
+        ({"spaces": ("input", "input")}, "`spaces` must name each space once, but is input, input"),
+        (
+            {"num_points": 99999999999},
+            "`num_points` must be odd, .* at most 1001, but is 99999999999",
+        ),
         ({"spaces": ()}, "`spaces` must be some of input, prompt, but is empty"),
         ({"directions": "up"}, "`directions` must be one of gradient, random, but is 'up'"),
         ({"input_radius": 0.0}, r"`input_radius` must be more than 0, but is 0\.0"),
         ({"prompt_radius": math.inf}, "`prompt_radius` must be more than 0, but is inf"),
-        ({"num_points": 4}, "`num_points` must be odd and at least 3, but is 4"),
-        ({"num_line_points": 1}, "`num_line_points` must be odd and at least 3, but is 1"),
+        ({"num_points": 4}, "`num_points` must be odd, at least 3 and at most 1001, but is 4"),
+        (
+            {"num_line_points": 1},
+            "`num_line_points` must be odd, at least 3 and at most 1001, but is 1",
+        ),
     ],
 )
 def test_grids_that_make_no_sense_are_refused(options, text):

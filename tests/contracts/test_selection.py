@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ import torch
 import softprompts as sp
 from backbones import KINDS
 from contracts.conftest import run_config
-from softprompts.errors import PromptError, RecipeError
+from softprompts.errors import DataError, PromptError, RecipeError
 from softprompts.prompts.draws import Draws
+from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
 from softprompts.prompts.pools.attention import AttentionPool
 from softprompts.prompts.positions.base import Edges, anchors
 from softprompts.prompts.positions.fixed import FixedPosition
@@ -263,6 +265,18 @@ def test_sets_of_a_pool_must_start_apart(tiny, task):
     data = run_config(backbone, "adap-ins-vec", "linear").model_dump(mode="json")
     data["prompt"]["initializer"] = {"kind": "text", "text": "good bread"}
     with pytest.raises(PromptError, match=r"must start the sets of a pool apart.*but is 'text'"):
+        build_model(sp.RunConfig.model_validate(data), backbone, task.format)
+
+
+def test_a_prompt_beyond_the_context_takes_no_memory(tiny, task, monkeypatch):
+    def started(*given: Any) -> None:
+        raise AssertionError("rows were made")
+
+    monkeypatch.setattr(VocabularyInitializer, "__call__", started)
+    backbone = tiny("bert")
+    data = run_config(backbone, "prompt-tuning", "linear").model_dump(mode="json")
+    data["prompt"]["length"] = 65536
+    with pytest.raises(DataError, match=r"must leave at least 8 of the \d+ .* but is 65536"):
         build_model(sp.RunConfig.model_validate(data), backbone, task.format)
 
 

@@ -24,6 +24,7 @@ from softprompts.seeding import generator
 
 SPACES = ("input", "prompt")
 DIRECTIONS = ("gradient", "random")
+MOST_POINTS = 1001
 
 
 @final
@@ -37,8 +38,9 @@ class Grid:
             orthogonal to it.
         input_radius: how far inputs move to each side, in units of the embedding table.
         prompt_radius: how far rows move to each side, in their own lengths.
-        num_points: points along each side of a plane, odd, so that the run itself is one.
-        num_line_points: points along each line, odd.
+        num_points: points along each side of a plane, odd, so that the run itself is one, and at
+            most 1001.
+        num_line_points: points along each line, odd, and at most 1001.
 
     Raises:
         DataError: if a value makes no sense.
@@ -56,6 +58,9 @@ class Grid:
         if wrong or not self.spaces:
             said = ", ".join(self.spaces) or "empty"
             raise DataError(f"`spaces` must be some of {', '.join(SPACES)}, but is {said}.")
+        if len(set(self.spaces)) < len(self.spaces):
+            said = ", ".join(self.spaces)
+            raise DataError(f"`spaces` must name each space once, but is {said}.")
         if self.directions not in DIRECTIONS:
             known = ", ".join(DIRECTIONS)
             raise DataError(f"`directions` must be one of {known}, but is {self.directions!r}.")
@@ -64,8 +69,10 @@ class Grid:
                 raise DataError(f"`{name}` must be more than 0, but is {getattr(self, name)}.")
         for name in ("num_points", "num_line_points"):
             count = getattr(self, name)
-            if count < 3 or count % 2 == 0:
-                raise DataError(f"`{name}` must be odd and at least 3, but is {count}.")
+            if not 3 <= count <= MOST_POINTS or count % 2 == 0:
+                raise DataError(
+                    f"`{name}` must be odd, at least 3 and at most {MOST_POINTS}, but is {count}."
+                )
 
     def radius(self, space: str) -> float:
         """Return how far a space is looked at."""

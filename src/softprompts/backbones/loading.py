@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from softprompts.backbones import fused_attention, plain_attention
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import Family, find_class, find_family, names_head
 from softprompts.backbones.fused_activation import fuse_activations
+from softprompts.backbones.placing import check_device, check_modules, check_spreading
 from softprompts.backbones.sources import Source, check_folder, fingerprint, first_line, resolve
 from softprompts.collecting import uncollected
 from softprompts.errors import BackboneError
@@ -89,7 +89,7 @@ def load_backbone(
         )
     place = check_device(device)
     dtype = choose_dtype(place) if dtype == AUTO else dtype
-    spreading = _check_spreading(device_map, max_memory, compile)
+    spreading = check_spreading(device_map, max_memory, compile)
     _check_fused(attention, compile)
     fast = attention or _fast_attention(dtype, place, compile)
     source = resolve(name)
@@ -160,28 +160,6 @@ def _fast_attention(dtype: str, device: torch.device, is_compiled: bool) -> str:
     return "fused"
 
 
-def _check_spreading(device_map: Any, max_memory: Any, is_compiled: bool) -> dict[str, Any]:
-    """Return what transformers is told of spreading a model.
-
-    Raises:
-        BackboneError: if it cannot be spread.
-    """
-    if device_map is None:
-        return {}
-    if is_compiled:
-        raise BackboneError(
-            "compile must be false with device_map, whose modules move their inputs when they "
-            "run, but is True."
-        )
-    if importlib.util.find_spec("accelerate") is None:
-        raise BackboneError(
-            f"device_map must be None without the package accelerate, but is {device_map!r}: "
-            "install softprompts with its extra `spread`."
-        )
-    found = device_map if isinstance(device_map, str) else dict(device_map)
-    return {"device_map": found, **({"max_memory": dict(max_memory)} if max_memory else {})}
-
-
 def choose_dtype(device: torch.device) -> str:
     """Return `bfloat16` where the device computes in it natively, else `float32`.
 
@@ -194,26 +172,6 @@ def choose_dtype(device: torch.device) -> str:
         capabilities = torch.cpu.get_capabilities()
     is_native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return "bfloat16" if is_native else "float32"
-
-
-def check_device(device: str) -> torch.device:
-    """Return a device that torch can use.
-
-    Args:
-        device: its name, such as `cpu` or `cuda:0`.
-
-    Raises:
-        BackboneError: if torch cannot use it.
-    """
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error)
-        raise BackboneError(
-            f"device must be usable by torch, but is {device!r}: {reason}"
-        ) from error
-    return place
 
 
 def _load_config(source: Source, content: dict[str, Any]) -> Any:
@@ -294,6 +252,7 @@ def _load_weights(
     if "add_pooling_layer" in chosen.__init__.__code__.co_varnames:
         options["add_pooling_layer"] = False
     with _reported(source, "model"), torch.random.fork_rng(devices=[]):
+        check_modules(placing.spreading.get("device_map"), lambda: chosen(config))
         model, report = chosen.from_pretrained(
             source.folder,
             config=config,

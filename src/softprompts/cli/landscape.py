@@ -46,7 +46,9 @@ def landscape(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", metavar="DTYPE", help="float32 or bfloat16; the run's if absent."),
+        typer.Option(
+            "--dtype", metavar="DTYPE", help="float32, bfloat16 or float16; the run's if absent."
+        ),
     ] = None,
     measures: Annotated[
         str | None,
@@ -61,7 +63,11 @@ def landscape(
     ] = None,
     num_points: Annotated[
         int | None,
-        typer.Option("--num-points", metavar="N", help="Points along each side of a plane; odd."),
+        typer.Option(
+            "--num-points",
+            metavar="N",
+            help="Points along each side of a plane; odd, at most 1001.",
+        ),
     ] = None,
     is_quick: Annotated[
         bool, typer.Option("--quick", help="Fewer rows, points and steps, to compare many runs.")
@@ -106,6 +112,7 @@ def _draw(
         check_place(path, runs)
     if len(runs) > MOST_RUNS:
         raise DataError(f"runs must be at most {MOST_RUNS} to be drawn, but are {len(runs)}.")
+    _refuse_twice(runs)
     found = measure_landscapes(runs, *given, lambda text: None if as_json else _say(text))
     _keep(found, runs)
     if path is not None:
@@ -116,6 +123,18 @@ def _draw(
         print_json({**found, "figure": None if path is None else str(path)})
     else:
         print(f"{path}: loss around {', '.join(names_of(found['runs']))}")
+
+
+def _refuse_twice(runs: Sequence[Path]) -> None:
+    """Refuse a run that is given again: it would be drawn again, and nothing else."""
+    import os
+
+    from softprompts.errors import DataError
+
+    places = [os.path.realpath(run) for run in runs]
+    for number, run in enumerate(runs):
+        if places[number] in places[:number]:
+            raise DataError(f"runs must each be given once, but {str(run)!r} is given again.")
 
 
 def _keep(found: Mapping[str, Any], runs: Sequence[Path]) -> None:

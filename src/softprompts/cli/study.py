@@ -66,7 +66,7 @@ def study(
         from softprompts.studies.runner import run_study
         from softprompts.tracking.tracking import build_tracking
 
-    folder = out or Path("studies") / (config.name or "study")
+    folder = out or _own_folder(config.name or "study", recipe)
     names = None if devices is None else [name.strip() for name in devices.split(",")]
     where = build_executor(executor, {"address": address, "devices": names})
     place = folder / "tracking"
@@ -89,6 +89,19 @@ def _is_failure(lines: Sequence[Mapping[str, Any]]) -> bool:
         count = len(line["seeds"]) + line["num_missing"]
         others[line["variant"]] = others.get(line["variant"], 0) + count
     return any(line["num_failed"] for line in lines) or not all(others.values())
+
+
+def _own_folder(name: str, recipe: str) -> Path:
+    """Return the folder of a study that is given none, which lies in `studies`."""
+    from softprompts.errors import RecipeError
+
+    if name in (".", "..") or "/" in name or "\\" in name or not name.isprintable():
+        text = (
+            f"`name` must be a plain file name where --out is left out, but is {name!r}. "
+            "Give --out, or another name."
+        )
+        raise RecipeError([text], recipe)
+    return Path("studies") / name
 
 
 def _print(summary: dict[str, Any], folder: Path, page: str | None) -> None:

@@ -36,6 +36,27 @@ _Span: TypeAlias = tuple[int, int, Role, int, str]
 """First character, character after the last, role, number of the piece and its name."""
 
 
+def room_beside(backbone: Backbone, prompt_length: int) -> int | None:
+    """Return how many tokens the context holds beside a prompt; `None` where it has no end.
+
+    Args:
+        backbone: whose context it is.
+        prompt_length: rows that share the context with the tokens.
+
+    Raises:
+        DataError: if the prompt leaves no room.
+    """
+    if backbone.context_length is None:
+        return None
+    room = backbone.context_length - prompt_length
+    if room < 8:
+        raise DataError(
+            f"`prompt.length` must leave at least 8 of the {backbone.context_length} positions of "
+            f"{backbone.name} to the input, but is {prompt_length}."
+        )
+    return room
+
+
 @final
 class Tokenization:
     """Turns rows into token ids within a budget.
@@ -55,14 +76,7 @@ class Tokenization:
         self.tokenizer = backbone.tokenizer
         self.frame = backbone.frame
         self.family = backbone.family
-        room = None
-        if backbone.context_length is not None:
-            room = backbone.context_length - prompt_length
-            if room < 8:
-                raise DataError(
-                    f"`prompt.length` must leave at least 8 of the {backbone.context_length} "
-                    f"positions of {backbone.name} to the input, but is {prompt_length}."
-                )
+        room = room_beside(backbone, prompt_length)
         limits = [limit for limit in (room, max_tokens) if limit is not None]
         self.budget = min(limits) if limits else None
 

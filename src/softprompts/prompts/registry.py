@@ -22,6 +22,9 @@ _DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
 
 _RELU = {"has_relu": Option(bool, False, "pass the logits through a ReLU, as the code does")}
 
+_WIDTH, _LAYERS = {"ge": 1, "le": 65536}, {"ge": 1, "le": 64}
+"""Generous bounds: a slip beyond them would take all memory before it is found."""
+
 ROWS: Registry[type[Rows]] = Registry("rows", "softprompts.prompts.rows.base:Rows")
 ROWS.register(
     "plain",
@@ -39,9 +42,9 @@ ROWS.register(
             str, "mlp", "mlp, or lstm, where each row sees all", {"pattern": "^(mlp|lstm)$"}
         ),
         "hidden_size": Option(
-            int | None, None, "width of the encoder inside; null takes that of a row", {"ge": 1}
+            int | None, None, "width of the encoder inside; null takes that of a row", _WIDTH
         ),
-        "num_layers": Option(int, 2, "hidden layers of the MLP, or layers of the LSTM", {"ge": 1}),
+        "num_layers": Option(int, 2, "hidden layers of the MLP, or layers of the LSTM", _LAYERS),
     },
 )
 ROWS.register(
@@ -50,8 +53,8 @@ ROWS.register(
     summary="rows plus a shallow network with a skip, dropped after training",
     reference="Razdaibiedina et al. 2023, arXiv 2305.03937",
     options={
-        "bottleneck": Option(int, 400, "width of the network's hidden layer", {"ge": 1}),
-        "depth": Option(int, 1, "number of networks in a chain inside the branch", {"ge": 1}),
+        "bottleneck": Option(int, 400, "width of the network's hidden layer", _WIDTH),
+        "depth": Option(int, 1, "number of networks in a chain inside the branch", _LAYERS),
         "activation": Option(str, "relu", "relu or tanh", {"pattern": "^(relu|tanh)$"}),
         "is_shared": Option(bool, True, "one network for all rows, or one per row"),
         "has_skip": Option(bool, True, "add the row itself to the network's output"),
@@ -69,7 +72,7 @@ ROWS.register(
             int | None,
             None,
             "width of the network's hidden layer; null takes that of the embedding",
-            {"ge": 1},
+            _WIDTH,
         ),
     },
 )
@@ -120,7 +123,7 @@ POOLS.register(
     "softprompts.prompts.pools.single:SinglePool",
     summary="one set of rows for every input",
 )
-_SIZE = {"size": Option(int, 4, "number of sets", {"ge": 1})}
+_SIZE = {"size": Option(int, 4, "number of sets", {"ge": 1, "le": 4096})}
 POOLS.register(
     "attention",
     "softprompts.prompts.pools.attention:AttentionPool",

@@ -1,4 +1,4 @@
-"""YAML as people mean it: `1e-3` is a number, `no` is a word, and a key stands once."""
+"""YAML as people mean it: `1e-3` is a number, `no` is a word, and a key is text and stands once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (as in the base)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing a key that stands twice."""
+        """Build a mapping, refusing a key that stands twice; a whole number as a key is text."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
-            key = self.construct_object(key_node, deep=True)
+            key = _as_text(self.construct_object(key_node, deep=True))
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"a key must be text, but is {key!r}", key_node.start_mark
@@ -37,7 +37,13 @@ class _Loader(yaml.SafeLoader):
                     key_node.start_mark,
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+        built = super().construct_mapping(node, deep=deep)
+        return {_as_text(key): value for key, value in built.items()}
+
+
+def _as_text(key: Any) -> Any:
+    """Return a whole number as text: names of one's own, and of devices, may be numbers."""
+    return str(key) if isinstance(key, int) and not isinstance(key, bool) else key
 
 
 for _tag, _pattern, _first in (
@@ -66,8 +72,8 @@ def read_yaml(text: str, source: str) -> Any:
         Plain mappings, lists and values; `None` for an empty text.
 
     Raises:
-        RecipeError: if the text is not YAML, with line and column; if a key stands twice or is no
-            text; or if the value is too large or contains itself.
+        RecipeError: if the text is not YAML, with line and column; if a key stands twice or is
+            neither text nor a whole number; or if the value is too large or contains itself.
     """
     try:
         value = yaml.load(text, _Loader)

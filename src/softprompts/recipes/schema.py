@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     ValidationInfo,
@@ -17,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
+from softprompts.backbones.device_memory import SIZES, is_memory, numbered
 from softprompts.backbones.registry import BACKBONES
 from softprompts.prompts.registry import (
     ACTIVE_LENGTHS,
@@ -62,6 +64,17 @@ DEFAULT_EPOCHS = 20
 DEFAULT_READOUT_LEARNING_RATE = 0.01
 
 
+def _numbered(value: Any) -> Any:
+    """Read devices in text as numbers: YAML and JSON have no others as keys."""
+    return numbered(value) if isinstance(value, Mapping) else value
+
+
+def _sized(limits: dict[int | str, int | str]) -> dict[int | str, int | str]:
+    if not is_memory(limits):
+        raise PydanticCustomError("constraint", "wrong sizes", {"constraint": SIZES})
+    return limits
+
+
 class BackboneConfig(Section):
     """The frozen backbone.
 
@@ -90,10 +103,18 @@ class BackboneConfig(Section):
     compile: bool = False
     device_map: (
         Literal["auto", "balanced", "balanced_low_0", "sequential"]
-        | Annotated[dict[str, int | str], Field(min_length=1)]
+        | Annotated[dict[str, Annotated[int, Field(ge=0)] | str], Field(min_length=1)]
         | None
     ) = None
-    max_memory: Annotated[dict[int | str, int | str], Field(min_length=1)] | None = None
+    max_memory: (
+        Annotated[
+            dict[int | str, int | str],
+            Field(min_length=1),
+            BeforeValidator(_numbered),
+            AfterValidator(_sized),
+        ]
+        | None
+    ) = None
 
     @field_validator("name")
     @classmethod
@@ -206,7 +227,7 @@ class PromptConfig(Section):
     """
 
     method: str = "prompt-tuning"
-    length: int | None = Field(None, ge=0)
+    length: int | None = Field(None, ge=0, le=65536)
     initializer: Annotated[Component, INITIALIZER_AXIS] | None = None
     rows: Annotated[Component, ROWS_AXIS] | None = None
     pool: Annotated[Component, POOL_AXIS] | None = None

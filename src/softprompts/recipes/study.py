@@ -18,14 +18,18 @@ from softprompts.recipes.problems import Problem, describe, field_paths, near, s
 from softprompts.recipes.schema import RunConfig
 
 DEFAULT_SEEDS = 5
+MOST_SEEDS = 10000
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    constraint = "a whole number of at least 1, or a list of distinct whole numbers of at least 0"
+    constraint = (
+        f"a whole number of at least 1 and at most {MOST_SEEDS}, or a list of at most {MOST_SEEDS} "
+        "distinct whole numbers of at least 0"
+    )
     wrong = PydanticCustomError("constraint", "wrong seeds", {"constraint": constraint})
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SEEDS:
         return tuple(range(value))
-    if not isinstance(value, list | tuple) or not value:
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_SEEDS:
         raise wrong
     if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in value):
         raise wrong
@@ -55,11 +59,12 @@ def _one_variant() -> dict[str, dict[str, Any]]:
 
 _SEEDS_SCHEMA = {
     "anyOf": [
-        {"type": "integer", "minimum": 1},
+        {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS},
         {
             "type": "array",
             "items": {"type": "integer", "minimum": 0},
             "minItems": 1,
+            "maxItems": MOST_SEEDS,
             "uniqueItems": True,
         },
     ],

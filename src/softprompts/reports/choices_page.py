@@ -14,7 +14,7 @@ from softprompts.reports.choice_parts import UNITS, histogram, weight_table
 from softprompts.reports.choices import Choices
 from softprompts.reports.chosen import Chosen, Mixed
 from softprompts.reports.curves_of_runs import Curve
-from softprompts.reports.markup import Html, joined, tag
+from softprompts.reports.markup import Html, block, joined, tag
 from softprompts.reports.page import page
 from softprompts.reports.report_style import REPORT_STYLE
 from softprompts.reports.sections import Section, chart, folded, note, swatch, swatches
@@ -38,7 +38,7 @@ def draw_page(choices: Choices) -> bytes:
         The page, as UTF-8.
     """
     sections = [_training(choices), *_scored(choices)]
-    numbers = folded("Numbers", tag("pre", _numbers(choices)))
+    numbers = folded("Numbers", block(_numbers(choices), "Numbers"))
     body = [_head(choices), *(section.as_html() for section in sections), numbers]
     return page(f"What {choices.title} chose", body, REPORT_STYLE).encode()
 
@@ -150,7 +150,12 @@ def _rule(choices: Choices) -> Html:
     x = 100 * ((choices.selected_step or 0) - 0.5) / whole
     line = upright(x, (0, 100), "selected")
     return tag(
-        "svg", line, viewBox="0 0 100 100", preserveAspectRatio="none", class_="plot over-map"
+        "svg",
+        line,
+        viewBox="0 0 100 100",
+        preserveAspectRatio="none",
+        class_="plot over-map",
+        aria_hidden="true",
     )
 
 

@@ -21,7 +21,7 @@ from softprompts.reports.landscape import (
     spaces_of,
     title_of,
 )
-from softprompts.reports.markup import tag
+from softprompts.reports.markup import Html, block, tag
 from softprompts.reports.page import page
 from softprompts.reports.report_style import REPORT_STYLE
 
@@ -31,7 +31,6 @@ MOST_SURFACES = 8
 COLOURS = ("#2a7fba", "#d9731a", "#1f9e77", "#8c6bb1", "#b5485d", "#7a7a7a")
 DASHES = ("solid", "dash", "dot")
 _LONGEST = 48
-_TEXT = " class='text'"
 _BAR = {"thickness": 8, "title": {"text": "loss"}}
 
 _SCRIPT = """
@@ -54,6 +53,12 @@ function draw() {
 }
 draw();
 dark.addEventListener("change", draw);
+addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("details:not([open])")) {
+    one.open = true;
+    addEventListener("afterprint", () => { one.open = false; }, {once: true});
+  }
+});
 """
 
 
@@ -98,20 +103,24 @@ def landscape_parts(
             for end, path in zip(ends, found["paths"], strict=True)
         ]
         panels[f"{prefix}paths"] = _lines(lines, "share of the second run")
-        place = f"<div class='panel wide' id='{prefix}paths'></div>"
-        body.append(f"<h3>Straight path between runs</h3>\n{place}")
+        said = f"Loss along the straight path from {'; from '.join(ends)}."
+        body.append(f"<h3>Straight path between runs</h3>\n{_place(f'{prefix}paths', said)}")
     for number, plane in enumerate(found.get("seed_planes", ())):
         panels[f"{prefix}seeds-{number}"] = _seeds(plane)
         letters = zip("ABC", (names[place] for place in plane["runs"]), strict=True)
-        said = ", ".join(f"{letter}: {html.escape(name)}" for letter, name in letters)
-        body.append(
-            f"<h3>Plane through three seeds</h3>\n<p>{said}; distances in that from A to B</p>\n"
-            f"<div class='panel wide' id='{prefix}seeds-{number}'></div>"
-        )
+        said = ", ".join(f"{letter}: {name}" for letter, name in letters)
+        place = _place(f"{prefix}seeds-{number}", f"Loss on the plane through {said}.")
+        text = tag("p", f"{said}; distances in that from A to B")
+        body.append(f"<h3>Plane through three seeds</h3>\n{text}\n{place}")
     bare = [{k: v for k, v in run.items() if k != "folder"} for run in found["runs"]]
-    numbers = html.escape(json.dumps({**found, "runs": bare}, allow_nan=False))
-    body.append(f"<details><summary>Numbers</summary><pre>{numbers}</pre></details>")
+    numbers = block(json.dumps({**found, "runs": bare}, allow_nan=False), "Numbers")
+    body.append(tag("details", tag("summary", "Numbers"), numbers))
     return body, panels
+
+
+def _place(key: str, said: str, look: str = "panel wide") -> Html:
+    """Return where a picture is drawn; it is one picture, which a sentence stands for."""
+    return tag("div", class_=look, id=key, role="img", aria_label=said)
 
 
 def scripts() -> list[str]:
@@ -142,29 +151,34 @@ def _head(found: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return title, notes, and a table of the runs."""
     spaces = spaces_of(found)
     heads = ["run", "loss", *(f"slope, {TITLES[space].lower()}" for space in spaces)]
-    rows = []
+    rows = [heads]
     for name, run in zip(names, found["runs"], strict=True):
         planes = [run["spaces"].get(space) for space in spaces]
         losses = [plane["loss"] for plane in planes if plane]
-        cells = [name, _number(losses[0] if losses else None)]
-        cells += [_number(plane["slope"] if plane else None) for plane in planes]
-        first, *others = (html.escape(cell) for cell in cells)
-        others = [f"<td>{cell}</td>" for cell in others]
-        rows.append("".join([f"<td{_TEXT}>{first}</td>", *others]))
+        slopes = [_number(plane["slope"] if plane else None) for plane in planes]
+        rows.append([name, _number(losses[0] if losses else None), *slopes])
     notes = [*notes_of(found), *left_out(found, names)]
     for path in found["paths"]:
         ends = f"{names[path['first']]} to {names[path['second']]}"
         notes.append(f"{ends}: barrier {path['barrier']:.3g}")
-    return "\n".join(
-        [
-            *(tag("p", printable(note), class_="note") for note in notes),
-            "<div class='scroll'><table><tr>",
-            "".join(f"<th{'' if place else _TEXT}>{head}</th>" for place, head in enumerate(heads)),
-            "</tr>",
-            *(f"<tr>{row}</tr>" for row in rows),
-            "</table></div>",
-        ]
+    said = [tag("p", printable(note), class_="note") for note in notes]
+    return "\n".join([*said, _table("Loss of each run, and how steep it is there", rows)])
+
+
+def _table(title: str, rows: Sequence[Sequence[str]]) -> Html:
+    """Return a table, its first row of headings, in a box that scrolls where it is too wide."""
+    kinds = [("th", "col"), *[("td", None)] * (len(rows) - 1)]
+    heads, *others = (
+        [tag(kind, one, class_=None if at else "text", scope=scope) for at, one in enumerate(row)]
+        for row, (kind, scope) in zip(rows, kinds, strict=True)
     )
+    drawn = tag(
+        "table",
+        tag("caption", title),
+        tag("thead", tag("tr", *heads)),
+        tag("tbody", (tag("tr", *cells) for cells in others)),
+    )
+    return tag("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=title)
 
 
 def _number(value: float | None) -> str:
@@ -190,12 +204,18 @@ def _space(
         key = f"{prefix}{space}-{number}"
         limits = (scale.low, scale.high)
         panels[key] = (_surface if are_surfaces else _map)(plane, name, limits)
-        places.append(f"<div class='panel' id='{key}'></div>")
+        losses = [loss for line in plane["losses"] for loss in line]
+        said = (
+            f"Loss of {name} over a plane, {TITLES[space].lower()} moved: {plane['loss']:.3g} at "
+            f"the run, {min(losses):.3g} to {max(losses):.3g} around it."
+        )
+        places.append(_place(key, said, "panel"))
     for which, letter in (("first", "x"), ("second", "y")):
         key = f"{prefix}{space}-{which}"
         lines = [(name, plane["line_axis"], plane["lines"][which]) for name, plane in present]
         panels[key] = _lines(lines, f"{letter} ({UNITS[space]})")
-        places.append(f"<div class='panel wide' id='{key}'></div>")
+        said = f"Loss along {letter}, {TITLES[space].lower()} moved, of {'; '.join(names)}."
+        places.append(_place(key, said))
     return "\n".join(
         [
             f"<h3>{TITLES[space]}</h3>",

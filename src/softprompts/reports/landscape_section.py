@@ -10,7 +10,7 @@ from typing import Any
 
 from softprompts.reports.landscape import title_of
 from softprompts.reports.landscape_kept import kept_landscapes
-from softprompts.reports.markup import Html, joined, tag
+from softprompts.reports.markup import Html, block, joined, tag
 from softprompts.reports.report_tables import place_columns, place_of
 from softprompts.reports.sections import Section, note, with_sources
 from softprompts.reports.study_record import StudyRecord
@@ -38,7 +38,7 @@ def landscape_section(record: StudyRecord) -> tuple[Section | None, Panels]:
     parts = [
         surfaces,
         *([tag("h3", table.title), with_sources(table)] if table.rows else []),
-        *([note("Not measured yet:"), tag("pre", "\n".join(commands))] if commands else []),
+        *([note("Not measured yet:"), block("\n".join(commands), "Commands")] if commands else []),
     ]
     tables = (table,) if table.rows else ()
     return Section("landscapes", "Landscapes and sharpness", joined(parts), tables), panels

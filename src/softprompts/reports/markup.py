@@ -46,6 +46,16 @@ def tag(name: str, /, *children: Child, **attributes: str | float | bool | None)
     return Html(f"{opening}{joined(children)}</{name}>")
 
 
+def block(text: str, label: str) -> Html:
+    """Return text as it is written, in a box that scrolls, by keys too, where it is too wide.
+
+    Args:
+        text: the text.
+        label: what it is, for those who do not see it.
+    """
+    return tag("pre", text, tabindex="0", role="region", aria_label=label)
+
+
 def joined(children: Iterable[Child]) -> Html:
     """Return several children, one after the other.
 

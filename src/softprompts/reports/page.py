@@ -47,7 +47,8 @@ th, td {{ padding: 0.3rem 0.75rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); vertical-align: baseline; }}
 th {{ color: var(--faint); font-weight: 600; font-size: 0.8rem; }}
 th:first-child, td:first-child {{ padding-left: 0; }}
-th.text, td.text {{ text-align: left; }}
+th.text, td.text, caption {{ text-align: left; }}
+caption {{ color: var(--faint); font-size: 0.8rem; padding-bottom: 0.2rem; }}
 td.long {{ white-space: normal; min-width: 16rem; }}
 .panels {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
   gap: 0.5rem; }}

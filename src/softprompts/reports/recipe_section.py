@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from softprompts.recipes.loading import load_recipe, shipped_recipes
-from softprompts.reports.markup import data_link, joined, tag
+from softprompts.reports.markup import block, data_link, joined, tag
 from softprompts.reports.sections import Section, folded, note
 from softprompts.reports.study_record import StudyRecord
 from softprompts.storage import is_there, read_record
@@ -34,16 +34,20 @@ def recipe_section(record: StudyRecord) -> Section:
     shipped = ("The recipe comes with the library. ", again)
     parts = [
         tag("p", *(saved if is_own else shipped)),
-        tag("pre", f"softprompts study {given} --out {shlex.quote(f'studies/{name}')}"),
-        folded("The recipe", tag("pre", recipe), is_open=recipe.count("\n") < 60),
-        folded("Every field of every variant, spelled out", tag("pre", _resolved(record))),
+        block(f"softprompts study {given} --out {shlex.quote(f'studies/{name}')}", "Command"),
+        folded("The recipe", block(recipe, "The recipe"), is_open=recipe.count("\n") < 60),
+        folded(
+            "Every field of every variant, spelled out", block(_resolved(record), "Every field")
+        ),
     ]
     about = _versions(record)
     if about:
-        parts.append(folded("Versions, weights and data", tag("pre", about)))
+        parts.append(
+            folded("Versions, weights and data", block(about, "Versions, weights and data"))
+        )
     parts += [
         note("This page was written by"),
-        tag("pre", f"softprompts report {shlex.quote(str(record.path))}"),
+        block(f"softprompts report {shlex.quote(str(record.path))}", "Command"),
     ]
     return Section("recipe", "Configuration", joined(parts))
 

@@ -19,7 +19,8 @@ REPORT_STYLE: Final = """
 .sum dd { margin: 0; } .sum p { margin: 0 0 0.3rem; max-width: 50rem; }
 .sum .found p { font-size: 1.05rem; }
 nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; font-size: 0.875rem; }
-nav a { text-decoration: none; } nav a:hover { text-decoration: underline; }
+nav a { text-decoration: none; overflow-wrap: anywhere; }
+nav a:hover { text-decoration: underline; }
 .row { display: grid; grid-template-columns: minmax(0, 12rem) minmax(0, 1fr)
   var(--value, 7rem);
   gap: 0 1rem; align-items: center; }
@@ -37,10 +38,10 @@ svg { display: block; overflow: visible; } .plot { width: 100%; height: 100%; ov
 .interval { stroke: var(--soft); stroke-width: 9; }
 .items { stroke: var(--line); stroke-width: 3; } .between { stroke: var(--accent);
   stroke-width: 3; } .between.none, .mean.none { stroke: var(--faint); }
-.mean { stroke: var(--accent); stroke-width: 2.5; }
+.beyond { fill: var(--ink); } .mean { stroke: var(--accent); stroke-width: 2.5; }
 .dot { fill: var(--ink); fill-opacity: 0.55; stroke: var(--paper); stroke-width: 0.75; }
 .swatches { display: flex; flex-wrap: wrap; gap: 0.1rem 1.1rem; margin: 0.4rem 0;
-  color: var(--faint); font-size: 0.8125rem; }
+  color: var(--faint); font-size: 0.8125rem; overflow-wrap: anywhere; }
 .swatches span { display: inline-flex; align-items: center; gap: 0.4rem; }
 .swatches svg { width: 26px; flex: none; }
 .small { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr));

@@ -26,7 +26,7 @@ from softprompts.reports.sections import (
     with_sources,
 )
 from softprompts.reports.study_record import Entry, Facet, StudyRecord, point_label
-from softprompts.reports.svg import Scale, axis, bar, dots, mark, rule, scale_around, svg
+from softprompts.reports.svg import Scale, axis, bar, beyond, dots, mark, rule, scale_around, svg
 
 _MOST_SENTENCES = 6
 _FAR = 1.5  # spans of the scores: a majority score farther off is told, not drawn
@@ -150,6 +150,8 @@ def _strip(
     ]
     interval = line["interval"]
     said = f"{entry.label}: {', '.join(seeds)}"
+    if interval is not None:
+        said += f"; {_range('95 % interval', interval)}{beyond(scale, interval)}"
     picture = svg(
         said,
         *(rule(scale.place(tick), "grid") for tick in ticks),
@@ -245,9 +247,12 @@ def _difference_row(one: Mapping[str, Any], label: str, scale: Scale) -> Html:
     items, seeds = one["interval_with_items"], one["interval"]
     size = _points(one["difference"])
     between = "" if seeds is None else f" ({_points(seeds[0])} to {_points(seeds[1])})"
+    far = "" if seeds is None else beyond(scale, seeds)
+    if items is not None and not far and (cut := beyond(scale, items)):
+        far = f"{cut} with other items"
     p = "" if one["p_adjusted"] is None else f"p {one['p_adjusted']:.2g}"
     picture = svg(
-        f"{label}: {size}{between} points, {p or 'no test'}",
+        f"{label}: {size}{between} points, {p or 'no test'}{far}",
         rule(scale.place(0.0), "baseline"),
         None if items is None else bar(scale, items, "items", "with other items"),
         None if seeds is None else bar(scale, seeds, f"between{look}", between.strip()),
@@ -283,10 +288,11 @@ def _ratio_row(one: Mapping[str, Any], label: str, scale: Scale) -> Html:
     look = "" if is_shown else " none"
     ends = one["std_ratio_interval"]
     between = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+    far = "" if ends is None else beyond(scale, ends)
     p = "" if one["p_spread_adjusted"] is None else f"p {one['p_spread_adjusted']:.2g}"
     size = f"{one['std_ratio']:.2f}"
     picture = svg(
-        f"{label}: {size} times{between}, {p or 'no test'}",
+        f"{label}: {size} times{between}, {p or 'no test'}{far}",
         rule(scale.place(1.0), "baseline"),
         None if ends is None else bar(scale, ends, f"between{look}", between.strip()),
         mark(scale.place(one["std_ratio"]), f"mean{look}", size),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from softprompts.reports.markup import Child, Html, data_link, joined, tag
+from softprompts.reports.markup import Child, Html, block, data_link, joined, tag
 from softprompts.reports.tabular import Table, to_csv, to_html, to_latex
 
 MOST_OPEN = 8
@@ -64,7 +64,7 @@ def with_sources(table: Table, *, is_folded: bool = False) -> Html:
         "div",
         data_link("CSV", f"{table.name}.csv", csv.encode(), "text/csv"),
         data_link("LaTeX", f"{table.name}.tex", latex.encode(), "application/x-tex"),
-        tag("details", tag("summary", "Copy as LaTeX"), tag("pre", latex)),
+        tag("details", tag("summary", "Copy as LaTeX"), block(latex, f"{table.title} as LaTeX")),
         class_="get sources",
     )
     said = note(table.note) if table.note else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from softprompts.reports.curves_of_runs import Curve
-from softprompts.reports.markup import Html, tag
+from softprompts.reports.markup import Html, joined, tag
 
 ROW_HEIGHT = 30
 _RADIUS = 3.5
@@ -111,7 +111,7 @@ def rule(x: float, class_: str, height: int = ROW_HEIGHT, title: str = "") -> Ht
 
 
 def bar(scale: Scale, ends: Sequence[float], class_: str, title: str = "") -> Html:
-    """Return a line along the middle of a row.
+    """Return a line along the middle of a row, with an arrow head where it leaves the axis.
 
     Args:
         scale: the axis.
@@ -120,7 +120,29 @@ def bar(scale: Scale, ends: Sequence[float], class_: str, title: str = "") -> Ht
         title: what is shown above it.
     """
     low, high = (scale.place(end) for end in ends)
-    return _line(low, high, ROW_HEIGHT // 2, ROW_HEIGHT // 2, class_, title)
+    said = title + beyond(scale, ends)
+    line = _line(low, high, ROW_HEIGHT // 2, ROW_HEIGHT // 2, class_, said)
+    heads = [
+        (low, ends[0] < scale.low, "M0 0l8-5v10z"),
+        (high, ends[1] > scale.high, "M0 0l-8-5v10z"),
+    ]
+    return joined([line, *(_head(x, shape, said) for x, is_cut, shape in heads if is_cut)])
+
+
+def beyond(scale: Scale, ends: Sequence[float]) -> str:
+    """Return words on an interval that is drawn only in part, to end a sentence; else "".
+
+    Args:
+        scale: the axis.
+        ends: where the interval begins and ends.
+    """
+    return "" if scale.low <= ends[0] and ends[1] <= scale.high else ", beyond the axis"
+
+
+def _head(x: float, shape: str, title: str) -> Html:
+    """Return an arrow head with its tip at a place in percent."""
+    drawn = tag("path", tag("title", title), d=shape)
+    return tag("svg", drawn, x=f"{x:.2f}%", y=ROW_HEIGHT // 2, width=1, height=1, class_="beyond")
 
 
 def mark(x: float, class_: str, title: str = "") -> Html:

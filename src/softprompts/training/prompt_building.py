@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
-import torch
 from torch import Generator, Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.encoding.tokenization import room_beside
 from softprompts.errors import PromptError
 from softprompts.prompts.depths.base import Depth
 from softprompts.prompts.initializers.base import Surroundings
@@ -65,6 +66,7 @@ def build_prompts(
 
     Raises:
         BackboneError: if the prompt reaches into attention that cannot be reached.
+        DataError: if the prompt leaves no room to the input.
         PromptError: if the prompt cannot be built for this backbone or task.
     """
     axes = [getattr(config, name) for name in AXES]
@@ -74,6 +76,8 @@ def build_prompts(
     if depth.kind != "input" or active_length != AXES["active_length"].build("fixed"):
         _ = backbone.slots  # an error of theirs is raised now, and not at the first update
     place = _build_depth(depth, backbone, reads_decoder)
+    if place.is_input or backbone.family == "decoder":
+        room_beside(backbone, config.length)  # before rows take memory
     sets = _build_sets(config, place, _initial_rows(config, backbone, label_words, seed), seed)
     build = partial(_build_parts, config, sets, place.is_input, _instance_width(config, backbone))
     prompts: dict[str, Prompt] = {}
@@ -165,14 +169,17 @@ def _initial_rows(
     kind = config.initializer.kind
     start = INITIALIZERS.load(kind)(**config.initializer.options)
     found: list[Tensor] = []
+    seen: set[bytes] = set()
     for number in range(config.pool.options.get("size", 1)):
         draws = generator(seed, "initialization", "rows", *((number,) if number else ()))
         initial = start(config.length, Surroundings(backbone, label_words, draws))
-        if initial.numel() and any(torch.equal(initial, other) for other in found):
+        known = sha256((initial.detach() + 0.0).numpy().tobytes()).digest()  # 0 and -0 are equal
+        if initial.numel() and known in seen:
             raise PromptError(
                 "`prompt.initializer` must start the sets of a pool apart, since equal sets stay "
                 f"equal, but is {kind!r}."
             )
+        seen.add(known)
         found.append(initial)
     return found
 

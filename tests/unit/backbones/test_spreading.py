@@ -15,6 +15,9 @@ from softprompts.backbones.memory import KeyValues, Memory
 from softprompts.backbones.passing import DecoderInputs
 from softprompts.backbones.spreading import device_of, map_of, wrapped_forwards
 from softprompts.errors import BackboneError
+from softprompts.recipes.reading import read_yaml
+from softprompts.recipes.schema import BackboneConfig
+from softprompts.training.resources import Resources
 
 MAPS: Mapping[str, Mapping[str, str]] = {
     "bert": {"bert.embeddings": "cpu", "bert.encoder.layer.1": "disk", "cls": "cpu"},
@@ -169,5 +172,60 @@ def test_what_cannot_be_spread_is_refused(backbone_folder, pair):
         load_backbone(str(backbone_folder("bert")), device_map="auto", compile=True)
     with pytest.raises(BackboneError, match="must lie on one device to be adapted"):
         copy_backbone(spread)
-    with pytest.raises(BackboneError, match=r"must be loadable, but is not: .*(CUDA|cuda)"):
-        load_backbone(str(backbone_folder("bert")), device_map={"bert": "cuda:7", "cls": "cpu"})
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"device_map": {"bert": "cuda:7", "cls": "cpu"}},
+            r"devices that torch can use, or disk, but 'bert' is 'cuda:7': .*(CUDA|cuda)",
+        ),
+        ({"device_map": {"": 99}}, r"devices that torch can use, or disk, but '' is 99"),
+        ({"device_map": {"": "nowhere"}}, r"devices that torch can use.* but '' is 'nowhere'"),
+        (
+            {"device_map": {"": "cpu", "zz": "cpu"}},
+            r"modules of BertForMaskedLM, such as bert, cls, but names 'zz'",
+        ),
+        (
+            {"device_map": {"bert": "cpu"}},
+            r"cover all weights of BertForMaskedLM, but leaves out 'cls\.",
+        ),
+        ({"max_memory": {"cpu": 5}}, r"max_memory must be None unless .* but is {'cpu': 5}"),
+        (
+            {"max_memory": {"cpu": 5}, "device_map": {"": "cpu"}},
+            r"max_memory must be None unless .* but is {'cpu': 5}",
+        ),
+        (
+            {"max_memory": {"cpu": -1}, "device_map": "auto"},
+            r"max_memory must be sizes, .* but is {'cpu': -1}",
+        ),
+    ],
+)
+def test_maps_and_limits_that_do_not_fit_are_refused(backbone_folder, given, text):
+    with pytest.raises(BackboneError, match=text):
+        load_backbone(str(backbone_folder("bert")), **given)
+
+
+def test_a_recipes_limits_reach_accelerate_with_numbers_as_devices(backbone_folder, monkeypatch):
+    import transformers.integrations.accelerate as accelerate
+
+    seen: list[Any] = []
+
+    def is_told(limits: Any = None) -> Any:
+        seen.append(dict(limits))
+        limits.update(cpu=2**30)  # accelerate writes into what it is given
+        return {"cpu": 2**30}
+
+    monkeypatch.setattr(accelerate, "accelerate_max_memory", is_told)
+    limits = read_yaml("{0: 20GB, cpu: 60GB}", "mine")
+    config = BackboneConfig(
+        name=str(backbone_folder("bert")), device_map="sequential", max_memory=limits
+    )
+    for load in (
+        lambda: Resources().backbone(config),
+        lambda: load_backbone(config.name, device_map="sequential", max_memory=limits),
+    ):
+        seen.clear()
+        load()
+        assert seen[0] == {0: "20GB", "cpu": "60GB"}

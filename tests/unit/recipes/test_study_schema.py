@@ -39,11 +39,20 @@ def test_a_study_survives_its_own_dump():
     assert parse_study(study.model_dump(mode="json")) == study
 
 
-@pytest.mark.parametrize("seeds", [0, -1, True, 1.0, "5", [], [1, 1], [-1], [True], [1.0], None])
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        *(0, -1, True, 1.0, "5", [], [1, 1], [-1], [True], [1.0], None),
+        *(10001, 2**70, list(range(10001))),
+    ],
+)
 def test_wrong_seeds(seeds):
     (found,) = problems(seeds=seeds)
 
-    assert found.startswith("`seeds` must be a whole number of at least 1, or a list of distinct")
+    assert found.startswith(
+        "`seeds` must be a whole number of at least 1 and at most 10000, or a list of at most "
+        "10000 distinct whole numbers of at least 0, but is "
+    )
 
 
 @pytest.mark.parametrize(

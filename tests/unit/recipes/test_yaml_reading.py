@@ -36,6 +36,8 @@ from softprompts.recipes.reading import read_yaml
         ("", None),
         ("'1'", "1"),
         ("e3", "e3"),
+        ("{0: a, -1: b, c: {2: d}}", {"0": "a", "-1": "b", "c": {"2": "d"}}),
+        ("{a: {<<: {0: x}, d: 2}}", {"a": {"0": "x", "d": 2}}),
         ("[no, 1e-2, {a: off}]", ["no", 0.01, {"a": "off"}]),
         ("{a: &x {b: 1}, c: {<<: *x, d: 2}}", {"a": {"b": 1}, "c": {"b": 1, "d": 2}}),
     ],
@@ -52,7 +54,8 @@ def test_scalars_mean_what_they_look_like(text, value):
     [
         ("a: 1\nb: 2\na: 3", r"line 3, column 1: .* a key must stand once, but 'a' stands again"),
         ("x: {b: 1, b: 2}", r"line 1, column 11: .* 'b' stands again"),
-        ("a:\n  1: x", r"line 2, column 3: .* a key must be text, but is 1"),
+        ("a:\n  1.5: x", r"line 2, column 3: .* a key must be text, but is 1.5"),
+        ("{0: x, '0': y}", r"a key must stand once, but '0' stands again"),
         ("true: x", r"a key must be text, but is True"),
         ("[a]: x", r"a key must be text, but is \['a'\]"),
         ("a: [1, 2", r"line 1, column 9: the text must be valid YAML, but expected"),

@@ -48,7 +48,7 @@ def rows_of(text: str) -> list[list[str]]:
 def test_a_page_has_the_numbers_and_asks_for_nothing(tmp_path):
     found = choices(tmp_path / "run", labels=HOSTILE)
     text = draw_page(found).decode()
-    numbers = re.search(r"<pre>(.*)</pre>", text, re.DOTALL)
+    numbers = re.search(r"<pre[^>]*>(.*)</pre>", text, re.DOTALL)
 
     assert numbers
     assert json.loads(html.unescape(numbers[1])) == json.loads(json.dumps(found.as_json()))
@@ -56,6 +56,10 @@ def test_a_page_has_the_numbers_and_asks_for_nothing(tmp_path):
     assert "script-src 'none'" in text
     assert not re.findall(r'(?:src|href)="([^"]*)"', text)
     assert draw_page(found).decode() == text
+    assert '<pre tabindex="0" role="region" aria-label="Numbers">' in text
+    pictures = re.findall(r"<svg[^>]*>", text)
+    assert any("over-map" in one for one in pictures)
+    assert [one for one in pictures if "role=" not in one and "aria-hidden=" not in one] == []
 
 
 @pytest.mark.parametrize("updates", [10, 130])

@@ -11,6 +11,7 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
+from browsing import browse
 
 from softprompts.reports.figures import style
 from softprompts.reports.landscape import names_of, scale_of
@@ -149,10 +150,50 @@ def test_a_page_needs_nothing_else_and_says_all_it_knows(found):
     text = page.decode()
     assert "barrier 0.35" in text
     assert "head-only, seed 2: no prompt rows: no rows" in text
-    numbers = re.search(r"<pre>(.*?)</pre>", text, re.DOTALL)
+    numbers = re.search(r"<pre[^>]*>(.*?)</pre>", text, re.DOTALL)
     for one in found["runs"]:
         del one["folder"]
     assert json.loads(html.unescape(numbers.group(1))) == json.loads(json.dumps(found))
+
+
+def test_a_page_says_what_it_shows_to_those_who_do_not_see_it(found):
+    found["seed_planes"] = [SEEDS]
+    page = draw_page(found)
+    tags = read(page).tags
+    places = {
+        attrs["id"]: attrs for tag, attrs in tags if "panel" in attrs.get("class", "").split()
+    }
+    assert set(places) == set(panels_of(page))
+    assert {one["role"] for one in places.values()} == {"img"}
+    names = names_of(found["runs"])
+    said = {key: one["aria-label"] for key, one in places.items()}
+    assert said["input-0"] == (
+        f"Loss of {names[0]} over a plane, inputs moved: 0.5 at the run, 0.5 to 1 around it."
+    )
+    assert said["paths"] == f"Loss along the straight path from {names[0]} to {names[1]}."
+    assert all(one.endswith(".") for one in said.values())
+    (box,) = (attrs for _, attrs in tags if attrs.get("class") == "scroll")
+    assert (box["tabindex"], box["role"]) == ("0", "region")
+    assert box["aria-label"]
+    assert "caption" in {tag for tag, _ in tags}
+    assert {attrs.get("scope") for tag, attrs in tags if tag == "th"} == {"col"}
+    (block,) = (attrs for tag, attrs in tags if tag == "pre")
+    assert (block["tabindex"], block["role"]) == ("0", "region")
+
+
+def test_a_page_prints_what_is_folded(found, tmp_path):
+    page = tmp_path / "page.html"
+    text = draw_page(found).decode()
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
+    script = (
+        "<script>const is_open = () => document.querySelector('details').open;"
+        "const seen = [is_open()];"
+        "dispatchEvent(new Event('beforeprint')); seen.push(is_open());"
+        "dispatchEvent(new Event('afterprint')); seen.push(is_open());"
+        "document.title = seen.join();</script></body>"
+    )
+    page.write_text(text.replace(policy.group(), "").replace("</body>", script), "utf-8")
+    assert "<title>false,true,false</title>" in browse(page, "--dump-dom")
 
 
 def test_nothing_from_data_becomes_markup(found):

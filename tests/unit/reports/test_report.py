@@ -523,12 +523,31 @@ def test_a_report_needs_no_torch(tmp_path):
     assert done.stdout.splitlines()[-1] == f"report: {study / 'report.html'}"
 
 
+def test_an_interval_that_leaves_the_axis_is_marked_and_said(tmp_path):
+    def outcome(cell):
+        return {"score": 0.5 + (0.3 if cell.variant == "plain" else 0.01) * cell.config.seed}
+
+    found = report(tmp_path, study_like(seeds=2), outcome)
+    page = Path(found["html"]).read_text("utf-8")
+    titles = re.findall(r"<title>([^<]*95 % interval[^<]*)</title>", page)
+    said = [one for one in titles if one.startswith("plain: seed 0: 50.0")]
+    assert said
+    assert all(one.endswith(", beyond the axis") for one in said)
+    assert 'class="beyond"' in page
+    calm = report(tmp_path / "calm", study_like(seeds=5), lambda cell: {"score": 0.7})
+    text = Path(calm["html"]).read_text("utf-8")
+    titles = re.findall(r"<title>([^<]*95 % interval[^<]*)</title>", text)
+    assert titles
+    assert not any("beyond the axis" in one for one in titles)
+
+
 WIDE = "a-variant-whose-name-goes-on-and-on-without-any-space-to-break-it-" * 3
 
 
 @pytest.mark.slow
-def test_a_page_never_scrolls_sideways_on_a_phone(tmp_path):
-    variants = {WIDE: {}, EVILS[0]: {"prompt.method": "residual"}}
+@pytest.mark.parametrize("name", [WIDE, "w" * 72])
+def test_a_page_never_scrolls_sideways_on_a_phone(tmp_path, name):
+    variants = {name: {}, EVILS[0]: {"prompt.method": "residual"}}
     study = make_study(tmp_path / "study", study_like(variants=variants, grid=GRID))
     keep_landscapes(study, landscapes("0123"))
     found = write_report(study)
@@ -542,7 +561,7 @@ def test_majority_beyond_the_axis_is_told(tmp_path):
     found = report(tmp_path, outcome=lambda cell: {"majority": 0.1})
     assert "Majority class beyond the axis: bundled/sentiment 10.0." in read(found["html"]).text
     near = write_report(make_study(tmp_path / "near", SMALL, lambda cell: {"majority": 0.58}))
-    assert "beyond the axis" not in read(near["html"]).text
+    assert "Majority class beyond the axis" not in read(near["html"]).text
 
 
 def test_a_page_prints(tmp_path):

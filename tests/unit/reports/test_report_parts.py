@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,20 @@ from softprompts.errors import StorageError
 from softprompts.reports.curves_of_runs import curve_of, curves_of, read_curves
 from softprompts.reports.examples import read_examples
 from softprompts.reports.markup import Html, escaped, tag
-from softprompts.reports.svg import Scale, dots, scale_around
+from softprompts.reports.svg import Scale, bar, beyond, dots, scale_around
+
+
+def test_a_bar_has_arrow_heads_where_it_leaves_the_axis():
+    scale = Scale(0.0, 1.0)
+    assert "beyond" not in bar(scale, (0.0, 1.0), "items", "all")
+    assert beyond(scale, (0.0, 1.0)) == ""
+    left, right, both = (
+        bar(scale, ends, "items", "all") for ends in ((-1.0, 1.0), (0.0, 2.0), (-1.0, 2.0))
+    )
+    assert re.findall(r'<svg x="([^"]*)"', left) == ["0.00%"]
+    assert re.findall(r'<svg x="([^"]*)"', right) == ["100.00%"]
+    assert re.findall(r'<svg x="([^"]*)"', both) == ["0.00%", "100.00%"]
+    assert both.count("<title>all, beyond the axis</title>") == 3
 
 
 def test_a_curve_is_mean_and_ends_over_seeds():

@@ -30,7 +30,7 @@ ADAPTATIONS.register(
     reference="Hu et al. 2021, arXiv 2106.09685",
     defaults={"backbone_learning_rate": 2e-4},
     options={
-        "rank": Option(int, 8, "width between the two matrices", {"ge": 1}),
+        "rank": Option(int, 8, "width between the two matrices", {"ge": 1, "le": 8192}),
         "alpha": Option(float, 16.0, "the product is scaled by alpha / rank", {"gt": 0.0}),
         "targets": Option(
             list[str] | None,

@@ -12,7 +12,7 @@ from typing import Any, final
 
 import torch
 
-from softprompts.backbones.loading import check_device
+from softprompts.backbones.placing import check_device
 from softprompts.errors import ExecutorError
 from softprompts.studies.executors.base import Executor, Work
 from softprompts.studies.executors.ledger import Ledger

@@ -1,0 +1,134 @@
+"""Where weights may lie: devices that torch can use, and maps that fit a model."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from softprompts.backbones.device_memory import SIZES, is_memory, numbered
+from softprompts.backbones.sources import first_line
+from softprompts.errors import BackboneError
+
+_NUM_NAMED = 5
+
+
+def check_device(device: str) -> torch.device:
+    """Return a device that torch can use.
+
+    Args:
+        device: its name, such as `cpu` or `cuda:0`.
+
+    Raises:
+        BackboneError: if torch cannot use it.
+    """
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error)
+        raise BackboneError(
+            f"device must be usable by torch, but is {device!r}: {reason}"
+        ) from error
+    return place
+
+
+def check_spreading(device_map: Any, max_memory: Any, is_compiled: bool) -> dict[str, Any]:
+    """Return what transformers is told of spreading a model.
+
+    Args:
+        device_map: a strategy, devices by module, or `None`.
+        max_memory: most memory by device, or `None`.
+        is_compiled: whether layers are to be compiled.
+
+    Raises:
+        BackboneError: if it cannot be spread so.
+    """
+    if max_memory and not isinstance(device_map, str):
+        raise BackboneError(
+            "max_memory must be None unless device_map is a strategy, such as auto, but is "
+            f"{dict(max_memory)!r}."
+        )
+    if device_map is None:
+        return {}
+    if is_compiled:
+        raise BackboneError(
+            "compile must be false with device_map, whose modules move their inputs when they "
+            "run, but is True."
+        )
+    if importlib.util.find_spec("accelerate") is None:
+        raise BackboneError(
+            f"device_map must be None without the package accelerate, but is {device_map!r}: "
+            "install softprompts with its extra `spread`."
+        )
+    if isinstance(device_map, str):
+        return {"device_map": device_map, **_limits(max_memory)}
+    for name, place in device_map.items():
+        _check_place(name, place)
+    return {"device_map": dict(device_map)}
+
+
+def _limits(max_memory: Any) -> dict[str, Any]:
+    """Return the limits as accelerate reads them: devices as numbers."""
+    if not max_memory:
+        return {}
+    limits = numbered(max_memory)
+    if not is_memory(limits):
+        raise BackboneError(f"max_memory must be {SIZES}, but is {dict(max_memory)!r}.")
+    return {"max_memory": limits}
+
+
+def _check_place(name: Any, place: Any) -> None:
+    """Check that a map puts a module on a device there is."""
+    if place == "disk":
+        return
+    try:
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise BackboneError(
+            f"device_map must name devices that torch can use, or disk, but {name!r} is "
+            f"{place!r}: {first_line(error)}"
+        ) from error
+
+
+def check_modules(device_map: Any, build: Callable[[], nn.Module]) -> None:
+    """Check that a map names modules of a model, and covers its weights.
+
+    Args:
+        device_map: devices by module; a strategy and `None` fit all models.
+        build: returns the model; its weights take no memory.
+
+    Raises:
+        BackboneError: if it does not.
+    """
+    if not isinstance(device_map, Mapping):
+        return
+    with torch.device("meta"):
+        model = build()
+    known = {name for name, _ in model.named_modules()}
+    unknown = [name for name in device_map if name not in known]
+    if unknown:
+        parts = ", ".join(name for name, _ in model.named_children())
+        raise BackboneError(
+            f"device_map must name modules of {type(model).__name__}, such as {parts}, but names "
+            f"{_listed(unknown)}."
+        )
+    missing = [name for name in model.state_dict() if not _is_covered(name, device_map)]
+    if missing:
+        raise BackboneError(
+            f"device_map must cover all weights of {type(model).__name__}, but leaves out "
+            f"{_listed(missing)}."
+        )
+
+
+def _is_covered(weight: str, device_map: Mapping[str, Any]) -> bool:
+    """Return whether a module of the map holds a weight."""
+    return any(not name or weight.startswith(f"{name}.") for name in device_map)
+
+
+def _listed(names: list[Any]) -> str:
+    more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+    return ", ".join(repr(name) for name in names[:_NUM_NAMED]) + more
