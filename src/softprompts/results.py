@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.generation import num_new_tokens
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import BackboneError, DataError, RunFolderError, StorageError
@@ -146,14 +147,16 @@ class Result:
         Args:
             inputs: as for `predict`.
             task: likewise.
-            options: arguments of `generate` of transformers, such as `max_new_tokens`.
+            options: arguments of `generate` of transformers, such as `max_new_tokens`. The fields
+                of an input are cut so that the context has room for what is written.
 
         Returns:
             One text per input, without special tokens; several with `num_return_sequences`.
 
         Raises:
-            BackboneError: if the run was not trained with the `text` readout.
-            DataError: if an input lacks a field.
+            BackboneError: if the run was not trained with the `text` readout, or the context has
+                no room for as much text.
+            DataError: if an input lacks a field, or cannot be cut to leave room.
         """
         track = self.model.track(task)
         readout = track.readout
@@ -161,8 +164,9 @@ class Result:
             raise BackboneError(
                 f"`readout` must be text for a run that writes, but is {self.config.readout.kind}."
             )
+        new = num_new_tokens(self.backbone, options)
         encoded = [
-            EncodedExample((readout.encode_input(example),), 1, (), False)
+            EncodedExample((readout.encode_input(example, new),), 1, (), False)
             for example in self._examples(inputs, task)
         ]
         if not encoded:
