@@ -128,13 +128,8 @@ class Result:
         scores, _ = score_examples(self.model.backbone, track.prompt, track.readout, encoded)
         results = []
         for example, line in zip(examples, scores, strict=True):
+            check_choices(example)
             names = example.choices or track.format.labels
-            if len(set(names)) < len(names):
-                raise DataError(
-                    f"must be different texts, but are {names}.",
-                    file=example.source or None,
-                    field="choices",
-                )
             label = names[best_column(line)]
             results.append({"label": label, "scores": dict(zip(names, line, strict=True))})
         return results
@@ -232,6 +227,20 @@ class Result:
             )
         texts = {k: v for k, v in value.items() if k != "choices"}
         return Example(texts, choices=tuple(choices), source=source)
+
+
+def check_choices(example: Example) -> None:
+    """Check that a row's choices can be told apart.
+
+    Raises:
+        DataError: if two are the same text.
+    """
+    if len(set(example.choices)) < len(example.choices):
+        raise DataError(
+            f"must be different texts, but are {example.choices}.",
+            file=example.source or None,
+            field="choices",
+        )
 
 
 def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
