@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.generation import generate
+from softprompts.backbones.generation import check_written, generate
 from softprompts.backbones.memory import Memory
 from softprompts.errors import BackboneError, PromptError
 from softprompts.prompts.arranging import arrange, join_memories
@@ -153,10 +153,13 @@ class SoftPromptModel(nn.Module):
             `(batch, tokens)`.
 
         Raises:
-            BackboneError: if the backbone does not write text.
+            BackboneError: if the backbone does not write text, or input, prompt and new tokens
+                together are longer than the context.
+            PromptError: if the input and the prompt alone are.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         spliced, memory = self._given(input_ids, mask, None, None)
+        check_written(self.backbone, mask, (spliced.lengths, memory), options)
         inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
         return generate(self.backbone, inputs, memory, **options)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.generation import num_new_tokens
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import BackboneError, DataError, RunFolderError, StorageError
@@ -129,13 +130,8 @@ class Result:
         scores, _ = score_examples(self.model.backbone, track.prompt, track.readout, encoded)
         results = []
         for example, line in zip(examples, scores, strict=True):
+            check_choices(example)
             names = example.choices or track.format.labels
-            if len(set(names)) < len(names):
-                raise DataError(
-                    f"must be different texts, but are {names}.",
-                    file=example.source or None,
-                    field="choices",
-                )
             label = names[best_column(line)]
             results.append({"label": label, "scores": dict(zip(names, line, strict=True))})
         return results
@@ -148,14 +144,16 @@ class Result:
         Args:
             inputs: as for `predict`.
             task: likewise.
-            options: arguments of `generate` of transformers, such as `max_new_tokens`.
+            options: arguments of `generate` of transformers, such as `max_new_tokens`. The fields
+                of an input are cut so that the context has room for what is written.
 
         Returns:
             One text per input, without special tokens; several with `num_return_sequences`.
 
         Raises:
-            BackboneError: if the run was not trained with the `text` readout.
-            DataError: if an input lacks a field.
+            BackboneError: if the run was not trained with the `text` readout, or the context has
+                no room for as much text.
+            DataError: if an input lacks a field, or cannot be cut to leave room.
         """
         track = self.model.track(task)
         readout = track.readout
@@ -163,8 +161,9 @@ class Result:
             raise BackboneError(
                 f"`readout` must be text for a run that writes, but is {self.config.readout.kind}."
             )
+        new = num_new_tokens(self.backbone, options)
         encoded = [
-            EncodedExample((readout.encode_input(example),), 1, (), False)
+            EncodedExample((readout.encode_input(example, new),), 1, (), False)
             for example in self._examples(inputs, task)
         ]
         if not encoded:
@@ -240,6 +239,20 @@ def _choices(value: Mapping[str, Any], format: TaskFormat, source: str) -> tuple
         raise DataError(reason, file=source, field="choices")
     refuse_wrong_texts({f"choices[{i}]": one for i, one in enumerate(choices)}, source)
     return tuple(choices)
+
+
+def check_choices(example: Example) -> None:
+    """Check that a row's choices can be told apart.
+
+    Raises:
+        DataError: if two are the same text.
+    """
+    if len(set(example.choices)) < len(example.choices):
+        raise DataError(
+            f"must be different texts, but are {example.choices}.",
+            file=example.source or None,
+            field="choices",
+        )
 
 
 def load(folder: str | Path, backbone: Backbone | None = None) -> Result:

@@ -228,6 +228,21 @@ def _told(path: Path, ask: Callable[[], bool]) -> bool:
         raise StorageError(f"{path} could not be read: {reason}.") from error
 
 
+def check_run_folder(path: Path) -> None:
+    """Check that a folder that is to be read is there, and is not that of a study.
+
+    Raises:
+        StorageError: if it is missing, or the folder of a study.
+    """
+    if not is_there(path):
+        raise StorageError(f"{path} could not be read: no such folder.")
+    if not is_there(path / "config.json") and is_there(path / "study.json"):
+        raise StorageError(
+            f"{path} must be the folder of a run, but is that of a study. "
+            f"Name one of the folders in {path / 'runs'}."
+        )
+
+
 def entries(path: Path) -> list[str]:
     """Return the names in a folder, sorted, without hidden ones.
 

@@ -131,7 +131,7 @@ def test_a_method_that_selects_nothing_is_refused(capsys, recipe, run, tmp_path,
 
 
 def test_what_is_no_run_is_refused(capsys, here):
-    refused(capsys, ["choices", "nowhere"], "nowhere/config.json could not be read: No such file")
+    refused(capsys, ["choices", "nowhere"], "nowhere could not be read: no such folder")
     assert list(here.iterdir()) == []
 
 

@@ -136,7 +136,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda out: edit(out / "config.json", "backbone_fingerprint", value="beef"),
         "was trained on backbone weights beef",
     ),
-    "no folder": (shutil.rmtree, "config.json could not be read: No such file"),
+    "no folder": (shutil.rmtree, "out could not be read: no such folder"),
 }
 
 

@@ -63,6 +63,15 @@ def test_the_loss_is_that_of_evaluate(capsys, finished):
         assert [name for name in ("input", "prompt", "curvature") if found[name]] == [measures]
 
 
+def test_a_study_is_not_drawn_or_loaded_as_a_run(capsys, study, tmp_path):
+    text = f"{study} must be the folder of a run"
+    refused(capsys, ["landscape", str(study)], f"{text} to be drawn, but is that of a study. Name")
+    refused(capsys, ["evaluate", str(study)], f"{text}, but is that of a study. Name one of the")
+    for verb in ("landscape", "evaluate"):
+        text = f"{tmp_path / 'none'} could not be read: no such folder"
+        refused(capsys, [verb, str(tmp_path / "none")], text)
+
+
 def test_a_study_is_measured_once(capsys, study):
     rows = measured(capsys, str(study))
     names = [(row["variant"], row["seed"]) for row in rows]

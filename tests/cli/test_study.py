@@ -11,8 +11,10 @@ import pytest
 from cli_material import rows, tree, write_rows
 
 from softprompts.cli.main import main
+from softprompts.cli.progress import _varied
 from softprompts.errors import BackboneError
 from softprompts.studies import sitting
+from softprompts.studies.grid import Cell
 
 LINE = {"variant", "task", "scores", "mean", "std", "min", "max", "interval", "median"}
 
@@ -175,6 +177,28 @@ def test_the_table_in_words(capsys, recipe, study, tmp_path):
         "[3/4] bare, files, seed 0",
         "[4/4] bare, files, seed 1",
     ]
+
+
+def test_progress_names_the_point_of_the_grid(capsys, recipe, study, tmp_path):
+    study["variants"] = {"plain": {}}
+    study["grid"] = {"prompt.length": [2, 3], "readout": ["linear"]}
+    assert main(["study", recipe(study), "--out", str(tmp_path / "out"), "--no-report"]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "[1/4] plain, files, length 2, readout linear, seed 0",
+        "[2/4] plain, files, length 2, readout linear, seed 1",
+        "[3/4] plain, files, length 3, readout linear, seed 0",
+        "[4/4] plain, files, length 3, readout linear, seed 1",
+    ]
+
+
+def test_progress_tells_fields_of_one_last_name_apart():
+    point = {"a.rate": 0.1, "b.rate": None, "task.name": "x", "prompt.rows": {"kind": "plain"}}
+    cells = [Cell("v", {**point, "a.rate": rate}, "x", None, "id") for rate in (0.1, 0.2)]
+    assert _varied(cells) == {
+        "a.rate": ["0.1", "0.2"],
+        "b.rate": ["null", "null"],
+        "rows": ['{"kind": "plain"}'] * 2,
+    }
 
 
 def test_a_run_that_diverges_does_not_stop_the_others(capsys, recipe, study, tmp_path):

@@ -16,6 +16,8 @@ from cli_material import files_task, rows, tree, write_rows
 
 import softprompts as sp
 from softprompts.cli.main import main
+from softprompts.cli.predict import _places
+from softprompts.tasks.base import Example
 
 RESULT = {
     "metric",
@@ -210,6 +212,45 @@ def test_a_task_whose_rows_bring_their_choices(capsys, recipe, run, tmp_path):
     inputs = [{"start": r["start"], "choices": [r["one"], r["two"]]} for r in bare]
     predicted = [line["label"] for line in lines_of(tmp_path / "g.jsonl")]
     assert sp.load(out).predict(inputs) == predicted
+
+    write_rows(tmp_path / "new.jsonl", [bare[0], {**bare[1], "two": bare[1]["one"]}, bare[2]])
+    assert main(["predict", str(out), *arguments]) == 2
+    assert "new.jsonl:2, field `choices`: must be different texts" in capsys.readouterr().err
+    found = succeed(capsys, "predict", str(out), *arguments, "--skip-bad-rows")
+    assert (found["num_rows"], found["num_skipped"]) == (2, 1)
+    assert [line["label"] for line in lines_of(tmp_path / "g.jsonl")] == predicted[0:3:2]
+    write_rows(tmp_path / "new.jsonl", [{**bare[1], "two": bare[1]["one"]}])
+    assert main(["predict", str(out), *arguments, "--skip-bad-rows"]) == 2
+    assert "field `choices`: must be different texts" in capsys.readouterr().err
+
+
+def test_predictions_name_the_answers_of_a_line():
+    sources = [("a:1", "0/0"), ("a:1", "0/0"), ("a:1", "0/1"), ("a:2", "1/0"), ("a:3", "")]
+    examples = [Example({}, source=source, group=group) for source, group in sources]
+    assert list(_places(examples)) == [
+        {"source": "a:1", "group": "0/0", "item": 0},
+        {"source": "a:1", "group": "0/0", "item": 1},
+        {"source": "a:1", "group": "0/1", "item": 0},
+        {"source": "a:2", "group": "1/0", "item": 0},
+        {"source": "a:3"},
+    ]
+
+
+def test_predictions_on_multirc_can_be_mapped_back(capsys, recipe, run, tmp_path, real_data):
+    options = {"shots_total": 8, "max_tokens": 48}
+    run["task"] = {"name": "fewglue/multirc", "data_dir": str(real_data), **options}
+    run["training"] |= {"steps": 2, "selection": "last"}
+    succeed(capsys, "train", recipe(run), "--out", str(tmp_path / "out"))
+    given = lines_of(real_data / "fewglue" / "MultiRC" / "val.jsonl")[:2]
+    write_rows(tmp_path / "new.jsonl", given)
+    arguments = ["--input", str(tmp_path / "new.jsonl"), "--output", str(tmp_path / "g.jsonl")]
+    succeed(capsys, "predict", str(tmp_path / "out"), *arguments)
+    assert [(line["group"], line["item"]) for line in lines_of(tmp_path / "g.jsonl")] == [
+        (f"{row['idx']}/{question['idx']}", item)
+        for row in given
+        for question in row["passage"]["questions"]
+        for item in range(len(question["answers"]))
+    ]
 
 
 def test_predict_counts_bad_rows_only_when_asked(capsys, recipe, run, tmp_path):

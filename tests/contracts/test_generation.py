@@ -7,7 +7,7 @@ import torch
 
 import softprompts as sp
 from contracts.conftest import run_config
-from softprompts.errors import BackboneError
+from softprompts.errors import BackboneError, DataError
 from softprompts.training.execution import execute
 
 WRITERS = ("gpt2", "llama", "qwen3", "gemma3", "t5", "bart")
@@ -107,6 +107,44 @@ def test_a_result_writes(tiny, task, kind, method):
     assert texts == result.generate(inputs, max_new_tokens=5, use_cache=False)
     assert texts[1:2] == result.generate(inputs[1:2], max_new_tokens=5)
     assert result.generate([]) == []
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("method", ["prompt-tuning", "adap-ins-len", "p-tuning-v2"])
+def test_a_long_input_is_cut_so_that_what_is_written_fits(tiny, task, kind, method):
+    backbone = tiny(kind)
+    result = sp.Result.of(execute(run_config(backbone, method, "text"), backbone, task))
+    fields = dict(task.validation[0].fields)
+    long = {**fields, "text": "the soup was cold " * 60}
+    options = {"max_new_tokens": 9, "eos_token_id": None}
+    whole = result.generate([long], **options)
+    assert whole == result.generate([long], use_cache=False, **options)
+    assert result.generate([long], max_length=backbone.context_length - 4, eos_token_id=None)
+    assert result.generate([long, fields], **options)[0] == whole[0]
+    with pytest.raises(DataError, match=r"`max_new_tokens` must leave at least 8 of .* but is 55"):
+        result.generate([long], max_new_tokens=55)
+
+
+@pytest.mark.parametrize("method", ["prompt-tuning", "adap-len", "p-tuning-v2", "pool-len"])
+def test_tokens_that_leave_no_room_for_new_ones_are_refused(tiny, method):
+    backbone = tiny("gpt2")
+    soft = model(backbone, method)
+    ids = torch.full((2, backbone.context_length - 4 - 5), 7)
+    fitting = soft.generate(ids, max_new_tokens=5, eos_token_id=None)
+    assert fitting.shape == (2, 5)
+    told = "at most 64 positions .* takes 65: 55 of the input, 4 of the prompt and 6 new tokens"
+    with pytest.raises(BackboneError, match=told):
+        soft.generate(ids, max_new_tokens=6)
+    with pytest.raises(BackboneError, match=r"takes 79: .* and 20 new tokens"):
+        soft.generate(ids)
+
+
+def test_a_decoder_half_has_room_for_what_is_written(tiny):
+    soft = model(tiny("bart"), "prompt-tuning")
+    ids = torch.full((1, 5), 7)
+    assert soft.generate(ids, max_new_tokens=63, eos_token_id=None).shape[1] == 64
+    with pytest.raises(BackboneError, match="takes 65: a start token and 64 new tokens"):
+        soft.generate(ids, max_new_tokens=64)
 
 
 def test_what_writing_refuses(tiny, task):

@@ -152,3 +152,19 @@ def context_length(body: nn.Module) -> int | None:
         if isinstance(limit, int) and limit > 0:
             return limit
     return None
+
+
+def decoder_length(model: nn.Module) -> int | None:
+    """Return how many positions the decoder half of an encoder-decoder may read.
+
+    Args:
+        model: the encoder-decoder.
+
+    Returns:
+        The number of positions, or `None` when the configuration sets no limit.
+    """
+    for attribute in ("max_decoder_position_embeddings", "max_position_embeddings"):
+        limit = getattr(model.config, attribute, None)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,12 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.families import decoder_length
 from softprompts.backbones.memory import Memory
 from softprompts.errors import BackboneError
+
+_DEFAULT_NEW_TOKENS = 20
+"""What transformers writes where no length is told."""
 
 _OURS = ("inputs_embeds", "input_ids", "attention_mask", "position_ids", "encoder_outputs")
 
@@ -56,6 +61,74 @@ def generate(
     if backbone.family == "encoder-decoder":
         return _write_from_encoder(backbone, inputs, (memory, batch), options)
     return _write_on(backbone, inputs, (memory, batch), options)
+
+
+def num_new_tokens(
+    backbone: Backbone, options: Mapping[str, Any], num_given: int | None = None
+) -> int:
+    """Return how many tokens are written at most, as `generate` of transformers counts them.
+
+    Args:
+        backbone: a decoder or encoder-decoder.
+        options: arguments of `generate` of transformers.
+        num_given: positions before the first of them. With `None`, and options that say how long
+            the whole may be, what a decoder's context is to keep free so that one token fits.
+    """
+    settings = options.get("generation_config") or backbone.model.generation_config
+
+    def told(name: str) -> int | None:
+        value: int | None = options.get(name)
+        return getattr(settings, name, None) if value is None else value
+
+    new, whole = told("max_new_tokens"), told("max_length")
+    if new is not None:
+        return new
+    if whole is None:
+        return _DEFAULT_NEW_TOKENS
+    if backbone.family == "encoder-decoder":
+        return whole - 1  # the start token counts
+    if num_given is None:
+        return max((backbone.context_length or 0) - whole, 0) + 1
+    return max(whole - num_given, 0)
+
+
+def check_written(
+    backbone: Backbone,
+    mask: Tensor,
+    given: tuple[Tensor, Memory | None],
+    options: Mapping[str, Any],
+) -> None:
+    """Check that what is read and what is written fit the context.
+
+    Args:
+        backbone: what writes.
+        mask: 1 on tokens of the input, without a prompt. Shape `(batch, tokens)`.
+        given: lengths of the inputs with the prompt's rows between their tokens, shape `(batch,)`,
+            and what attention is given beside them.
+        options: arguments of `generate` of transformers.
+
+    Raises:
+        BackboneError: if they do not fit.
+    """
+    lengths, memory = given
+    if backbone.family == "encoder":
+        return  # refused by `generate`
+    if backbone.family == "encoder-decoder":
+        limit, new = decoder_length(backbone.model), num_new_tokens(backbone, options)
+        taken, parts = 1 + new, f"a start token and {new} new tokens"
+    else:
+        offsets = None if memory is None else memory.offsets
+        taken = int((lengths if offsets is None else lengths + offsets).max())
+        new = num_new_tokens(backbone, options, int(lengths.max()))
+        num_input = int(mask.sum(dim=1).max())
+        parts = f"{num_input} of the input, {taken - num_input} of the prompt and {new} new tokens"
+        limit, taken = backbone.context_length, taken + new
+    if limit is not None and taken > limit:
+        raise BackboneError(
+            f"what is read and written must take at most {limit} positions of {backbone.name}, but "
+            f"takes {taken}: {parts}. Lower `max_new_tokens`"
+            + ("." if backbone.family == "encoder-decoder" else " or shorten the input.")
+        )
 
 
 def _write_from_encoder(

@@ -106,10 +106,17 @@ def _draw(
     from softprompts.analysis.landscapes import measure_landscapes
     from softprompts.errors import DataError
     from softprompts.reports.landscape import MOST_RUNS, names_of
+    from softprompts.storage import is_there
 
     path = Path("landscape.html") if out is None and not as_json else out
     if path is not None:
         check_place(path, runs)
+    for folder in runs:
+        if is_there(folder / "study.json"):
+            raise DataError(
+                f"{folder} must be the folder of a run to be drawn, but is that of a study. Name "
+                f"some of the folders in {folder / 'runs'}, or measure all with --sharpness-only."
+            )
     if len(runs) > MOST_RUNS:
         raise DataError(f"runs must be at most {MOST_RUNS} to be drawn, but are {len(runs)}.")
     _refuse_twice(runs)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from softprompts.cli.output import print_json
 from softprompts.collecting import uncollected
+
+if TYPE_CHECKING:
+    from softprompts.results import Result
+    from softprompts.tasks.base import Example
 
 
 def predict(
@@ -45,11 +51,15 @@ def predict(
     task, own = Task(result.model.track(name).format, (), (), ()), config.tasks[name]
     options = dict(own.options) if own.name == "files" else None
     examples, num_skipped = load_examples(task, source, skip_bad_rows=should_skip, options=options)
+    if should_skip:
+        usable = _usable(result, examples, name)
+        num_skipped, examples = num_skipped + len(examples) - len(usable), usable
     num_cut = count_cut(result, examples, name)
     lines = []
-    for example, prediction in zip(examples, result.predict_examples(examples, name), strict=True):
+    predictions = result.predict_examples(examples, name)
+    for place, prediction in zip(_places(examples), predictions, strict=True):
         scores = {k: v if math.isfinite(v) else None for k, v in prediction["scores"].items()}
-        line = {"source": example.source, "label": prediction["label"], "scores": scores}
+        line = {**place, "label": prediction["label"], "scores": scores}
         lines.append(json.dumps(line) + "\n")
     write_bytes(output, "".join(lines).encode())
     counts = {"num_rows": len(lines), "num_skipped": num_skipped, "num_cut": num_cut}
@@ -60,3 +70,36 @@ def predict(
     print(f"{len(lines)} predictions in {output}{skipped}")
     if num_cut:
         print(f"inputs cut to fit: {num_cut}")
+
+
+def _usable(result: Result, examples: Sequence[Example], name: str) -> tuple[Example, ...]:
+    """Return the rows that can be read and whose choices can be told apart.
+
+    Raises:
+        DataError: if there is none; that of the first row.
+    """
+    from softprompts.errors import DataError
+    from softprompts.results import check_choices
+
+    readout, usable = result.model.track(name).readout, []
+    first: DataError | None = None
+    for example in examples:
+        try:
+            check_choices(example)
+            readout.encode(example)
+            usable.append(example)
+        except DataError as error:
+            first = first or error
+    if first is not None and not usable:
+        raise first
+    return tuple(usable)
+
+
+def _places(examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+    """Yield where each example comes from: where a line has several, in what group and place."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for example in examples:
+        key = (example.source, example.group)
+        about = {"group": example.group, "item": seen[key]} if example.group else {}
+        yield {"source": example.source, **about}
+        seen[key] += 1

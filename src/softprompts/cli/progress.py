@@ -11,6 +11,7 @@ from typing import Any, final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from softprompts.recipes.problems import show
 from softprompts.studies.grid import Cell
 from softprompts.studies.progress import StudyProgress
 from softprompts.training import progress as training
@@ -183,4 +184,22 @@ def _name(cells: Sequence[Cell]) -> str:
     seeds = joined(cell.config.seed for cell in cells)
     plural = "seed" if len({cell.config.seed for cell in cells}) == 1 else "seeds"
     variants, tasks = joined(c.variant for c in cells), joined(c.task for c in cells)
-    return f"{variants}, {tasks}, {plural} {seeds}"
+    points = [f"{name} {joined(values)}" for name, values in _varied(cells).items()]
+    return ", ".join([variants, tasks, *points, f"{plural} {seeds}"])
+
+
+def _varied(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """Return the values of the grid at runs by the field's last name, the task's apart."""
+    fields = [f for f in dict.fromkeys(f for c in cells for f in c.point) if f != "task.name"]
+    last = [field.rpartition(".")[2] for field in fields]
+    return {
+        (name if last.count(name) == 1 else field): [
+            _plain(cell.point[field]) for cell in cells if field in cell.point
+        ]
+        for name, field in zip(last, fields, strict=True)
+    }
+
+
+def _plain(value: object) -> str:
+    """Return a value as a recipe would write it, a text without its quotes."""
+    return value if isinstance(value, str) else show(value)

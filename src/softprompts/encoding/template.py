@@ -71,7 +71,8 @@ class Template:
         for name in self.fields:
             if name not in fields:
                 raise DataError(
-                    f"template field must be one of {', '.join(fields)}, but is {name!r}.",
+                    "must be present, since the template names it, but the row has "
+                    f"{', '.join(map(repr, fields)) or 'nothing'}.",
                     file=source or None,
                     field=name,
                 )

@@ -28,6 +28,9 @@ class _Token:
     starts: bool = True  # whether it starts a word
 
 
+_LEAST_TOKENS = 8
+"""Tokens that an input keeps, however much of the context is taken."""
+
 _MARK = _Token(-1, Role.PADDING)
 """Stands among the tokens where rows of a prompt will, until the cut is done."""
 
@@ -49,10 +52,10 @@ def room_beside(backbone: Backbone, prompt_length: int) -> int | None:
     if backbone.context_length is None:
         return None
     room = backbone.context_length - prompt_length
-    if room < 8:
+    if room < _LEAST_TOKENS:
         raise DataError(
-            f"`prompt.length` must leave at least 8 of the {backbone.context_length} positions of "
-            f"{backbone.name} to the input, but is {prompt_length}."
+            f"`prompt.length` must leave at least {_LEAST_TOKENS} of the {backbone.context_length} "
+            f"positions of {backbone.name} to the input, but is {prompt_length}."
         )
     return room
 
@@ -79,6 +82,19 @@ class Tokenization:
         room = room_beside(backbone, prompt_length)
         limits = [limit for limit in (room, max_tokens) if limit is not None]
         self.budget = min(limits) if limits else None
+        self.room = room
+
+    def _budget(self, num_reserved: int) -> int | None:
+        """Return the most tokens of one input, where some of the context is kept free."""
+        if self.room is None or not num_reserved:
+            return self.budget
+        room = self.room - num_reserved
+        if room < _LEAST_TOKENS:
+            raise DataError(
+                f"`max_new_tokens` must leave at least {_LEAST_TOKENS} of the {self.room} "
+                f"positions beside the prompt to the input, but is {num_reserved}."
+            )
+        return room if self.budget is None else min(room, self.budget)
 
     def words(self, text: str) -> tuple[int, ...]:
         """Return the token ids of `text` as they are in the middle of a sentence.
@@ -112,6 +128,7 @@ class Tokenization:
         *,
         num_masks: int = 0,
         continuation: Sequence[int] = (),
+        num_reserved: int = 0,
         source: str = "",
     ) -> tuple[EncodedInput, bool]:
         """Encode one row.
@@ -121,6 +138,7 @@ class Tokenization:
             values: text per place, `choice` included where the template names it.
             num_masks: mask tokens at `{mask}`.
             continuation: label tokens to append (decoders).
+            num_reserved: positions of the context to keep free for what will be written.
             source: `file:line` for messages.
 
         Returns:
@@ -137,7 +155,7 @@ class Tokenization:
         suffix = self.frame.suffix if is_pair else self.frame.single_suffix
         middle = self.frame.middle if is_pair else ()
         overhead = len(self.frame.prefix) + len(middle) + len(suffix) + len(continuation)
-        is_cut = self._cut(tokens, overhead, source)
+        is_cut = self._cut(tokens, overhead, self._budget(num_reserved), source)
         special = [[_Token(i, Role.SPECIAL) for i in ids] for ids in (self.frame.prefix, suffix)]
         first = special[0] + tokens[0] + [_Token(i, Role.SPECIAL) for i in middle]
         second = (tokens[1] if is_pair else []) + special[1]
@@ -247,10 +265,12 @@ class Tokenization:
                 tokens.append(_Token(token, Role.TEMPLATE, starts=is_start))
         return tokens + [_MARK] * len(waiting)
 
-    def _cut(self, texts: list[list[_Token]], overhead: int, source: str) -> bool:
+    def _cut(
+        self, texts: list[list[_Token]], overhead: int, budget: int | None, source: str
+    ) -> bool:
         """Drop tokens from the end of the longest field until the budget holds, in place."""
         total = overhead + sum(token is not _MARK for tokens in texts for token in tokens)
-        if self.budget is None or total <= self.budget:
+        if budget is None or total <= budget:
             return False
         lengths: dict[tuple[int, int], int] = {}
         for number, tokens in enumerate(texts):
@@ -258,13 +278,13 @@ class Tokenization:
                 if token.place >= 0:
                     lengths[number, token.place] = lengths.get((number, token.place), 0) + 1
         fixed = total - sum(lengths.values())
-        if fixed > self.budget:
+        if fixed > budget:
             raise DataError(
-                f"template, special tokens and label words must fit {self.budget} tokens, "
+                f"template, special tokens and label words must fit {budget} tokens, "
                 f"but take {fixed}.",
                 file=source or None,
             )
-        for _ in range(total - self.budget):
+        for _ in range(total - budget):
             longest = max(lengths, key=lambda key: lengths[key])
             lengths[longest] -= 1
         for number, tokens in enumerate(texts):

@@ -88,14 +88,21 @@ class TextReadout(Readout):
             is_cut |= cut
         return EncodedExample(tuple(inputs), len(labels), example.answers, is_cut)
 
-    def encode_input(self, example: Example) -> EncodedInput:
+    def encode_input(self, example: Example, num_new_tokens: int = 0) -> EncodedInput:
         """Return the input alone, without label tokens: what text is written after.
+
+        Args:
+            example: the example.
+            num_new_tokens: tokens to be written, for which a decoder's context keeps room.
 
         Raises:
             DataError: as `encode` does.
         """
         values = self.template.values(example.fields, example.source)
-        item, _ = self.tokenization.encode(self.template, values, source=example.source)
+        reserved = num_new_tokens if self.family == "decoder" else 0
+        item, _ = self.tokenization.encode(
+            self.template, values, num_reserved=reserved, source=example.source
+        )
         return item
 
     def places(self, batch: Batch, spliced: Spliced) -> Tensor:

@@ -14,6 +14,7 @@ from softprompts.recipes.schema import (
     TEMPERATURE,
     PromptConfig,
     RunConfig,
+    TrainingConfig,
 )
 from softprompts.recipes.sources import (
     rows_file_problems,
@@ -106,6 +107,12 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
             _LENGTH_FIELDS,
             f"`prompt.length` must be {preset.length} or left out with method {preset.name}, "
             f"but is {length}.",
+        )
+    if length == 0 and any(getattr(preset, axis) != getattr(NO_PROMPT, axis) for axis in AXES):
+        yield Problem(
+            _LENGTH_FIELDS,
+            f"`prompt.length` must be at least 1 with method {preset.name}, but is 0. "
+            "A run without rows is method head-only.",
         )
     is_fixed = prompt.position is not None and prompt.position.kind == "fixed"
     split = prompt.position.options["split"] if prompt.position and is_fixed else None
@@ -275,6 +282,7 @@ def _training_problems(config: RunConfig) -> Iterator[Problem]:
             "`training.patience` must be left out when `training.selection` is last, "
             f"but is {training.patience}.",
         )
+    yield from _schedule_problems(training)
     selected = [axis_kind(config.prompt, axis) for axis in ("position", "active_length")]
     if training.temperature != TEMPERATURE.build({}) and {"fixed", MARKED}.issuperset(selected):
         yield Problem(
@@ -289,3 +297,33 @@ def _training_problems(config: RunConfig) -> Iterator[Problem]:
             f"`training.readout_learning_rate` must be left out with readout {readout}, which has "
             f"nothing to train, but is {show(training.readout_learning_rate)}.",
         )
+
+
+def _schedule_problems(training: TrainingConfig) -> Iterator[Problem]:
+    """Find schedules that do not do what their names say."""
+    warmup = warmup_problem(training, training.steps)
+    if warmup:
+        yield Problem(("training.schedule", "training.steps"), warmup)
+    options = training.temperature.options
+    if training.temperature.kind == "exponential" and options["start"] < options["floor"]:
+        yield Problem(
+            ("training.temperature",),
+            "`training.temperature.start` must be at least the floor that it falls to, "
+            f"{options['floor']}, but is {options['start']}.",
+        )
+
+
+def warmup_problem(training: TrainingConfig, steps: int | None) -> str:
+    """Return what is wrong with a warm-up that a run does not get through, or "".
+
+    Args:
+        training: how a run is trained.
+        steps: its updates; `None` where only the number of rows tells.
+    """
+    warmup = training.schedule.options.get("warmup_steps") or 0
+    if steps is None or warmup < steps or not warmup:
+        return ""
+    return (
+        f"`training.schedule.warmup_steps` must be less than the {steps} updates of the run, which "
+        f"else never trains at its learning rate, but is {warmup}."
+    )

@@ -20,7 +20,7 @@ from softprompts.reports.chosen import (
     require_same,
 )
 from softprompts.reports.records import read_lines, require
-from softprompts.storage import entries, is_there, read_record
+from softprompts.storage import check_run_folder, entries, is_there, read_record
 
 MOST_WINDOWS = 60
 """Most windows that the updates of a run are put into."""
@@ -166,6 +166,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
         runs = entries(folder / "runs") if is_there(folder / "runs") else []
         hint = f"; choose one of its runs, such as {folder / 'runs' / runs[0]}" if runs else ""
         raise RunFolderError(f"{folder} must be a run's folder, but is a study's{hint}.")
+    check_run_folder(folder)
     path = folder / "config.json"
     content = read_record(path, ("identity", "config"))
     config = content["config"]

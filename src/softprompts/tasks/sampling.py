@@ -95,9 +95,12 @@ def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tupl
         if held:
             kept = tuple(row for index, row in enumerate(train) if index not in held)
             return kept, tuple(train[index] for index in sorted(held))
+    groups = len({row.group for row in train if row.group})
+    where = f"{len(counts)} classes" + (f" and {groups} groups" if groups else "")
     raise DataError(
         f"training rows must leave one to hold out beside one of every class, but are {len(train)} "
-        f"rows in {len(counts)} classes and {len({row.group for row in train})} groups."
+        f"rows in {where}. Take more rows, or set `training.selection` to last, which needs no "
+        "held-out rows."
     )
 
 

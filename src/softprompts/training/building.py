@@ -11,12 +11,13 @@ from torch.optim import Optimizer
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.tokenization import Tokenization
-from softprompts.errors import DataError, PromptError
+from softprompts.errors import DataError, PromptError, RecipeError
 from softprompts.prompts.positions.marked import MarkedPosition
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.sharing import check_marks
 from softprompts.readouts.base import Readout, Setting
 from softprompts.readouts.registry import READOUTS
+from softprompts.recipes.checks import warmup_problem
 from softprompts.recipes.component import Component
 from softprompts.recipes.schema import SAMPLING, RunConfig, TrainingConfig
 from softprompts.seeding import generator
@@ -147,11 +148,17 @@ def build_plan(
         num_examples: rows to train on, of all tasks together.
         seed: the run's seed.
         sampling: how often each task is drawn; by size when `None`.
+
+    Raises:
+        RecipeError: if the learning rate's warm-up is as long as the run.
     """
     sampling = sampling or SAMPLING.build({})
     per_update = config.batch_size * config.accumulation_steps
     per_epoch = -(-num_examples // per_update)
     total = config.steps if config.steps is not None else (config.epochs or 0) * per_epoch
+    problem = warmup_problem(config, total)
+    if problem:
+        raise RecipeError([problem])
     count = min(config.num_evaluations, total)
     schedule = SCHEDULES.load(config.schedule.kind)
     temperature = TEMPERATURES.load(config.temperature.kind)

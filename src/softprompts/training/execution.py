@@ -36,7 +36,7 @@ from softprompts.training.journal import Journal, NoJournal, RunFolder, check_fr
 from softprompts.training.member import Member
 from softprompts.training.pack import train_pack
 from softprompts.training.progress import Progress
-from softprompts.training.regularizing import build_regularizers
+from softprompts.training.regularizing import build_regularizers, check_kept_fields
 from softprompts.training.resources import Resources
 from softprompts.training.tracks import Model, per_task
 
@@ -128,7 +128,9 @@ def execute(
     config = resolve(config)
     tasks = per_task(config, task, "tasks")
     about = describe_run(config, backbone, tasks)
-    model = build_model(config, backbone, {name: own.format for name, own in tasks.items()})
+    formats = {name: own.format for name, own in tasks.items()}
+    check_kept_fields(config, formats.values())
+    model = build_model(config, backbone, formats)
 
     def read(folder: Path) -> Outcome:
         found = load_finished(folder, about, model)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.generation import generate
+from softprompts.backbones.generation import check_written, generate
 from softprompts.backbones.memory import Memory
 from softprompts.backbones.passing import DecoderInputs
 from softprompts.encoding.batch import Batch
@@ -121,11 +121,12 @@ def write(backbone: Backbone, prompt: Prompt, batch: Batch, **options: Any) -> T
         Token ids; see `softprompts.backbones.generation.generate`.
 
     Raises:
-        BackboneError: if the backbone does not write text.
+        BackboneError: if the backbone does not write text, or the context has no room for it.
     """
     output = _emit(backbone, prompt, batch)
     spliced = _splice(backbone, batch, output)
     memory = join_memories([output], spliced)
+    check_written(backbone, batch.attention_mask, (spliced.lengths, memory), options)
     inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
     return generate(backbone, inputs, memory, **options)
 

@@ -22,6 +22,7 @@ from softprompts.errors import RunFolderError, StorageError
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.storage import (
+    check_run_folder,
     entries,
     is_locked,
     is_there,
@@ -289,11 +290,12 @@ def read_about(path: Path) -> dict[str, Any]:
         Its content, which describes the run that it names.
 
     Raises:
-        StorageError: if it is missing or broken.
+        StorageError: if it is missing or broken, or is the folder of a study.
         RecipeError: if its configuration breaks the schema.
         RunFolderError: if a value is wrong, or its configuration is another run's than its
             identity says.
     """
+    check_run_folder(path)
     about = read_record(path / "config.json", ABOUT)
     _check_config(path / "config.json", about)
     return about

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.errors import RecipeError
+from softprompts.recipes.problems import near
 from softprompts.recipes.schema import RunConfig
 from softprompts.registry import Registry
 from softprompts.regularizers.base import Regularizer
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
+from softprompts.tasks.base import TaskFormat
+from softprompts.tasks.templates import template_fields
 
 _PARTS: Mapping[str, Registry[Any]] = {"perturbation": PERTURBATIONS}
 """Options that are components themselves."""
@@ -38,3 +42,37 @@ def build_regularizers(config: RunConfig, backbone: Backbone) -> list[Regularize
                 options[name] = kind(backbone, **described)
         built.append(REGULARIZERS.load(component.kind)(backbone, **options))
     return built
+
+
+def check_kept_fields(config: RunConfig, formats: Iterable[TaskFormat]) -> None:
+    """Check that perturbations keep fields that there are; their default is left alone.
+
+    Args:
+        config: a resolved configuration.
+        formats: the tasks' labels and templates.
+
+    Raises:
+        RecipeError: if no template of a task names such a field.
+    """
+    sources = [source for one in formats for source in one.templates.values()]
+    known = list(dict.fromkeys(name for source in sources for name in template_fields(source)))
+    problems = []
+    for number, component in enumerate(config.regularizers):
+        described = component.options.get("perturbation") or {}
+        kept = described.get("kept_fields", ())
+        if not kept or kept == _default(described["kind"]):
+            continue
+        for name in (name for name in kept if name not in known):
+            like = near(name, known)
+            hint = f" Did you mean {', '.join(map(repr, like))}?" if like else ""
+            problems.append(
+                f"`regularizers.{number}.perturbation.kept_fields` must be fields of the task's "
+                f"templates, {', '.join(known)}, but has {name!r}.{hint}"
+            )
+    if problems:
+        raise RecipeError(problems)
+
+
+def _default(kind: str) -> Any:
+    """Return the fields that a perturbation keeps where a recipe is silent."""
+    return PERTURBATIONS.entry(kind).options["kept_fields"].default

@@ -12,7 +12,7 @@ def exponential(
         step: updates done so far.
         total_steps: updates of the whole run.
         start: temperature of the first update.
-        floor: temperature from `steps` on; may be higher than `start`.
+        floor: temperature from `steps` on; a recipe's is at most `start`.
         steps: updates until the floor; all of the run when `None`.
 
     Differences:

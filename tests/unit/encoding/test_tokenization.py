@@ -155,5 +155,7 @@ def test_bad_templates(source, message):
 
 def test_a_row_without_the_field():
     template = parse_template("{premise} {sep} {hypothesis}")
-    with pytest.raises(DataError, match=r"data.jsonl:2, field `hypothesis`.*is 'hypothesis'"):
+    with pytest.raises(
+        DataError, match=r"data.jsonl:2, field `hypothesis`: must be present, .* has 'premise'\."
+    ):
         template.values({"premise": "rain"}, "data.jsonl:2")

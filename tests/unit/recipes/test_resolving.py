@@ -87,7 +87,7 @@ def test_resolving_again_changes_nothing(recipe, method):
 
 
 def test_without_rows_the_axes_are_the_plain_ones(recipe):
-    prompt = resolve(parse_run(recipe(prompt__method="residual", prompt__length=0))).prompt
+    prompt = resolve(parse_run(recipe(prompt__length=0))).prompt
 
     assert (prompt.rows.kind, prompt.position.kind, prompt.length) == ("plain", "fixed", 0)
     assert (prompt.active_length.kind, prompt.depth.kind) == ("fixed", "input")

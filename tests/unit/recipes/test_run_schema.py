@@ -183,6 +183,24 @@ DO_NOT_GO_TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"prompt__length": 0, "prompt__rows": "residual"}, "`prompt.rows` must be left out when"),
     ({"prompt__length": 0, "prompt__initializer": "normal"}, "`prompt.initializer` must be left"),
     ({"prompt__length": 0, "prompt__position": {"split": 0}}, "`prompt.position` must be left"),
+    *(
+        (
+            {"prompt__method": method, "prompt__length": 0},
+            f"`prompt.length` must be at least 1 with method {method}, but is 0.",
+        )
+        for method in ("adap-pos", "residual", "p-tuning", "p-tuning-v2", "adap-ins-vec-pos")
+    ),
+    *(
+        (
+            {"training__steps": steps, "training__schedule": {"kind": kind, "warmup_steps": 10}},
+            f"`training.schedule.warmup_steps` must be less than the {steps} updates of the run, ",
+        )
+        for kind, steps in (("constant", 10), ("linear", 4), ("cosine", 4))
+    ),
+    (
+        {"prompt__method": "adap-pos", "training__temperature": {"start": 0.1}},
+        "`training.temperature.start` must be at least the floor that it falls to, 0.5, but is 0.1",
+    ),
     ({"prompt__active_length": {"count": 11}}, "`prompt.active_length.count` must be at most"),
     ({"prompt__method": "adap-len", "prompt__active_length": {"start": 12}}, "10, but is 12."),
     ({"prompt__length": 0, "prompt__active_length": "task"}, "`prompt.active_length` must be left"),
@@ -220,6 +238,9 @@ def test_parts_that_do_not_go_together_do_when_one_changes(recipe, problems):
     assert problems(recipe(prompt__depth="every-layer", prompt__position="fixed")) == ()
     assert problems(recipe(prompt__depth="every-layer", prompt__active_length="task")) == ()
     assert problems(recipe(prompt__method="adap-len", training__temperature="constant")) == ()
+    falls = {"start": 0.5, "floor": 0.5}
+    assert problems(recipe(prompt__method="adap-len", training__temperature=falls)) == ()
+    assert problems(recipe(training__steps=11, training__schedule={"warmup_steps": 10})) == ()
     assert problems(recipe(readout="cloze")) == ()
     assert problems(recipe(training__patience=2)) == ()
     assert problems(recipe(task__name="fewglue/cb", task__data_dir="data")) == ()

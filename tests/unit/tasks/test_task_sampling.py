@@ -168,8 +168,10 @@ def test_one_passage_is_cut_between_questions() -> None:
 
 @pytest.mark.parametrize("train", [rows(1, 1), rows(1), (), grouped(1)])
 def test_nothing_to_hold_out_is_refused(train: tuple[Example, ...]) -> None:
-    with pytest.raises(DataError, match=rf"but are {len(train)} rows in"):
+    with pytest.raises(DataError, match=rf"but are {len(train)} rows in") as found:
         split_held_out(train, 0.5, 0)
+    assert "set `training.selection` to last" in str(found.value)
+    assert ("groups" in str(found.value)) == any(row.group for row in train)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, float("nan")])

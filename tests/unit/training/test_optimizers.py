@@ -8,6 +8,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from softprompts.errors import RecipeError
+from softprompts.recipes.schema import TrainingConfig
+from softprompts.training.building import build_plan
 from softprompts.training.evaluation import best_column
 from softprompts.training.optimizers import adafactor, adamw
 from softprompts.training.schedules import constant, cosine, linear
@@ -52,3 +55,12 @@ def test_best_column():
     assert best_column([-math.inf, -5.0]) == 1
     assert best_column([math.nan, -5.0]) == 1
     assert best_column([math.nan, math.nan]) == 0
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+def test_a_warmup_that_epochs_do_not_get_through_is_refused(kind):
+    data = {"epochs": 2, "batch_size": 4, "schedule": {"kind": kind, "warmup_steps": 5}}
+    config = TrainingConfig.model_validate(data)
+    assert build_plan(config, 12, 0).total_steps == 6
+    with pytest.raises(RecipeError, match=r"must be less than the 4 updates of the run.* but is 5"):
+        build_plan(config, 8, 0)
