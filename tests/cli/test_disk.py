@@ -168,9 +168,9 @@ def test_a_folder_that_may_not_be_entered_is_refused(capsys, tmp_path):
     try:
         text = f"error: {out} could not be read: Permission denied"
         refused(capsys, ["study", "quickstart", "--set", "seeds=1", "--out", out], text)
+        refused(capsys, ["evaluate", out], text)
         text = f"error: {out}/config.json could not be read: Permission denied"
         refused(capsys, ["train", "residual-cb", "--out", out], text)
-        refused(capsys, ["evaluate", out], text)
     finally:
         os.seteuid(0)
     assert list(locked.iterdir()) == []
