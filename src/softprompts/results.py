@@ -14,7 +14,7 @@ from softprompts.errors import BackboneError, DataError, RunFolderError, Storage
 from softprompts.readouts.text import TextReadout
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.problems import show
-from softprompts.recipes.schema import AXES, RunConfig
+from softprompts.recipes.schema import AXES, BackboneConfig, RunConfig
 from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.checking import type_problems
@@ -255,32 +255,32 @@ def check_choices(example: Example) -> None:
         )
 
 
-def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
+def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> Result:
     """Load a finished run from its folder.
 
     Args:
         folder: a run folder, or a folder that `Result.save` wrote.
-        backbone: the frozen model, or `None` to load the one that the run names.
+        backbone: the frozen model; a name or folder to load it from; or `None` for that which the
+            run names.
 
     Returns:
         The result, ready to predict.
 
     Raises:
-        BackboneError: if `backbone` is something else.
+        BackboneError: if `backbone` is something else, or cannot be loaded.
         StorageError: if the run is not finished or its files are broken.
         RecipeError: if its configuration breaks the schema.
         RunFolderError: if its configuration was edited, or the backbone's weights are not those
             that the prompt was trained for.
     """
-    if backbone is not None:
+    if backbone is not None and not isinstance(backbone, str | Path):
         require_backbone(backbone)
     path = Path(folder)
     about = read_about(path)
     read_result(path, about["identity"])  # before anything heavy
     config = parse_run(about["config"], str(path / "config.json"))
-    if backbone is None:
-        kept = config.backbone.model_copy(update={"dtype": about["dtype"]})
-        backbone = Resources().backbone(kept)
+    if not isinstance(backbone, Backbone):
+        backbone = _load_own(config.backbone, about["dtype"], backbone)
     if backbone.fingerprint != about["backbone_fingerprint"]:
         raise RunFolderError(
             f"{path} was trained on backbone weights {about['backbone_fingerprint']}, but "
@@ -290,6 +290,20 @@ def load(folder: str | Path, backbone: Backbone | None = None) -> Result:
     model = build_model(_without_file(config), backbone, formats)
     summary = load_finished(path, about, model)
     return Result(config, backbone, model, about=about, summary=summary)
+
+
+def _load_own(config: BackboneConfig, dtype: str, source: str | Path | None) -> Backbone:
+    """Load a run's backbone, from another place where one is given."""
+    changes = {"dtype": dtype, **({} if source is None else {"name": str(source)})}
+    try:
+        return Resources().backbone(config.model_copy(update=changes))
+    except BackboneError as error:
+        if source is not None:
+            raise
+        raise BackboneError(
+            f"{error} The run was trained with it; --backbone, or `backbone` of `load`, names "
+            "another place."
+        ) from error
 
 
 def require_backbone(value: object) -> None:

@@ -94,11 +94,11 @@ def test_a_wrong_task_is_refused_before_training(tiny, task, tmp_path):
 
 
 def test_names_in_the_place_of_what_is_loaded_are_refused(tiny, task, tmp_path):
-    text = "`backbone` must be what load_backbone returns, but is 'minilm'"
-    with pytest.raises(sp.BackboneError, match=text):
+    text = "`backbone` must be what load_backbone returns, but is"
+    with pytest.raises(sp.BackboneError, match=f"{text} 'minilm'"):
         sp.train("minilm", task)
-    with pytest.raises(sp.BackboneError, match=text):
-        sp.load(tmp_path, "minilm")
+    with pytest.raises(sp.BackboneError, match=f"{text} 5"):
+        sp.load(tmp_path, 5)
     text = "must be what load_task returns, or a Task, but is 'bundled/sentiment'"
     with pytest.raises(DataError, match=f"`task` {text}"):
         sp.train(tiny("bert"), "bundled/sentiment")

@@ -26,6 +26,12 @@ def evaluate(
         Path | None,
         typer.Option("--data-dir", metavar="DIR", help="The task's files, if they moved."),
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", metavar="NAME", help="Where the run's backbone is, if it was moved."
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--task", metavar="NAME", help="The task of a run of several.")
     ] = None,
@@ -41,7 +47,7 @@ def evaluate(
 
     config = read_config(run_dir)
     name = choose_task(config, name)
-    result = load(run_dir)
+    result = load(run_dir, backbone)
     own = config.tasks[name]
     if data_dir is not None:
         own = own.model_copy(update={"data_dir": str(data_dir)})

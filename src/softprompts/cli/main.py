@@ -111,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if is_debug:
             traceback.print_exc()
+        if _was_interrupted(error):
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
         code = _report(error, is_debug=is_debug, as_json=as_json)
         if not is_printed():
             leave_quietly()
@@ -118,6 +121,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:  # typer turns the interrupt into its code
         print("interrupted", file=sys.stderr)
     return code
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Return whether an error is what an import made of an interrupt."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _show_warning(

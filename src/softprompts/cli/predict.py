@@ -30,6 +30,12 @@ def predict(
     should_skip: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and count them.")
     ] = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", metavar="NAME", help="Where the run's backbone is, if it was moved."
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--task", metavar="NAME", help="The task of a run of several.")
     ] = None,
@@ -47,7 +53,7 @@ def predict(
     check_output(output, source, run_dir)
     config = read_config(run_dir)
     name = choose_task(config, name)
-    result = load(run_dir)
+    result = load(run_dir, backbone)
     task, own = Task(result.model.track(name).format, (), (), ()), config.tasks[name]
     options = dict(own.options) if own.name == "files" else None
     examples, num_skipped = load_examples(task, source, skip_bad_rows=should_skip, options=options)
