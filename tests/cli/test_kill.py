@@ -59,7 +59,7 @@ def config(
             "training": {
                 "optimizer": optimizer,
                 "learning_rate": 0.05,
-                "schedule": {"kind": "linear", "warmup_steps": 2},
+                "schedule": {"kind": "linear", "warmup_steps": 1},
                 "batch_size": 3,
                 "accumulation_steps": 2,
                 "steps": steps,

@@ -160,7 +160,7 @@ class Tokenization:
         first = special[0] + tokens[0] + [_Token(i, Role.SPECIAL) for i in middle]
         second = (tokens[1] if is_pair else []) + special[1]
         body, marks = _without_marks(first + second)
-        if not body:
+        if not body and not marks:
             raise DataError(
                 "must come to at least one token, but template and fields are empty.",
                 file=source or None,

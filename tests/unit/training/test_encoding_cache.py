@@ -176,7 +176,7 @@ def test_bad_rows_fail_as_without_a_cache(tiny, folder):
     readout = build(tiny("bert"), "linear", max_tokens=16)
     bad = Example({"text": "a"}, source="file:7")
     for _ in range(2):
-        with pytest.raises(DataError, match=r"file:7.*is 'aspect'"):
+        with pytest.raises(DataError, match=r"file:7.*`aspect`: must be present"):
             keep(readout, "linear", [*rows(), bad])
 
 

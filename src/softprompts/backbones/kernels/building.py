@@ -180,9 +180,12 @@ def _run(*command: str) -> None:
 
 
 def _find_runtime() -> Path | None:
-    """Return the library of threads that torch has loaded: a second one would fight over cores."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        path = Path(line.split(maxsplit=5)[-1])
-        if path.name.startswith(_RUNTIMES) and path.is_file():
-            return path
-    return None
+    """Return the library of threads that torch has loaded: a second one would fight over cores.
+
+    Other packages may have brought one of their own: torch's lies beside it, or is the system's.
+    """
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    paths = (Path(line.split(maxsplit=5)[-1]) for line in lines)
+    found = [path for path in paths if path.name.startswith(_RUNTIMES) and path.is_file()]
+    own = [path for path in found if {"torch", "torch.libs"} & set(path.parts)]
+    return next(iter([*own, *found]), None)
