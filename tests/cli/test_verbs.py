@@ -236,6 +236,7 @@ def test_predictions_name_the_answers_of_a_line():
     ]
 
 
+@pytest.mark.slow
 def test_predictions_on_multirc_can_be_mapped_back(capsys, recipe, run, tmp_path, real_data):
     options = {"shots_total": 8, "max_tokens": 48}
     run["task"] = {"name": "fewglue/multirc", "data_dir": str(real_data), **options}

@@ -181,6 +181,7 @@ def test_a_page_says_what_it_shows_to_those_who_do_not_see_it(found):
     assert (block["tabindex"], block["role"]) == ("0", "region")
 
 
+@pytest.mark.slow
 def test_a_page_prints_what_is_folded(found, tmp_path):
     page = tmp_path / "page.html"
     text = draw_page(found).decode()
