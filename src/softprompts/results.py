@@ -117,7 +117,8 @@ class Result:
         """Return label and scores for each input; see `predict` for the inputs.
 
         Returns:
-            A mapping with `label` and `scores` (score by label or choice) per input.
+            A mapping with `label`, `scores` (score by label or choice) and `is_cut`, whether the
+            input was cut to fit, per input.
         """
         return self.predict_examples(self._examples(inputs, task), task)
 
@@ -126,14 +127,16 @@ class Result:
     ) -> list[dict[str, Any]]:
         """Return label and scores for each example, as `predict_scores` does."""
         track = self.model.track(task)
+        for example in examples:
+            check_choices(example)
         encoded = [track.readout.encode(example) for example in examples]
         scores, _ = score_examples(self.model.backbone, track.prompt, track.readout, encoded)
         results = []
-        for example, line in zip(examples, scores, strict=True):
-            check_choices(example)
+        for example, one, line in zip(examples, encoded, scores, strict=True):
             names = example.choices or track.format.labels
             label = names[best_column(line)]
-            results.append({"label": label, "scores": dict(zip(names, line, strict=True))})
+            by_name = dict(zip(names, line, strict=True))
+            results.append({"label": label, "scores": by_name, "is_cut": one.is_cut})
         return results
 
     def generate(

@@ -156,6 +156,7 @@ def test_a_lock_that_somebody_only_looks_at_is_given(tmp_path, monkeypatch, fcnt
         fcntl.flock(looking, fcntl.LOCK_SH)
         monkeypatch.setattr(storage.time, "sleep", lambda _: looking.close())
         storage.lock(path).close()
+        assert looking.closed  # it was waited for
 
 
 def test_a_look_takes_nothing(tmp_path, fcntl):

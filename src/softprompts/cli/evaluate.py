@@ -39,7 +39,7 @@ def evaluate(
 ) -> None:
     """Score a finished run again on a split of its task."""
     with uncollected():
-        from softprompts.cli.tasks import choose_task, count_cut, read_config
+        from softprompts.cli.tasks import choose_task, read_config
         from softprompts.metrics.scoring import majority
         from softprompts.results import load
         from softprompts.training.building import choose_splits
@@ -65,7 +65,7 @@ def evaluate(
         "majority": majority(rows, task.format),
         "choices": dict(found.choices),
         "num_items": len(rows),
-        "num_cut": count_cut(result, rows, name),
+        "num_cut": found.num_cut,
         "identity": result.about["identity"],
         "is_same_data": is_same_data,
     }

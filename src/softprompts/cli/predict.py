@@ -44,7 +44,7 @@ def predict(
     """Predict labels for rows that need not have any."""
     with uncollected():
         from softprompts.cli.pictures import check_output
-        from softprompts.cli.tasks import choose_task, count_cut, read_config
+        from softprompts.cli.tasks import choose_task, read_config
         from softprompts.results import load
         from softprompts.storage import write_bytes
         from softprompts.tasks.base import Task
@@ -60,13 +60,13 @@ def predict(
     if should_skip:
         usable = _usable(result, examples, name)
         num_skipped, examples = num_skipped + len(examples) - len(usable), usable
-    num_cut = count_cut(result, examples, name)
     lines = []
     predictions = result.predict_examples(examples, name)
     for place, prediction in zip(_places(examples), predictions, strict=True):
         scores = {k: v if math.isfinite(v) else None for k, v in prediction["scores"].items()}
         line = {**place, "label": prediction["label"], "scores": scores}
         lines.append(json.dumps(line) + "\n")
+    num_cut = sum(prediction["is_cut"] for prediction in predictions)
     write_bytes(output, "".join(lines).encode())
     counts = {"num_rows": len(lines), "num_skipped": num_skipped, "num_cut": num_cut}
     if as_json:

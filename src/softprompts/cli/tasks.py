@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from softprompts.recipes.schema import RunConfig
-    from softprompts.results import Result
-    from softprompts.tasks.base import Example
 
 
 def read_config(run_dir: Path) -> RunConfig:
@@ -49,15 +46,3 @@ def choose_task(config: RunConfig, name: str | None) -> str:
         raise DataError(f"`--task` must be one of {', '.join(names)}, but {said}.")
     assert name is not None
     return name
-
-
-def count_cut(result: Result, examples: Sequence[Example], name: str) -> int:
-    """Return how many inputs are longer than the backbone or the recipe allows, and so are cut.
-
-    Args:
-        result: the run.
-        examples: its inputs.
-        name: their task.
-    """
-    readout = result.model.track(name).readout
-    return sum(readout.encode(example).is_cut for example in examples)

@@ -46,6 +46,7 @@ class Evaluation:
         metrics: metric values in `[0, 1]`, by name.
         score: their mean.
         loss: mean loss.
+        num_cut: inputs that were cut to fit.
         choices: what the prompt chose; see `ChoiceLog.summary`.
     """
 
@@ -53,6 +54,7 @@ class Evaluation:
     metrics: dict[str, float]
     score: float
     loss: float
+    num_cut: int = 0
     choices: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -149,7 +151,8 @@ def evaluate(
     metrics = compute(format.metrics, predictions, split.examples, format)
     loss = sum(losses) / len(losses)
     found = choices.summary(format.labels)
-    return Evaluation(tuple(scores), metrics, fmean(metrics.values()), loss, found)
+    num_cut = sum(example.is_cut for example in split.encoded)
+    return Evaluation(tuple(scores), metrics, fmean(metrics.values()), loss, num_cut, found)
 
 
 def evaluate_tasks(model: Model, splits: Mapping[str, EncodedSplit]) -> dict[str, Evaluation]:
