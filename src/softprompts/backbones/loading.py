@@ -16,6 +16,7 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import Family, find_class, find_family, names_head
 from softprompts.backbones.fused_activation import fuse_activations
 from softprompts.backbones.placing import check_device, check_modules, check_spreading
+from softprompts.backbones.prepacking import prepack
 from softprompts.backbones.sources import Source, check_folder, fingerprint, first_line, resolve
 from softprompts.collecting import uncollected
 from softprompts.errors import BackboneError
@@ -100,6 +101,8 @@ def load_backbone(
         tokenizer = _load_tokenizer(source, config)
         placing = _Placing(dtype, place, fast, attention is not None, spreading)
         model, has_language_head = _load_model(source, config, family, placing)
+    if place.type == "cpu" and not compile and not spreading:
+        prepack(model)
     _set_padding(tokenizer, model)
     identity = fingerprint(source, content)
     with _reported(source, "model"):

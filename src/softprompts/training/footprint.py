@@ -8,13 +8,11 @@ an example takes.
 
 from __future__ import annotations
 
-import os
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -23,7 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.prepacking import packed_bytes
 from softprompts.errors import SoftPromptsWarning
+from softprompts.machine_memory import free_bytes, total_bytes
 from softprompts.training.cutting import Taken
 from softprompts.training.member import Member
 from softprompts.training.objective import accumulate
@@ -37,8 +37,6 @@ _SHARES = {"cpu": 0.5, "cuda": 0.9}
 
 _sharers = 1
 """Processes that share the processor's memory; see `share_memory`."""
-
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @final
@@ -176,10 +174,10 @@ def state_bytes(model: Model) -> int:
 
 
 def weight_bytes(backbone: Backbone) -> int:
-    """Return the bytes of a backbone's parameters and buffers that lie on its device."""
+    """Return the bytes of a backbone's parameters and buffers on its device, packed ones too."""
     model = backbone.model
-    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.device == backbone.device]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    tensors = (t for t in (*model.parameters(), *model.buffers()) if t.device == backbone.device)
+    return packed_bytes(model) + sum(int(t.numel() * t.element_size()) for t in tensors)
 
 
 def budget_bytes(device: torch.device) -> int:
@@ -199,28 +197,6 @@ def share_memory(num_processes: int) -> None:
     """
     global _sharers
     _sharers = num_processes
-
-
-def total_bytes(device: torch.device) -> int:
-    """Return the memory of a device, or what this process may have of it."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[1])
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for name in _LIMITS:
-        text = _text(name).strip()
-        if text.isdigit():
-            found.append(int(text))
-    return min(found)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the memory of a device that nobody uses at the moment."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    for line in _text("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            return min(int(line.split()[1]) * 1024, total_bytes(device))
-    return total_bytes(device)
 
 
 def show_bytes(count: float) -> str:
@@ -267,10 +243,10 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        given = {id(t.untyped_storage()) for t in tree_leaves(args) if isinstance(t, Tensor)}
+        given = {id(t.untyped_storage()) for t in tree_leaves(args) if _is_counted(t)}
         found = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(found):
-            if isinstance(tensor, Tensor):
+            if _is_counted(tensor):
                 storage = tensor.untyped_storage()
                 if id(storage) not in given and storage not in self._seen:
                     self._add(storage)
@@ -287,8 +263,6 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now -= size
 
 
-def _text(name: str) -> str:
-    try:
-        return Path(name).read_text("utf-8")
-    except OSError:
-        return ""
+def _is_counted(leaf: Any) -> bool:
+    """Return whether something is a tensor that lies in a storage; packed weights lie in none."""
+    return isinstance(leaf, Tensor) and not leaf.is_mkldnn
