@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, final
 
 import torch
@@ -328,10 +329,14 @@ def _run_back(
     bias: Tensor | None,
     scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return gradients of queries, keys and values from that of the output, which is contiguous."""
+    """Return gradients of queries, keys and values from that of the output, which is contiguous.
+
+    A place's lie side by side where there are as many places of each: what made all three of the
+    same values can then take them as one.
+    """
     query, key, value, sums = saved
     layout = _lay_out(query, key, value, spans, bias, scaling)
-    rows = [one.new_empty(one.shape[2], one.shape[1], one.shape[3]) for one in saved[:3]]
+    rows = _empty_rows(saved[:3])
     pointers = [one.data_ptr() for one in (query, key, value, sums, gradient, *rows)]
     _check(
         library.attend_backward(
@@ -339,6 +344,7 @@ def _run_back(
             *map(ctypes.c_void_p, pointers[:4]),
             ctypes.c_int64(query.shape[2]),
             *map(ctypes.c_void_p, pointers[4:]),
+            *(ctypes.c_int64(row.stride(0)) for row in rows),
         )
     )
     counts = (spans.num_queries, spans.num_keys, spans.num_keys)
@@ -346,6 +352,20 @@ def _run_back(
         row[count:].zero_()
     of_query, of_key, of_value = (row.transpose(0, 1)[None] for row in rows)
     return of_query, of_key, of_value
+
+
+def _empty_rows(states: Sequence[Tensor]) -> list[Tensor]:
+    """Return room for something like queries, keys and values. Shape `(places, heads, size)`."""
+    shapes = [(one.shape[2], one.shape[1], one.shape[3]) for one in states]
+    if len({places for places, *_ in shapes}) > 1:
+        return [states[0].new_empty(shape) for shape in shapes]
+    widths = [heads * size for _, heads, size in shapes]
+    joint = states[0].new_empty(shapes[0][0], sum(widths))
+    ends = accumulate(widths)
+    return [
+        joint[:, end - width : end].view(shape)
+        for end, width, shape in zip(ends, widths, shapes, strict=True)
+    ]
 
 
 def _lay_out(

@@ -17,6 +17,7 @@ from softprompts.backbones.families import Family, find_class, find_family, name
 from softprompts.backbones.fused_activation import fuse_activations
 from softprompts.backbones.placing import check_device, check_modules, check_spreading
 from softprompts.backbones.prepacking import prepack
+from softprompts.backbones.probing import read_once
 from softprompts.backbones.sources import Source, check_folder, fingerprint, first_line, resolve
 from softprompts.collecting import uncollected
 from softprompts.errors import BackboneError
@@ -101,12 +102,10 @@ def load_backbone(
         tokenizer = _load_tokenizer(source, config)
         placing = _Placing(dtype, place, fast, attention is not None, spreading)
         model, has_language_head = _load_model(source, config, family, placing)
-    if place.type == "cpu" and not compile and not spreading:
-        prepack(model)
     _set_padding(tokenizer, model)
     identity = fingerprint(source, content)
     with _reported(source, "model"):
-        return Backbone(
+        backbone = Backbone(
             name,
             family,
             model if spreading else model.to(place),
@@ -116,6 +115,9 @@ def load_backbone(
             gradient_checkpointing,
             compile,
         )
+    if place.type == "cpu" and not compile and not spreading:
+        prepack(model, lambda: read_once(backbone, needs_head=has_language_head))
+    return backbone
 
 
 @final

@@ -3,14 +3,17 @@
 A plain product brings the weights into blocks every time, and adds the bias in a pass of its own.
 Frozen weights are brought there once, for each of the two ways, and the bias is part of the
 product. In float32 PyTorch multiplies with MKL, which takes a slow path on AMD's processors; oneDNN
-does not.
+does not. Layers that read the same values, such as those of queries, keys and values, are one
+product.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache, partial
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -30,7 +33,7 @@ _MOST_SHARE = 0.125
 _TOLERANCE = 1e-2
 
 
-def prepack(model: nn.Module) -> int:
+def prepack(model: nn.Module, run: Callable[[], Any]) -> int:
     """Let a model's linear layers multiply with packed weights; return how many do.
 
     A weight is packed when it is first multiplied with, and for the way back when a gradient first
@@ -40,6 +43,7 @@ def prepack(model: nn.Module) -> int:
     Args:
         model: a model of transformers on the processor; the `forward` of its linear layers is
             replaced, but of those that have a hook of accelerate, which stands there.
+        run: runs the model on something short, to see which layers read the same.
     """
     chosen = list(_linear_layers(model))
     size = 2 * sum(layer.weight.numel() * layer.weight.element_size() for layer in chosen)
@@ -47,8 +51,10 @@ def prepack(model: nn.Module) -> int:
     if size > most:
         _LOG.info("weights are not packed: they would take %d bytes, more than %d", size, most)
         return 0
-    for layer in chosen:
-        layer.forward = _Prepacked(layer).forward
+    for layers in _together(chosen, run):
+        prepacked = _Prepacked(layers)
+        for number, layer in enumerate(layers):
+            layer.forward = partial(prepacked.forward, number)
     return len(chosen)
 
 
@@ -58,8 +64,9 @@ def packed_bytes(model: nn.Module) -> int:
     Args:
         model: a model; copies of it that share its weights share what is packed.
     """
-    packed = (getattr(vars(one).get("forward"), "__self__", None) for one in model.modules())
-    weights = {id(one.weights): one.weights for one in packed if isinstance(one, _Prepacked)}
+    forwards = (vars(module).get("forward") for module in model.modules())
+    owners = (getattr(getattr(one, "func", None), "__self__", None) for one in forwards)
+    weights = {id(one.weights): one.weights for one in owners if isinstance(one, _Prepacked)}
     return sum(one.num_bytes for one in weights.values())
 
 
@@ -76,7 +83,7 @@ def can_prepack(dtype: torch.dtype) -> bool:
         is_faster = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
     else:
         is_faster = dtype == torch.float32 and _is_slow_in_float32()
-    return is_faster and _works(dtype)
+    return is_faster and works(dtype)
 
 
 @lru_cache(maxsize=1)
@@ -92,8 +99,8 @@ def _is_slow_in_float32() -> bool:
 @cache
 @torch.inference_mode(False)
 @torch.no_grad()
-def _works(dtype: torch.dtype) -> bool:
-    """Return whether packed products are, both ways, what they should be."""
+def works(dtype: torch.dtype) -> bool:
+    """Return whether packed products are, both ways, what they should be; tried once."""
     draws = torch.Generator().manual_seed(0)
     layer = nn.Linear(40, 48, dtype=dtype).requires_grad_(False)
     for parameter in layer.parameters():
@@ -101,9 +108,9 @@ def _works(dtype: torch.dtype) -> bool:
     given = [torch.randn(5, size, generator=draws).to(dtype) for size in (40, 48)]
     weight, bias = layer.weight.double(), layer.bias.double()
     expected = (given[0].double() @ weight.T + bias, given[1].double() @ weight)
-    weights = _Weights(layer)
+    weights = _Weights([layer])
     try:
-        found = [weights.multiply(given[0], layer.bias, 0), weights.multiply(given[1], None, 1)]
+        found = [weights.multiply(values, way) for way, values in enumerate(given)]
     except (AttributeError, RuntimeError) as error:
         _LOG.info("weights are not packed, since that fails: %s", error)
         return False
@@ -124,86 +131,220 @@ def _linear_layers(model: nn.Module) -> Iterator[Any]:
                 yield layer
 
 
+def _together(chosen: Sequence[Any], run: Callable[[], Any]) -> list[tuple[Any, ...]]:
+    """Return layers in groups: those that always read the same values, one after the other."""
+    seen: list[tuple[Any, Tensor]] = []  # the values too, so that no other takes their place
+    handles = [
+        layer.register_forward_pre_hook(lambda layer, given: seen.append((layer, given[0])))
+        for layer in chosen
+    ]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    runs = [
+        tuple(id(layer) for layer, _ in calls)
+        for _, calls in groupby(seen, lambda call: (id(call[1]), call[0].weight.dtype))
+    ]
+    others: dict[int, set[tuple[int, ...]]] = {}
+    for one in runs:
+        for number in one:
+            others.setdefault(number, set()).add(one)
+    joint = {
+        one for one in runs if len(set(one)) == len(one) and all(others[i] == {one} for i in one)
+    }
+    layers = {id(layer): layer for layer in chosen}
+    alone = layers.keys() - {number for one in joint for number in one}
+    return [tuple(layers[i] for i in one) for one in (*joint, *((i,) for i in alone))]
+
+
 @final
 class _Weights:
-    """The weight of a layer, and its packed forms for the way there and back."""
+    """Weights of layers that read the same values, one above the other, and their packed forms.
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self.weight, self.place = layer.weight, layer.weight.data_ptr()
-        self.dtype, self.version = layer.weight.dtype, layer.weight._version
-        self._is_turned = not isinstance(layer, nn.Linear)
+    Args:
+        layers: one or more, of as many inputs each.
+
+    Attributes:
+        sizes: outputs of each layer.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        self._parameters = [(layer.weight, layer.bias) for layer in layers]
+        self._states = _states(layers)
+        self._turned = [not isinstance(layer, nn.Linear) for layer in layers]
+        self.dtype = layers[0].weight.dtype
+        self.sizes = [len(self.matrix(number)) for number in range(len(layers))]
         self._packed: list[Tensor | None] = [None, None]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Weights:
-        return self  # a copied layer that has weights of its own does not use it
+        self._bias: Tensor | None = None
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the packed forms that there are."""
-        there = sum(one is not None for one in self._packed)
-        return there * self.weight.numel() * self.weight.element_size()
+        each = sum(weight.numel() * weight.element_size() for weight, _ in self._parameters)
+        return sum(one is not None for one in self._packed) * int(each)
 
-    def are_of(self, layer: nn.Linear) -> bool:
-        """Return whether a layer still has this weight, as it was, and trains nothing."""
-        weight, bias = layer.weight, layer.bias
-        return (
-            weight is self.weight
-            and weight.data_ptr() == self.place
-            and weight.dtype == self.dtype
-            and weight._version == self.version
-            and not weight.requires_grad
-            and (bias is None or not bias.requires_grad)
-        )
+    def are_of(self, layers: Sequence[nn.Linear]) -> bool:
+        """Return whether layers still have these weights, as they were, and train nothing."""
+        return _states(layers) == self._states
 
-    def multiply(self, values: Tensor, bias: Tensor | None, way: int) -> Tensor:
-        """Return `values @ weight.T + bias` for way 0, `values @ weight` for way 1.
+    def multiply(self, values: Tensor, way: int) -> Tensor:
+        """Return `values @ weights.T + bias` for way 0, `values @ weights` for way 1.
 
         Args:
             values: shape `(..., in)` for way 0, `(..., out)` for way 1.
-            bias: shape `(out,)`, or `None`.
             way: 0 or 1.
         """
         packed = self._packed[way]
         if packed is None:
             packed = self._packed[way] = self._pack(way)
-        return torch.ops.mkldnn._linear_pointwise(values, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+        bias = None if way else self._bias
+        return _operators()[0](values, packed, bias, "none", [], "")  # type: ignore[no-any-return]
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _pack(self, way: int) -> Tensor:
-        weight = self.weight.detach()
-        matrix = weight.T if self._is_turned != bool(way) else weight
-        return torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous())  # type: ignore[no-any-return]
+        matrix = torch.cat([self.matrix(number) for number in range(len(self.sizes))])
+        if not way and any(bias is not None for _, bias in self._parameters):
+            self._bias = torch.cat(
+                [
+                    matrix.new_zeros(size) if bias is None else bias.detach()
+                    for (_, bias), size in zip(self._parameters, self.sizes, strict=True)
+                ]
+            )
+        return _operators()[1]((matrix.T if way else matrix).contiguous())  # type: ignore[no-any-return]
+
+    def matrix(self, number: int) -> Tensor:
+        """Return a layer's weight. Shape `(out, in)`."""
+        weight = self._parameters[number][0].detach()
+        return weight.T if self._turned[number] else weight
+
+
+def _states(layers: Sequence[nn.Linear]) -> list[Any]:
+    """Return what differs when a parameter is another, was changed, or is trained."""
+    return [
+        (id(one), one.data_ptr(), one._version, one.requires_grad)
+        for layer in layers
+        for one in (layer.weight, layer.bias)
+        if one is not None
+    ]
+
+
+@cache
+def _operators() -> tuple[Any, Any]:
+    """Return PyTorch's product with packed weights, and what packs them."""
+    known = torch.ops.mkldnn
+    return known._linear_pointwise.default, known._reorder_linear_weight.default
 
 
 @final
 class _Prepacked:
-    """What a linear layer does instead of its own `forward`."""
+    """What linear layers that read the same values do instead of their own `forward`.
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self.layer, self.weights = layer, _Weights(layer)
+    The first computes for all; the others get their part when they are given the same values next.
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Return what the layer makes of values. Shape `(..., in)`, then `(..., out)`."""
-        layer, weights = self.layer, self.weights
-        is_other = values.dtype != weights.dtype or values.device.type != "cpu"
-        if is_other or torch.is_autocast_enabled("cpu") or not weights.are_of(layer):
-            return type(layer).forward(layer, values)
-        if torch.is_grad_enabled() and values.requires_grad:
-            return cast(Tensor, _Product.apply(values, weights, layer.bias, 0))  # type: ignore[no-untyped-call]
-        return weights.multiply(values, layer.bias, 0)
+    Args:
+        layers: one or more, in the order in which they run.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        self.layers, self.weights = tuple(layers), _Weights(layers)
+        self._given: tuple[Tensor, int, bool] | None = None
+        self._parts: dict[int, Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Prepacked:
+        copied = memo[id(self)] = _Prepacked.__new__(_Prepacked)
+        copied.layers, copied.weights = copy.deepcopy(self.layers, memo), self.weights
+        copied._given, copied._parts = None, {}
+        return copied
+
+    def forward(self, number: int, values: Tensor) -> Tensor:
+        """Return what a layer makes of values. Shape `(..., in)`, then `(..., out)`."""
+        if number == 0 and self._fits(values):
+            return self._compute(values)
+        if number in self._parts and self._is_given(values):
+            found = self._parts.pop(number)
+            if not self._parts:
+                self._given = None
+            return found
+        layer = self.layers[number]
+        return type(layer).forward(layer, values)
+
+    def _is_given(self, values: Tensor) -> bool:
+        """Return whether values are those that parts were made of, unchanged since."""
+        given = self._given
+        return given is not None and given[0] is values and given[1:] == _circumstances(values)
+
+    def _fits(self, values: Tensor) -> bool:
+        return (
+            values.dtype == self.weights.dtype
+            and values.device.type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
+            and self.weights.are_of(self.layers)
+        )
+
+    def _compute(self, values: Tensor) -> Tensor:
+        """Return what the first layer makes of values; keep what the others do."""
+        weights = self.weights
+        if not (values.requires_grad and torch.is_grad_enabled()):
+            outputs = _split(weights.multiply(values, 0), weights.sizes)
+        else:
+            outputs = _Product.apply(values, weights)  # type: ignore[no-untyped-call]
+        if len(outputs) > 1:
+            self._given = (values, *_circumstances(values))
+            self._parts = dict(enumerate(outputs[1:], start=1))
+        return outputs[0]
+
+
+def _circumstances(values: Tensor) -> tuple[int, bool]:
+    """Return what must be the same for what was made of values to be theirs still."""
+    version = 0 if values.is_inference() else values._version
+    return version, torch.is_grad_enabled()
 
 
 class _Product(torch.autograd.Function):
-    """Forgets what it multiplied: the weight gets no gradient."""
+    """Keeps nothing of the values: weights get no gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any, values: Tensor, weights: _Weights, bias: Tensor | None, way: int
-    ) -> Tensor:
-        ctx.weights, ctx.way = weights, way
-        return weights.multiply(values, bias, way)
+    def forward(ctx: Any, values: Tensor, weights: _Weights) -> tuple[Tensor, ...]:
+        ctx.weights = weights
+        ctx.set_materialize_grads(False)
+        return _split(weights.multiply(values, 0), weights.sizes)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Product.apply(gradient, ctx.weights, None, 1 - ctx.way), None, None, None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
+        known = [(one, number) for number, one in enumerate(gradients) if one is not None]
+        if len(known) < len(gradients) or torch.is_grad_enabled():
+            # some outputs were not read, or a gradient of this gradient is wanted
+            parts = [one @ ctx.weights.matrix(number) for one, number in known]
+            return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0], None
+        return ctx.weights.multiply(_side_by_side([one for one, _ in known]), 1), None
+
+
+def _split(joint: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return the parts of the last dimension, in the same memory, but as tensors of their own."""
+    if len(sizes) == 1:
+        return (joint,)
+    places = accumulate(sizes, initial=int(joint.storage_offset()))
+    shape, steps, memory = tuple(joint.shape[:-1]), joint.stride(), joint.untyped_storage()
+    return tuple(
+        joint.new_empty(0).set_(memory, place, (*shape, size), steps)
+        for size, place in zip(sizes, places, strict=False)
+    )
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Return parts of a last dimension in one tensor: without copying where they lie so."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    width = sum(part.shape[-1] for part in parts)
+    place, steps = first.data_ptr(), first.stride()
+    for part in parts:
+        is_next = part.data_ptr() == place and part.stride() == steps
+        if not is_next or steps[-2:] != (width, 1):
+            return torch.cat(tuple(parts), dim=-1)
+        place += part.shape[-1] * part.element_size()
+    return first.as_strided((*first.shape[:-1], width), steps)

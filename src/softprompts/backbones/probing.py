@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from softprompts.backbones.families import Family
+from softprompts.backbones.passing import DecoderInputs
 from softprompts.errors import BackboneError
+
+if TYPE_CHECKING:
+    from softprompts.backbones.backbone import Backbone
 
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -59,6 +63,28 @@ def probe_states(
             f"change its states by {change:.2g} of their size."
         )
     return int(states.shape[-1])
+
+
+def read_once(backbone: Backbone, needs_head: bool) -> Tensor:
+    """Run a backbone on a short input, as a readout would.
+
+    Args:
+        backbone: the backbone.
+        needs_head: whether vocabulary logits are read rather than hidden states.
+
+    Returns:
+        What was read. Shape `(1, tokens, hidden)` or `(1, tokens, vocab)`.
+    """
+    ids = torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
+    mask = torch.ones_like(ids)  # (1, tokens)
+    embeddings = backbone.embed(ids)
+    if not needs_head:
+        return backbone.hidden(embeddings, mask, None)
+    decoder = None
+    if backbone.family == "encoder-decoder":
+        decoder = DecoderInputs(ids, torch.zeros_like(ids[:, 0]), mask)
+    places = torch.arange(ids.shape[1], device=backbone.device)[None]
+    return backbone.logits(embeddings, mask, None, places, decoder)
 
 
 def is_same(first: Tensor, second: Tensor) -> bool:

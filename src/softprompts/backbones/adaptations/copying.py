@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.passing import DecoderInputs
+from softprompts.backbones.probing import read_once
 from softprompts.errors import BackboneError
 
 
@@ -47,28 +47,6 @@ def copy_backbone(
         backbone.has_checkpointing,
         backbone.is_compiled,
     )
-
-
-def read_once(backbone: Backbone, needs_head: bool) -> Tensor:
-    """Run a backbone on a short input, as a readout would.
-
-    Args:
-        backbone: the backbone.
-        needs_head: whether vocabulary logits are read rather than hidden states.
-
-    Returns:
-        What was read. Shape `(1, tokens, hidden)` or `(1, tokens, vocab)`.
-    """
-    ids = torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
-    mask = torch.ones_like(ids)  # (1, tokens)
-    embeddings = backbone.embed(ids)
-    if not needs_head:
-        return backbone.hidden(embeddings, mask, None)
-    decoder = None
-    if backbone.family == "encoder-decoder":
-        decoder = DecoderInputs(ids, torch.zeros_like(ids[:, 0]), mask)
-    places = torch.arange(ids.shape[1], device=backbone.device)[None]
-    return backbone.logits(embeddings, mask, None, places, decoder)
 
 
 def reached(

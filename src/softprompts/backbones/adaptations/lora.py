@@ -14,9 +14,9 @@ from softprompts.backbones.adaptations.copying import (
     copy_backbone,
     named_tree,
     reached,
-    read_once,
 )
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.probing import read_once
 from softprompts.errors import BackboneError
 from softprompts.seeding import generator
 

@@ -423,10 +423,12 @@ int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* val
   return failed;
 }
 
-// Gradients of queries, keys and values; each has a row of all heads for each place.
+// Gradients of queries, keys and values; each has a row of all heads for each place, and rows begin
+// so many entries apart.
 int attend_backward(const Layout* at, const bf16* query, const bf16* key, const bf16* value,
                     const float* tops, int64_t queries, const bf16* gradient, bf16* of_query,
-                    bf16* of_key, bf16* of_value) {
+                    bf16* of_key, bf16* of_value, int64_t query_step, int64_t key_step,
+                    int64_t value_step) {
   const int64_t tasks = at->inputs * at->key_heads;
   const int64_t size = at->size, value_size = at->value_size, size_width = up(size, kLanes);
   const int64_t gradient_place = at->heads * value_size, half = kQueryBlock / 2;
@@ -509,7 +511,7 @@ int attend_backward(const Layout* at, const bf16* query, const bf16* key, const 
                 false);
         for (int64_t row = 0; row < rows; ++row)
           for (int64_t d = 0; d < size; d += kLanes)
-            _mm256_mask_storeu_epi16(of_query + ((place + row) * at->heads + head) * size + d, first(size - d),
+            _mm256_mask_storeu_epi16(of_query + (place + row) * query_step + head * size + d, first(size - d),
                                      to_bf16(_mm512_load_ps(query_sums + row * size_width + d)));
         const int64_t depth = (rows + 1) / 2;
         product((const bf16*)turned_queries, kQueryBlock, slope_pairs, width, size, width, depth, key_sums, width,
@@ -523,10 +525,9 @@ int attend_backward(const Layout* at, const bf16* query, const bf16* key, const 
       std::memset(value_sums, 0, value_size * width * sizeof(float));
     }
     const int64_t first_place = at->key_starts[task.input];
-    write_turned(key_sums, width, keys, size, of_key + (first_place * at->key_heads + task.key_head) * size,
-                 at->key_heads * size);
+    write_turned(key_sums, width, keys, size, of_key + first_place * key_step + task.key_head * size, key_step);
     write_turned(value_sums, width, keys, value_size,
-                 of_value + (first_place * at->key_heads + task.key_head) * value_size, at->key_heads * value_size);
+                 of_value + first_place * value_step + task.key_head * value_size, value_step);
   }
   return failed;
 }
