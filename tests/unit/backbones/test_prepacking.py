@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -260,6 +261,33 @@ def test_parts_are_of_the_values_that_were_given(everywhere: None) -> None:
     packed.first(values)
     close(packed.second(values), plain.second(values))
     close(packed.second(values), plain.second(values))  # given once, then computed again
+
+
+def test_nothing_is_held_when_all_parts_are_taken(everywhere: None) -> None:
+    packed, _ = make(KNOWN[0])
+    values = torch.randn(2, 24, dtype=KNOWN[0])
+    held = weakref.ref(values)
+    packed.first(values)
+    packed.second(values)
+    del values
+    assert held() is None
+
+
+def test_layers_that_read_the_same_only_at_times_stay_alone(everywhere: None) -> None:
+    plain = Layers(KNOWN[0]).eval()
+    packed = copy.deepcopy(plain)
+    values = torch.randn(2, 24, dtype=KNOWN[0])
+
+    def run() -> None:
+        packed(values)
+        packed.second(values + 1)
+
+    assert prepack(packed, run) == 3
+    assert [len(one.layers) for one in owners(packed)] == [1, 1, 1]
+    close(packed(values), plain(values))
+    twice = copy.deepcopy(plain)  # the same layer twice on the same values
+    prepack(twice, lambda: (twice.first(values), twice.first(values)))
+    assert [len(one.layers) for one in owners(twice)] == [1, 1, 1]
 
 
 def test_outputs_may_be_changed_in_place(everywhere: None) -> None:
