@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, final
 
 import torch
@@ -331,8 +331,8 @@ def _run_back(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return gradients of queries, keys and values from that of the output, which is contiguous.
 
-    A place's lie side by side where there are as many places of each: what made all three of the
-    same values can then take them as one.
+    A place's lie side by side, of keys and values at least, so that what made them of the same
+    values can take them as one.
     """
     query, key, value, sums = saved
     layout = _lay_out(query, key, value, spans, bias, scaling)
@@ -357,15 +357,14 @@ def _run_back(
 def _empty_rows(states: Sequence[Tensor]) -> list[Tensor]:
     """Return room for something like queries, keys and values. Shape `(places, heads, size)`."""
     shapes = [(one.shape[2], one.shape[1], one.shape[3]) for one in states]
-    if len({places for places, *_ in shapes}) > 1:
-        return [states[0].new_empty(shape) for shape in shapes]
-    widths = [heads * size for _, heads, size in shapes]
-    joint = states[0].new_empty(shapes[0][0], sum(widths))
-    ends = accumulate(widths)
-    return [
-        joint[:, end - width : end].view(shape)
-        for end, width, shape in zip(ends, widths, shapes, strict=True)
-    ]
+    found = []
+    for places, alike in groupby(shapes, lambda shape: shape[0]):
+        parts = list(alike)
+        ends = list(accumulate(heads * size for _, heads, size in parts))
+        joint = states[0].new_empty(places, ends[-1])
+        starts = (0, *ends[:-1])
+        found += [joint[:, i:j].view(part) for i, j, part in zip(starts, ends, parts, strict=True)]
+    return found
 
 
 def _lay_out(

@@ -110,7 +110,7 @@ def works(dtype: torch.dtype) -> bool:
     expected = (given[0].double() @ weight.T + bias, given[1].double() @ weight)
     weights = _Weights([layer])
     try:
-        found = [weights.multiply(values, way) for way, values in enumerate(given)]
+        found = [weights.multiply(given[0]), weights.multiply_back(given[1], (0,))]
     except (AttributeError, RuntimeError) as error:
         _LOG.info("weights are not packed, since that fails: %s", error)
         return False
@@ -177,44 +177,58 @@ class _Weights:
         self._turned = [not isinstance(layer, nn.Linear) for layer in layers]
         self.dtype = layers[0].weight.dtype
         self.sizes = [len(self.matrix(number)) for number in range(len(layers))]
-        self._packed: list[Tensor | None] = [None, None]
+        self._there: Tensor | None = None
         self._bias: Tensor | None = None
+        self._back: dict[tuple[int, ...], Tensor] = {}
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the packed forms that there are."""
-        each = sum(weight.numel() * weight.element_size() for weight, _ in self._parameters)
-        return sum(one is not None for one in self._packed) * int(each)
+        found = [*self._back.values(), *([] if self._there is None else [self._there])]
+        return sum(one.numel() * one.element_size() for one in found)
 
     def are_of(self, layers: Sequence[nn.Linear]) -> bool:
         """Return whether layers still have these weights, as they were, and train nothing."""
         return _states(layers) == self._states
 
-    def multiply(self, values: Tensor, way: int) -> Tensor:
-        """Return `values @ weights.T + bias` for way 0, `values @ weights` for way 1.
+    def multiply(self, values: Tensor) -> Tensor:
+        """Return `values @ weights.T + bias`. Shape `(..., in)`, then `(..., out)`."""
+        if self._there is None:
+            self._there, self._bias = self._pack()
+        return _operators()[0](values, self._there, self._bias, "none", [], "")  # type: ignore[no-any-return]
+
+    def multiply_back(self, gradients: Tensor, numbers: tuple[int, ...]) -> Tensor:
+        """Return `gradients @ weights`. Shape `(..., out)`, then `(..., in)`.
 
         Args:
-            values: shape `(..., in)` for way 0, `(..., out)` for way 1.
-            way: 0 or 1.
+            gradients: of the outputs of some of the layers, side by side.
+            numbers: those layers.
         """
-        packed = self._packed[way]
+        packed = self._back.get(numbers)
         if packed is None:
-            packed = self._packed[way] = self._pack(way)
-        bias = None if way else self._bias
-        return _operators()[0](values, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+            packed = self._back[numbers] = self._pack_back(numbers)
+        return _operators()[0](gradients, packed, None, "none", [], "")  # type: ignore[no-any-return]
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _pack(self, way: int) -> Tensor:
+    def _pack(self) -> tuple[Tensor, Tensor | None]:
         matrix = torch.cat([self.matrix(number) for number in range(len(self.sizes))])
-        if not way and any(bias is not None for _, bias in self._parameters):
-            self._bias = torch.cat(
+        bias = None
+        if any(bias is not None for _, bias in self._parameters):
+            parts = zip(self._parameters, self.sizes, strict=True)
+            bias = torch.cat(
                 [
                     matrix.new_zeros(size) if bias is None else bias.detach()
-                    for (_, bias), size in zip(self._parameters, self.sizes, strict=True)
+                    for (_, bias), size in parts
                 ]
             )
-        return _operators()[1]((matrix.T if way else matrix).contiguous())  # type: ignore[no-any-return]
+        return _operators()[1](matrix), bias
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _pack_back(self, numbers: Sequence[int]) -> Tensor:
+        matrix = torch.cat([self.matrix(number) for number in numbers])
+        return _operators()[1](matrix.T.contiguous())  # type: ignore[no-any-return]
 
     def matrix(self, number: int) -> Tensor:
         """Return a layer's weight. Shape `(out, in)`."""
@@ -289,7 +303,7 @@ class _Prepacked:
         """Return what the first layer makes of values; keep what the others do."""
         weights = self.weights
         if not (values.requires_grad and torch.is_grad_enabled()):
-            outputs = _split(weights.multiply(values, 0), weights.sizes)
+            outputs = _split(weights.multiply(values), weights.sizes)
         else:
             outputs = _Product.apply(values, weights)  # type: ignore[no-untyped-call]
         if len(outputs) > 1:
@@ -311,16 +325,15 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, weights: _Weights) -> tuple[Tensor, ...]:
         ctx.weights = weights
         ctx.set_materialize_grads(False)
-        return _split(weights.multiply(values, 0), weights.sizes)
+        return _split(weights.multiply(values), weights.sizes)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
-        known = [(one, number) for number, one in enumerate(gradients) if one is not None]
-        if len(known) < len(gradients) or torch.is_grad_enabled():
-            # some outputs were not read, or a gradient of this gradient is wanted
-            parts = [one @ ctx.weights.matrix(number) for one, number in known]
-            return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0], None
-        return ctx.weights.multiply(_side_by_side([one for one, _ in known]), 1), None
+        known = {number: one for number, one in enumerate(gradients) if one is not None}
+        if torch.is_grad_enabled():  # a gradient of this gradient is wanted
+            parts = [one @ ctx.weights.matrix(number) for number, one in known.items()]
+            return torch.stack(parts).sum(dim=0), None
+        return ctx.weights.multiply_back(_side_by_side(list(known.values())), tuple(known)), None
 
 
 def _split(joint: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
