@@ -194,7 +194,8 @@ class _Weights:
     def multiply(self, values: Tensor) -> Tensor:
         """Return `values @ weights.T + bias`. Shape `(..., in)`, then `(..., out)`."""
         if self._there is None:
-            self._there, self._bias = self._pack()
+            there, self._bias = self._pack()
+            self._there = there  # last: a copy in another thread may look
         return _operators()[0](values, self._there, self._bias, "none", [], "")  # type: ignore[no-any-return]
 
     def multiply_back(self, gradients: Tensor, numbers: tuple[int, ...]) -> Tensor:
@@ -265,31 +266,26 @@ class _Prepacked:
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         self.layers, self.weights = tuple(layers), _Weights(layers)
-        self._given: tuple[Tensor, int, bool] | None = None
-        self._parts: dict[int, Tensor] = {}
+        self._kept: _Kept | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Prepacked:
         copied = memo[id(self)] = _Prepacked.__new__(_Prepacked)
         copied.layers, copied.weights = copy.deepcopy(self.layers, memo), self.weights
-        copied._given, copied._parts = None, {}
+        copied._kept = None
         return copied
 
     def forward(self, number: int, values: Tensor) -> Tensor:
         """Return what a layer makes of values. Shape `(..., in)`, then `(..., out)`."""
         if number == 0 and self._fits(values):
             return self._compute(values)
-        if number in self._parts and self._is_given(values):
-            found = self._parts.pop(number)
-            if not self._parts:
-                self._given = None
+        kept = self._kept
+        found = None if kept is None else kept.take(number, values)
+        if kept is not None and not kept.parts:
+            self._kept = None
+        if found is not None:
             return found
         layer = self.layers[number]
         return type(layer).forward(layer, values)
-
-    def _is_given(self, values: Tensor) -> bool:
-        """Return whether values are those that parts were made of, unchanged since."""
-        given = self._given
-        return given is not None and given[0] is values and given[1:] == _circumstances(values)
 
     def _fits(self, values: Tensor) -> bool:
         return (
@@ -307,9 +303,23 @@ class _Prepacked:
         else:
             outputs = _Product.apply(values, weights)  # type: ignore[no-untyped-call]
         if len(outputs) > 1:
-            self._given = (values, *_circumstances(values))
-            self._parts = dict(enumerate(outputs[1:], start=1))
+            self._kept = _Kept(values, dict(enumerate(outputs[1:], start=1)))
         return outputs[0]
+
+
+@final
+class _Kept:
+    """What layers behind the first will be asked for, and of what values it was made."""
+
+    def __init__(self, values: Tensor, parts: dict[int, Tensor]) -> None:
+        self._values, self._circumstances = values, _circumstances(values)
+        self.parts = parts
+
+    def take(self, number: int, values: Tensor) -> Tensor | None:
+        """Return a layer's part, once; `None` where that was made of other values."""
+        if values is not self._values or _circumstances(values) != self._circumstances:
+            return None
+        return self.parts.pop(number, None)
 
 
 def _circumstances(values: Tensor) -> tuple[int, bool]:

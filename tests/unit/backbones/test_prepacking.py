@@ -252,6 +252,10 @@ def test_parts_are_of_the_values_that_were_given(everywhere: None) -> None:
     other = values + 1
     close(packed.second(other), plain.second(other))  # not those that were given before
     packed.first(values)
+    packed.first(other)
+    close(packed.second(values), plain.second(values))
+    close(packed.second(other), plain.second(other))
+    packed.first(values)
     values += 1
     close(packed.second(values), plain.second(values))  # the same tensor, but changed
     with torch.no_grad():
