@@ -134,13 +134,17 @@ def _linear_layers(model: nn.Module) -> Iterator[Any]:
 def _together(chosen: Sequence[Any], run: Callable[[], Any]) -> list[tuple[Any, ...]]:
     """Return layers in groups: those that always read the same values, one after the other."""
     seen: list[tuple[Any, Tensor]] = []  # the values too, so that no other takes their place
-    handles = [
-        layer.register_forward_pre_hook(lambda layer, given: seen.append((layer, given[0])))
-        for layer in chosen
-    ]
+
+    def see(layer: Any, given: tuple[Any, ...]) -> None:
+        seen.append((layer, given[0] if given else torch.empty(0)))  # by name: with no other
+
+    handles = [layer.register_forward_pre_hook(see) for layer in chosen]
     try:
         with torch.no_grad():
             run()
+    except Exception as error:  # whatever a model does with what it does not know
+        _LOG.info("no layers are put together, since reading fails: %s", error)
+        seen.clear()
     finally:
         for handle in handles:
             handle.remove()
@@ -274,8 +278,12 @@ class _Prepacked:
         copied._kept = None
         return copied
 
-    def forward(self, number: int, values: Tensor) -> Tensor:
+    def forward(self, number: int, *given: Tensor, **named: Tensor) -> Tensor:
         """Return what a layer makes of values. Shape `(..., in)`, then `(..., out)`."""
+        layer = self.layers[number]
+        if named or len(given) != 1:
+            return type(layer).forward(layer, *given, **named)
+        (values,) = given
         if number == 0 and self._fits(values):
             return self._compute(values)
         kept = self._kept
@@ -284,7 +292,6 @@ class _Prepacked:
             self._kept = None
         if found is not None:
             return found
-        layer = self.layers[number]
         return type(layer).forward(layer, values)
 
     def _fits(self, values: Tensor) -> bool:

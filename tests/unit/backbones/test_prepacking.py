@@ -294,6 +294,27 @@ def test_layers_that_read_the_same_only_at_times_stay_alone(everywhere: None) ->
     assert [len(one.layers) for one in owners(twice)] == [1, 1, 1]
 
 
+def test_models_that_cannot_be_tried_are_packed_layer_by_layer(everywhere: None) -> None:
+    plain = Layers(KNOWN[0])
+    packed = copy.deepcopy(plain)
+    assert prepack(packed, lambda: packed(torch.randn(3))) == 3
+    assert [len(one.layers) for one in owners(packed)] == [1, 1, 1]
+    values = torch.randn(2, 24, dtype=KNOWN[0])
+    close(packed(values), plain(values))
+
+
+def test_values_given_by_name(everywhere: None) -> None:
+    plain = Layers(KNOWN[0])
+    packed = copy.deepcopy(plain)
+    values = torch.randn(2, 24, dtype=KNOWN[0])
+    prepack(packed, lambda: (packed.first(input=values), packed.second(values)))
+    assert [len(one.layers) for one in owners(packed)] == [1, 1, 1]
+    assert torch.equal(packed.first(input=values), plain.first(values))
+    with pytest.raises(TypeError):
+        packed.first()
+    close(packed.second(values), plain.second(values))
+
+
 def test_outputs_may_be_changed_in_place(everywhere: None) -> None:
     packed, plain = make(KNOWN[0])
     results = []
