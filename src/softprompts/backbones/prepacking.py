@@ -217,7 +217,7 @@ class _Weights:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _pack(self) -> tuple[Tensor, Tensor | None]:
-        matrix = torch.cat([self.matrix(number) for number in range(len(self.sizes))])
+        matrix = self._joint(range(len(self.sizes)))
         bias = None
         if any(bias is not None for _, bias in self._parameters):
             parts = zip(self._parameters, self.sizes, strict=True)
@@ -232,8 +232,12 @@ class _Weights:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _pack_back(self, numbers: Sequence[int]) -> Tensor:
-        matrix = torch.cat([self.matrix(number) for number in numbers])
-        return _operators()[1](matrix.T.contiguous())  # type: ignore[no-any-return]
+        return _operators()[1](self._joint(numbers).T)  # type: ignore[no-any-return]
+
+    def _joint(self, numbers: Sequence[int]) -> Tensor:
+        """Return weights one above the other, a single one without a copy, which takes longer."""
+        found = [self.matrix(number) for number in numbers]
+        return torch.cat(found) if len(found) > 1 else found[0]
 
     def matrix(self, number: int) -> Tensor:
         """Return a layer's weight. Shape `(out, in)`."""
