@@ -71,7 +71,7 @@ def read(backbone: Any) -> tuple[Tensor, Tensor]:
     return found.detach(), gradient
 
 
-def close(first: Tensor, second: Tensor) -> None:
+def assert_near(first: Tensor, second: Tensor) -> None:
     error = float((first.double() - second.double()).norm() / second.double().norm())
     assert error <= TOLERANCES[second.dtype], error
 
@@ -91,7 +91,7 @@ def test_all_architectures_read_the_same(
     assert owners(packed.model)
     assert not owners(plain.model)
     for own, other in zip(read(packed), read(plain), strict=True):
-        close(own, other)
+        assert_near(own, other)
     assert packed_bytes(packed.model) > 0
     for own, other in zip(read(packed), read(packed), strict=True):
         assert torch.equal(own, other)
@@ -183,8 +183,8 @@ def test_values_of_any_shape_and_stride(
         assert own.shape == other.shape
         assert gradients[0].shape == gradients[1].shape
         if own.numel():
-            close(own.detach(), other.detach())
-            close(*gradients)
+            assert_near(own.detach(), other.detach())
+            assert_near(*gradients)
 
 
 def test_nothing_is_packed_before_it_is_needed(everywhere: None) -> None:
@@ -250,21 +250,21 @@ def test_parts_are_of_the_values_that_were_given(everywhere: None) -> None:
     values = torch.randn(2, 24, dtype=KNOWN[0])
     packed.first(values)
     other = values + 1
-    close(packed.second(other), plain.second(other))  # not those that were given before
+    assert_near(packed.second(other), plain.second(other))  # not those that were given before
     packed.first(values)
     packed.first(other)
-    close(packed.second(values), plain.second(values))
-    close(packed.second(other), plain.second(other))
+    assert_near(packed.second(values), plain.second(values))
+    assert_near(packed.second(other), plain.second(other))
     packed.first(values)
     values += 1
-    close(packed.second(values), plain.second(values))  # the same tensor, but changed
+    assert_near(packed.second(values), plain.second(values))  # the same tensor, but changed
     with torch.no_grad():
         asked = values.clone().requires_grad_()
         packed.first(asked)
     assert packed.second(asked).requires_grad  # what was made without a graph has none
     packed.first(values)
-    close(packed.second(values), plain.second(values))
-    close(packed.second(values), plain.second(values))  # given once, then computed again
+    assert_near(packed.second(values), plain.second(values))
+    assert_near(packed.second(values), plain.second(values))  # given once, then computed again
 
 
 def test_nothing_is_held_when_all_parts_are_taken(everywhere: None) -> None:
@@ -288,7 +288,7 @@ def test_layers_that_read_the_same_only_at_times_stay_alone(everywhere: None) ->
 
     assert prepack(packed, run) == 3
     assert [len(one.layers) for one in owners(packed)] == [1, 1, 1]
-    close(packed(values), plain(values))
+    assert_near(packed(values), plain(values))
     twice = copy.deepcopy(plain)  # the same layer twice on the same values
     prepack(twice, lambda: (twice.first(values), twice.first(values)))
     assert [len(one.layers) for one in owners(twice)] == [1, 1, 1]
@@ -300,7 +300,7 @@ def test_models_that_cannot_be_tried_are_packed_layer_by_layer(everywhere: None)
     assert prepack(packed, lambda: packed(torch.randn(3))) == 3
     assert [len(one.layers) for one in owners(packed)] == [1, 1, 1]
     values = torch.randn(2, 24, dtype=KNOWN[0])
-    close(packed(values), plain(values))
+    assert_near(packed(values), plain(values))
 
 
 def test_values_given_by_name(everywhere: None) -> None:
@@ -312,7 +312,7 @@ def test_values_given_by_name(everywhere: None) -> None:
     assert torch.equal(packed.first(input=values), plain.first(values))
     with pytest.raises(TypeError):
         packed.first()
-    close(packed.second(values), plain.second(values))
+    assert_near(packed.second(values), plain.second(values))
 
 
 def test_outputs_may_be_changed_in_place(everywhere: None) -> None:
@@ -326,7 +326,7 @@ def test_outputs_may_be_changed_in_place(everywhere: None) -> None:
         total = first.float().sum() + 3 * second.float().sum()
         results.append((first.detach(), second.detach(), *torch.autograd.grad(total, values)))
     for own, other in zip(*results, strict=True):
-        close(own, other)
+        assert_near(own, other)
 
 
 @every_dtype
@@ -338,7 +338,7 @@ def test_outputs_that_nobody_reads(everywhere: None, dtype: torch.dtype) -> None
             values = torch.linspace(-1, 1, 48).view(2, 24).to(dtype).requires_grad_()
             outputs = {name: getattr(model, name)(values) for name in ("first", "second")}
             found.append(torch.autograd.grad(outputs[read_from].sum(), values)[0])
-        close(*found)
+        assert_near(*found)
 
 
 def test_gradients_of_gradients(everywhere: None) -> None:
@@ -350,18 +350,18 @@ def test_gradients_of_gradients(everywhere: None) -> None:
         values = torch.linspace(-1, 1, 48).view(2, 24).requires_grad_()
         (slope,) = torch.autograd.grad(model(values).square().sum(), values, create_graph=True)
         found.append(torch.autograd.grad(slope.square().sum(), values)[0])
-    close(*found)
+    assert_near(*found)
 
 
 def test_weights_packed_under_inference_mode_train(everywhere: None) -> None:
     packed, plain = make(KNOWN[0])
     with torch.inference_mode():
         given = torch.randn(2, 24, dtype=KNOWN[0])
-        close(packed(given).clone(), plain(given).clone())
+        assert_near(packed(given).clone(), plain(given).clone())
     values = torch.randn(2, 24, dtype=KNOWN[0], requires_grad=True)
     (own,) = torch.autograd.grad(packed(values).sum(), values)
     (other,) = torch.autograd.grad(plain(values).sum(), values)
-    close(own, other)
+    assert_near(own, other)
 
 
 def test_other_dtypes_and_autocast_go_to_pytorch(everywhere: None) -> None:
@@ -441,7 +441,7 @@ def test_adapted_copies_compute_with_their_own_weights(
             gradients = torch.autograd.grad(states[..., 0].sum(), parameters)
             found.append((states.detach(), torch.cat([one.flatten() for one in gradients])))
         for own, other in zip(*found, strict=True):
-            close(own, other)
+            assert_near(own, other)
 
 
 def test_large_models_stay_as_they_are(
@@ -473,6 +473,13 @@ def test_machines_that_multiply_wrongly_do_without(monkeypatch: pytest.MonkeyPat
     finally:
         monkeypatch.undo()
         works.cache_clear()
+
+
+def test_the_global_generator_is_left_as_it_was(backbone_folder: Any, everywhere: None) -> None:
+    works.cache_clear()
+    state = torch.get_rng_state()
+    load_backbone(str(backbone_folder("bert")))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_what_is_not_faster_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
