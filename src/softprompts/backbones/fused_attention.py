@@ -8,6 +8,7 @@ moved to meet others. The code is in `kernels/kernels.cpp`.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,7 +110,7 @@ def why_not() -> str | None:
 
 
 def check_library(library: ctypes.CDLL) -> None:
-    """Check that compiled attention gives, both ways, what attention is by its formula.
+    """Check that compiled attention and GELU give, both ways, what they are by their formulas.
 
     Raises:
         BackboneError: if it does not.
@@ -128,6 +129,21 @@ def check_library(library: ctypes.CDLL) -> None:
     for one, other in zip(found, expected, strict=True):
         if not (one.double() - other).norm() <= _TOLERANCE * other.norm():
             raise BackboneError("compiled kernels must attend as the formula says, but do not.")
+    _check_gelu(library)
+
+
+def _check_gelu(library: ctypes.CDLL) -> None:
+    values = torch.linspace(-4, 4, 37).bfloat16()
+    x = values.double()
+    share, bell = torch.special.ndtr(x), torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
+    ones = torch.ones_like(values)
+    for gradient, expected in ((None, x * share), (ones, share + x * bell)):
+        found = torch.empty_like(values)
+        given = (values, gradient, found)
+        pointers = (ctypes.c_void_p(None if one is None else one.data_ptr()) for one in given)
+        library.gelu(*pointers, ctypes.c_int64(len(x)), ctypes.c_int32(0), ctypes.c_int32(1))
+        if not (found.double() - expected).norm() <= _TOLERANCE * expected.norm():
+            raise BackboneError("compiled kernels must take GELU as the formula says, but do not.")
 
 
 def fits(states: Sequence[Tensor], mask: Tensor | None, options: Mapping[str, Any]) -> bool:
@@ -303,7 +319,7 @@ def _run(
     bias: Tensor | None,
     scaling: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output, and each query's largest score and logarithm of its sum.
+    """Return the output, and each query's largest score and the logarithm of its sum, to base 2.
 
     Shape `(2, heads, tokens)` of these.
     """

@@ -23,10 +23,11 @@ State = TypeVar("State")
 NAME = "softprompts-packed"
 """The name under which transformers finds the masks of packed inputs."""
 
-_LEAST_ROW, _ROW_SHARE = 64, 16
-"""The row is padded to a multiple of a power of two, the largest within a sixteenth of it.
+_LEAST_ROW, _ROW_SHARE = 32, 64
+"""The row is padded to a multiple of a power of two, the largest within a 64th of it.
 
-So few lengths occur: the matrix library pays for a new one a fifth of an update.
+So few lengths occur: the matrix library pays for a new one a few hundredths of an update with packed
+weights, without a fifth.
 """
 
 _WIDTH_MULTIPLE = 32

@@ -18,6 +18,7 @@ using bf16 = uint16_t;
 namespace {
 
 constexpr int kLanes = 16;        // float32 of one register
+constexpr float kLog2E = 1.44269504f;
 constexpr int kQueryBlock = 96;   // most queries taken at once, a multiple of 32
 constexpr int kTileRows = 8;      // rows of a product held in registers
 constexpr int kTileVectors = 3;   // registers of each such row
@@ -84,6 +85,17 @@ inline __m512 exponential(__m512 x) {
   p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
   p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
   p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, n);
+}
+
+// 2 to the power of x, to 3e-6 of its value; 0 below -150.
+inline __m512 power_of_two(__m512 x) {
+  const __m512 n = _mm512_roundscale_ps(x, 8), r = _mm512_sub_ps(x, n);
+  __m512 p = _mm512_set1_ps(9.5700761e-3f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.5917893e-2f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.40247458e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.93121791e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.99999285e-1f));
   return _mm512_scalef_ps(p, n);
 }
 
@@ -241,11 +253,69 @@ inline int64_t query_block(int64_t queries) {
   return blocks < 1 ? kQueryBlock : up((queries + blocks - 1) / blocks, kTileRows);
 }
 
-inline __m512 score(const float* products, const bf16* bias, int64_t column, int64_t keys, __m512 scale) {
-  const __mmask16 mask = first(keys - column);
-  __m512 found = _mm512_mul_ps(_mm512_load_ps(products + column), scale);
-  if (bias != nullptr) found = _mm512_add_ps(found, load_bf16(bias + column, mask));
-  return _mm512_mask_mov_ps(_mm512_set1_ps(-std::numeric_limits<float>::infinity()), mask, found);
+// A score times log2(e), so that its weight is a power of two. No bias is so low that the score is infinite: where all
+// are hidden all weigh the same.
+template <bool kIsBiased>
+inline __m512 score(const float* products, const bf16* bias, __mmask16 mask, __m512 factor) {
+  const __m512 found = _mm512_load_ps(products);
+  if (!kIsBiased) return _mm512_mul_ps(found, factor);
+  const __m512 added = _mm512_mul_ps(load_bf16(bias, mask), _mm512_set1_ps(kLog2E));
+  return _mm512_fmadd_ps(found, factor, _mm512_max_ps(_mm512_set1_ps(-3e38f), added));
+}
+
+// Make weights, but for a factor, of one query's products with keys. Returns the largest score and the weights' sum.
+template <bool kIsBiased>
+inline void weigh(float* products, const bf16* bias, int64_t keys, __m512 factor, bf16* weights, float* top,
+                  float* sum) {
+  const int64_t whole = keys / kLanes * kLanes;
+  const __mmask16 rest = first(keys - whole);
+  const __m512 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+  __m512 most = lowest;
+  for (int64_t j = 0; j < whole; j += kLanes) {
+    const __m512 found = score<kIsBiased>(products + j, bias + j, 0xFFFF, factor);
+    if (kIsBiased) _mm512_store_ps(products + j, found);
+    most = _mm512_max_ps(most, found);
+  }
+  if (rest) {
+    const __m512 found = score<kIsBiased>(products + whole, bias + whole, rest, factor);
+    if (kIsBiased) _mm512_store_ps(products + whole, found);
+    most = _mm512_mask_max_ps(most, rest, most, found);
+  }
+  *top = _mm512_reduce_max_ps(most);
+  const __m512 base = _mm512_set1_ps(*top);
+  __m512 total = _mm512_setzero_ps();
+  for (int64_t j = 0; j < whole + (rest ? kLanes : 0); j += kLanes) {
+    const __m512 own = _mm512_load_ps(products + j);
+    __m512 weight = power_of_two(kIsBiased ? _mm512_sub_ps(own, base) : _mm512_fmsub_ps(own, factor, base));
+    if (j == whole) weight = _mm512_maskz_mov_ps(rest, weight);
+    total = _mm512_add_ps(total, weight);
+    _mm256_store_si256((__m256i*)(weights + j), to_bf16(weight));
+  }
+  *sum = _mm512_reduce_add_ps(total);
+}
+
+// Make weights of one query's products with keys, in their place. Returns what `slopes` are on the mean.
+template <bool kIsBiased>
+inline float weigh_again(float* products, const bf16* bias, int64_t keys, __m512 factor, float top, float log_sum,
+                         const float* slopes) {
+  const int64_t whole = keys / kLanes * kLanes;
+  const __mmask16 rest = first(keys - whole);
+  // in one where nothing is hidden; the sum of both would lose the second where the first is a mask's
+  const __m512 base = _mm512_set1_ps(kIsBiased ? top : top + log_sum), behind = _mm512_set1_ps(log_sum);
+  __m512 total = _mm512_setzero_ps();
+  for (int64_t j = 0; j < whole + (rest ? kLanes : 0); j += kLanes) {
+    const __mmask16 mask = j == whole ? rest : __mmask16(0xFFFF);
+    __m512 power;
+    if (kIsBiased)
+      power = _mm512_sub_ps(_mm512_sub_ps(score<true>(products + j, bias + j, mask, factor), base), behind);
+    else
+      power = _mm512_fmsub_ps(_mm512_load_ps(products + j), factor, base);
+    __m512 weight = power_of_two(power);
+    if (j == whole) weight = _mm512_maskz_mov_ps(rest, weight);
+    _mm512_store_ps(products + j, weight);
+    total = _mm512_fmadd_ps(weight, _mm512_load_ps(slopes + j), total);
+  }
+  return _mm512_reduce_add_ps(total);
 }
 
 // Where inputs stand in the rows of queries and keys, and what is added to their scores. Strides are
@@ -358,8 +428,8 @@ void gelu(const bf16* input, const bf16* gradient, bf16* output, int64_t count, 
   }
 }
 
-// out: a row of heads * value_size for each query. tops: the largest score of each head and query, then
-// as many logarithms of sums beside it; their sum would lose the second where the first is a mask's.
+// out: a row of heads * value_size for each query. tops: the largest score of each head and query times log2(e),
+// then as many binary logarithms of sums of weights.
 int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* value, bf16* out,
            float* tops, int64_t queries) {
   const int64_t tasks = at->inputs * at->key_heads;
@@ -382,7 +452,7 @@ int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* val
     bf16* weights = scratch.take<bf16>(kQueryBlock * width);
     turn_pairs(task.key, at->key_place, keys, size, turned_keys);
     pair_rows(task.value, at->value_place, keys, value_size, paired_values);
-    const __m512 scale = _mm512_set1_ps(at->scale);
+    const __m512 factor = _mm512_set1_ps(at->scale * kLog2E);
     for (int64_t head = task.first_head; head < task.last_head; ++head)
       for (int64_t begin = 0; begin < task.count; begin += task.block) {
         const int64_t rows = task.count - begin < task.block ? task.count - begin : task.block;
@@ -391,25 +461,13 @@ int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* val
                 width, rows, width, size / 2, scores, width, false);
         float shares[kQueryBlock];
         for (int64_t row = 0; row < rows; ++row) {
-          float* own = scores + row * width;
           const bf16* bias = task.bias(*at, head, begin + row);
-          __m512 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
-          for (int64_t j = 0; j < width; j += kLanes) {
-            const __m512 found = score(own, bias, j, keys, scale);
-            _mm512_store_ps(own + j, found);
-            most = _mm512_max_ps(most, found);
-          }
-          const float top = _mm512_reduce_max_ps(most);
-          __m512 total = _mm512_setzero_ps();
-          for (int64_t j = 0; j < width; j += kLanes) {
-            const __m512 weight = exponential(_mm512_sub_ps(_mm512_load_ps(own + j), _mm512_set1_ps(top)));
-            total = _mm512_add_ps(total, weight);
-            _mm256_store_si256((__m256i*)(weights + row * width + j), to_bf16(weight));
-          }
-          const float sum = _mm512_reduce_add_ps(total);
+          float top, sum;
+          (bias == nullptr ? weigh<false> : weigh<true>)(scores + row * width, bias, keys, factor,
+                                                         weights + row * width, &top, &sum);
           shares[row] = 1.0f / sum;
           tops[head * queries + place + row] = top;
-          tops[(at->heads + head) * queries + place + row] = std::log(sum);
+          tops[(at->heads + head) * queries + place + row] = std::log2(sum);
         }
         product(weights, width, paired_values, value_width, rows, value_width, width / 2, sums, value_width,
                 false);
@@ -464,7 +522,7 @@ int attend_backward(const Layout* at, const bf16* query, const bf16* key, const 
     turn_pairs(task.value, at->value_place, keys, value_size, turned_values);
     pair_rows(task.key, at->key_place, keys, size, paired_keys);
     bool is_begun = false;
-    const __m512 scale = _mm512_set1_ps(at->scale);
+    const __m512 scale = _mm512_set1_ps(at->scale), factor = _mm512_set1_ps(at->scale * kLog2E);
     for (int64_t head = task.first_head; head < task.last_head; ++head)
       for (int64_t begin = 0; begin < task.count; begin += task.block) {
         const int64_t rows = task.count - begin < task.block ? task.count - begin : task.block;
@@ -481,16 +539,11 @@ int attend_backward(const Layout* at, const bf16* query, const bf16* key, const 
           for (int64_t i = 0; i < together; ++i) {
             float *own = weights + (row + i) * width, *slope = slopes + (row + i) * width;
             const bf16* bias = task.bias(*at, head, begin + row + i);
-            const __m512 top = _mm512_set1_ps(tops[head * queries + place + row + i]);
-            const __m512 log_sum = _mm512_set1_ps(tops[(at->heads + head) * queries + place + row + i]);
-            __m512 total = _mm512_setzero_ps();
-            for (int64_t j = 0; j < width; j += kLanes) {
-              const __m512 weight = exponential(
-                  _mm512_sub_ps(_mm512_sub_ps(score(own, bias, j, keys, scale), top), log_sum));
-              _mm512_store_ps(own + j, weight);
-              total = _mm512_fmadd_ps(weight, _mm512_load_ps(slope + j), total);
-            }
-            means[i] = _mm512_set1_ps(_mm512_reduce_add_ps(total));
+            const float top = tops[head * queries + place + row + i];
+            const float log_sum = tops[(at->heads + head) * queries + place + row + i];
+            const float mean = (bias == nullptr ? weigh_again<false> : weigh_again<true>)(own, bias, keys, factor, top,
+                                                                                         log_sum, slope);
+            means[i] = _mm512_set1_ps(-mean * at->scale);
           }
           for (int64_t j = 0; j < width; j += kLanes) {
             __m256i weight[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
@@ -498,9 +551,9 @@ int attend_backward(const Layout* at, const bf16* query, const bf16* key, const 
             for (int64_t i = 0; i < together; ++i) {
               const int64_t place_of = (row + i) * width + j;
               const __m512 own = _mm512_load_ps(weights + place_of);
-              const __m512 bent = _mm512_sub_ps(_mm512_load_ps(slopes + place_of), means[i]);
+              const __m512 bent = _mm512_fmadd_ps(_mm512_load_ps(slopes + place_of), scale, means[i]);
               weight[i] = to_bf16(own);
-              slope[i] = to_bf16(_mm512_mul_ps(_mm512_mul_ps(own, scale), bent));
+              slope[i] = to_bf16(_mm512_mul_ps(own, bent));
               _mm256_store_si256((__m256i*)(slope_rows + place_of), slope[i]);
             }
             _mm512_store_si512(weight_pairs + row / 2 * width + j, pairs(weight[0], weight[1]));
