@@ -23,6 +23,7 @@ from softprompts.backbones.fused_attention import NAME as FUSED
 from softprompts.backbones.fused_attention import Spans, add_biases, attend_row, fits
 from softprompts.backbones.gating import mix
 from softprompts.backbones.memory import KeyValues, Memory, Slot
+from softprompts.backbones.packing import NAME as PACKED
 from softprompts.backbones.packing import Active, Packing, implementation
 from softprompts.backbones.tail import Tail
 from softprompts.errors import BackboneError
@@ -119,7 +120,8 @@ _ACTIVE: Active[Reading] = Active()
 
 def reading(state: Reading, configs: Sequence[Any]) -> AbstractContextManager[None]:
     """Send the attention of some configurations through `attend` while this lasts."""
-    return implementation(configs, INTERFACE, _ACTIVE, state)
+    name = INTERFACE if state.packing is None else PACKED  # which it is already within a pass
+    return implementation(configs, name, _ACTIVE, state)
 
 
 def attend(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from softprompts.backbones.fused_attention import find_library
+
+_BENT = "softprompts_bent"
+"""The attribute of GELU's output that says of what it was taken."""
 
 
 def gelu(values: Tensor, is_tanh: bool = False) -> Tensor:
@@ -26,7 +30,36 @@ def gelu(values: Tensor, is_tanh: bool = False) -> Tensor:
     """
     if values.dtype != torch.bfloat16 or values.device.type != "cpu":
         return functional.gelu(values, approximate="tanh" if is_tanh else "none")
-    return _Gelu.apply(values, is_tanh)  # type: ignore[no-any-return, no-untyped-call]
+    output: Tensor = _Gelu.apply(values, is_tanh)  # type: ignore[no-untyped-call]
+    if output.requires_grad and values.is_contiguous():
+        setattr(output, _BENT, Bent(values, is_tanh, values._version, output._version))
+    return output
+
+
+@final
+@dataclass(frozen=True)
+class Bent:
+    """What GELU was taken of.
+
+    Attributes:
+        values: what it was taken of, bfloat16 on the processor, contiguous.
+        is_tanh: whether by a hyperbolic tangent.
+        version: how often the values had been changed.
+        output_version: how often its output had been changed.
+    """
+
+    values: Tensor
+    is_tanh: bool
+    version: int
+    output_version: int
+
+
+def bent_of(output: Tensor) -> Bent | None:
+    """Return what a tensor is GELU of, where that is known and neither was changed since."""
+    bent: Bent | None = getattr(output, _BENT, None)
+    if bent is None or bent.version != bent.values._version:
+        return None
+    return bent if bent.output_version == output._version else None
 
 
 def fuse_activations(model: nn.Module) -> int:
@@ -70,10 +103,25 @@ class _Gelu(torch.autograd.Function):
         return _run(values, gradient, ctx.is_tanh), None
 
 
+def gelu_slope(values: Tensor, gradient: Tensor, is_tanh: bool) -> Tensor:
+    """Make the gradient of GELU's output that of its input, in its place, and return it.
+
+    Args:
+        values: its input, bfloat16 on the processor, contiguous.
+        gradient: of its output, contiguous. Shape of `values`.
+        is_tanh: whether by a hyperbolic tangent.
+    """
+    return _write(gradient, values, gradient, is_tanh)
+
+
 def _run(values: Tensor, gradient: Tensor | None, is_tanh: bool) -> Tensor:
     values = values.contiguous()
     gradient = None if gradient is None else gradient.contiguous()
-    output = torch.empty_like(values)
+    return _write(torch.empty_like(values), values, gradient, is_tanh)
+
+
+def _write(output: Tensor, values: Tensor, gradient: Tensor | None, is_tanh: bool) -> Tensor:
+    """Write GELU, or where a gradient of it is given that of the values, and return it."""
     find_library().gelu(
         ctypes.c_void_p(values.data_ptr()),
         ctypes.c_void_p(None if gradient is None else gradient.data_ptr()),

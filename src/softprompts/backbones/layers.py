@@ -16,7 +16,13 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from softprompts.backbones.attention import INTERFACE, Reading, attend, reading
 from softprompts.backbones.compiling import CompiledLayer, parts_of
 from softprompts.backbones.memory import Memory, Slot
-from softprompts.backbones.packing import Packing, packed_masks, square_biases
+from softprompts.backbones.packing import NAME as PACKED
+from softprompts.backbones.packing import (
+    Packing,
+    biased_attentions,
+    packed_masks,
+    square_biases,
+)
 from softprompts.backbones.spreading import is_spread, wrapped_forwards
 from softprompts.backbones.tail import InterruptedLayerError, Tail
 from softprompts.errors import BackboneError
@@ -102,6 +108,11 @@ class Stack:
         """Whether each layer has something beside its attention that compiling changes."""
         return all(parts_of(layer) for layer in self.layers)
 
+    @cached_property
+    def _biased(self) -> list[Any]:
+        """Attentions that make a bias of relative positions."""
+        return biased_attentions(self.body)
+
     @contextmanager
     def running(
         self,
@@ -144,7 +155,7 @@ class Stack:
         if packing is None:
             yield
             return
-        with packed_masks(packing, self.configs), square_biases(self.body, packing.longest):
+        with packed_masks(packing, self.configs), square_biases(self._biased, packing.longest):
             yield
 
     def _find_compiled(self, memory: Memory | None) -> dict[int, CompiledLayer]:
@@ -311,10 +322,11 @@ def _run_tail(
 
 
 def register() -> None:
-    """Make `attend` known to transformers under its name."""
+    """Make `attend` known to transformers under its names."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(INTERFACE, attend)
+    for name in (INTERFACE, PACKED):
+        AttentionInterface.register(name, attend)
 
 
 def _outermost_layers(body: nn.Module) -> Sequence[nn.Module]:

@@ -26,8 +26,8 @@ NAME = "softprompts-packed"
 _LEAST_ROW, _ROW_SHARE = 32, 64
 """The row is padded to a multiple of a power of two, the largest within a 64th of it.
 
-So few lengths occur: the matrix library pays for a new one a few hundredths of an update with packed
-weights, without a fifth.
+So few lengths occur: a new one costs the matrix library a few hundredths of an update with packed
+weights, and a fifth without.
 """
 
 _WIDTH_MULTIPLE = 32
@@ -320,14 +320,15 @@ def implementation(
         state: what it has to know meanwhile.
     """
     before = [config._attn_implementation for config in configs]
-    for config in configs:
+    changed = [(config, own) for config, own in zip(configs, before, strict=True) if own != name]
+    for config, _ in changed:
         config._attn_implementation = name
     active.states.append(state)
     try:
         yield
     finally:
         active.states.pop()
-        for config, own in zip(configs, before, strict=True):
+        for config, own in changed:
             config._attn_implementation = own
 
 
@@ -339,27 +340,31 @@ def packed_masks(packing: Packing, configs: Sequence[Any]) -> AbstractContextMan
     return implementation(configs, NAME, _ACTIVE, packing)
 
 
+def biased_attentions(body: nn.Module) -> list[Any]:
+    """Return a half's attentions that make a bias of relative positions, as T5's do."""
+    return [
+        module
+        for module in body.modules()
+        if getattr(module, "has_relative_attention_bias", False) and hasattr(module, "compute_bias")
+    ]
+
+
 @contextmanager
-def square_biases(body: nn.Module, width: int) -> Iterator[None]:
+def square_biases(attentions: Sequence[Any], width: int) -> Iterator[None]:
     """Let attention make its bias of relative positions for one input of a width, while this lasts.
 
     It depends on how far positions are apart alone, so that of a shorter input is its corner.
 
     Args:
-        body: the half; attention like T5's has `compute_bias`.
+        attentions: those of the half that make one.
         width: positions of the input.
     """
-    found: list[Any] = [
-        module
-        for module in body.modules()
-        if getattr(module, "has_relative_attention_bias", False) and hasattr(module, "compute_bias")
-    ]
-    for module in found:
+    for module in attentions:
         module.compute_bias = partial(_square_bias, module.compute_bias, width)
     try:
         yield
     finally:
-        for module in found:
+        for module in attentions:
             del module.compute_bias
 
 

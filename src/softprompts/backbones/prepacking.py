@@ -19,8 +19,10 @@ from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils import skip_init
 
+from softprompts.backbones.fused_activation import bent_of, gelu_slope
 from softprompts.machine_memory import total_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -314,6 +316,9 @@ class _Prepacked:
         weights = self.weights
         if not (values.requires_grad and torch.is_grad_enabled()):
             outputs = _split(weights.multiply(values), weights.sizes)
+        elif (bent := bent_of(values)) is not None:
+            given = (bent.values, weights, values.detach(), bent.is_tanh)
+            outputs = _ProductOfGelu.apply(*given)  # type: ignore[no-untyped-call]
         else:
             outputs = _Product.apply(values, weights)  # type: ignore[no-untyped-call]
         if len(outputs) > 1:
@@ -357,7 +362,33 @@ class _Product(torch.autograd.Function):
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
             parts = [one @ ctx.weights.matrix(number) for number, one in known.items()]
             return torch.stack(parts).sum(dim=0), None
-        return ctx.weights.multiply_back(_side_by_side(list(known.values())), tuple(known)), None
+        return _multiply_back(ctx.weights, gradients), None
+
+
+class _ProductOfGelu(torch.autograd.Function):
+    """GELU with the product behind it: its slope is taken where the gradient of its output lies."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, weights: _Weights, output: Tensor, is_tanh: bool
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(values)
+        ctx.weights, ctx.is_tanh = weights, is_tanh
+        ctx.set_materialize_grads(False)
+        return _split(weights.multiply(output), weights.sizes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:
+        (values,) = ctx.saved_tensors
+        found = gelu_slope(values, _multiply_back(ctx.weights, gradients), ctx.is_tanh)
+        return found, None, None, None
+
+
+def _multiply_back(weights: _Weights, gradients: Sequence[Tensor | None]) -> Tensor:
+    """Return the gradient of what layers read; of those that have none nothing comes back."""
+    known = {number: one for number, one in enumerate(gradients) if one is not None}
+    return weights.multiply_back(_side_by_side(list(known.values())), tuple(known))
 
 
 def _split(joint: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:

@@ -97,7 +97,7 @@ def test_states_and_gradients_are_those_of_plain_layers(tiny, compiled, kind, is
     """Gathered states are read packed and with a tail, others as the model reads them."""
     backbone = compiled(kind)
     assert backbone.shortcuts.packs
-    for shape in ((4, 9), (1, 11)):
+    for shape in ((5, 9), (1, 11)):  # a row as long as states are wide would pass for the same size
         found = read(backbone, shape, is_gathered)
         assert_same(found, read(tiny(kind), shape, is_gathered))
     graphs = num_graphs()

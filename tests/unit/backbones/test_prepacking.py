@@ -16,6 +16,7 @@ from softprompts.backbones import loading, prepacking
 from softprompts.backbones.adaptations.copying import copy_backbone
 from softprompts.backbones.adaptations.full import FullAdaptation
 from softprompts.backbones.adaptations.lora import LoraAdaptation
+from softprompts.backbones.fused_activation import gelu
 from softprompts.backbones.fused_attention import why_not
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.passing import DecoderInputs
@@ -488,3 +489,76 @@ def test_what_is_not_faster_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) 
     assert not can_prepack(torch.float32)
     assert not can_prepack(torch.bfloat16)
     assert not can_prepack(torch.float64)
+
+
+def bend_and_multiply(is_tanh: bool) -> tuple[Any, Any, Tensor, Tensor]:
+    """Return what multiplies with packed weights, the layer as it is, values and a gradient."""
+    draws = torch.Generator().manual_seed(3)
+    layer = nn.Linear(48, 24).bfloat16().requires_grad_(False)
+    packed = prepacking._Prepacked([layer])
+    values = torch.randn(7, 48, generator=draws).bfloat16().requires_grad_()
+    slope = torch.randn(7, 24, generator=draws).bfloat16()
+
+    def plain(given: Tensor) -> Tensor:
+        weight, bias = layer.weight.double(), layer.bias.double()
+        return nn.functional.linear(given, weight, bias)
+
+    return packed, plain, values, slope
+
+
+needs_gelu = pytest.mark.skipif(
+    torch.bfloat16 not in KNOWN or why_not() is not None, reason="GELU is not compiled here"
+)
+
+
+@needs_gelu
+@pytest.mark.parametrize("is_tanh", [False, True])
+def test_gelu_is_taken_back_with_the_product_behind_it(is_tanh: bool) -> None:
+    packed, plain, values, slope = bend_and_multiply(is_tanh)
+    found = packed.forward(0, gelu(values, is_tanh))
+    assert type(found.grad_fn).__name__ == "_ProductOfGeluBackward"
+    known = slope.clone()
+    (own,) = torch.autograd.grad(found, values, slope, retain_graph=True)
+    (again,) = torch.autograd.grad(found, values, slope)
+    assert torch.equal(own, again)
+    assert torch.equal(slope, known)  # what is written is not what was given
+    exact = values.detach().double().requires_grad_()
+    bent = nn.functional.gelu(exact, approximate="tanh" if is_tanh else "none")
+    expected = plain(bent)
+    assert_near(found.detach(), expected.detach().bfloat16())
+    (other,) = torch.autograd.grad(expected, exact, slope.double())
+    assert_near(own, other.bfloat16())
+
+
+@needs_gelu
+def test_gelu_that_others_read_too_gets_both_gradients() -> None:
+    packed, plain, values, slope = bend_and_multiply(is_tanh=False)
+    bent = gelu(values)
+    total = (packed.forward(0, bent) * slope).sum() + 3 * bent.sum()
+    (own,) = torch.autograd.grad(total, values)
+    exact = values.detach().double().requires_grad_()
+    bent = nn.functional.gelu(exact)
+    (other,) = torch.autograd.grad((plain(bent) * slope).sum() + 3 * bent.sum(), exact)
+    assert_near(own, other.bfloat16())
+
+
+@needs_gelu
+@pytest.mark.parametrize("changed", ["values", "output"])
+def test_gelu_that_was_changed_is_not_taken_back_with_the_product(changed: str) -> None:
+    packed, plain, values, _ = bend_and_multiply(is_tanh=False)
+    given = values + 0
+    bent = gelu(given)
+    with torch.no_grad():
+        (given if changed == "values" else bent).mul_(2)
+    found = packed.forward(0, bent)
+    assert type(found.grad_fn).__name__ == "_ProductBackward"
+    assert_near(found.detach(), plain(bent.detach().double()).bfloat16())
+
+
+@needs_gelu
+def test_gelu_with_the_product_behind_it_has_no_second_derivative() -> None:
+    packed, _, values, _ = bend_and_multiply(is_tanh=False)
+    found = packed.forward(0, gelu(values)).square().sum()
+    (slope,) = torch.autograd.grad(found, values, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        slope.sum().backward()
