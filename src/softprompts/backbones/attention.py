@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from softprompts.backbones.fused_attention import NAME as FUSED
-from softprompts.backbones.fused_attention import Spans, add_biases, attend_row, fits
+from softprompts.backbones.fused_attention import Spans, Wanted, add_biases, attend_row, fits
 from softprompts.backbones.gating import mix
 from softprompts.backbones.memory import KeyValues, Memory, Slot
+from softprompts.backbones.narrowing import end_narrowing
 from softprompts.backbones.packing import NAME as PACKED
 from softprompts.backbones.packing import Active, Packing, implementation
 from softprompts.backbones.tail import Tail
@@ -149,7 +150,7 @@ def attend(
     Returns:
         The output. Shape `(batch, tokens, heads, size)`. And weights, where there are any.
     """
-    state = _ACTIVE.states[-1]
+    state, wanted = _ACTIVE.states[-1], end_narrowing()
     if state.seen is not None:
         state.seen.append((key, value, options.get("sliding_window")))
     slot = state.next_slot()
@@ -163,7 +164,8 @@ def attend(
     if state.packing is None:
         given = (state.memory, state.gates_of(slot, state.memory), slot)
         return _attend(module, (query, key, value), attention_mask, given, options)
-    return _attend_packed(module, (query, key, value), attention_mask, state, slot, options), None
+    pass_ = (state, slot, wanted)
+    return _attend_packed(module, (query, key, value), attention_mask, pass_, options), None
 
 
 def _is_fused(
@@ -183,11 +185,11 @@ def _attend_packed(
     module: nn.Module,
     states: tuple[Tensor, Tensor, Tensor],
     shared: Tensor | None,
-    state: Reading,
-    slot: Slot | None,
+    pass_: tuple[Reading, Slot | None, Wanted | None],
     options: dict[str, Any],
 ) -> Tensor:
     """Attend in each input of a packing. Shape `(1, places, heads, size)`."""
+    state, slot, wanted = pass_
     packing, tail, (query, key, value) = state.packing, state.tail, states
     assert packing is not None
     options = dict(options)
@@ -199,7 +201,7 @@ def _attend_packed(
             spans, shared = tail.spans(spans), tail.bias(shared)
         scaling = options.get("scaling")
         scaling = query.shape[3] ** -0.5 if scaling is None else scaling
-        return attend_row(query, key, value, spans, shared, scaling)
+        return attend_row(query, key, value, spans, shared, scaling, wanted)
     queries = packing.take(query) if tail is None else tail.take(query)
     parts = zip(queries, packing.take(key), packing.take(value), strict=True)
     outputs = []

@@ -202,6 +202,7 @@ class Backbone:
         segment_ids: Tensor | None,
         gather: Tensor | None = None,
         memory: Memory | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Return the last hidden state of the encoder, encoder half or decoder.
 
@@ -212,6 +213,8 @@ class Backbone:
                 `(batch, tokens)`.
             gather: positions to return, long; all when `None`. Shape `(batch, slots)`.
             memory: what attention is given beside the input.
+            wanted: positions whose embeddings have a gradient, boolean; all when `None`. That of
+                others may be anything. Shape `(batch, tokens)`.
 
         Returns:
             States in the backbone's dtype, with gradient to `embeddings`. Shape
@@ -225,7 +228,8 @@ class Backbone:
             assert isinstance(states, Tensor)
             return states
         inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
-        route = self.shortcuts.route(attention_mask, gather, memory)
+        wanted = wanted if self.is_frozen else None
+        route = self.shortcuts.route(attention_mask, gather, memory, wanted)
         return self._states_at(inputs, gather, memory, route)
 
     def logits(
@@ -236,6 +240,7 @@ class Backbone:
         gather: Tensor,
         decoder: DecoderInputs | None = None,
         memory: Memory | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Return vocabulary logits at the gathered positions only; the head runs nowhere else.
 
@@ -249,6 +254,7 @@ class Backbone:
             decoder: decoder inputs, for an encoder-decoder only. The encoder runs once on the
                 batch, however many targets read it.
             memory: what attention is given beside the input, for each input of the batch.
+            wanted: positions of the batch whose embeddings have a gradient; see `hidden`.
 
         Returns:
             Logits in the backbone's dtype. Shape `(batch, slots, vocab)`, or
@@ -271,11 +277,12 @@ class Backbone:
         inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
         if decoder is not None:
             found = self.shortcuts
-            packing = found.packing(attention_mask)
-            encoded = self._encode(inputs, memory, Route(packing, found.first_position))
+            route = found.whole(attention_mask, wanted if self.is_frozen else None)
+            encoded = self._encode(inputs, memory, route)
             copies = count_copies(decoder.source, len(embeddings)) if found.shares else 1
             return self.decode(encoded, attention_mask, gather, decoder, memory, copies)
-        route = self.shortcuts.route(attention_mask, gather, memory)
+        wanted = wanted if self.is_frozen else None
+        route = self.shortcuts.route(attention_mask, gather, memory, wanted)
         inputs, places = route.lead(inputs, gather)
         with (
             self.stacks[0].running(memory, self.has_checkpointing, route),

@@ -85,6 +85,24 @@ class Spans:
         )
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Places of a row that a gradient is asked for; that of all others may be anything.
+
+    Attributes:
+        places: where in the row they are, long. Shape `(wanted,)`.
+        size: length of the row.
+        starts: place in its input of the first of each input's, long. Shape `(inputs,)`.
+        counts: from there on to the last, 0 where an input has none. Shape `(inputs,)`.
+    """
+
+    places: Tensor
+    size: int
+    starts: Tensor
+    counts: Tensor
+
+
 def has_faster_products() -> bool:
     """Return whether the processor has AMX, whose products are faster than those used here."""
     has_names = hasattr(torch.cpu, "get_capabilities")
@@ -222,7 +240,13 @@ def register() -> None:
 
 
 def attend_row(
-    query: Tensor, key: Tensor, value: Tensor, spans: Spans, bias: Tensor | None, scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    spans: Spans,
+    bias: Tensor | None,
+    scaling: float,
+    wanted: Wanted | None = None,
 ) -> Tensor:
     """Return `softmax(scaling * Q K^T + bias) V` of each input by itself.
 
@@ -236,6 +260,8 @@ def attend_row(
         bias: added to scores. Shape `(inputs, heads, tokens, keys)`, at least as many of the last
             two as an input has; any but the last may be 1.
         scaling: factor on the scores.
+        wanted: places whose queries, keys and values have a gradient, which is 0 elsewhere; all
+            when `None`. Queries and keys must be those of the same places.
 
     Returns:
         0 at places that belong to no input. Shape `(1, tokens, heads, width)`.
@@ -243,9 +269,9 @@ def attend_row(
     Raises:
         BackboneError: if inputs reach beyond queries, keys, values or bias.
     """
-    wanted = (spans.num_queries, spans.num_keys, spans.num_keys)
+    counts = (spans.num_queries, spans.num_keys, spans.num_keys)
     for name, one, count in zip(
-        ("query", "key", "value"), (query, key, value), wanted, strict=True
+        ("query", "key", "value"), (query, key, value), counts, strict=True
     ):
         if one.shape[2] < count:
             raise BackboneError(f"{name} must have {count} places, but has {one.shape[2]}.")
@@ -255,7 +281,7 @@ def attend_row(
         for place, (size, count) in enumerate(zip(bias.shape, least, strict=True))
     ):
         raise BackboneError(f"bias must have shape {least} at least, but has {tuple(bias.shape)}.")
-    return _Fused.apply(query, key, value, spans, bias, scaling)  # type: ignore[no-any-return, no-untyped-call]
+    return _Fused.apply(query, key, value, spans, bias, scaling, wanted)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Layout(ctypes.Structure):
@@ -280,7 +306,10 @@ class _Layout(ctypes.Structure):
 
 
 class _Fused(torch.autograd.Function):
-    """Forward keeps queries, keys, values and two numbers for each query and head."""
+    """Forward keeps queries, keys, values and two numbers for each query and head.
+
+    Where only some places are wanted it keeps the output too.
+    """
 
     @staticmethod
     def forward(
@@ -291,6 +320,7 @@ class _Fused(torch.autograd.Function):
         spans: Spans,
         bias: Tensor | None,
         scaling: float,
+        wanted: Wanted | None,
     ) -> Tensor:
         query, key, value = (
             one if one.stride(3) == 1 else one.contiguous() for one in (query, key, value)
@@ -298,16 +328,18 @@ class _Fused(torch.autograd.Function):
         if bias is not None:
             bias = bias.to(torch.bfloat16).contiguous()
         output, sums = _run(find_library(), query, key, value, spans, bias, scaling)
-        ctx.save_for_backward(query, key, value, sums)
-        ctx.given = (spans, bias, scaling)
+        ctx.save_for_backward(query, key, value, sums, output if wanted is not None else None)
+        ctx.given, ctx.wanted = (spans, bias, scaling), wanted
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
-        saved, given = ctx.saved_tensors, ctx.given
-        rows = _run_back(find_library(), saved, gradient.contiguous(), *given)
-        return *rows, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        *saved, output = ctx.saved_tensors
+        narrowed = None if ctx.wanted is None else (ctx.wanted, output)
+        given = (*ctx.given, narrowed)
+        rows = _run_back(find_library(), tuple(saved), gradient.contiguous(), *given)
+        return *rows, None, None, None, None
 
 
 def _run(
@@ -344,15 +376,22 @@ def _run_back(
     spans: Spans,
     bias: Tensor | None,
     scaling: float,
+    narrowed: tuple[Wanted, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return gradients of queries, keys and values from that of the output, which is contiguous.
 
     A place's lie side by side, of keys and values at least, so that what made them of the same
-    values can take them as one.
+    values can take them as one. Where some places are wanted, the output is given beside them.
     """
     query, key, value, sums = saved
     layout = _lay_out(query, key, value, spans, bias, scaling)
     rows = _empty_rows(saved[:3])
+    places: list[int | None] = [None, None, None]
+    if narrowed is not None:
+        for row in rows:
+            row.zero_()
+        wanted, output = narrowed
+        places = [one.data_ptr() for one in (wanted.starts, wanted.counts, output)]
     pointers = [one.data_ptr() for one in (query, key, value, sums, gradient, *rows)]
     _check(
         library.attend_backward(
@@ -361,6 +400,7 @@ def _run_back(
             ctypes.c_int64(query.shape[2]),
             *map(ctypes.c_void_p, pointers[4:]),
             *(ctypes.c_int64(row.stride(0)) for row in rows),
+            *map(ctypes.c_void_p, places),
         )
     )
     counts = (spans.num_queries, spans.num_keys, spans.num_keys)

@@ -15,7 +15,9 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from softprompts.backbones.attention import INTERFACE, Reading, attend, reading
 from softprompts.backbones.compiling import CompiledLayer, parts_of
+from softprompts.backbones.fused_attention import Wanted
 from softprompts.backbones.memory import Memory, Slot
+from softprompts.backbones.narrowing import narrowing
 from softprompts.backbones.packing import NAME as PACKED
 from softprompts.backbones.packing import (
     Packing,
@@ -40,6 +42,7 @@ class Route:
         tail: where the output of the last layer is read, if that is not everywhere.
         num_runs: how often a layer runs in one pass, where there is a tail.
         copies: how many targets that follow each other read the same input of an encoder.
+        wanted: places of a row whose embeddings have a gradient; all when `None`.
     """
 
     packing: Packing | None = None
@@ -47,6 +50,7 @@ class Route:
     tail: Tail | None = None
     num_runs: int = 0
     copies: int = 1
+    wanted: Wanted | None = None
 
     @property
     def is_direct(self) -> bool:
@@ -273,7 +277,8 @@ class Stack:
                         return (forward if own is None else own.whole)(*arguments, **options)
                     state.number = first
                     parts = nullcontext() if own is None else own.by_parts()
-                    with reading(state, self.configs), parts:
+                    wanted = route.wanted if layer == 0 and not is_last else None
+                    with reading(state, self.configs), parts, narrowing(wanted):
                         if route.tail is not None and is_last:
                             return _run_tail(forward, state, route.tail, arguments, options)
                         output = forward(*arguments, **options)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from softprompts.backbones.cutting import cut_by_size
+from softprompts.backbones.fused_attention import Wanted
 from softprompts.errors import BackboneError
 
 State = TypeVar("State")
@@ -205,6 +206,19 @@ class Packing:
         """
         places = self.places.gather(1, gather)  # (batch, slots)
         return torch.where(places < self.total, places, self.places[:, :1]).flatten()[None]
+
+    def wanted(self, mask: Tensor) -> Wanted:
+        """Return places that a gradient is asked for. Shape of the mask `(batch, tokens)`."""
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        first = torch.where(mask, steps, len(steps)).amin(dim=1)
+        last = torch.where(mask, steps, -1).amax(dim=1)
+        has_some = last >= 0
+        return Wanted(
+            self.places[mask],
+            self.size,
+            torch.where(has_some, first, 0),
+            torch.where(has_some, last - first + 1, 0),
+        )
 
     def take(self, row: Tensor) -> tuple[Tensor, ...]:
         """Return the queries, keys or values of each group.

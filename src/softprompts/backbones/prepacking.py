@@ -23,6 +23,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils import skip_init
 
 from softprompts.backbones.fused_activation import bent_of, gelu_slope
+from softprompts.backbones.fused_attention import Wanted
+from softprompts.backbones.narrowing import wanted_now
 from softprompts.machine_memory import total_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -352,7 +354,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, weights: _Weights) -> tuple[Tensor, ...]:
-        ctx.weights = weights
+        ctx.weights, ctx.wanted = weights, wanted_now()
         ctx.set_materialize_grads(False)
         return _split(weights.multiply(values), weights.sizes)
 
@@ -362,7 +364,7 @@ class _Product(torch.autograd.Function):
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
             parts = [one @ ctx.weights.matrix(number) for number, one in known.items()]
             return torch.stack(parts).sum(dim=0), None
-        return _multiply_back(ctx.weights, gradients), None
+        return _multiply_back(ctx.weights, gradients, ctx.wanted), None
 
 
 class _ProductOfGelu(torch.autograd.Function):
@@ -385,10 +387,20 @@ class _ProductOfGelu(torch.autograd.Function):
         return found, None, None, None
 
 
-def _multiply_back(weights: _Weights, gradients: Sequence[Tensor | None]) -> Tensor:
-    """Return the gradient of what layers read; of those that have none nothing comes back."""
+def _multiply_back(
+    weights: _Weights, gradients: Sequence[Tensor | None], wanted: Wanted | None = None
+) -> Tensor:
+    """Return the gradient of what layers read; of those that have none nothing comes back.
+
+    It is 0 where none is wanted.
+    """
     known = {number: one for number, one in enumerate(gradients) if one is not None}
-    return weights.multiply_back(_side_by_side(list(known.values())), tuple(known))
+    joint, numbers = _side_by_side(list(known.values())), tuple(known)
+    if wanted is None or joint.shape[:-1] != (1, wanted.size):
+        return weights.multiply_back(joint, numbers)
+    found = weights.multiply_back(joint[0].index_select(0, wanted.places), numbers)
+    whole = found.new_zeros(wanted.size, found.shape[1])
+    return whole.index_copy_(0, wanted.places, found)[None]
 
 
 def _split(joint: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:

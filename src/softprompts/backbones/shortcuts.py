@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -50,23 +50,37 @@ class Shortcuts:
         """Return where inputs stand in one row, if they may. Shape of `mask` `(batch, tokens)`."""
         return Packing(mask) if self.packs and len(mask) > 1 else None
 
-    def route(self, mask: Tensor, gather: Tensor | None, memory: Memory | None) -> Route:
+    def whole(self, mask: Tensor, wanted: Tensor | None = None) -> Route:
+        """Return the way for a batch of which all is read; see `route`."""
+        packing = self.packing(mask)
+        places = None if packing is None or wanted is None else packing.wanted(wanted)
+        return Route(packing, self.first_position, wanted=places)
+
+    def route(
+        self,
+        mask: Tensor,
+        gather: Tensor | None,
+        memory: Memory | None,
+        wanted: Tensor | None = None,
+    ) -> Route:
         """Return the way for a batch.
 
         Args:
             mask: 1 on positions that count. Shape `(batch, tokens)`.
             gather: positions that are read; all when `None`. Shape `(batch, slots)`.
             memory: what attention is given beside the input.
+            wanted: positions whose embeddings have a gradient, boolean; all when `None`. Shape
+                `(batch, tokens)`.
         """
         if gather is None:
             return Route()
         check_gather(gather, len(mask))
-        packing = self.packing(mask)
+        whole = self.whole(mask, wanted)
         is_trimmed = self.trims and _LEAST_SAVING * gather.shape[1] <= mask.shape[1]
         if memory is not None and _asks_for_places(memory):
             is_trimmed = False
-        tail = Tail(gather, packing) if is_trimmed else None
-        return Route(packing, self.first_position, tail, self.num_runs)
+        tail = Tail(gather, whole.packing) if is_trimmed else None
+        return replace(whole, tail=tail, num_runs=self.num_runs)
 
 
 def _asks_for_places(memory: Memory) -> bool:

@@ -32,6 +32,8 @@ class Spliced:
             `(batch, length + tokens)`.
         gated: first position whose gate may need a gradient and the one behind the last, the
             same for all inputs; any may when `None`.
+        is_row: whether a position is a row, where rows alone have a gradient; else `None`. Shape
+            `(batch, length + tokens)`.
     """
 
     embeddings: Tensor
@@ -42,6 +44,7 @@ class Spliced:
     lengths: Tensor
     gates: Tensor | None = None
     gated: tuple[int, int] | None = None
+    is_row: Tensor | None = None
 
     def cut(self, width: int) -> Spliced:
         """Return the first `width` positions; what is behind them must be padding."""
@@ -51,6 +54,7 @@ class Spliced:
             attention_mask=self.attention_mask[:, :width],
             segment_ids=self.segment_ids[:, :width],
             gates=None if self.gates is None else self.gates[:, :width],
+            is_row=None if self.is_row is None else self.is_row[:, :width],
         )
 
     def behind(self, lead: Tensor) -> Spliced:
@@ -79,6 +83,7 @@ class Spliced:
             lengths=lengths,
             gates=None if self.gates is None else self.gates.gather(1, sources),
             gated=gated,
+            is_row=None if self.is_row is None else self.is_row.gather(1, sources) & (is_there > 0),
         )
 
     def last_active(self, before: Tensor) -> Tensor:
@@ -143,6 +148,7 @@ def splice(
         token_positions=places[:, :tokens],
         row_positions=places[:, tokens:],
         lengths=valid.sum(dim=1),
+        is_row=None if embeddings.requires_grad else order >= tokens,
     )
 
 
@@ -278,7 +284,7 @@ def choose(
     embeddings = _Arrangement.apply(  # type: ignore[no-untyped-call]
         spliced.embeddings, weights, packed.detach(), rows.detach(), ranks
     )
-    return replace(spliced, embeddings=embeddings)
+    return replace(spliced, embeddings=embeddings, is_row=None)
 
 
 def concatenate(parts: Sequence[Spliced]) -> Spliced:
@@ -310,6 +316,9 @@ def concatenate(parts: Sequence[Spliced]) -> Spliced:
         spans = [part.gated for part in parts if part.gated is not None]
         if len(spans) == len(parts):
             gated = (min(first for first, _ in spans), max(last for _, last in spans))
+    is_row = None
+    if all(part.is_row is not None for part in parts):
+        is_row = stack([part.is_row for part in parts if part.is_row is not None])
     empty = parts[0].lengths.new_zeros((sum(p.lengths.shape[0] for p in parts), 0))
     return Spliced(
         embeddings=stack([part.embeddings for part in parts]),
@@ -320,4 +329,5 @@ def concatenate(parts: Sequence[Spliced]) -> Spliced:
         lengths=torch.cat([part.lengths for part in parts]),
         gates=gates,
         gated=gated,
+        is_row=is_row,
     )

@@ -247,11 +247,13 @@ def _read(
     joint, memory = given
     inputs = (joint.embeddings, joint.attention_mask, joint.segment_ids)
     if not parts[0].readout.needs_head:
-        return backbone.hidden(*inputs, gather=places, memory=memory)
+        return backbone.hidden(*inputs, gather=places, memory=memory, wanted=joint.is_row)
     decoder = None
     if backbone.family == "encoder-decoder":
         decoder = _decoder_inputs(backbone, parts)
-    return backbone.logits(*inputs, gather=places, decoder=decoder, memory=memory)
+    return backbone.logits(
+        *inputs, gather=places, decoder=decoder, memory=memory, wanted=joint.is_row
+    )
 
 
 def _decoder_inputs(backbone: Backbone, parts: Sequence[Part]) -> DecoderInputs:

@@ -38,6 +38,7 @@ def test_splice_equals_a_plain_loop(layout):
 
     result = splice(embeddings, mask, segments, prompt, anchors)
 
+    assert torch.equal(result.is_row, result.embeddings[..., 0] < 0)
     for row, (left, count, places) in enumerate(rows):
         expected, expected_segments = [], []
         for j in range(left, left + count + 1):
@@ -101,6 +102,7 @@ def test_gradient_reaches_rows_and_embeddings():
     expected = weights[:, :, 0].gather(1, result.row_positions)
     assert torch.equal(rows.grad, expected[..., None].expand(-1, -1, 4))
     assert (embeddings.grad[:, 1:] != 0).all()
+    assert result.is_row is None
 
 
 def test_concatenate_pads_and_keeps_order():
@@ -115,6 +117,11 @@ def test_concatenate_pads_and_keeps_order():
     assert joint.attention_mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert joint.embeddings[0, 3:].abs().sum() == 0
     assert joint.lengths.tolist() == [3, 5]
+    first_alone = [True, False, False, False, False]
+    assert joint.is_row.tolist() == [first_alone, first_alone]
+    assert joint.cut(3).is_row.tolist() == [first_alone[:3], first_alone[:3]]
+    trained = replace(part(2, 1.0), is_row=None)
+    assert concatenate([trained, part(4, 2.0)]).is_row is None
 
 
 @given(layouts(), st.data())
@@ -146,6 +153,8 @@ def test_behind_equals_what_is_left_of_each_input(layout, data):
             [1] * size + [0] * (rest.attention_mask.shape[1] - size)
         )
         assert not rest.segment_ids[row, size:].any()
+        assert torch.equal(rest.is_row[row, :size], whole.is_row[row, kept])
+        assert not rest.is_row[row, size:].any()
         if length:
             assert torch.equal(rest.gates[row, :size], gated.gates[row, kept])
         assert torch.equal(rest.row_positions[row], whole.row_positions[row] - begin)

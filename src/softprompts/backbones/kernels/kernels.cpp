@@ -358,6 +358,133 @@ struct Task {
   }
 };
 
+// Where gradients go, and what they are made of.
+struct Backward {
+  const float* tops;
+  int64_t queries;
+  const bf16* gradient;
+  bf16 *of_query, *of_key, *of_value;
+  int64_t query_step, key_step, value_step;
+};
+
+// Queries that meet keys of one task, and whose gradients are made of that.
+struct Meeting {
+  int64_t first_query, queries, first_key, keys;
+  bool is_of_queries, is_of_keys;
+};
+
+inline float dot(const bf16* a, const bf16* b, int64_t size) {
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t d = 0; d < size; d += kLanes)
+    sum = _mm512_fmadd_ps(load_bf16(a + d, first(size - d)), load_bf16(b + d, first(size - d)), sum);
+  return _mm512_reduce_add_ps(sum);
+}
+
+// Make gradients of queries, or of keys and values, or of all. What the gradient is on the mean of values is its
+// product with `output`, where that is given; else the keys must be all that the queries met. Returns whether there is
+// memory.
+bool bend(const Layout& at, const Task& task, const Backward& back, const Meeting& meeting, const bf16* output) {
+  const int64_t size = at.size, value_size = at.value_size, size_width = up(size, kLanes);
+  const int64_t gradient_place = at.heads * value_size, half = kQueryBlock / 2;
+  const int64_t keys = meeting.keys, width = up(keys, kLanes), block = query_block(meeting.queries);
+  const bf16* key = task.key + meeting.first_key * at.key_place;
+  const bf16* value = task.value + meeting.first_key * at.value_place;
+  if (!scratch.begin(4 * (size / 2 * width + value_size / 2 * width + width / 2 * size_width +
+                          (size + value_size) * (width + half) + kQueryBlock * (2 * width + size_width) +
+                          2 * half * width) +
+                     2 * kQueryBlock * width + 16 * 64))
+    return false;
+  uint32_t* turned_keys = scratch.take<uint32_t>(size / 2 * width);
+  uint32_t* turned_values = scratch.take<uint32_t>(value_size / 2 * width);
+  uint32_t* paired_keys = scratch.take<uint32_t>(width / 2 * size_width);
+  float* key_sums = scratch.take<float>(size * width);
+  float* value_sums = scratch.take<float>(value_size * width);
+  uint32_t* turned_queries = scratch.take<uint32_t>(size * half);
+  uint32_t* turned_gradients = scratch.take<uint32_t>(value_size * half);
+  float* weights = scratch.take<float>(kQueryBlock * width);
+  float* slopes = scratch.take<float>(kQueryBlock * width);
+  float* query_sums = scratch.take<float>(kQueryBlock * size_width);
+  uint32_t* weight_pairs = scratch.take<uint32_t>(half * width);
+  uint32_t* slope_pairs = scratch.take<uint32_t>(half * width);
+  bf16* slope_rows = scratch.take<bf16>(kQueryBlock * width);
+  const bf16* slope_of = back.gradient + task.start * gradient_place;
+  ask_for(slope_of + task.first_head * value_size, gradient_place, task.count, value_size);
+  turn_pairs(key, at.key_place, keys, size, turned_keys);
+  turn_pairs(value, at.value_place, keys, value_size, turned_values);
+  if (meeting.is_of_queries) pair_rows(key, at.key_place, keys, size, paired_keys);
+  bool is_begun = false;
+  const __m512 scale = _mm512_set1_ps(at.scale), factor = _mm512_set1_ps(at.scale * kLog2E);
+  for (int64_t head = task.first_head; head < task.last_head; ++head)
+    for (int64_t done = 0; done < meeting.queries; done += block) {
+      const int64_t begin = meeting.first_query + done;
+      const int64_t rows = meeting.queries - done < block ? meeting.queries - done : block;
+      const int64_t place = task.start + begin;
+      const bf16* q = task.query + begin * at.query_place + head * at.query_head;
+      const bf16* g = slope_of + begin * gradient_place + head * value_size;
+      product(q, at.query_place, turned_keys, width, rows, width, size / 2, weights, width, false);
+      product(g, gradient_place, turned_values, width, rows, width, value_size / 2, slopes, width, false);
+      for (int64_t row = 0; row < rows; row += 2) {
+        const int64_t together = rows - row < 2 ? 1 : 2;
+        __m512 means[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+        for (int64_t i = 0; i < together; ++i) {
+          float *own = weights + (row + i) * width, *slope = slopes + (row + i) * width;
+          const bf16* bias = task.bias(at, head, begin + row + i);
+          if (bias != nullptr) bias += meeting.first_key;
+          const float top = back.tops[head * back.queries + place + row + i];
+          const float log_sum = back.tops[(at.heads + head) * back.queries + place + row + i];
+          float mean = (bias == nullptr ? weigh_again<false> : weigh_again<true>)(own, bias, keys, factor, top,
+                                                                                 log_sum, slope);
+          if (output != nullptr)
+            mean = dot(g + (row + i) * gradient_place,
+                       output + ((place + row + i) * at.heads + head) * value_size, value_size);
+          means[i] = _mm512_set1_ps(-mean * at.scale);
+        }
+        for (int64_t j = 0; j < width; j += kLanes) {
+          __m256i weight[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+          __m256i slope[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+          for (int64_t i = 0; i < together; ++i) {
+            const int64_t place_of = (row + i) * width + j;
+            const __m512 own = _mm512_load_ps(weights + place_of);
+            const __m512 bent = _mm512_fmadd_ps(_mm512_load_ps(slopes + place_of), scale, means[i]);
+            weight[i] = to_bf16(own);
+            slope[i] = to_bf16(_mm512_mul_ps(own, bent));
+            _mm256_store_si256((__m256i*)(slope_rows + place_of), slope[i]);
+          }
+          _mm512_store_si512(weight_pairs + row / 2 * width + j, pairs(weight[0], weight[1]));
+          _mm512_store_si512(slope_pairs + row / 2 * width + j, pairs(slope[0], slope[1]));
+        }
+      }
+      if (meeting.is_of_queries) {
+        product(slope_rows, width, paired_keys, size_width, rows, size_width, width / 2, query_sums, size_width,
+                false);
+        for (int64_t row = 0; row < rows; ++row)
+          for (int64_t d = 0; d < size; d += kLanes)
+            _mm256_mask_storeu_epi16(back.of_query + (place + row) * back.query_step + head * size + d,
+                                     first(size - d), to_bf16(_mm512_load_ps(query_sums + row * size_width + d)));
+      }
+      if (meeting.is_of_keys) {
+        const int64_t depth = (rows + 1) / 2;
+        turn_rows(q, at.query_place, rows, size, turned_queries);
+        turn_rows(g, gradient_place, rows, value_size, turned_gradients);
+        product((const bf16*)turned_queries, kQueryBlock, slope_pairs, width, size, width, depth, key_sums, width,
+                is_begun);
+        product((const bf16*)turned_gradients, kQueryBlock, weight_pairs, width, value_size, width, depth,
+                value_sums, width, is_begun);
+      }
+      is_begun = true;
+    }
+  if (!meeting.is_of_keys) return true;
+  if (!is_begun) {
+    std::memset(key_sums, 0, size * width * sizeof(float));
+    std::memset(value_sums, 0, value_size * width * sizeof(float));
+  }
+  const int64_t place = at.key_starts[task.input] + meeting.first_key;
+  write_turned(key_sums, width, keys, size, back.of_key + place * back.key_step + task.key_head * size, back.key_step);
+  write_turned(value_sums, width, keys, value_size,
+               back.of_value + place * back.value_step + task.key_head * value_size, back.value_step);
+  return true;
+}
+
 // Tasks that a thread takes at once: heads of an input share lines of memory.
 inline int64_t tasks_at_once(const Layout& at) { return at.inputs >= 4 * at.threads ? at.key_heads : 1; }
 
@@ -481,106 +608,32 @@ int attend(const Layout* at, const bf16* query, const bf16* key, const bf16* val
   return failed;
 }
 
-// Gradients of queries, keys and values; each has a row of all heads for each place, and rows begin
-// so many entries apart.
+// Gradients of queries, keys and values; each has a row of all heads for each place, and rows begin so many entries
+// apart. Where some places of each input are wanted, from a first on so many, no others are written; queries and keys
+// are those of the same places, and `output` is what attention gave.
 int attend_backward(const Layout* at, const bf16* query, const bf16* key, const bf16* value,
                     const float* tops, int64_t queries, const bf16* gradient, bf16* of_query,
                     bf16* of_key, bf16* of_value, int64_t query_step, int64_t key_step,
-                    int64_t value_step) {
+                    int64_t value_step, const int64_t* wanted_starts, const int64_t* wanted_counts,
+                    const bf16* output) {
   const int64_t tasks = at->inputs * at->key_heads;
-  const int64_t size = at->size, value_size = at->value_size, size_width = up(size, kLanes);
-  const int64_t gradient_place = at->heads * value_size, half = kQueryBlock / 2;
+  const Backward back = {tops, queries, gradient, of_query, of_key, of_value, query_step, key_step, value_step};
   int failed = 0;
 #pragma omp parallel for schedule(dynamic, tasks_at_once(*at)) num_threads(at->threads) if (tasks > 1)
   for (int64_t number = 0; number < tasks; ++number) {
     const Task task(*at, number, query, key, value);
-    const int64_t keys = task.keys, width = task.width;
-    if (!scratch.begin(4 * (size / 2 * width + value_size / 2 * width + width / 2 * size_width +
-                         (size + value_size) * (width + half) + kQueryBlock * (2 * width + size_width) +
-                         2 * half * width) +
-                    2 * kQueryBlock * width + 16 * 64)) {
+    bool is_done;
+    if (wanted_starts == nullptr) {
+      is_done = bend(*at, task, back, {0, task.count, 0, task.keys, true, true}, nullptr);
+    } else {
+      const int64_t start = wanted_starts[task.input], count = wanted_counts[task.input];
+      is_done = count == 0 || (bend(*at, task, back, {0, task.count, start, count, false, true}, output) &&
+                               bend(*at, task, back, {start, count, 0, task.keys, true, false}, nullptr));
+    }
+    if (!is_done) {
 #pragma omp atomic write
       failed = 1;
-      continue;
     }
-    uint32_t* turned_keys = scratch.take<uint32_t>(size / 2 * width);
-    uint32_t* turned_values = scratch.take<uint32_t>(value_size / 2 * width);
-    uint32_t* paired_keys = scratch.take<uint32_t>(width / 2 * size_width);
-    float* key_sums = scratch.take<float>(size * width);
-    float* value_sums = scratch.take<float>(value_size * width);
-    uint32_t* turned_queries = scratch.take<uint32_t>(size * half);
-    uint32_t* turned_gradients = scratch.take<uint32_t>(value_size * half);
-    float* weights = scratch.take<float>(kQueryBlock * width);
-    float* slopes = scratch.take<float>(kQueryBlock * width);
-    float* query_sums = scratch.take<float>(kQueryBlock * size_width);
-    uint32_t* weight_pairs = scratch.take<uint32_t>(half * width);
-    uint32_t* slope_pairs = scratch.take<uint32_t>(half * width);
-    bf16* slope_rows = scratch.take<bf16>(kQueryBlock * width);
-    const bf16* slope_of = gradient + task.start * gradient_place;
-    ask_for(slope_of + task.first_head * value_size, gradient_place, task.count, value_size);
-    turn_pairs(task.key, at->key_place, keys, size, turned_keys);
-    turn_pairs(task.value, at->value_place, keys, value_size, turned_values);
-    pair_rows(task.key, at->key_place, keys, size, paired_keys);
-    bool is_begun = false;
-    const __m512 scale = _mm512_set1_ps(at->scale), factor = _mm512_set1_ps(at->scale * kLog2E);
-    for (int64_t head = task.first_head; head < task.last_head; ++head)
-      for (int64_t begin = 0; begin < task.count; begin += task.block) {
-        const int64_t rows = task.count - begin < task.block ? task.count - begin : task.block;
-        const int64_t place = task.start + begin;
-        const bf16* q = task.query + begin * at->query_place + head * at->query_head;
-        const bf16* g = slope_of + begin * gradient_place + head * value_size;
-        product(q, at->query_place, turned_keys, width, rows, width, size / 2, weights, width, false);
-        product(g, gradient_place, turned_values, width, rows, width, value_size / 2, slopes, width, false);
-        turn_rows(q, at->query_place, rows, size, turned_queries);
-        turn_rows(g, gradient_place, rows, value_size, turned_gradients);
-        for (int64_t row = 0; row < rows; row += 2) {
-          const int64_t together = rows - row < 2 ? 1 : 2;
-          __m512 means[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-          for (int64_t i = 0; i < together; ++i) {
-            float *own = weights + (row + i) * width, *slope = slopes + (row + i) * width;
-            const bf16* bias = task.bias(*at, head, begin + row + i);
-            const float top = tops[head * queries + place + row + i];
-            const float log_sum = tops[(at->heads + head) * queries + place + row + i];
-            const float mean = (bias == nullptr ? weigh_again<false> : weigh_again<true>)(own, bias, keys, factor, top,
-                                                                                         log_sum, slope);
-            means[i] = _mm512_set1_ps(-mean * at->scale);
-          }
-          for (int64_t j = 0; j < width; j += kLanes) {
-            __m256i weight[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-            __m256i slope[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-            for (int64_t i = 0; i < together; ++i) {
-              const int64_t place_of = (row + i) * width + j;
-              const __m512 own = _mm512_load_ps(weights + place_of);
-              const __m512 bent = _mm512_fmadd_ps(_mm512_load_ps(slopes + place_of), scale, means[i]);
-              weight[i] = to_bf16(own);
-              slope[i] = to_bf16(_mm512_mul_ps(own, bent));
-              _mm256_store_si256((__m256i*)(slope_rows + place_of), slope[i]);
-            }
-            _mm512_store_si512(weight_pairs + row / 2 * width + j, pairs(weight[0], weight[1]));
-            _mm512_store_si512(slope_pairs + row / 2 * width + j, pairs(slope[0], slope[1]));
-          }
-        }
-        product(slope_rows, width, paired_keys, size_width, rows, size_width, width / 2, query_sums, size_width,
-                false);
-        for (int64_t row = 0; row < rows; ++row)
-          for (int64_t d = 0; d < size; d += kLanes)
-            _mm256_mask_storeu_epi16(of_query + (place + row) * query_step + head * size + d, first(size - d),
-                                     to_bf16(_mm512_load_ps(query_sums + row * size_width + d)));
-        const int64_t depth = (rows + 1) / 2;
-        product((const bf16*)turned_queries, kQueryBlock, slope_pairs, width, size, width, depth, key_sums, width,
-                is_begun);
-        product((const bf16*)turned_gradients, kQueryBlock, weight_pairs, width, value_size, width, depth,
-                value_sums, width, is_begun);
-        is_begun = true;
-      }
-    if (!is_begun) {
-      std::memset(key_sums, 0, size * width * sizeof(float));
-      std::memset(value_sums, 0, value_size * width * sizeof(float));
-    }
-    const int64_t first_place = at->key_starts[task.input];
-    write_turned(key_sums, width, keys, size, of_key + first_place * key_step + task.key_head * size, key_step);
-    write_turned(value_sums, width, keys, value_size,
-                 of_value + first_place * value_step + task.key_head * value_size, value_step);
   }
   return failed;
 }
