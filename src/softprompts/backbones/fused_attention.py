@@ -91,7 +91,7 @@ class Wanted:
     """Places of a row that a gradient is asked for; that of all others may be anything.
 
     Attributes:
-        places: where in the row they are, long. Shape `(wanted,)`.
+        places: where in the row they are, long. Shape `(positions,)`.
         size: length of the row.
         starts: place in its input of the first of each input's, long. Shape `(inputs,)`.
         counts: from there on to the last, 0 where an input has none. Shape `(inputs,)`.

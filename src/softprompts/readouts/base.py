@@ -70,6 +70,14 @@ class Readout(nn.Module, ABC):
         A read is an input, or for encoder-decoders a target.
         """
 
+    def trained_on(self, encoded: EncodedExample) -> EncodedExample:
+        """Return what the loss of an example depends on: the example itself, or a part of it.
+
+        Args:
+            encoded: from `encode`.
+        """
+        return encoded
+
     def summary(self, values: Tensor, batch: Batch) -> Tensor:
         """Return what `scores` needs of the backbone's output; nothing trained comes before it.
 

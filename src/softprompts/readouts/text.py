@@ -88,6 +88,21 @@ class TextReadout(Readout):
             is_cut |= cut
         return EncodedExample(tuple(inputs), len(labels), example.answers, is_cut)
 
+    def trained_on(self, encoded: EncodedExample) -> EncodedExample:
+        """Return the right strings alone, where their likelihood is trained: others have no part.
+
+        A decoder then does not read inputs that wrong strings are written after.
+        """
+        if self.objective == "ranking" or not encoded.answers:
+            return encoded
+        kept = [
+            replace(
+                item, targets=tuple(one for one in item.targets if one.column in encoded.answers)
+            )
+            for item in encoded.inputs
+        ]
+        return replace(encoded, inputs=tuple(item for item in kept if item.targets))
+
     def encode_input(self, example: Example, num_new_tokens: int = 0) -> EncodedInput:
         """Return the input alone, without label tokens: what text is written after.
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import collate
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.draws import Draws
+from softprompts.readouts.base import Readout
 from softprompts.regularizers.base import Regularizer
 from softprompts.training.cutting import Taken, cut
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
@@ -109,6 +110,11 @@ class Member:
         self.plan, self.journal = plan, journal
         self.penalties = PenaltyLog(regularizers)
         self.train = {name: splits[name]["train"] for name in model.tracks}
+        if not regularizers:  # those compare the scores of all labels
+            self.train = {
+                name: _trained_on(split, model.tracks[name].readout)
+                for name, split in self.train.items()
+            }
         held_out = {name: splits[name]["held_out"] for name in model.tracks}
         self.held_out = {name: split for name, split in held_out.items() if len(split)}
         sizes = {name: len(split) for name, split in self.train.items()}
@@ -352,6 +358,11 @@ class Member:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _trained_on(split: EncodedSplit, readout: Readout) -> EncodedSplit:
+    """Return a split with what the loss depends on alone."""
+    return replace(split, encoded=tuple(map(readout.trained_on, split.encoded)))
 
 
 def _details(evaluation: Evaluation) -> dict[str, Any]:
