@@ -16,7 +16,6 @@ from softprompts.training.journal import NoJournal
 from softprompts.training.objective import accumulate
 from softprompts.training.resources import Resources
 
-
 LONG = {"bad": "so bad it is", "good": "rather good", "unsure": "hard to say"}
 
 

@@ -94,12 +94,12 @@ class _LogLikelihoods(torch.autograd.Function):
 
 def _blocks(logits: Tensor) -> tuple[Tensor, ...]:
     """Return rows of logits in blocks; on an accelerator all in one."""
-    return logits.split(_rows_at_once(logits))
+    return torch.split(logits, _rows_at_once(logits))
 
 
 def _like(logits: Tensor, values: Tensor) -> tuple[Tensor, ...]:
     """Return one entry a row, in the same blocks."""
-    return values.split(_rows_at_once(logits))
+    return torch.split(values, _rows_at_once(logits))
 
 
 def _rows_at_once(logits: Tensor) -> int:
