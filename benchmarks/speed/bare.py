@@ -82,7 +82,12 @@ class Bare(Contestant):
         return nn.functional.cross_entropy(scores, torch.tensor([row.answers[0] for row in rows]))
 
     def _write(self, rows: Sequence[EncodedExample], inputs: dict[str, Any]) -> Tensor:
-        answers = [row.inputs[0].targets[row.answers[0]].tokens for row in rows]
+        answers = [
+            target.tokens
+            for row in rows
+            for target in row.inputs[0].targets
+            if target.column == row.answers[0]
+        ]
         loss: Tensor = self._model(**inputs, labels=_pad(answers, -100)).loss
         return loss
 

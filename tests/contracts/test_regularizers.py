@@ -127,7 +127,8 @@ def test_weight_or_strength_zero_is_no_regularizer(tiny, task, kind, readout, na
         assert all(torch.equal(state[key], plain[key]) for key in plain)
     _, moved = trained(backbone, task, "adap-ins-pos", readout, [ptp(name, weight=3.0)])
     has_words = (kind, name) != ("gpt2", "word-substitution")  # no word of the task is one token
-    assert any(not torch.equal(moved[key], plain[key]) for key in plain) == has_words
+    is_near = all(torch.allclose(moved[key], plain[key], 1e-4, 1e-6) for key in plain)
+    assert is_near != has_words  # it reads wrong label strings too, in other batches
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS.names())

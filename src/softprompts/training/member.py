@@ -110,7 +110,7 @@ class Member:
         self.plan, self.journal = plan, journal
         self.penalties = PenaltyLog(regularizers)
         self.train = {name: splits[name]["train"] for name in model.tracks}
-        if not regularizers:  # those compare the scores of all labels
+        if all(one.is_idle for one in regularizers):  # others compare the scores of all labels
             self.train = {
                 name: _trained_on(split, model.tracks[name].readout)
                 for name, split in self.train.items()
