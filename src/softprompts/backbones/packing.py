@@ -34,6 +34,12 @@ weights, and a fifth without.
 _WIDTH_MULTIPLE = 32
 """Inputs are padded to a multiple of this inside attention."""
 
+_LEAST_PADDING = 5
+"""A batch remembers its row where at least one in so many positions is padding."""
+
+_ROW = "softprompts_row"
+"""The attribute of a batch that holds the row it was unpacked from."""
+
 _GROUP_OVERHEAD = 1 << 13
 """What one more group costs, in entries of an attention matrix."""
 
@@ -174,10 +180,13 @@ class Packing:
             row: one entry a place. Shape `(1, size, hidden)`.
 
         Returns:
-            Shape `(batch, tokens, hidden)`.
+            It remembers the row, see `row_of`; padding has no gradient. Shape
+            `(batch, tokens, hidden)`.
         """
-        flat = row[0].index_select(0, self.places.flatten())
-        return flat.view(*self.places.shape, -1)
+        batch: Tensor = _Unpack.apply(row, self)  # type: ignore[no-untyped-call]
+        if _LEAST_PADDING * (self.places.numel() - self.size) >= self.places.numel():
+            setattr(batch, _ROW, (row, self, _version(batch)))
+        return batch
 
     def inputs(self, inputs: Mapping[str, Any], offset: int | None) -> dict[str, Any]:
         """Return a model's arguments, packed.
@@ -279,6 +288,33 @@ class Packing:
         nothing = parts[0].new_zeros(1, width)
         joint = torch.cat([*(part.reshape(-1, width) for part in parts), nothing])
         return joint.index_select(0, back)  # (size * heads, width)
+
+
+def row_of(batch: Tensor) -> tuple[Tensor, Packing] | None:
+    """Return the row that a batch was unpacked from, if that is known and much is padding.
+
+    What is done to each position by itself may be done to the row instead, and be unpacked then.
+    """
+    row, packing, version = getattr(batch, _ROW, (None, None, None))
+    return None if row is None or version != _version(batch) else (row, packing)
+
+
+def _version(values: Tensor) -> int:
+    return 0 if values.is_inference() else values._version
+
+
+class _Unpack(torch.autograd.Function):
+    """From the row to a batch; backwards each place gets the gradient of its one copy."""
+
+    @staticmethod
+    def forward(ctx: Any, row: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        places = packing.places
+        return row[0].index_select(0, places.flatten()).view(*places.shape, -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.packing.pack(gradient), None
 
 
 class _Take(torch.autograd.Function):

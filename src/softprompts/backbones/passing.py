@@ -54,7 +54,8 @@ def decoder_call(
         decoder: what the decoder reads.
         copies: targets that read each input, from `count_copies`, where attention knows of it.
     """
-    if copies == 1:
+    batch = torch.arange(len(mask), device=mask.device)
+    if copies == 1 and not torch.equal(decoder.source, batch):
         states = encoded.last_hidden_state.index_select(0, decoder.source)
         encoded.last_hidden_state = states  # (targets, tokens, hidden)
         mask = mask.index_select(0, decoder.source)

@@ -25,6 +25,7 @@ from torch.nn.utils import skip_init
 from softprompts.backbones.fused_activation import bent_of, gelu_slope
 from softprompts.backbones.fused_attention import Wanted
 from softprompts.backbones.narrowing import wanted_now
+from softprompts.backbones.packing import row_of
 from softprompts.machine_memory import total_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -315,14 +316,12 @@ class _Prepacked:
 
     def _compute(self, values: Tensor) -> Tensor:
         """Return what the first layer makes of values; keep what the others do."""
-        weights = self.weights
-        if not (values.requires_grad and torch.is_grad_enabled()):
-            outputs = _split(weights.multiply(values), weights.sizes)
-        elif (bent := bent_of(values)) is not None:
-            given = (bent.values, weights, values.detach(), bent.is_tanh)
-            outputs = _ProductOfGelu.apply(*given)  # type: ignore[no-untyped-call]
+        source = row_of(values)
+        if source is None:
+            outputs = _multiply(values, self.weights)
         else:
-            outputs = _Product.apply(values, weights)  # type: ignore[no-untyped-call]
+            row, packing = source
+            outputs = tuple(map(packing.unpack, _multiply(row, self.weights)))
         if len(outputs) > 1:
             self._kept = _Kept(values, dict(enumerate(outputs[1:], start=1)))
         return outputs[0]
@@ -347,6 +346,17 @@ def _circumstances(values: Tensor) -> tuple[int, bool]:
     """Return what must be the same for what was made of values to be theirs still."""
     version = 0 if values.is_inference() else values._version
     return version, torch.is_grad_enabled()
+
+
+def _multiply(values: Tensor, weights: _Weights) -> tuple[Tensor, ...]:
+    """Return what each layer makes of values, with a gradient where one is asked for."""
+    if not (values.requires_grad and torch.is_grad_enabled()):
+        return _split(weights.multiply(values), weights.sizes)
+    bent = bent_of(values)
+    if bent is None:
+        return _Product.apply(values, weights)  # type: ignore[no-any-return, no-untyped-call]
+    given = (bent.values, weights, values.detach(), bent.is_tanh)
+    return _ProductOfGelu.apply(*given)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Product(torch.autograd.Function):

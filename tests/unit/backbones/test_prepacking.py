@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones import KINDS
-from softprompts.backbones import loading, prepacking
+from softprompts.backbones import loading, packing, prepacking
 from softprompts.backbones.adaptations.copying import copy_backbone
 from softprompts.backbones.adaptations.full import FullAdaptation
 from softprompts.backbones.adaptations.lora import LoraAdaptation
@@ -562,3 +562,63 @@ def test_gelu_with_the_product_behind_it_has_no_second_derivative() -> None:
     (slope,) = torch.autograd.grad(found, values, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         slope.sum().backward()
+
+
+@every_dtype
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_keys_of_a_padded_input_are_made_of_its_row(
+    backbone_folder: Any,
+    kind: str,
+    dtype: torch.dtype,
+    everywhere: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A batch that was a row before is multiplied as a row, where much of it is padding."""
+    backbone = load_backbone(str(backbone_folder(kind)), dtype=str(dtype).removeprefix("torch."))
+    sizes = []
+    multiply = prepacking._Weights.multiply
+
+    def counted(self: Any, values: Tensor) -> Tensor:
+        sizes.append(values.numel() // values.shape[-1])
+        return multiply(self, values)
+
+    monkeypatch.setattr(prepacking._Weights, "multiply", counted)
+    found, rows = [], []
+    for least in (0, 1_000_000):
+        monkeypatch.setattr(packing, "_LEAST_PADDING", least)
+        sizes.clear()
+        found.append(read_ragged(backbone))
+        rows.append(list(sizes))
+    assert len(rows[0]) == len(rows[1])
+    changed = {pair for pair in zip(*rows, strict=True) if pair[0] != pair[1]}
+    assert changed == ({(4 * 30, 64)} if backbone.shortcuts.packs else set())
+    for own, other in zip(found[1], found[0], strict=True):
+        assert_near(own, other)
+
+
+def read_ragged(backbone: Any) -> tuple[Tensor, Tensor]:
+    """Return logits of an encoder-decoder, and the gradient of embeddings that count."""
+    draws = torch.Generator().manual_seed(0)
+    ids = torch.randint(12, backbone.vocabulary_size, (4, 30), generator=draws)
+    mask = (torch.arange(30) < torch.tensor([[3], [30], [9], [1]])).long()
+    rows = backbone.embed(ids).requires_grad_()
+    labels = ids[:, :3]
+    decoder = DecoderInputs(backbone.shift_right(labels), torch.arange(4), torch.ones_like(labels))
+    found = backbone.logits(rows, mask, None, torch.arange(3).expand(4, 3), decoder)
+    factors = torch.randn(found.shape, generator=draws).to(found)
+    (gradient,) = torch.autograd.grad((found * factors).sum(), rows)
+    return found.detach(), gradient[mask.bool()]
+
+
+def test_a_batch_that_was_changed_has_no_row() -> None:
+    own = packing.Packing((torch.arange(90) < torch.tensor([[90], [3], [2]])).long())
+    row = torch.randn(1, own.size, 8)
+    batch = own.unpack(row)
+    found = packing.row_of(batch)
+    assert found is not None
+    assert found[0] is row
+    assert packing.row_of(batch + 0) is None
+    batch[0, 0] = 1.0
+    assert packing.row_of(batch) is None
+    little = packing.Packing(torch.ones(3, 90, dtype=torch.long))
+    assert packing.row_of(little.unpack(torch.randn(1, little.size, 8))) is None
