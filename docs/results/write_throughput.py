@@ -78,8 +78,9 @@ inference; padding, attention scores, embeddings and heads are not counted.
 `minilm` is the bundled backbone, the others have random weights in the shape of BERT-base, T5-small
 and GPT-2-small, with tokenizers trained on the task's texts. Encoders and GPT-2 are classifiers for
 all (peft: `SEQ_CLS`; ours: `linear`). T5 writes the answer: peft trains `SEQ_2_SEQ_LM` on the right
-one, ours is the `text` readout, which also scores the wrong ones; the decoder's own layers are not
-counted in its limit. `boolq` is the validation split, the only one that is at hand whole.
+one, ours is the `text` readout, which scores the wrong ones too, but in training; the decoder's own
+layers are not counted in its limit. `boolq` is the validation split, the only one that is at hand
+whole.
 """
 
 

@@ -295,8 +295,8 @@ def row_of(batch: Tensor) -> tuple[Tensor, Packing] | None:
 
     What is done to each position by itself may be done to the row instead, and be unpacked then.
     """
-    row, packing, version = getattr(batch, _ROW, (None, None, None))
-    return None if row is None or version != _version(batch) else (row, packing)
+    found: tuple[Tensor, Packing, int] | None = getattr(batch, _ROW, None)
+    return None if found is None or found[2] != _version(batch) else found[:2]
 
 
 def _version(values: Tensor) -> int:
