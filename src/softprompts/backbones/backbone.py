@@ -228,8 +228,7 @@ class Backbone:
             assert isinstance(states, Tensor)
             return states
         inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
-        wanted = wanted if self.is_frozen else None
-        route = self.shortcuts.route(attention_mask, gather, memory, wanted)
+        route = self.shortcuts.route(attention_mask, gather, memory, self._narrow(wanted))
         return self._states_at(inputs, gather, memory, route)
 
     def logits(
@@ -277,12 +276,11 @@ class Backbone:
         inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
         if decoder is not None:
             found = self.shortcuts
-            route = found.whole(attention_mask, wanted if self.is_frozen else None)
+            route = found.whole(attention_mask, self._narrow(wanted))
             encoded = self._encode(inputs, memory, route)
             copies = count_copies(decoder.source, len(embeddings)) if found.shares else 1
             return self.decode(encoded, attention_mask, gather, decoder, memory, copies)
-        wanted = wanted if self.is_frozen else None
-        route = self.shortcuts.route(attention_mask, gather, memory, wanted)
+        route = self.shortcuts.route(attention_mask, gather, memory, self._narrow(wanted))
         inputs, places = route.lead(inputs, gather)
         with (
             self.stacks[0].running(memory, self.has_checkpointing, route),
@@ -401,6 +399,10 @@ class Backbone:
     def shortcuts(self) -> Shortcuts:
         """Ways to read a batch with less work; they are tried when they are first asked for."""
         return find_shortcuts(self)
+
+    def _narrow(self, wanted: Tensor | None) -> Tensor | None:
+        """Return positions that alone have a gradient; `None` where others may, or none has."""
+        return wanted if self.is_frozen and torch.is_grad_enabled() else None
 
     def states_at(
         self, embeddings: Tensor, attention_mask: Tensor, gather: Tensor, route: Route

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from backbones import KINDS
-from softprompts.backbones import narrowing, prepacking
+from softprompts.backbones import narrowing, packed_weights, prepacking
 from softprompts.backbones.adaptations.lora import LoraAdaptation
 from softprompts.backbones.fused_attention import Spans, Wanted, attend_row, why_not
 from softprompts.backbones.loading import load_backbone
+from softprompts.backbones.packed_weights import works
 from softprompts.backbones.packing import Packing
 from softprompts.backbones.passing import DecoderInputs
-from softprompts.backbones.prepacking import works
 
 pytestmark = pytest.mark.skipif(
     why_not() is not None or not works(torch.bfloat16), reason="nothing is compiled or packed here"
@@ -135,13 +135,13 @@ def test_products_in_front_of_the_first_attention_are_narrow_and_no_others(
 ) -> None:
     backbone = load_backbone(str(backbone_folder("bert")), dtype="bfloat16")
     rows = []
-    multiply = prepacking._Weights.multiply_back
+    multiply = packed_weights.Weights.multiply_back
 
     def counted(self: Any, gradients: Tensor, numbers: tuple[int, ...]) -> Tensor:
         rows.append(gradients.numel() // gradients.shape[-1])
         return multiply(self, gradients, numbers)
 
-    monkeypatch.setattr(prepacking._Weights, "multiply_back", counted)
+    monkeypatch.setattr(packed_weights.Weights, "multiply_back", counted)
     read(backbone, wanted=False)
     whole = list(rows)
     rows.clear()

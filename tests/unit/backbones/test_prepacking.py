@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from backbones import KINDS
-from softprompts.backbones import loading, packing, prepacking
+from softprompts.backbones import loading, packed_weights, packing, prepacking
 from softprompts.backbones.adaptations.copying import copy_backbone
 from softprompts.backbones.adaptations.full import FullAdaptation
 from softprompts.backbones.adaptations.lora import LoraAdaptation
 from softprompts.backbones.fused_activation import gelu
 from softprompts.backbones.fused_attention import why_not
 from softprompts.backbones.loading import load_backbone
+from softprompts.backbones.packed_weights import can_prepack, works
 from softprompts.backbones.passing import DecoderInputs
-from softprompts.backbones.prepacking import can_prepack, packed_bytes, prepack, works
+from softprompts.backbones.prepacking import packed_bytes, prepack
 
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 3e-2}
 KNOWN = [dtype for dtype in TOLERANCES if works(dtype)]
@@ -116,7 +117,7 @@ def test_layers_that_read_the_same_values_are_one_product(
     number = sum(type(one).__name__ in ("Linear", "Conv1D") for one in backbone.model.modules())
     assert sum(len(one.layers) for one in groups) == number
     count = 0
-    run = prepacking._Weights.multiply
+    run = packed_weights.Weights.multiply
 
     def counted(self: Any, *arguments: Any) -> Tensor:
         nonlocal count
@@ -124,7 +125,7 @@ def test_layers_that_read_the_same_values_are_one_product(
         return run(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(prepacking._Weights, "multiply", counted)
+        patch.setattr(packed_weights.Weights, "multiply", counted)
         backbone.hidden(backbone.embed(torch.arange(5)[None]), torch.ones(1, 5).long(), None)
     ran = [one for one in groups if kind != "t5" or one.layers[0] in list(_encoder(backbone))]
     assert count == len(ran) - (backbone.has_language_head and kind != "t5") * _heads(backbone)
@@ -377,13 +378,13 @@ def test_other_dtypes_and_autocast_go_to_pytorch(everywhere: None) -> None:
 def test_gradients_that_lie_side_by_side_are_not_copied() -> None:
     joint = torch.randn(1, 6, 10)
     parts = (joint[..., :2], joint[..., 2:7], joint[..., 7:])
-    found = prepacking._side_by_side(parts)
+    found = packed_weights._side_by_side(parts)
     assert found.data_ptr() == joint.data_ptr()
     assert torch.equal(found, joint)
     for others in (parts[::-1], (parts[0], parts[1].clone(), parts[2]), (parts[0], parts[2])):
-        assert torch.equal(prepacking._side_by_side(others), torch.cat(others, dim=-1))
+        assert torch.equal(packed_weights._side_by_side(others), torch.cat(others, dim=-1))
     whole = (joint[..., 2:7], joint[..., 7:])  # side by side, but not all there is of a row
-    assert torch.equal(prepacking._side_by_side(whole), joint[..., 2:])
+    assert torch.equal(packed_weights._side_by_side(whole), joint[..., 2:])
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -394,7 +395,7 @@ def test_attention_gives_gradients_side_by_side(
     name = str(backbone_folder(kind))
     backbone = load_backbone(name, dtype="bfloat16", attention="fused")
     copied = []
-    side_by_side = prepacking._side_by_side
+    side_by_side = packed_weights._side_by_side
 
     def watched(parts: Any) -> Tensor:
         found = side_by_side(parts)
@@ -402,7 +403,7 @@ def test_attention_gives_gradients_side_by_side(
             copied.append(found.data_ptr() != parts[0].data_ptr())
         return found
 
-    monkeypatch.setattr(prepacking, "_side_by_side", watched)
+    monkeypatch.setattr(packed_weights, "_side_by_side", watched)
     ids = torch.arange(12, 42).view(3, 10)
     mask = (torch.arange(10) < torch.tensor([[10], [4], [7]])).long()
     rows = backbone.embed(ids).requires_grad_()
@@ -459,7 +460,7 @@ def test_layers_with_a_hook_of_accelerate_stay_as_they_are(everywhere: None) -> 
 
 
 def test_machines_that_multiply_wrongly_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    multiply, pack = prepacking._operators()
+    multiply, pack = packed_weights._operators()
     works.cache_clear()
     try:
         for wrong in (
@@ -467,7 +468,7 @@ def test_machines_that_multiply_wrongly_do_without(monkeypatch: pytest.MonkeyPat
             lambda *given: multiply(*given)[..., :7],
             lambda *given: torch.ops.mkldnn.there_is_no_such_operator(*given),
         ):
-            monkeypatch.setattr(prepacking, "_operators", lambda wrong=wrong: (wrong, pack))
+            monkeypatch.setattr(packed_weights, "_operators", lambda wrong=wrong: (wrong, pack))
             assert not works(KNOWN[0])
             assert not can_prepack(KNOWN[0])
             works.cache_clear()
@@ -484,7 +485,7 @@ def test_the_global_generator_is_left_as_it_was(backbone_folder: Any, everywhere
 
 
 def test_what_is_not_faster_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepacking, "_is_slow_in_float32", lambda: False)
+    monkeypatch.setattr(packed_weights, "_is_slow_in_float32", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     assert not can_prepack(torch.float32)
     assert not can_prepack(torch.bfloat16)
@@ -576,13 +577,13 @@ def test_keys_of_a_padded_input_are_made_of_its_row(
     """A batch that was a row before is multiplied as a row, where much of it is padding."""
     backbone = load_backbone(str(backbone_folder(kind)), dtype=str(dtype).removeprefix("torch."))
     sizes = []
-    multiply = prepacking._Weights.multiply
+    multiply = packed_weights.Weights.multiply
 
     def counted(self: Any, values: Tensor) -> Tensor:
         sizes.append(values.numel() // values.shape[-1])
         return multiply(self, values)
 
-    monkeypatch.setattr(prepacking._Weights, "multiply", counted)
+    monkeypatch.setattr(packed_weights.Weights, "multiply", counted)
     found, rows = [], []
     for least in (0, 1_000_000):
         monkeypatch.setattr(packing, "_LEAST_PADDING", least)
