@@ -150,6 +150,17 @@ def test_bfloat16_is_within_its_rounding(backbone_folder: Any, kind: str) -> Non
     assert float((found - expected).square().mean()) > 0  # it was another dtype
 
 
+def test_a_batch_is_unpacked_with_the_gradient_of_its_positions() -> None:
+    mask = (torch.arange(20) < torch.tensor([20, 3, 1, 8])[:, None]).long()
+    packing, draws = Packing(mask), torch.Generator().manual_seed(0)
+    values = torch.randn(4, 20, 5, generator=draws, requires_grad=True)
+    slope = torch.randn(4, 20, 5, generator=draws)
+    found = packing.unpack(packing.pack(values))
+    assert torch.equal(found[mask.bool()], values[mask.bool()])
+    found.backward(slope)
+    assert torch.equal(values.grad, slope * mask[..., None])
+
+
 def test_a_row_has_few_shapes_and_groups_waste_little() -> None:
     mask = (torch.arange(200) < torch.tensor([200, 30, 31, 64, 5])[:, None]).long()
     packing = Packing(mask)
