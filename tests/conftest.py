@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of a property
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)
