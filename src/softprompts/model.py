@@ -199,7 +199,7 @@ class SoftPromptModel(nn.Module):
         first = mask.long().argmax(dim=1)  # (batch,)
         stop = (mask * (places + 1)).max(dim=1).values  # (batch,)
         frame = self.backbone.frame
-        if self.backbone.family != "decoder":
+        if self.backbone.family != "decoder" or self.prompt.position.after_bos:
             first = first + _matching(input_ids, first, frame.prefix)
         size = len(frame.single_suffix)
         begin = (stop - size).clamp(min=0)

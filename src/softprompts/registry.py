@@ -36,8 +36,8 @@ class Option:
         default: the value when a recipe is silent; `...` makes the option required.
         description: one line for `list --json` and the JSON Schema.
         constraints: keyword arguments of `pydantic.Field`, such as `ge=1`.
-        is_late: whether the component had a release without it: a regularizer or perturbation
-            where it has its default keeps the identity that it had then.
+        is_late: whether the component had a release without it: a run where it has its default
+            keeps the identity that it had then.
     """
 
     type: Any

@@ -24,6 +24,7 @@ FORMAT = TaskFormat(
     },
     verbalizer={"bad": "bad", "good": "good", "unsure": "hard to say"},
     metrics=("accuracy",),
+    instruction="Say how it was.",
 )
 TEXTS = (
     "the soup was cold and the waiter forgot us",
@@ -106,11 +107,14 @@ NAMED = {
 YARDSTICKS = ("fine-tuning", "lora")
 """Methods that train a copy of the backbone instead of a prompt."""
 
+UNTRAINED = tuple(name for name, preset in METHODS.items() if not preset.is_trained)
+"""Methods that train nothing."""
+
 
 def run_config(backbone, method, readout, **training):
     """Return a resolved run for a backbone that is loaded already."""
     prompt = {"method": method}
-    if method not in ("head-only", *YARDSTICKS):
+    if method not in ("head-only", *YARDSTICKS, *UNTRAINED):
         prompt["length"] = 4
     if method in ("residual", "residual-dynamic"):
         prompt["rows"] = {"bottleneck": 6}

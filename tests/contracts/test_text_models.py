@@ -27,7 +27,7 @@ from softprompts.training.evaluation import best_column, score_examples
 from text_models.pretrain import NAMES, load_rows, pretrain
 
 FOLDER = Path(__file__).resolve().parents[1] / "text_models"
-PRESETS = tuple(name for name in METHODS if name != "head-only")
+PRESETS = tuple(name for name, one in METHODS.items() if one.is_trained and name != "head-only")
 TRAINING = {
     "steps": 40,
     "batch_size": 16,

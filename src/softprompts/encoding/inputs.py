@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class EncodedInput:
         starts: 1 for a token that starts a word, 0 for one that goes on with it; empty where that
             is not known, and each token counts as a word.
         fields: name of the row's field that a token comes from, or ""; empty where not known.
+        lead: tokens at the front that are the same in all inputs of a run, as demonstrations are.
     """
 
     ids: tuple[int, ...]
@@ -50,6 +53,38 @@ class EncodedInput:
     marks: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
     fields: tuple[str, ...] = ()
+    lead: int = 0
+
+    def behind(self, shown: Sequence[int], place: int, role: int) -> EncodedInput:
+        """Return the input with tokens before the one at `place`; rows keep their tokens.
+
+        Args:
+            shown: their ids.
+            place: index of a token.
+            role: their `Role`.
+        """
+        size = len(shown)
+
+        def moved(places: Sequence[int]) -> tuple[int, ...]:
+            return tuple(one + size * (one >= place) for one in places)
+
+        def put(values: tuple[Any, ...], more: Sequence[Any]) -> tuple[Any, ...]:
+            return (*values[:place], *more, *values[place:]) if values else values
+
+        segment = self.segments[place] if place < len(self.segments) else 0
+        return replace(
+            self,
+            ids=put(self.ids, shown),
+            segments=put(self.segments, [segment] * size),
+            roles=put(self.roles, [role] * size),
+            starts=put(self.starts, [1] * size),
+            fields=put(self.fields, [""] * size),
+            start=self.start if self.start < place else self.start + size,
+            end=self.end + size,
+            slots=moved(self.slots),
+            marks=moved(self.marks),
+            lead=place + size,
+        )
 
 
 @dataclass(frozen=True, slots=True)

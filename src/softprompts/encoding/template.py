@@ -7,6 +7,8 @@ for the border between a text and its pair; `{{` and `}}` are literal braces.
 `{prompt}` may stand anywhere, any number of times. It adds no token. The spaces beside it become
 one space that belongs to what follows; at the two ends of a template they go. A template with and
 without it is then read as the same tokens wherever a space stands beside it.
+
+`{role:user}` begins a turn of a chat, whose form is that of the tokenizer; see `chat.py`.
 """
 
 from __future__ import annotations
@@ -31,9 +33,16 @@ class Role(IntEnum):
     LABEL = 5
 
 
+TOKEN = "<token>"
+"""Stands for the name of a place in pieces that are special tokens; no field is called so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a template: literal text, or a named place."""
+    """A stretch of a template: literal text, or a named place.
+
+    A place that is named `TOKEN` is one special token, spelled by the text.
+    """
 
     text: str
     name: str = ""
@@ -45,11 +54,17 @@ class Template:
 
     Attributes:
         source: the text it was parsed from.
-        texts: the pieces of the first text and, after `{sep}`, of its pair.
+        texts: the pieces of the first text and, after `{sep}`, of its pair; of each turn in a chat
+            that is not rendered yet.
+        roles: who speaks each turn, in a chat that is not rendered yet, else empty.
+        has_frame: whether the tokenizer's special tokens stand around it; not so in a chat, whose
+            pieces have them.
     """
 
     source: str
     texts: tuple[tuple[Piece, ...], ...]
+    roles: tuple[str, ...] = ()
+    has_frame: bool = True
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -99,9 +114,17 @@ def parse_template(source: str) -> Template:
         pieces = templates.parse_template(source)
     except ValueError as error:
         raise DataError(str(error)) from None
-    named = [Piece(text) if kind == "text" else Piece("", text) for kind, text in pieces]
+    turns: list[list[Piece]] = [[]]
+    for kind, text in pieces:
+        if kind == "role":
+            turns.append([])
+        else:
+            turns[-1].append(Piece(text) if kind == "text" else Piece("", text))
+    roles = tuple(text for kind, text in pieces if kind == "role")
+    if roles:
+        return Template(source, tuple(tuple(_settled(turn)) for turn in turns[1:]), roles)
     texts: list[list[Piece]] = [[]]
-    for piece in _settled(named):
+    for piece in _settled(turns[0]):
         if piece.name == "sep":
             texts.append([])
         else:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
+from softprompts.encoding.chat import Form, chat_form, plain_form
 from softprompts.encoding.inputs import EncodedInput
-from softprompts.encoding.template import Piece, Role, Template
+from softprompts.encoding.template import TOKEN, Piece, Role, Template
 from softprompts.encoding.words import word_starts
 from softprompts.errors import DataError
 from softprompts.tasks.templates import MARK
@@ -68,17 +69,25 @@ class Tokenization:
         backbone: whose tokenizer and special tokens are used.
         prompt_length: rows that will share the context with the tokens.
         max_tokens: cap on the tokens of one input, or `None` for what the context allows.
+        after_bos: let rows in front of a decoder's input stand behind the tokens that it begins
+            with, where the tokenizer puts some there.
 
     Raises:
         DataError: if the prompt leaves no room in the context.
     """
 
     def __init__(
-        self, backbone: Backbone, prompt_length: int = 0, max_tokens: int | None = None
+        self,
+        backbone: Backbone,
+        prompt_length: int = 0,
+        max_tokens: int | None = None,
+        *,
+        after_bos: bool = False,
     ) -> None:
         self.tokenizer = backbone.tokenizer
         self.frame = backbone.frame
         self.family = backbone.family
+        self.after_bos = after_bos or backbone.family != "decoder"
         room = room_beside(backbone, prompt_length)
         limits = [limit for limit in (room, max_tokens) if limit is not None]
         self.budget = min(limits) if limits else None
@@ -96,11 +105,29 @@ class Tokenization:
             )
         return room if self.budget is None else min(room, self.budget)
 
-    def words(self, text: str) -> tuple[int, ...]:
-        """Return the token ids of `text` as they are in the middle of a sentence.
+    def form(self, template: Template) -> Form:
+        """Return how a template is read, in the form of a chat where it has turns.
+
+        Raises:
+            DataError: if it has turns, and the tokenizer no fitting chat template, or the backbone
+                is no decoder.
+        """
+        if not template.roles:
+            return plain_form(template)
+        if self.family != "decoder":
+            raise DataError(
+                f"template must have no turns for a backbone of family {self.family!r}, but is "
+                f"{template.source!r}."
+            )
+        return chat_form(template, self.tokenizer)
+
+    def words(self, text: str, tail: str = ":", lead: str = " ") -> tuple[int, ...]:
+        """Return the token ids of `text` as they are behind other text.
 
         Args:
             text: label words or a choice, without a leading space.
+            tail: the text before it.
+            lead: white space between the two, which belongs to the words.
 
         Returns:
             Its tokens, at least one.
@@ -108,18 +135,21 @@ class Tokenization:
         Raises:
             DataError: if the text has no tokens.
         """
-        lead = ":"
-        encoded = self._tokenize(f"{lead} {text.strip()}")
+        encoded = self._tokenize(f"{tail}{lead}{text.strip()}")
         ids = tuple(
             token
             for token, (_, stop) in zip(
                 encoded["input_ids"], encoded["offset_mapping"], strict=True
             )
-            if stop > len(lead)
+            if stop > len(tail)
         )
         if not text.strip() or not ids:
             raise DataError(f"label words must have at least one token, but are {text!r}.")
         return ids
+
+    def literal(self, template: Template) -> tuple[int, ...]:
+        """Return the tokens of a template without places, and without any around it."""
+        return tuple(t.id for pieces in template.texts for t in self._tokens(pieces, {}, 0))
 
     def encode(
         self,
@@ -153,10 +183,12 @@ class Tokenization:
         is_pair = len(texts) == 2
         tokens = [self._tokens(pieces, values, num_masks) for pieces in texts]
         suffix = self.frame.suffix if is_pair else self.frame.single_suffix
-        middle = self.frame.middle if is_pair else ()
-        overhead = len(self.frame.prefix) + len(middle) + len(suffix) + len(continuation)
+        middle, prefix = self.frame.middle if is_pair else (), self.frame.prefix
+        if not template.has_frame:
+            prefix = suffix = ()
+        overhead = len(prefix) + len(middle) + len(suffix) + len(continuation)
         is_cut = self._cut(tokens, overhead, self._budget(num_reserved), source)
-        special = [[_Token(i, Role.SPECIAL) for i in ids] for ids in (self.frame.prefix, suffix)]
+        special = [[_Token(i, Role.SPECIAL) for i in ids] for ids in (prefix, suffix)]
         first = special[0] + tokens[0] + [_Token(i, Role.SPECIAL) for i in middle]
         second = (tokens[1] if is_pair else []) + special[1]
         body, marks = _without_marks(first + second)
@@ -165,7 +197,7 @@ class Tokenization:
                 "must come to at least one token, but template and fields are empty.",
                 file=source or None,
             )
-        start = 0 if self.family == "decoder" else len(self.frame.prefix)
+        start = self._num_before_rows(tuple(t.id for t in body), prefix)
         leading = template.num_leading_marks
         num_first = len(_without_marks(first)[0])
         segments = [self.frame.segments[0]] * num_first
@@ -182,6 +214,11 @@ class Tokenization:
             starts=(*(int(t.starts) for t in body), *([1] * len(continuation))),
             fields=(*(t.field for t in body), *([""] * len(continuation))),
         ), is_cut
+
+    def _num_before_rows(self, ids: tuple[int, ...], prefix: tuple[int, ...]) -> int:
+        """Return how many tokens stand in front of the first rows; a chat has its own prefix."""
+        first = prefix or self.frame.prefix
+        return len(first) if self.after_bos and ids[: len(first)] == first else 0
 
     def _tokenize(self, text: str) -> Any:
         return self.tokenizer(
@@ -208,6 +245,12 @@ class Tokenization:
                 mask_id, eats_space = self._mask()
                 result += self._stretch(text.rstrip() if eats_space else text, spans, marks)
                 result += [_Token(mask_id, Role.MASK)] * num_masks
+                text, spans, marks = "", [], []
+                continue
+            if piece.name == TOKEN:
+                result += self._stretch(text, spans, marks)
+                token = self.tokenizer.convert_tokens_to_ids(piece.text)
+                result.append(_Token(token, Role.SPECIAL))
                 text, spans, marks = "", [], []
                 continue
             content = values[piece.name] if piece.name else piece.text

@@ -87,6 +87,9 @@ POSITIONS.register(
     reference=_LESTER,
     options={
         "split": Option(int | None, None, "rows before the input; null puts all there", {"ge": 0}),
+        "after_bos": Option(
+            bool, False, "rows before a decoder's input stand after its first token", is_late=True
+        ),
     },
 )
 

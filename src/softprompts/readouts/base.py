@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.encoding.template import Template, parse_template
 from softprompts.encoding.tokenization import Tokenization
-from softprompts.errors import DataError
+from softprompts.errors import DataError, PromptError
 from softprompts.prompts.splice import Spliced
 from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.templates import template_problems
@@ -32,12 +32,14 @@ class Setting:
         format: the task's labels, templates and verbalizer.
         tokenization: turns rows into tokens within the budget.
         generator: draws trained parameters.
+        context: what stands in front of every input: `instruction`, `demonstrations`, or nothing.
     """
 
     backbone: Backbone
     format: TaskFormat
     tokenization: Tokenization
     generator: Generator
+    context: str | None = None
 
 
 class Readout(nn.Module, ABC):
@@ -46,10 +48,14 @@ class Readout(nn.Module, ABC):
     Attributes:
         needs_head: whether scores come from vocabulary logits rather than hidden states.
         summary_name: says how `summary` summarizes; equal names mean equal summaries.
+        template: how a row becomes text, with what stands in front of it.
+        num_shown: demonstrations in front of all inputs.
     """
 
     needs_head: bool
     summary_name: str = "values"
+    template: Template
+    num_shown: int = 0
 
     @abstractmethod
     def __init__(self, setting: Setting, **options: Any) -> None:
@@ -69,6 +75,23 @@ class Readout(nn.Module, ABC):
 
         A read is an input, or for encoder-decoders a target.
         """
+
+    def show(self, examples: Sequence[Example], longest: int) -> int:
+        """Put answered examples in front of all inputs, each that still fits.
+
+        Args:
+            examples: the examples, in the order they are shown.
+            longest: tokens of the longest input, for which the context keeps room.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            PromptError: if the readout shows none.
+        """
+        raise PromptError(
+            f"`readout` must be cloze or text to show demonstrations, but is {type(self).__name__}."
+        )
 
     def trained_on(self, encoded: EncodedExample) -> EncodedExample:
         """Return what the loss of an example depends on: the example itself, or a part of it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
@@ -11,7 +12,8 @@ from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample, Target
 from softprompts.errors import BackboneError, DataError
 from softprompts.prompts.splice import Spliced
-from softprompts.readouts.base import Readout, Setting, label_words, template_for
+from softprompts.readouts.asking import Asking
+from softprompts.readouts.base import Readout, Setting, label_words
 from softprompts.readouts.likelihood import target_scores
 from softprompts.tasks.base import Example
 
@@ -53,10 +55,11 @@ class ClozeReadout(Readout):
                 f"`readout` must not be 'cloze' for {backbone.name}: no mask token."
             )
         self.format = setting.format
-        self.template = template_for(setting.format, "cloze")
+        self.asking = Asking(setting, "cloze")
+        self.template = self.asking.form.whole
         self.tokenization = setting.tokenization
         self.is_length_normalized = is_length_normalized
-        words = label_words(setting.format, setting.format.verbalizer)
+        self.words = words = label_words(setting.format, setting.format.verbalizer)
         self.labels = tuple(self.tokenization.words(word) for word in words)
         if len(set(self.labels)) < len(self.labels):
             raise DataError(
@@ -69,13 +72,20 @@ class ClozeReadout(Readout):
         values = self.template.values(example.fields, example.source)
         inputs, is_cut = [], False
         for count in sorted(set(map(len, labels))):
-            item, cut = self.tokenization.encode(
-                self.template, values, num_masks=count, source=example.source
-            )
+            item, cut = self.asking.encode(values, example.source, num_masks=count)
             targets = tuple(Target(c, ids) for c, ids in enumerate(labels) if len(ids) == count)
             inputs.append(replace(item, targets=targets))
             is_cut |= cut
         return EncodedExample(tuple(inputs), len(labels), example.answers, is_cut)
+
+    def show(self, examples: Sequence[Example], longest: int) -> int:
+        """Put examples with their words at the mask in front; see the base class."""
+        rows = []
+        for example in examples:
+            word = (self.words or example.choices)[example.answers[0]]
+            rows.append((self.template.values(example.fields, example.source), (), word))
+        self.num_shown = self.asking.show(rows, longest)
+        return self.num_shown
 
     def places(self, batch: Batch, spliced: Spliced) -> Tensor:
         """Return where the masks went. Shape `(inputs, slots)`."""

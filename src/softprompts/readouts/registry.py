@@ -47,5 +47,12 @@ READOUTS.register(
         "has_end_token": Option(
             bool | None, None, "score the end token too; null: where strings need it"
         ),
+        "form": Option(
+            str,
+            "plain",
+            "plain text, or a chat in the form of the tokenizer's chat template",
+            {"pattern": "^(plain|chat)$"},
+            is_late=True,
+        ),
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import final
 
@@ -12,9 +13,11 @@ from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
 from softprompts.errors import BackboneError, DataError
 from softprompts.prompts.splice import Spliced
-from softprompts.readouts.base import Readout, Setting, label_words, template_for
+from softprompts.readouts.asking import Asking
+from softprompts.readouts.base import Readout, Setting, label_words
 from softprompts.readouts.likelihood import target_scores
 from softprompts.tasks.base import Example
+from softprompts.tasks.templates import CHAT
 
 
 @final
@@ -25,6 +28,9 @@ class TextReadout(Readout):
     reads the string after the input (and after rows that stand behind it); strings that are one
     token long, or share all but their last token, share an input. The head stays frozen.
 
+    As a `chat`, the input is the turn of a user in the form of the tokenizer's chat template, and
+    the string the answer of the assistant.
+
     Args:
         setting: backbone, task and tokenization.
         is_length_normalized: mean instead of sum over a string's tokens.
@@ -32,6 +38,7 @@ class TextReadout(Readout):
             training does; `ranking` trains the cross-entropy among the task's labels.
         has_end_token: score the end token too. `None` does so for encoder-decoders, and for
             decoders where one string is the beginning of another.
+        form: `plain` text, or a `chat`; a template that has turns is a chat anyway.
 
     Raises:
         BackboneError: if the backbone has no language head, or no end token that is needed.
@@ -50,6 +57,7 @@ class TextReadout(Readout):
         is_length_normalized: bool = False,
         objective: str = "likelihood",
         has_end_token: bool | None = None,
+        form: str = "plain",
     ) -> None:
         super().__init__(setting)
         backbone = setting.backbone
@@ -62,13 +70,14 @@ class TextReadout(Readout):
         self.family = backbone.family
         self.end_token = backbone.tokenizer.eos_token_id
         self.format = setting.format
-        self.template = template_for(setting.format, "text")
+        self.asking = Asking(setting, CHAT if form == CHAT else "text")
+        self.template = self.asking.form.whole
         self.tokenization = setting.tokenization
         self.is_length_normalized = is_length_normalized
         self.objective = objective
         self.has_end_token = has_end_token
-        words = label_words(setting.format, setting.format.verbalizer)
-        self.labels = self._spell(words) if words else ()
+        self.words = label_words(setting.format, setting.format.verbalizer)
+        self.labels = self._spell(self.words) if self.words else ()
 
     def encode(self, example: Example) -> EncodedExample:
         """Return one input, or for decoders one per distinct beginning of the strings."""
@@ -81,9 +90,7 @@ class TextReadout(Readout):
         inputs: list[EncodedInput] = []
         is_cut = False
         for beginning, targets in groups.items():
-            item, cut = self.tokenization.encode(
-                self.template, values, continuation=beginning, source=example.source
-            )
+            item, cut = self.asking.encode(values, example.source, continuation=beginning)
             inputs.append(replace(item, targets=tuple(targets)))
             is_cut |= cut
         return EncodedExample(tuple(inputs), len(labels), example.answers, is_cut)
@@ -115,10 +122,18 @@ class TextReadout(Readout):
         """
         values = self.template.values(example.fields, example.source)
         reserved = num_new_tokens if self.family == "decoder" else 0
-        item, _ = self.tokenization.encode(
-            self.template, values, num_reserved=reserved, source=example.source
-        )
-        return item
+        return self.asking.encode(values, example.source, num_reserved=reserved)[0]
+
+    def show(self, examples: Sequence[Example], longest: int) -> int:
+        """Put answered examples in front of all inputs; see the base class."""
+        self.num_shown = self.asking.show(list(map(self._answered, examples)), longest)
+        return self.num_shown
+
+    def _answered(self, example: Example) -> tuple[Mapping[str, str], tuple[int, ...], str]:
+        """Return the values of an example, and its first right string."""
+        words = self.words or example.choices
+        answer = self.asking.words(words[example.answers[0]])
+        return self.template.values(example.fields, example.source), answer, ""
 
     def places(self, batch: Batch, spliced: Spliced) -> Tensor:
         """Return where label tokens are predicted.
@@ -151,7 +166,7 @@ class TextReadout(Readout):
 
     def _spell(self, words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         """Return the tokens of label strings, with the end token where it is scored."""
-        labels = tuple(map(self.tokenization.words, words))
+        labels = tuple(map(self.asking.words, words))
         if len(set(labels)) < len(labels):
             raise DataError(f"label strings must differ in tokens, but are {words}.")
         has_end = self.has_end_token

@@ -55,6 +55,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *task_template_problems(config),
         *mark_problems(config, axis_kind(config.prompt, "position"), prompt_length(config.prompt)),
         *_readout_problems(config),
+        *_context_problems(config),
         *prompt_problems(config.prompt),
         *_adaptation_problems(config),
         *_regularizer_problems(config),
@@ -260,11 +261,54 @@ def _draws_nothing(perturbation: dict[str, Any]) -> bool:
 
 def _readout_problems(config: RunConfig) -> Iterator[Problem]:
     is_bare = prompt_length(config.prompt) == 0 and adaptation_kind(config) == "none"
-    if is_bare and config.readout.kind in READOUTS_WITHOUT_PARAMETERS:
+    method = config.prompt.method
+    if is_bare and config.readout.kind in READOUTS_WITHOUT_PARAMETERS and is_trained(config):
         yield Problem(
             (*_LENGTH_FIELDS, "readout", "adaptation"),
             "`readout` must have trainable parameters when `prompt.length` is 0, since nothing "
-            f"else is trained, as linear has, but is {show(config.readout.kind)}.",
+            f"else is trained, as linear has, but is {show(config.readout.kind)}. A run that "
+            "trains nothing is method zero-shot, instruction or in-context.",
+        )
+    if not is_trained(config) and config.readout.kind not in READOUTS_WITHOUT_PARAMETERS:
+        yield Problem(
+            ("readout", "prompt.method"),
+            f"`readout` must be {' or '.join(sorted(READOUTS_WITHOUT_PARAMETERS))} with method "
+            f"{method}, which trains nothing, but is {show(config.readout.kind)}.",
+        )
+    if not is_trained(config) and config.regularizers:
+        yield Problem(
+            ("regularizers", "prompt.method"),
+            f"`regularizers` must be left out with method {method}, which trains nothing, but are "
+            f"{len(config.regularizers)}.",
+        )
+    if not is_trained(config) and adaptation_kind(config) != "none":
+        yield Problem(
+            ("adaptation", "prompt.method"),
+            f"`adaptation` must be left out with method {method}, which trains nothing, but is "
+            f"{show(adaptation_kind(config))}.",
+        )
+
+
+def is_trained(config: RunConfig) -> bool:
+    """Return whether a run trains something; else its first state is scored."""
+    return METHODS[config.prompt.method].is_trained
+
+
+def _context_problems(config: RunConfig) -> Iterator[Problem]:
+    """Find text in front that the method does not put there."""
+    prompt = config.prompt
+    own = METHODS[prompt.method].context
+    if prompt.context not in (None, own):
+        yield Problem(
+            ("prompt.context", "prompt.method"),
+            f"`prompt.context` must be left out with method {prompt.method}, but is "
+            f"{show(prompt.context)}.",
+        )
+    if prompt.num_demonstrations is not None and own != "demonstrations":
+        yield Problem(
+            ("prompt.num_demonstrations", "prompt.method"),
+            f"`prompt.num_demonstrations` must be left out with method {prompt.method}, which "
+            f"shows none, as in-context does, but is {prompt.num_demonstrations}.",
         )
 
 

@@ -47,8 +47,8 @@ def identity(config: RunConfig) -> str:
 
     It covers the resolved configuration without the fields in `PRESENTATION`, and the versions of
     the components it names. Fields that are null, and an empty list of regularizers, are left
-    out, so a later field that may be null leaves old identities as they are. So are fields, and
-    options of regularizers, that came late, where they have their default.
+    out, so a later field that may be null leaves old identities as they are. So are fields and
+    options that came late, where they have their default.
 
     Args:
         config: a run, resolved or not.
@@ -72,6 +72,9 @@ def computed(config: RunConfig) -> dict[str, Any]:
         _drop(data, path)
     for path, default in LATE:
         _drop_default(data, path, default)
+    _drop_late(READOUTS, data["readout"])
+    if data["prompt"]["position"] is not None:
+        _drop_late(POSITIONS, data["prompt"]["position"])
     initializer = data["prompt"]["initializer"] or {}
     if initializer.get("kind") == "file" and initializer[ROWS_DIGEST] is not None:
         del initializer[ROWS_FILE]

@@ -26,6 +26,7 @@ from softprompts.recipes.schema import (
 )
 from softprompts.recipes.study import StudyConfig
 from softprompts.tasks.registry import TASKS
+from softprompts.tasks.templates import ROLES
 
 _SECTIONS = (
     BackboneConfig,
@@ -37,6 +38,19 @@ _SECTIONS = (
 )
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ATTRIBUTE = re.compile(r"^ {8}(\w+): (.+(?:\n {12}.+)*)$", re.MULTILINE)
+
+
+_TURNS = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "properties": {"role": {"enum": list(ROLES)}, "content": {"type": "string"}},
+        "required": ["role", "content"],
+        "additionalProperties": False,
+    },
+}
+"""The turns of a chat, as a template may be given."""
 
 
 def run_schema() -> dict[str, Any]:
@@ -51,6 +65,7 @@ def run_schema() -> dict[str, Any]:
         schema["properties"][name] = {**field.pop("anyOf")[0], "description": field["description"]}
     schema["oneOf"] = [{"required": ["task"]}, {"required": ["mixture"]}]
     parts["PromptConfig"]["properties"]["from_run"]["anyOf"].insert(0, {"type": "string"})
+    parts["TaskConfig"]["properties"]["template"]["anyOf"].insert(1, _TURNS)
     parts["TaskConfig"]["properties"]["name"]["enum"] = list(TASKS.names())
     parts["PromptConfig"]["properties"]["method"]["enum"] = list(METHODS)
     return {"$schema": _DIALECT, **schema}

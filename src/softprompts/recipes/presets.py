@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class Preset:
         adaptation: registry name of what is trained of the backbone.
         length: the number of rows.
         is_length_fixed: whether another length would be another method.
+        is_trained: whether something is trained; else the first state is scored.
+        context: what stands in front of every input as text: `instruction`, `demonstrations`, or
+            nothing.
     """
 
     name: str
@@ -37,9 +42,13 @@ class Preset:
     adaptation: str = "none"
     length: int = 10
     is_length_fixed: bool = False
+    is_trained: bool = True
+    context: Literal["instruction", "demonstrations"] | None = None
 
 
 _DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
+
+_untrained = partial(Preset, length=0, is_length_fixed=True, is_trained=False)
 
 NO_PROMPT = Preset("none", "no prompt", length=0)
 """What the axes of a prompt without rows are."""
@@ -104,6 +113,18 @@ METHODS: Mapping[str, Preset] = {
             "Razdaibiedina et al. 2023, arXiv 2305.03937; Yang et al. 2023, arXiv 2303.02909",
             rows="residual",
             position="instance",
+        ),
+        _untrained("zero-shot", "nothing trained: the language model with the template alone"),
+        _untrained(
+            "instruction",
+            "nothing trained: the task's instruction in front of the input",
+            context="instruction",
+        ),
+        _untrained(
+            "in-context",
+            "nothing trained: training rows with their answers in front of the input",
+            "Brown et al. 2020, arXiv 2005.14165",
+            context="demonstrations",
         ),
         Preset(
             "head-only",

@@ -19,6 +19,7 @@ from softprompts.recipes.schema import (
     MixtureConfig,
     PromptConfig,
     RunConfig,
+    TrainingConfig,
 )
 from softprompts.recipes.sources import (
     pinned,
@@ -33,7 +34,7 @@ def resolve(config: RunConfig) -> RunConfig:
     """Return the same run with every axis of the prompt, and what else it leaves open, spelled out.
 
     An axis that the recipe names wins over the method's. Without rows the axes say nothing, so they
-    are the plain ones.
+    are the plain ones; nor does `training` where nothing is trained, but for the rows held out.
 
     Args:
         config: a run.
@@ -54,14 +55,18 @@ def resolve(config: RunConfig) -> RunConfig:
     rate = training.backbone_learning_rate
     if rate is None:
         rate = ADAPTATIONS.entry(adaptation.kind).defaults.get("backbone_learning_rate")
-    spelled_out = {"epochs": epochs, "backbone_learning_rate": rate}
+    if METHODS[config.prompt.method].is_trained:
+        spelled_out = {"epochs": epochs, "backbone_learning_rate": rate}
+        training = training.model_copy(update=spelled_out)
+    else:
+        training = _untrained(training)
     return config.model_copy(
         update={
             "mixture": _ordered(config.mixture),
             "prompt": resolve_prompt(config.prompt),
             "adaptation": adaptation,
             "regularizers": with_pinned_vectors(config.regularizers),
-            "training": training.model_copy(update=spelled_out),
+            "training": training,
         }
     )
 
@@ -90,7 +95,15 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     }
     axes["initializer"] = with_pinned_rows(axes["initializer"])
     source = pinned(prompt.from_run)
-    return prompt.model_copy(update={"length": length, "from_run": source, **axes})
+    context = prompt.context or METHODS[prompt.method].context
+    others = {"length": length, "from_run": source, "context": context}
+    return prompt.model_copy(update={**others, **axes})
+
+
+def _untrained(training: TrainingConfig) -> TrainingConfig:
+    """Return what a run does that trains nothing: no update, on the rows that others train on."""
+    kept = {name: getattr(training, name) for name in ("selection", "held_out_fraction")}
+    return TrainingConfig(**kept)
 
 
 def _ordered(mixture: MixtureConfig | None) -> MixtureConfig | None:

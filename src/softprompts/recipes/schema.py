@@ -34,6 +34,7 @@ from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS
 from softprompts.regularizers.registry import REGULARIZERS
 from softprompts.tasks.registry import TASKS
+from softprompts.tasks.templates import spell_turns
 from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
 READOUT = ComponentOf(READOUTS, "linear")
@@ -130,6 +131,20 @@ class BackboneConfig(Section):
         return name
 
 
+def _turns_spelled(value: Any) -> Any:
+    """Read a list of turns as one text."""
+    if not isinstance(value, list | tuple):
+        return value
+    try:
+        return spell_turns(value)
+    except ValueError as error:
+        raise PydanticCustomError("constraint", "wrong turns", {"constraint": TURNS}) from error
+
+
+TURNS = "text, or a list of turns with a role (system, user, assistant) and content"
+"""What a template may be, as errors and the JSON Schema say it."""
+
+
 class TaskConfig(Section):
     """The task and its rows.
 
@@ -142,7 +157,9 @@ class TaskConfig(Section):
         max_tokens: most tokens of one input, without prompt rows; null is the backbone's limit.
         allow_missing_labels: accept a training set that lacks rows of some label.
         skip_bad_rows: leave out and count rows that cannot be read, instead of stopping.
-        template: how a row becomes text, for the run's readout; null is the task's own template.
+        template: how a row becomes text, for the run's readout; null is the task's own template. A
+            chat is a list of turns with `role` and `content`, or one text with `{role:user}` in it.
+        instruction: what a method with an instruction says in front; null is the task's own.
         options: the task's own options.
     """
 
@@ -154,7 +171,8 @@ class TaskConfig(Section):
     max_tokens: int | None = Field(None, ge=8)
     allow_missing_labels: bool = False
     skip_bad_rows: bool = False
-    template: str | None = Field(None, min_length=1)
+    template: Annotated[str | None, BeforeValidator(_turns_spelled)] = Field(None, min_length=1)
+    instruction: str | None = Field(None, min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("name")
@@ -224,6 +242,10 @@ class PromptConfig(Section):
             of the input embeddings.
         from_run: a run whose trained sets of rows, and selectors per input, the prompt starts
             from: a folder, or a mapping with `folder` and `is_frozen`.
+        context: text in front of every input, of a method that trains nothing: the task's
+            `instruction`, or training rows with their answers as `demonstrations`; null is the
+            method's.
+        num_demonstrations: the most of these rows; null takes as many as fit.
     """
 
     method: str = "prompt-tuning"
@@ -236,6 +258,8 @@ class PromptConfig(Section):
     depth: Annotated[Component, DEPTH_AXIS] | None = None
     instance: Literal["states", "embeddings"] = "states"
     from_run: Annotated[SourceConfig | None, BeforeValidator(_folder_alone)] = None
+    context: Literal["instruction", "demonstrations"] | None = None
+    num_demonstrations: int | None = Field(None, ge=1)
 
     @field_validator("method")
     @classmethod

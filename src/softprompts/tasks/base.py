@@ -43,12 +43,14 @@ class TaskFormat:
         name: registry name, such as `superglue/cb`.
         version: goes up when the numbers may change.
         labels: label names in column order; empty for tasks whose rows bring their own choices.
-        templates: text per readout kind. `{field}` names a field, `{choice}` the choice being
-            scored, `{mask}` the place of the label words, `{sep}` the border between a text and
-            its pair; `{{` and `}}` are braces.
+        templates: text per readout kind, and as `chat` for a `text` readout in that form.
+            `{field}` names a field, `{choice}` the choice being scored, `{mask}` the place of the
+            label words, `{sep}` the border between a text and its pair, `{role:user}` begins a
+            turn; `{{` and `}}` are braces.
         verbalizer: label words per label, for `cloze` and `text`; empty for choice tasks.
         metrics: metric names; the score is their mean.
         reference: where the task comes from.
+        instruction: what is asked of a reader, in a sentence; "" where there is none.
     """
 
     name: str
@@ -58,6 +60,7 @@ class TaskFormat:
     verbalizer: Mapping[str, str]
     metrics: tuple[str, ...]
     reference: str = ""
+    instruction: str = ""
 
     @property
     def has_choices(self) -> bool:

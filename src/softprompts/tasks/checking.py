@@ -28,6 +28,7 @@ class Format(BaseModel):
     verbalizer: dict[str, str]
     metrics: Texts = Field(min_length=1)
     reference: str = ""
+    instruction: str = ""
 
 
 def type_problems(values: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import shown
 from softprompts.tasks.sampling import class_name, sample_few_shot
 from softprompts.tasks.superglue import convert_rows
-from softprompts.tasks.templates import template_fields, with_template
+from softprompts.tasks.templates import spell_turns, template_fields, with_template
 
 
 @uncollected()
@@ -37,7 +37,7 @@ def load_task(
     seed: int = 0,
     skip_bad_rows: bool = False,
     allow_missing_labels: bool = False,
-    template: str | None = None,
+    template: str | Sequence[Mapping[str, str]] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Task:
     """Load a task. The parameters are the keys of a recipe's `task` section, so there are many.
@@ -50,7 +50,8 @@ def load_task(
         seed: the run's seed, for the draw.
         skip_bad_rows: whether bad rows are counted in `Task.skipped_rows` instead of refused.
         allow_missing_labels: whether labels without a training row are allowed.
-        template: how a row becomes text, whatever the readout; None keeps the task's own templates.
+        template: how a row becomes text, whatever the readout, or the turns of a chat; None keeps
+            the task's own templates.
         options: the task's own options.
 
     Returns:
@@ -62,7 +63,10 @@ def load_task(
         DataError: if files or rows are missing or wrong, a label has no training row, or rows lack
             a field of the template.
     """
+    if isinstance(template, list | tuple):
+        template = _spelled(template)
     _check_arguments(locals())
+    assert template is None or isinstance(template, str)
     entry = TASKS.entry(name)
     request = TaskRequest(
         name,
@@ -124,6 +128,18 @@ def _check_arguments(given: Mapping[str, Any]) -> None:
     except ValidationError as error:
         problems = [problem.text for problem in describe(error, plain, _Arguments)]
         raise RecipeError(problems, "load_task") from None
+
+
+def _spelled(turns: Sequence[Mapping[str, str]]) -> str:
+    """Write the turns of a chat as one template.
+
+    Raises:
+        RecipeError: if they are not as turns must be.
+    """
+    try:
+        return spell_turns(turns)
+    except ValueError as error:
+        raise RecipeError([str(error)], "load_task") from None
 
 
 def refuse_custom(request: TaskRequest) -> Task:

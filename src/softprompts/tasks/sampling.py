@@ -209,3 +209,29 @@ def _hold_out(
         for c, n in brings.items():
             missing[c] -= n
     return held
+
+
+def draw_demonstrations(train: Sequence[Example], most: int | None, seed: int) -> Rows:
+    """Draw training rows to be shown in front of an input.
+
+    Classes take turns, so that a few rows show each; where rows have no class, any row may come
+    next. The order in which they are shown is a draw of its own.
+
+    Args:
+        train: the rows.
+        most: how many at most; all when `None`.
+        seed: the run's seed; the streams' names are `demonstrations` and `demonstration-order`.
+
+    Returns:
+        The rows, in the order they are shown.
+    """
+    order = [int(i) for i in _generator(seed, "demonstrations").permutation(len(train))]
+    classes = row_classes(train) or [0] * len(train)
+    turns: Counter[int] = Counter()
+    rounds: list[tuple[int, int, int]] = []
+    for place, index in enumerate(order):
+        rounds.append((turns[classes[index]], place, index))
+        turns[classes[index]] += 1
+    chosen = [index for _, _, index in sorted(rounds)[:most]]
+    shuffled = _generator(seed, "demonstration-order").permutation(len(chosen))
+    return tuple(train[chosen[int(i)]] for i in shuffled)

@@ -1,13 +1,13 @@
 """Templates: their syntax, and what each readout kind wants of one.
 
-`{field}` names a field. `{choice}`, `{mask}`, `{prompt}` and `{sep}` are places. `{{` and `}}` are
-braces.
+`{field}` names a field. `{choice}`, `{mask}`, `{prompt}` and `{sep}` are places. `{role:user}`
+begins a turn of a chat. `{{` and `}}` are braces.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from softprompts.readouts.registry import READOUTS
@@ -17,6 +17,12 @@ PLACES = frozenset({"choice", "mask", "prompt", "sep"})
 MARK = "prompt"
 """The place that adds no token: it marks where rows of a prompt stand."""
 
+ROLES = ("system", "user", "assistant")
+"""Who may speak a turn of a chat."""
+
+CHAT = "chat"
+"""The name of a task's template for the `text` readout in the form of a chat."""
+
 
 def parse_template(template: str) -> tuple[tuple[str, str], ...]:
     """Cut a template into pieces.
@@ -25,10 +31,11 @@ def parse_template(template: str) -> tuple[tuple[str, str], ...]:
         template: such as `"{premise} {sep} {hypothesis}"`.
 
     Returns:
-        `("text", literal)` and `("name", name)` pairs in order.
+        `("text", literal)`, `("name", name)` and `("role", role)` pairs in order.
 
     Raises:
-        ValueError: if a brace has no partner, or a name is empty or more than a plain name.
+        ValueError: if a brace has no partner, a name is empty or more than a plain name, or a role
+            unknown.
 
     Example:
         >>> parse_template("{text} It was {mask}.")
@@ -44,9 +51,13 @@ def parse_template(template: str) -> tuple[tuple[str, str], ...]:
             pieces.append(("text", literal))
         if name is None:
             continue
+        if name == "role" and spec in ROLES and not conversion:
+            pieces.append(("role", spec))
+            continue
         if spec or conversion or not name.isidentifier():
             raise ValueError(
-                f"template {template!r} must name plain fields such as {{text}}, but has "
+                f"template {template!r} must name plain fields such as {{text}}, or turns such as "
+                "{role:user}, but has "
                 f"{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}."
             )
         pieces.append(("name", name))
@@ -84,6 +95,36 @@ def num_marks(template: str) -> int:
     return template_names(template).count(MARK)
 
 
+def spell_turns(turns: Sequence[Mapping[str, str]]) -> str:
+    """Write the turns of a chat as one template.
+
+    Args:
+        turns: a mapping with `role` and `content` each; the content is a template. Where the last
+            is the assistant's, its content is the beginning of the answer.
+
+    Raises:
+        ValueError: if there is no turn, or one has other keys, an unknown role or no text.
+
+    Example:
+        >>> spell_turns([{"role": "user", "content": "{text} Good or bad?"}])
+        '{role:user}{text} Good or bad?'
+    """
+    if not turns:
+        raise ValueError("template must have at least one turn, but is empty.")
+    for number, turn in enumerate(turns):
+        if not isinstance(turn, Mapping) or set(turn) != {"role", "content"}:
+            raise ValueError(
+                f"turn {number} of template must be a mapping with role and content, but is {turn}."
+            )
+        if turn["role"] not in ROLES:
+            raise ValueError(
+                f"role of turn {number} must be one of {', '.join(ROLES)}, but is {turn['role']!r}."
+            )
+        if not isinstance(turn["content"], str):
+            raise ValueError(f"content of turn {number} must be text, but is {turn['content']!r}.")
+    return "".join(f"{{role:{turn['role']}}}{turn['content']}" for turn in turns)
+
+
 def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
     """Return a format that is read by a template of the user's own, whatever the readout.
 
@@ -96,7 +137,8 @@ def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
     """
     if template is None:
         return form
-    return replace(form, templates=dict.fromkeys([*form.templates, *READOUTS.names()], template))
+    names = [*form.templates, *READOUTS.names(), CHAT]
+    return replace(form, templates=dict.fromkeys(names, template))
 
 
 def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
@@ -120,9 +162,10 @@ def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
         wanted |= {"mask": (0,), "choice": (1,) if has_choices else (0,)}
     elif kind == "cloze":
         wanted |= {"mask": (1,), "choice": (0,)}
-    elif kind == "text":
+    elif kind in ("text", CHAT):
         wanted |= {"mask": (0,), "choice": (0,)}
-    problems = [
+    problems = _turn_problems(kind, template)
+    problems += [
         f"{kind} template {template!r} must have {{{place}}} "
         f"{' or '.join(map(str, allowed))} times, but has it {counts[place]} times."
         for place, allowed in wanted.items()
@@ -137,6 +180,27 @@ def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
     if not any(name not in PLACES for name in names):
         problems.append(f"{kind} template {template!r} must name at least one field.")
     return problems
+
+
+def _turn_problems(kind: str, template: str) -> list[str]:
+    """Say what is wrong with the turns of a template, if it has some."""
+    pieces = parse_template(template)
+    roles = [text for piece, text in pieces if piece == "role"]
+    if not roles:
+        return []
+    rules = {
+        "be for the text readout": kind in ("", "text", CHAT),
+        "begin with a turn": pieces[0][0] == "role",
+        "have the system's turn first": "system" not in roles[1:],
+        "end with a turn of the user, or the beginning of the assistant's": roles[-1] != "system",
+        "have a turn of the user": "user" in roles,
+        "have {sep} in no turn": ("name", "sep") not in pieces,
+    }
+    return [
+        f"{kind} template {template!r} must {rule}, but has not the form of such a chat."
+        for rule, holds in rules.items()
+        if not holds
+    ]
 
 
 def label_problems(form: TaskFormat) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.sharing import check_marks
 from softprompts.readouts.base import Readout, Setting
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.checks import warmup_problem
+from softprompts.recipes.checks import is_trained, warmup_problem
 from softprompts.recipes.component import Component
 from softprompts.recipes.schema import SAMPLING, RunConfig, TrainingConfig
 from softprompts.seeding import generator
@@ -54,13 +55,13 @@ def build_model(
     tracks: dict[str, Track] = {}
     for name, own in formats.items():
         readout = _build_readout(config, name, (backbone, own, prompts[name]), not tracks)
-        _check_template(config, name, prompts[name], own)
+        _check_template(config, name, prompts[name], readout)
         tracks[name] = Track(prompts[name], readout, own)
     adaptation = ADAPTATIONS.load(config.adaptation.kind)(**config.adaptation.options)
     adapted = adaptation.adapt(backbone, readout_kind.needs_head, config.seed)
     is_mixture = config.mixture is not None
     model = Model(tracks, adapted.backbone, adapted.parameters, is_mixture)
-    if not model.num_parameters:
+    if not model.num_parameters and is_trained(config):
         length, kind = config.prompt.length, config.readout.kind
         raise PromptError(
             f"a run must have something to train, but a prompt of length {length} with the "
@@ -81,23 +82,28 @@ def _build_readout(
     takes_places = prompt.depth.is_input or backbone.family == "decoder"
     length = prompt.length if takes_places else 0
     path = () if is_first else ("task", name)
+    task, after_bos = config.tasks[name], prompt.position.after_bos
+    if task.instruction is not None:
+        format = replace(format, instruction=task.instruction)
     setting = Setting(
         backbone=backbone,
         format=format,
-        tokenization=Tokenization(backbone, length, config.tasks[name].max_tokens),
+        tokenization=Tokenization(backbone, length, task.max_tokens, after_bos=after_bos),
         generator=generator(config.seed, "initialization", "readout", *path),
+        context=config.prompt.context,
     )
     readout = READOUTS.load(config.readout.kind)(setting, **config.readout.options)
     return readout.to(backbone.device)
 
 
-def _check_template(config: RunConfig, name: str, prompt: Prompt, format: TaskFormat) -> None:
+def _check_template(config: RunConfig, name: str, prompt: Prompt, readout: Readout) -> None:
     """Check that the template is the run's, and that its marks fit the prompt."""
-    source, wanted = format.templates.get(config.readout.kind), config.tasks[name].template
+    template, wanted = getattr(readout, "template", None), config.tasks[name].template
+    source = None if template is None else template.source
     if wanted is not None and source != wanted:
         place = config.task_fields[name]
         raise DataError(
-            f"task {format.name} must be loaded with the run's `{place}.template`, {wanted!r}, but "
+            f"task {name} must be loaded with the run's `{place}.template`, {wanted!r}, but "
             f"its template is {source!r}."
         )
     if source is not None:
@@ -132,6 +138,8 @@ def build_optimizer(config: TrainingConfig, model: Model) -> Optimizer:
             )
         if parameters:
             groups.append({"params": parameters, "lr": rate, "initial_lr": rate})
+    if not groups:  # nothing is trained
+        groups = [{"params": [], "lr": config.learning_rate, "initial_lr": config.learning_rate}]
     optimizer: Optimizer = OPTIMIZERS.load(config.optimizer.kind)(
         groups, **config.optimizer.options
     )

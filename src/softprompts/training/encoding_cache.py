@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from softprompts.cache_folder import CacheFolder, find_cache_folder
-from softprompts.encoding import columns, inputs, template, tokenization, words
+from softprompts.encoding import chat, columns, inputs, template, tokenization, words
 from softprompts.encoding.columns import Columns, to_columns
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import StorageError
+from softprompts.readouts import asking
 from softprompts.readouts.base import Readout
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component import Component
@@ -186,6 +187,8 @@ def describe_encoding(config: Component, readout: Readout) -> dict[str, Any] | N
         ],
         "frame": repr(tokens.frame),
         "family": tokens.family,
+        "chat": getattr(tokenizer, "chat_template", None),
+        "after_bos": tokens.after_bos,
         "budget": tokens.budget,
         "readout": [config.kind, READOUTS.entry(config.kind).version, repr(dict(config.options))],
         "task": [format.labels, dict(format.templates), dict(format.verbalizer)],
@@ -253,7 +256,7 @@ def _code_digest(readout: Readout) -> str | None:
     """Return a digest of the source that encodes, `None` where it cannot be read."""
     state = hashlib.sha256()
     try:
-        for part in (columns, inputs, template, tokenization, words, type(readout)):
+        for part in (asking, chat, columns, inputs, template, tokenization, words, type(readout)):
             state.update(Path(inspect.getfile(part)).read_bytes())
     except (OSError, TypeError):
         return None

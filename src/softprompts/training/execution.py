@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -15,12 +15,15 @@ import torch
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.collecting import uncollected
+from softprompts.errors import PromptError
+from softprompts.readouts.base import Readout
 from softprompts.recipes.identity import identity
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import is_there
-from softprompts.tasks.base import Task
+from softprompts.tasks.base import Example, Task
 from softprompts.tasks.checking import check_task
+from softprompts.tasks.sampling import draw_demonstrations
 from softprompts.tracking.journal import follow
 from softprompts.training.adopting import adopt
 from softprompts.training.building import (
@@ -186,6 +189,9 @@ class Setup:
         result = conclude(member, self.tasks, reported)
         result |= {"seed": self.config.seed, "identity": self.about["identity"]}
         result |= _count_rows(self.config, self.tasks, self.splits)
+        if self.config.prompt.context == "demonstrations":
+            shown = {name: track.readout.num_shown for name, track in self.model.tracks.items()}
+            result["num_demonstrations"] = shown
         tensors = {"rows": self.model.bake(), **self.model.state()}
         member.journal.finish(tensors, prompt_header(self.about), result)
         return result
@@ -228,15 +234,49 @@ def encode_splits(
     Returns:
         By task, and by split as `choose_splits` names them.
     """
-    return {
-        name: {
-            split: EncodedSplit(
-                rows, resources.encode(config, name, model.tracks[name].readout, rows)
-            )
-            for split, rows in choose_splits(config, own).items()
+    found: dict[str, dict[str, EncodedSplit]] = {}
+    for name, own in per_task(config, task, "tasks").items():
+        readout, splits = model.tracks[name].readout, choose_splits(config, own)
+        if config.prompt.context == "demonstrations":
+            show_demonstrations(config, model.tracks[name].readout, model.backbone, splits)
+        found[name] = {
+            split: EncodedSplit(rows, resources.encode(config, name, readout, rows))
+            for split, rows in splits.items()
         }
-        for name, own in per_task(config, task, "tasks").items()
-    }
+    return found
+
+
+def show_demonstrations(
+    config: RunConfig,
+    readout: Readout,
+    backbone: Backbone,
+    splits: Mapping[str, Sequence[Example]],
+) -> None:
+    """Let a readout show training rows in front of every input.
+
+    Args:
+        config: a resolved configuration.
+        readout: the readout.
+        backbone: what it reads from.
+        splits: the task's rows, as `choose_splits` returns them.
+
+    Raises:
+        PromptError: if not one fits, or the context has no end and the recipe no number.
+    """
+    most = config.prompt.num_demonstrations
+    if most is None and backbone.context_length is None:
+        raise PromptError(
+            "`prompt.num_demonstrations` must be given for a backbone whose context has no end, "
+            "but is null."
+        )
+    scored = [row for split, rows in splits.items() if split != "train" for row in rows]
+    longest = max(readout.encode(row).num_tokens for row in scored)
+    rows = draw_demonstrations(splits["train"], most, config.seed)
+    if not readout.show(rows, longest):
+        raise PromptError(
+            f"`prompt.num_demonstrations` must be 1 or more that fit beside an input of {longest} "
+            f"tokens, but none of {len(rows)} training rows does."
+        )
 
 
 def make_member(

@@ -1,8 +1,9 @@
-"""Keys of the inputs of a decoder whose prompt stands behind them: read once, and kept.
+"""Keys of what a decoder reads in front of a prompt, or of all inputs: read once, and kept.
 
 Tokens in front of the first row see neither it nor anything else that is trained. Their keys and
 values are read once per input, one input at a time as all that is read of inputs alone, and a
-step runs what stands behind them only: rows, the template's tail and label tokens.
+step runs what stands behind them only: rows, the template's tail and label tokens. So it is with
+demonstrations, which stand in front of every input of a run without rows.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def read_ahead(
     That is what stands in front of the first row and of all places whose output is read. A
     selector of positions that is trained looks at the gradient of all tokens, so then nothing is
     left out; nor where rows are read in every layer, where the backbone is trained, under a
-    caller's autocast, and where less than half of the batch's width would be saved.
+    caller's autocast, and where less than half of the batch's width would be saved. Without rows,
+    it is what stands in front of all inputs.
 
     Args:
         backbone: the model that is read.
@@ -69,9 +71,12 @@ def read_ahead(
     is_blind = weights is None or not weights.requires_grad
     if backbone.family != "decoder" or not backbone.is_frozen or not is_blind:
         return None
-    if not output.rows.shape[1] or torch.is_autocast_enabled(backbone.device.type):
+    if torch.is_autocast_enabled(backbone.device.type) or output.prefixes:
         return None
-    first = spliced.row_positions.min(dim=1).values  # (inputs,): tokens in front of all rows
+    if output.rows.shape[1]:
+        first = spliced.row_positions.min(dim=1).values  # (inputs,): tokens in front of all rows
+    else:
+        first = torch.tensor([item.lead for item in batch.items], device=places.device)
     lead = torch.minimum(first, places.min(dim=1).values)  # (inputs,)
     rest = (spliced.lengths - lead).max()
     if bool(_LEAST_GAIN * rest > spliced.lengths.max()):

@@ -85,7 +85,10 @@ class Resources:
             examples: the examples.
         """
         prompt, task = config.prompt, config.tasks[name]
-        key = repr((config.backbone, task, config.readout, prompt.length, prompt.depth))
+        if prompt.context is not None:  # of the run's own
+            return tuple(map(readout.encode, examples))
+        about = (prompt.length, prompt.depth, prompt.position)
+        key = repr((config.backbone, task, config.readout, about))
         missing = [example for example in examples if (key, id(example)) not in self._encoded]
         cache = None
         if len(missing) >= LEAST_ROWS:

@@ -19,10 +19,16 @@ from softprompts.recipes.resolving import resolve, resolve_prompt
 from softprompts.recipes.schema import AXES, PromptConfig
 
 
+def of_method(recipe, method):
+    """Return a run of a method, with a readout that trains nothing where the method does not."""
+    given = {} if METHODS[method].is_trained else {"readout": "text"}
+    return parse_run(recipe(prompt__method=method, **given))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_preset_names_known_parts_and_resolves(recipe, method):
     preset = METHODS[method]
-    resolved = resolve(parse_run(recipe(prompt__method=method)))
+    resolved = resolve(of_method(recipe, method))
 
     assert preset.rows in ROWS
     assert preset.pool in POOLS
@@ -36,7 +42,7 @@ def test_every_preset_names_known_parts_and_resolves(recipe, method):
 
 
 def test_methods_differ_in_what_they_resolve_to(recipe):
-    runs = {name: resolve(parse_run(recipe(prompt__method=name))) for name in METHODS}
+    runs = {name: resolve(of_method(recipe, name)) for name in METHODS}
     found = {name: run.prompt.model_dump(exclude={"method"}) for name, run in runs.items()}
     adapted = {name: run.adaptation.kind for name, run in runs.items()}
 
@@ -48,10 +54,17 @@ def test_methods_differ_in_what_they_resolve_to(recipe):
     assert found["adap-len"]["active_length"]["kind"] == "task"
     assert found["adap-ins-len"]["active_length"]["kind"] == "instance"
     assert found["head-only"]["length"] == 0
-    assert found["head-only"] == found["fine-tuning"] == found["lora"]
+    assert found["head-only"] == found["fine-tuning"] == found["lora"] == found["zero-shot"]
     assert (adapted["fine-tuning"], adapted["lora"]) == ("full", "lora")
     assert {adapted[name] for name in METHODS if name not in ("fine-tuning", "lora")} == {"none"}
-    assert len({f"{found[name]} {adapted[name]}" for name in METHODS}) == len(METHODS)
+    updates = {name: (run.training.steps, run.training.epochs) for name, run in runs.items()}
+    assert {name for name, one in updates.items() if one == (None, None)} == {
+        "zero-shot",
+        "instruction",
+        "in-context",
+    }
+    whole = {f"{found[name]} {adapted[name]} {updates[name]}" for name in METHODS}
+    assert len(whole) == len(METHODS)
 
 
 def test_an_explicit_axis_wins(recipe):
@@ -67,7 +80,7 @@ def test_an_explicit_axis_wins(recipe):
     prompt = resolve(config).prompt
 
     assert (prompt.length, prompt.rows.kind, prompt.initializer.kind) == (3, "plain", "normal")
-    assert prompt.position.options == {"split": 1}
+    assert prompt.position.options == {"split": 1, "after_bos": False}
 
 
 def test_epochs_are_filled_in_only_without_steps(recipe):
@@ -80,7 +93,7 @@ def test_epochs_are_filled_in_only_without_steps(recipe):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_resolving_again_changes_nothing(recipe, method):
-    resolved = resolve(parse_run(recipe(prompt__method=method)))
+    resolved = resolve(of_method(recipe, method))
 
     assert resolve(resolved) == resolved
     assert resolve(parse_run(resolved.model_dump(mode="json"))) == resolved
@@ -115,7 +128,7 @@ def test_resolving_refuses_what_does_not_go_together(recipe):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_prompt_resolves_alone_as_it_does_in_a_run(recipe, method):
-    in_a_run = resolve(parse_run(recipe(prompt__method=method))).prompt
+    in_a_run = resolve(of_method(recipe, method)).prompt
 
     assert resolve_prompt(PromptConfig(method=method)) == in_a_run
 

@@ -70,10 +70,13 @@ class Position(Part):
     Attributes:
         needs_marks: whether rows stand at marked places, so that the template must have some.
         has_front: whether a row may stand in front of the input.
+        after_bos: whether rows in front of a decoder's input stand behind the tokens that it
+            begins with, where the tokenizer puts some there.
     """
 
     needs_marks = False
     has_front = True
+    after_bos = False
 
     @abstractmethod
     def __init__(self, length: int, width: int, generator: Generator, **options: Any) -> None:

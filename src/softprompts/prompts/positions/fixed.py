@@ -21,6 +21,8 @@ class FixedPosition(Position):
         width: not used.
         generator: not used.
         split: rows in front of the input `s`; `None` puts all of them there.
+        after_bos: whether rows in front of a decoder's input stand behind the tokens that it
+            begins with; those of an encoder always do.
 
     Raises:
         PromptError: if `split` is larger than `length`.
@@ -32,12 +34,14 @@ class FixedPosition(Position):
         width: int = 0,
         generator: Generator | None = None,
         split: int | None = None,
+        after_bos: bool = False,
     ) -> None:
         super().__init__(length, width, generator or Generator())
         if split is not None and not 0 <= split <= length:
             raise PromptError(f"`prompt.position.split` must be 0 to {length}, but is {split}.")
         self.split = length if split is None else split
         self.has_front = self.split > 0
+        self.after_bos = after_bos
         self.register_buffer("_place", torch.tensor(self.split), persistent=False)
 
     def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
