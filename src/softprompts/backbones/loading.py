@@ -15,6 +15,7 @@ from softprompts.backbones import fused_attention, plain_attention
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import Family, find_class, find_family, names_head
 from softprompts.backbones.fused_activation import fuse_activations
+from softprompts.backbones.gguf import unpacked
 from softprompts.backbones.placing import check_device, check_modules, check_spreading
 from softprompts.backbones.prepacking import prepack
 from softprompts.backbones.probing import read_once
@@ -61,7 +62,7 @@ def load_backbone(
     are read from safetensors only; code that comes with a model is never run.
 
     Args:
-        name: a registered short name such as `minilm`, a local folder, or a hub id.
+        name: a registered short name such as `smollm2`, a local folder, a GGUF file, or a hub id.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`; see `choose_dtype`.
         device: a torch device such as `cpu` or `cuda:0`.
         attention: `eager`, `sdpa`, `flash_attention_2`, `plain` or `fused`. By default for bfloat16
@@ -94,16 +95,15 @@ def load_backbone(
     spreading = check_spreading(device_map, max_memory, compile)
     _check_fused(attention, compile)
     fast = attention or _fast_attention(dtype, place, compile)
-    source = resolve(name)
-    content = check_folder(source)
-    with uncollected(), _quiet():
+    with uncollected(), _quiet(), unpacked(resolve(name), dtype) as source:
+        content = check_folder(source)
         config = _load_config(source, content)
         family = find_family(config)
         tokenizer = _load_tokenizer(source, config)
         placing = _Placing(dtype, place, fast, attention is not None, spreading)
         model, has_language_head = _load_model(source, config, family, placing)
+        identity = fingerprint(source, content)
     _set_padding(tokenizer, model)
-    identity = fingerprint(source, content)
     with _reported(source, "model"):
         backbone = Backbone(
             name,

@@ -24,9 +24,13 @@ def find_minilm() -> Source:
     Raises:
         BackboneError: if there is no wheel and the hub cannot be reached.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        folder = Path(place) / "model"
-        if (folder / "config.json").is_file():
-            return Source("minilm", folder, SHA256)
+    for file in files_of_wheel(PACKAGE, "model/config.json"):
+        return Source("minilm", file.parent, SHA256)
     return Source("minilm", download(HUB_ID), SHA256)
+
+
+def files_of_wheel(package: str, name: str) -> list[Path]:
+    """Return a file of an installed package, which is not imported; none where it is not there."""
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations or []) if spec else []
+    return [file for place in places if (file := Path(place) / name).is_file()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from softprompts.backbones.registry import BACKBONES
 from softprompts.errors import BackboneError
 
+GGUF_SUFFIX = ".gguf"
 _PATTERNS = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
 _VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})
 _NUM_SAMPLES = 64
@@ -29,25 +31,30 @@ class Source:
     Attributes:
         name: the name that was asked for.
         folder: the folder with `config.json`, weights and tokenizer.
-        sha256: the pinned digest of `model.safetensors`, or `None` where nothing is pinned.
+        sha256: the pinned digest of `model.safetensors`, or of `file`; `None` where nothing is
+            pinned.
+        file: the GGUF file that holds all of it, else `None`.
+        identity: the fingerprint of the weights, where it is not that of the folder.
     """
 
     name: str
     folder: Path
     sha256: str | None = None
+    file: Path | None = None
+    identity: str | None = None
 
 
 def resolve(name: str) -> Source:
     """Return the source of a backbone. A short name wins over a folder of the same name.
 
     Args:
-        name: a registered short name, a local folder, or a hub id.
+        name: a registered short name, a local folder, a GGUF file, or a hub id.
 
     Returns:
         A source whose folder exists; its contents are not checked yet.
 
     Raises:
-        BackboneError: if the name is none of the three or no folder may have it, or the hub has
+        BackboneError: if the name is none of these or no folder may have it, or the hub has
             it not.
     """
     if name in BACKBONES:
@@ -64,6 +71,8 @@ def resolve(name: str) -> Source:
         ) from error
     if has_folder:
         return Source(name, path)
+    if has_file and path.suffix.lower() == GGUF_SUFFIX:
+        return Source(name, path.parent, file=path)
     if not name or has_file or _is_path(name):
         problem = "is a file" if has_file else "no such folder exists"
         raise BackboneError(f"backbone folder must be a folder, but is {name!r}: {problem}.")
@@ -119,15 +128,25 @@ def check_folder(source: Source) -> dict[str, Any]:
     files = weight_files(source)
     for file in files:
         _read_header(file)
-    if source.sha256 is not None:
-        with files[0].open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != source.sha256:
-            raise BackboneError(
-                f"backbone {source.name!r}: sha256 of {files[0]} must be {source.sha256}, "
-                f"but is {digest}."
-            )
+    check_digest(source, files[0])
     return config
+
+
+def check_digest(source: Source, file: Path) -> str | None:
+    """Return the pinned digest of a file after checking it; `None` where nothing is pinned.
+
+    Raises:
+        BackboneError: if it is another.
+    """
+    if source.sha256 is None:
+        return None
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != source.sha256:
+        raise BackboneError(
+            f"backbone {source.name!r}: sha256 of {file} must be {source.sha256}, but is {digest}."
+        )
+    return digest
 
 
 def weight_files(source: Source) -> tuple[Path, ...]:
@@ -174,21 +193,29 @@ def fingerprint(source: Source, config: dict[str, Any]) -> str:
         config: its parsed configuration.
 
     Returns:
-        The pinned digest where there is one, else a sha256 in hexadecimal.
+        The source's own, or the pinned digest, else a sha256 in hexadecimal.
     """
-    if source.sha256 is not None:
-        return source.sha256
+    known = source.identity or source.sha256
+    if known is not None:
+        return known
     kept = {key: value for key, value in config.items() if key not in _VOLATILE_KEYS}
     state = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
     for file in weight_files(source):
         size = file.stat().st_size
         header = _read_header(file)
         state.update(f"\n{size}\n".encode() + json.dumps(header, sort_keys=True).encode())
-        with file.open("rb") as stream:
-            for sample in range(_NUM_SAMPLES):
-                stream.seek(max(0, size - _SAMPLE_BYTES) * (sample + 1) // _NUM_SAMPLES)
-                state.update(stream.read(_SAMPLE_BYTES))
+        for part in sampled(file):
+            state.update(part)
     return state.hexdigest()
+
+
+def sampled(file: Path) -> Iterator[bytes]:
+    """Yield evenly spaced parts of a file, its end among them."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        for sample in range(_NUM_SAMPLES):
+            stream.seek(max(0, size - _SAMPLE_BYTES) * (sample + 1) // _NUM_SAMPLES)
+            yield stream.read(_SAMPLE_BYTES)
 
 
 def first_line(error: BaseException) -> str:
