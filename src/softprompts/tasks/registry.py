@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from softprompts.registry import Option, Registry
 from softprompts.tasks.files_options import OPTIONS
+from softprompts.tasks.bundled.formats import FORMATS as BUNDLED_FORMATS
 from softprompts.tasks.formats import FOLDERS, FORMATS
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ for _short in FOLDERS:
         reference=FORMATS[f"fewglue/{_short}"].reference,
     )
 for _name, _summary in BUNDLED.items():
-    TASKS.register(_name, "softprompts.tasks.bundled_loading:load_bundled_task", summary=_summary)
+    TASKS.register(
+        _name,
+        "softprompts.tasks.bundled_loading:load_bundled_task",
+        summary=_summary,
+        version=BUNDLED_FORMATS[_name].version,
+    )
 TASKS.register(
     "files",
     "softprompts.tasks.files:load_files",

@@ -39,7 +39,9 @@ def test_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_unknown_name_gives_near_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    error = assert_refused("but is 'minillm'. Did you mean 'minilm'? From the hub: ", "minillm")
+    error = assert_refused(
+        "but is 'minillm'. Did you mean 'minilm' or 'smollm2'? From the hub: ", "minillm"
+    )
     assert isinstance(error.__cause__, Exception)
 
 

@@ -316,7 +316,7 @@ def test_names_of_folders_and_hub_ids_are_left_to_the_loader(recipe, problems, t
     assert problems(recipe(backbone__name="some/model")) == ()
     assert problems(recipe(backbone__name="gpt2")) == ()
     (found,) = problems(recipe(backbone__name="minlm"))
-    assert "but is 'minlm'. Did you mean 'minilm'?" in found
+    assert "but is 'minlm'. Did you mean 'minilm' or 'smollm2'?" in found
 
 
 def test_a_component_is_a_name_or_a_flat_mapping(recipe):

@@ -16,6 +16,7 @@ from softprompts.tasks.bundled import FORMATS, load_bundled
 from softprompts.tasks.bundled.expansion import Deck, expand, with_article
 from softprompts.tasks.bundled.grammar import parse_grammar
 from softprompts.tasks.bundled.loading import load_grammar
+from softprompts.tasks.registry import TASKS
 
 NAMES = ("bundled/sentiment", "bundled/entailment", "bundled/question-type")
 SPLITS = ("train", "validation")
@@ -128,11 +129,12 @@ def test_format_fits_its_rows(name):
     fields = set(task.train[0].fields)
     assert form is FORMATS[name]
     assert form.name == name
-    assert (form.version, form.metrics) == (1, ("accuracy",))
+    assert (form.version, form.metrics) == (TASKS.entry(name).version, ("accuracy",))
     assert set(form.verbalizer) == set(form.labels)
     assert len(set(form.verbalizer.values())) == len(form.labels)
     assert all(word.isalpha() and word.islower() for word in form.verbalizer.values())
-    assert set(form.templates) == {"linear", "cloze", "text"}
+    assert set(form.templates) == {"linear", "cloze", "text", "chat"}
+    assert form.instruction.endswith(".")
     for kind, template in form.templates.items():
         places = {place for _, place, _, _ in string.Formatter().parse(template) if place}
         assert fields <= places <= fields | {"mask", "sep"}

@@ -14,8 +14,14 @@ from softprompts.tasks.loading import load_task
 FEWGLUE = [name for name in FORMATS if name.startswith("fewglue/")]
 
 
+class _Turn:
+    def __format__(self, role: str) -> str:
+        return f"[{role}] "
+
+
 def fill(template: str, fields: Mapping[str, str], choice: str) -> str:
-    return template.format_map({**fields, "mask": "[MASK]", "sep": "[SEP]", "choice": choice})
+    places = {"mask": "[MASK]", "sep": "[SEP]", "choice": choice, "role": _Turn()}
+    return template.format_map({**fields, **places})
 
 
 def load(name: str, folder: Path) -> Task:
@@ -134,7 +140,7 @@ def test_first_rows_read_well(real_data: Path) -> None:
         "[SEP] They will sew our lips, but we will chant, 'Long live [MASK].'"
     )
     assert texts["fewglue/wic", "linear"].startswith("class: An emerging professional class. [SEP]")
-    assert texts["fewglue/wsc", "text"].endswith("does #him# stand for anyone?")
+    assert texts["fewglue/wsc", "text"].endswith('Question: Does "him" refer to anyone?\nAnswer:')
 
 
 @pytest.mark.parametrize("name", FEWGLUE)

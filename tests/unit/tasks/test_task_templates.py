@@ -61,7 +61,8 @@ def test_shipped_formats_are_well_formed(name: str) -> None:
     form = FORMATS[name]
     assert format_problems(form) == []
     assert form.name == name
-    assert set(form.templates) == {"linear", "cloze", "text"}
+    assert set(form.templates) == {"linear", "cloze", "text", "chat"}
+    assert form.instruction.endswith(".")
 
 
 def test_both_suites_share_their_formats() -> None:

@@ -16,10 +16,12 @@ SENTIMENT: Final = TaskFormat(
         "linear": "{text}",
         "cloze": "{text} It was {mask}.",
         "text": "sentence: {text} sentiment:",
+        "chat": "{role:user}{text}{role:assistant}That is",
     },
     verbalizer={"negative": "bad", "positive": "good"},
     metrics=("accuracy",),
     reference=_OURS,
+    instruction="Say whether the remark is good or bad.",
 )
 
 ENTAILMENT: Final = TaskFormat(
@@ -30,20 +32,25 @@ ENTAILMENT: Final = TaskFormat(
         "linear": "{premise} {sep} {hypothesis}",
         "cloze": "{premise} {mask}, {hypothesis}",
         "text": "premise: {premise} hypothesis: {hypothesis} answer:",
+        "chat": '{role:user}{premise}\n\nDoes it follow that "{hypothesis}"? '
+        "Answer yes, no or maybe.",
     },
     verbalizer={"entailment": "yes", "neutral": "maybe", "contradiction": "no"},
     metrics=("accuracy",),
     reference=_OURS,
+    instruction="Say whether the second sentence follows from the first: yes, maybe or no.",
 )
 
 QUESTION_TYPE: Final = TaskFormat(
     name="bundled/question-type",
-    version=1,
+    version=2,
     labels=("person", "place", "time", "number", "reason", "thing"),
     templates={
         "linear": "{text}",
         "cloze": "{text} They are asking about a {mask}.",
-        "text": "question: {text} answer type:",
+        "text": "Question: {text}\nThe answer is a",
+        "chat": "{role:user}Question: {text}\nWhat kind of thing is the answer?"
+        "{role:assistant}The answer is a",
     },
     verbalizer={
         "person": "person",
@@ -55,6 +62,8 @@ QUESTION_TYPE: Final = TaskFormat(
     },
     metrics=("accuracy",),
     reference=_OURS,
+    instruction="Say what the question asks for: a person, a place, a time, a number, a reason "
+    "or a thing.",
 )
 
 FORMATS: Final[dict[str, TaskFormat]] = {
