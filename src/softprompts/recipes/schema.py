@@ -154,6 +154,7 @@ class TaskConfig(Section):
         shots: rows per class to train on; null keeps all.
         shots_total: rows to train on, whatever their class; null keeps all.
         sample_seed: draws these rows, the same for every run; null is the run's seed.
+        num_items: rows of the reported split to score, drawn once for all seeds; null is all.
         max_tokens: most tokens of one input, without prompt rows; null is the backbone's limit.
         allow_missing_labels: accept a training set that lacks rows of some label.
         skip_bad_rows: leave out and count rows that cannot be read, instead of stopping.
@@ -168,6 +169,7 @@ class TaskConfig(Section):
     shots: int | None = Field(None, ge=1)
     shots_total: int | None = Field(None, ge=1)
     sample_seed: int | None = Field(None, ge=0)
+    num_items: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=8)
     allow_missing_labels: bool = False
     skip_bad_rows: bool = False

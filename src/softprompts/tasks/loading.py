@@ -22,7 +22,7 @@ from softprompts.tasks.reading import collect, read_file
 from softprompts.tasks.registry import TASKS
 from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import shown
-from softprompts.tasks.sampling import class_name, sample_few_shot
+from softprompts.tasks.sampling import class_name, sample_few_shot, sample_reported
 from softprompts.tasks.superglue import convert_rows
 from softprompts.tasks.templates import spell_turns, template_fields, with_template
 
@@ -38,6 +38,7 @@ def load_task(
     skip_bad_rows: bool = False,
     allow_missing_labels: bool = False,
     template: str | Sequence[Mapping[str, str]] | None = None,
+    num_items: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Task:
     """Load a task. The parameters are the keys of a recipe's `task` section, so there are many.
@@ -52,6 +53,7 @@ def load_task(
         allow_missing_labels: whether labels without a training row are allowed.
         template: how a row becomes text, whatever the readout, or the turns of a chat; None keeps
             the task's own templates.
+        num_items: rows of the reported split to keep, drawn once whatever the seed; None keeps all.
         options: the task's own options.
 
     Returns:
@@ -84,6 +86,7 @@ def load_task(
     train = sample_few_shot(
         task.train, task.format, shots=shots, shots_total=shots_total, seed=seed
     )
+    validation = sample_reported(task.validation, num_items)
     origin = {
         "name": name,
         "data_dir": None if data_dir is None else str(data_dir),
@@ -93,9 +96,10 @@ def load_task(
         "allow_missing_labels": allow_missing_labels,
         "skip_bad_rows": skip_bad_rows,
         "template": template,
+        "num_items": num_items,
         "options": dict(options or {}),
     }
-    return replace(task, train=train, origin=origin)
+    return replace(task, train=train, validation=validation, origin=origin)
 
 
 class _Arguments(BaseModel):
@@ -111,6 +115,7 @@ class _Arguments(BaseModel):
     skip_bad_rows: bool
     allow_missing_labels: bool
     template: str | None
+    num_items: int | None
     options: dict[str, Any] | None
 
 

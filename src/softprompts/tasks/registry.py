@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from softprompts.registry import Option, Registry
-from softprompts.tasks.files_options import OPTIONS
 from softprompts.tasks.bundled.formats import FORMATS as BUNDLED_FORMATS
+from softprompts.tasks.files_options import OPTIONS
 from softprompts.tasks.formats import FOLDERS, FORMATS
 
 if TYPE_CHECKING:

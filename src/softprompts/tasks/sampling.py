@@ -64,6 +64,35 @@ def sample_few_shot(
     return tuple(train[index] for index in sorted(kept))
 
 
+def sample_reported(rows: Sequence[Example], count: int | None) -> Rows:
+    """Draw some of the rows to report, the same for every run.
+
+    Rows that share a `group` stay together, so there may be a few more than asked for.
+
+    Args:
+        rows: the rows.
+        count: how many; all when `None`. The stream's name is `reported`, its seed 0.
+
+    Returns:
+        The rows drawn, in their old order.
+
+    Raises:
+        DataError: if `count` is not 1 to the number of rows.
+    """
+    if count is None:
+        return tuple(rows)
+    if not 1 <= count <= len(rows):
+        raise DataError(
+            f"`num_items` must be 1 to the {len(rows)} rows of the reported split, but is {count}."
+        )
+    units = _units([row.group for row in rows])
+    kept: list[int] = []
+    for place in _generator(0, "reported").permutation(len(units)):
+        if len(kept) < count:
+            kept += units[int(place)]
+    return tuple(rows[index] for index in sorted(kept))
+
+
 def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tuple[Rows, Rows]:
     """Cut the training rows in two: what is trained on, and what selects the model.
 

@@ -131,5 +131,6 @@ def load_configured_task(config: TaskConfig, seed: int) -> Task:
         skip_bad_rows=config.skip_bad_rows,
         allow_missing_labels=config.allow_missing_labels,
         template=config.template,
+        num_items=config.num_items,
         options=config.options,
     )

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from softprompts.errors import DataError
 from softprompts.tasks.base import Example
 from softprompts.tasks.formats import FORMATS
-from softprompts.tasks.sampling import row_classes, sample_few_shot, split_held_out
+from softprompts.tasks.loading import load_task
+from softprompts.tasks.sampling import (
+    row_classes,
+    sample_few_shot,
+    sample_reported,
+    split_held_out,
+)
 
 CB = FORMATS["superglue/cb"]
 COPA = FORMATS["superglue/copa"]
@@ -193,3 +199,29 @@ def test_a_passage_with_all_rows_of_a_class_stays_in_train() -> None:
 def test_the_held_out_draw_is_pinned() -> None:
     _, held = split_held_out(rows(6, 6), 0.3, 0)
     assert [row.fields["n"] for row in held] == ["1-2", "0-3", "1-4", "0-5"]
+
+
+def test_reported_rows_are_drawn_once_and_groups_stay_whole() -> None:
+    rows = tuple(
+        Example({"text": str(i)}, answers=(0,), group=f"g{i // 3}" if i < 9 else "")
+        for i in range(20)
+    )
+    drawn = sample_reported(rows, 7)
+    assert sample_reported(rows, 7) == drawn
+    assert 7 <= len(drawn) <= 9
+    numbers = [int(row.fields["text"]) for row in drawn]
+    assert numbers == sorted(numbers)
+    for group in range(3):
+        whole = set(range(3 * group, 3 * group + 3))
+        assert whole & set(numbers) in (set(), whole)
+    assert sample_reported(rows, None) == rows
+    with pytest.raises(DataError, match=r"`num_items` must be 1 to the 20 rows .* but is 21"):
+        sample_reported(rows, 21)
+
+
+def test_a_task_keeps_as_many_reported_rows_whatever_the_seed() -> None:
+    first, second = (load_task("bundled/sentiment", num_items=40, seed=seed) for seed in (0, 1))
+    assert len(first.validation) == 40
+    assert first.validation == second.validation
+    assert first.origin["num_items"] == 40
+    assert first.train == load_task("bundled/sentiment").train
