@@ -17,10 +17,11 @@ from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.tasks import sampling
 from softprompts.tasks.sampling import draw_demonstrations
-from softprompts.training import forward
+from softprompts.training import forward, resources
 from softprompts.training.building import build_model
-from softprompts.training.evaluation import score_examples
+from softprompts.training.evaluation import evaluate_tasks, score_examples
 from softprompts.training.execution import execute, show_demonstrations
+from softprompts.training.resources import Resources
 
 DECODERS = ("gpt2", "llama", "qwen3", "gemma3")
 
@@ -318,3 +319,23 @@ def test_rates_of_a_study_do_not_part_what_trains_nothing():
     assert len(names) == 1
     held = identity(parse_run({**data, "training": {"held_out_fraction": 0.5}}))
     assert held not in names
+
+
+@pytest.mark.parametrize("method", UNTRAINED)
+def test_what_draws_nothing_is_scored_once_for_all_seeds(tiny, brief, method, monkeypatch):
+    backbone, shared, calls = tiny("gpt2"), Resources(), []
+    count = {"num_demonstrations": 1} if method == "in-context" else {}
+    config = config_of(backbone, method, "text", **count)
+    monkeypatch.setattr(
+        resources, "evaluate_tasks", lambda *given: calls.append(1) or evaluate_tasks(*given)
+    )
+    found = [
+        execute(config.model_copy(update={"seed": seed}), backbone, brief, resources=shared).result
+        for seed in (0, 1, 2)
+    ]
+    assert len(calls) == (3 if method == "in-context" else 1)
+    alone = execute(config.model_copy(update={"seed": 2}), backbone, brief).result
+    assert (alone["score"], alone["metrics"]) == (found[2]["score"], found[2]["metrics"])
+    other = replace(brief, validation=brief.validation[:1])
+    execute(config, backbone, other, resources=shared)
+    assert len(calls) == (4 if method == "in-context" else 2) + 1

@@ -49,12 +49,24 @@ def _verdict_on_mean(found: Comparison) -> list[str]:
     if not found.is_conclusive:
         return [
             f"It may not be concluded that either is better: {found.num_pairs} pairs of runs give "
-            f"no p below {_p(found.smallest_p)}{_among(found)}. {_needed(found)}"
+            f"no p below {_p(found.smallest_p)}{_among(found)}. {_needed(found)}",
+            *_by_interval(found),
         ]
     said = "It may not be concluded that either is better, nor that they are equal"
     if found.detectable:
         said += f": a difference under {100 * found.detectable:.1f} points would often go unseen"
     return [f"{said}."]
+
+
+def _by_interval(found: Comparison) -> list[str]:
+    """Say what the interval over seeds and items tells where too few seeds can be tested."""
+    low, high = found.interval_with_items or (0.0, 0.0)
+    if low <= 0 <= high:
+        return []
+    return [
+        f"Student's interval over seeds and items, which takes scores to be near normal, has it "
+        f"{'higher' if low > 0 else 'lower'} ({_range((low, high))})."
+    ]
 
 
 def _verdict_on_items(found: Comparison) -> str:

@@ -126,7 +126,8 @@ def _on_means(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[st
     if not shown:
         return [
             f"No difference in means is shown: of {_counted(len(tested), 'comparison')} with "
-            f"{record.baseline}, none is significant after correction. Not shown is not equal."
+            f"{record.baseline}, none is significant after correction. Not shown is not equal.",
+            *_by_intervals(record, [one for one in tested if not one["is_conclusive"]]),
         ]
     said = []
     for word, sign in (("higher", 1), ("lower", -1)):
@@ -136,6 +137,23 @@ def _on_means(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[st
     rest = len(tested) - len(shown)
     if rest:
         said.append(f"For the other {rest} of {len(tested)} comparisons nothing is shown.")
+    return said
+
+
+def _by_intervals(record: StudyRecord, untested: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what intervals over seeds and items tell where too few seeds can be tested."""
+    said = []
+    for word, end in (("higher", 0), ("lower", 1)):
+        some = [
+            one
+            for one in untested
+            if one["interval_with_items"] and (1, -1)[end] * one["interval_with_items"][end] > 0
+        ]
+        if some:
+            said.append(
+                "By Student's intervals over seeds and items, which take scores to be near "
+                f"normal, {word} than {record.baseline}{_at_places(some, _wide_size)}."
+            )
     return said
 
 
@@ -208,6 +226,12 @@ def _size(one: Mapping[str, Any]) -> str:
     wide = one["interval_with_items"]
     is_wide = wide is not None and (wide[0] > 0 or wide[1] < 0)
     return size if is_wide else f"{size}, on these items only"
+
+
+def _wide_size(one: Mapping[str, Any]) -> str:
+    """Return by how much a variant differs, and how sure that is for other items, too."""
+    low, high = map(_signed, one["interval_with_items"])
+    return f"{_signed(one['difference'])} points, 95 % {low} to {high}"
 
 
 def _signed(value: float) -> str:

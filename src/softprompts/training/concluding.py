@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +14,7 @@ from softprompts.metrics.scoring import majority
 from softprompts.tasks.base import Task
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.member import Member
+from softprompts.training.tracks import Model
 
 MEAN = "mean over tasks"
 """What the metric of a mixture is called."""
@@ -22,7 +23,10 @@ Found = Mapping[str, Evaluation]
 
 
 def conclude(
-    member: Member, tasks: Mapping[str, Task], reported: Mapping[str, EncodedSplit]
+    member: Member,
+    tasks: Mapping[str, Task],
+    reported: Mapping[str, EncodedSplit],
+    evaluate: Callable[[Model, Mapping[str, EncodedSplit]], Found] = evaluate_tasks,
 ) -> dict[str, Any]:
     """Score the last and the selected state on the reported rows, and leave the selected one.
 
@@ -30,6 +34,7 @@ def conclude(
         member: a run that is done.
         tasks: its tasks by name.
         reported: the reported rows by task.
+        evaluate: evaluates a run on labelled rows of each of its tasks.
 
     Returns:
         What `result.json` says of scores, steps and time. In a mixture score, last score and
@@ -38,11 +43,11 @@ def conclude(
     counters = member.counters
     is_finite = not counters.divergence
     with member.timed():
-        last = evaluate_tasks(member.model, reported) if is_finite else None
+        last = evaluate(member.model, reported) if is_finite else None
         member.load(member.best)
         selected = last
         if is_finite and counters.best_step != counters.step:
-            selected = evaluate_tasks(member.model, reported)
+            selected = evaluate(member.model, reported)
     lines = {
         name: _line(task, reported[name], _of(selected, name), _of(last, name))
         for name, task in tasks.items()

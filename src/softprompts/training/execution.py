@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -146,7 +147,7 @@ def execute(
     adopt(model, config)
     resources = resources or Resources()
     splits = encode_splits(config, model, tasks, resources)
-    setup = Setup(config, tasks, about, model, splits)
+    setup = Setup(config, tasks, about, model, splits, resources)
     with ExitStack() as stack:
         journal: Journal = NoJournal()
         if folder is not None:
@@ -171,6 +172,7 @@ class Setup:
         about: content of `config.json`.
         model: what it trains, in the first state.
         splits: its rows, as `encode_splits` returns them.
+        resources: what it shares with other runs.
     """
 
     config: RunConfig
@@ -178,6 +180,7 @@ class Setup:
     about: Mapping[str, Any]
     model: Model
     splits: Mapping[str, Mapping[str, EncodedSplit]]
+    resources: Resources
 
     def member(self, journal: Journal) -> Member:
         """Return the run as a member of a pack, where the journal says it stood."""
@@ -186,7 +189,8 @@ class Setup:
     def finish(self, member: Member) -> dict[str, Any]:
         """Score a run that is done, write prompt and result, and return the result."""
         reported = {name: own["validation"] for name, own in self.splits.items()}
-        result = conclude(member, self.tasks, reported)
+        evaluate = partial(self.resources.evaluate, self.config)
+        result = conclude(member, self.tasks, reported, evaluate)
         result |= {"seed": self.config.seed, "identity": self.about["identity"]}
         result |= _count_rows(self.config, self.tasks, self.splits)
         if self.config.prompt.context == "demonstrations":
@@ -216,7 +220,7 @@ def set_up(
     model = build_model(config, backbone, {name: own.format for name, own in tasks.items()})
     adopt(model, config)
     splits = encode_splits(config, model, tasks, resources)
-    return Setup(config, tasks, about, model, splits)
+    return Setup(config, tasks, about, model, splits, resources)
 
 
 @uncollected()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -12,12 +12,15 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.readouts.base import Readout
+from softprompts.recipes.checks import is_trained
 from softprompts.recipes.schema import BackboneConfig, RunConfig, TaskConfig
 from softprompts.tasks.base import Example, Task
 from softprompts.tasks.loading import load_task
 from softprompts.tracking.tracking import NO_TRACKING, Tracking
 from softprompts.training.encoding_cache import LEAST_ROWS, EncodingCache, open_encoding_cache
+from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.room import free_memory
+from softprompts.training.tracks import Model
 
 
 @final
@@ -34,6 +37,7 @@ class Resources:
         self._backbones: dict[str, Backbone] = {}
         self._tasks: dict[str, Task] = {}
         self._caches: dict[str, EncodingCache | None] = {}
+        self._evaluated: dict[Hashable, Mapping[str, Evaluation]] = {}
         self._encoded: dict[tuple[str, int], tuple[Example, EncodedExample]] = {}
 
     def backbone(self, config: BackboneConfig) -> Backbone:
@@ -99,6 +103,26 @@ class Resources:
         for example, encoded in zip(missing, fresh, strict=True):
             self._encoded[key, id(example)] = (example, encoded)
         return tuple(self._encoded[key, id(example)][1] for example in examples)
+
+    def evaluate(
+        self, config: RunConfig, model: Model, splits: Mapping[str, EncodedSplit]
+    ) -> Mapping[str, Evaluation]:
+        """Evaluate a run, or return what an earlier one found that must have found the same.
+
+        A run that trains and draws nothing says of the same inputs what it says with any seed.
+
+        Args:
+            config: the run.
+            model: its model.
+            splits: labelled rows by task.
+        """
+        if is_trained(config) or config.prompt.context == "demonstrations":
+            return evaluate_tasks(model, splits)
+        about = config.model_copy(update={"seed": 0}).model_dump_json()
+        key = (about, tuple((name, split.encoded) for name, split in splits.items()))
+        if key not in self._evaluated:
+            self._evaluated[key] = evaluate_tasks(model, splits)
+        return self._evaluated[key]
 
 
 def choose_device(name: str, auto: str | None = None) -> str:

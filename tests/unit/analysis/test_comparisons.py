@@ -167,6 +167,15 @@ def test_five_seeds_on_one_task_show_nothing_and_say_why():
     assert "5 pairs of runs give no p below 0.0625. 6 seeds could." in found.conclusion
 
 
+@pytest.mark.parametrize(("gain", "word"), [(0.2, "higher"), (-0.2, "lower"), (0.02, "")])
+def test_too_few_seeds_for_a_test_still_have_an_interval_over_seeds_and_items(gain, word):
+    found = only(table({"cb": 200}, **steady(gain, 5)))
+    said = f"which takes scores to be near normal, has it {word} ("
+    assert (said in found.conclusion) == bool(word)
+    assert ("Student's interval" in found.conclusion) == bool(word)
+    assert "Student's interval" not in only(table({"cb": 200}, **steady(gain, 6))).conclusion
+
+
 def test_six_seeds_on_one_task_can_show_something():
     found = only(table(**steady(0.2, 6)))
     assert (found.p, found.is_conclusive) == (0.03125, True)
