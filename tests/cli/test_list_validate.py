@@ -73,9 +73,9 @@ def test_validate_says_what_a_recipe_is(capsys, tmp_path):
     path.write_text(RUN)
 
     assert main(["validate", "quickstart"]) == 0
-    assert capsys.readouterr().out == "quickstart: study, 15 runs\n"
+    assert capsys.readouterr().out == "quickstart: study, 25 runs\n"
     assert main(["validate", "quickstart", "--set", "seeds=2"]) == 0
-    assert capsys.readouterr().out == "quickstart: study, 6 runs\n"
+    assert capsys.readouterr().out == "quickstart: study, 10 runs\n"
     assert main(["validate", str(path)]) == 0
     name, kind, identity = capsys.readouterr().out.split()
     assert (name, kind, len(identity)) == (f"{path}:", "run", 16)

@@ -26,6 +26,8 @@ seeds: [3, 4]
 
 SHIPPED_RUNS = {
     "fewglue": 105,
+    "language-model": 150,
+    "language-model-300": 50,
     "multitask-superglue": 15,
     "precision": 10,
     "presets": 160,
@@ -34,7 +36,8 @@ SHIPPED_RUNS = {
     "ptp": 780,
     "ptp-conditions": 240,
     "ptp-readout": 240,
-    "quickstart": 15,
+    "quickstart": 25,
+    "quickstart-encoder": 15,
     "stability": 300,
     "sweep-bottleneck": 42,
     "sweep-initializer": 72,
@@ -97,8 +100,9 @@ def test_a_file_without_a_mapping(write, text, sentence):
 def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
     with pytest.raises(
         RecipeError,
-        match=r"one of fewglue, multitask-superglue, precision, presets, presets-fewglue, "
-        r"presets-rte, ptp, ptp-conditions, ptp-readout, quickstart, residual-cb, stability, "
+        match=r"one of fewglue, language-model, language-model-300, multitask-superglue, "
+        r"precision, presets, presets-fewglue, presets-rte, ptp, ptp-conditions, ptp-readout, "
+        r"quickstart, quickstart-encoder, residual-cb, stability, "
         r"sweep-bottleneck, sweep-initializer, sweep-learning-rate, sweep-length, "
         r"sweep-perturbation-weight, sweep-shots, but",
     ):
