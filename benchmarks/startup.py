@@ -1,6 +1,7 @@
 """How long it takes from nothing to the first update of a prompt, part by part.
 
-    python benchmarks/startup.py [--task superglue/cb] [--data-dir FOLDER] [--threads N]
+    python benchmarks/startup.py [--backbone minilm] [--readout linear] [--task superglue/cb]
+                                 [--data-dir FOLDER] [--threads N]
 
 Prints seconds by part as one line of JSON. Run it twice with the same `SOFTPROMPTS_CACHE` to see
 what the second process finds done. `modules of transformers` is a part of `load weights`,
@@ -33,6 +34,8 @@ class Watch:
 def main() -> None:
     """Start, and print how long it took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="minilm")
+    parser.add_argument("--readout", default="linear")
     parser.add_argument("--task", default="bundled/entailment")
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--threads", type=int, default=None)
@@ -58,7 +61,7 @@ def main() -> None:
 
     now = mark("import transformers", now)
     imported = _timed(loading, "find_class")
-    backbone = load_backbone("minilm", dtype="auto")
+    backbone = load_backbone(options.backbone, dtype="auto")
     now = mark("load weights", now)
     task = sp.load_task(options.task, data_dir=options.data_dir)
     now = mark("read rows", now)
@@ -67,7 +70,7 @@ def main() -> None:
     spent = _timed(Tokenization, "encode")
     watch = Watch()
     training = sp.TrainingConfig(steps=1, num_evaluations=1, selection="last")
-    sp.train(backbone, task, training=training, progress=watch)
+    sp.train(backbone, task, readout=options.readout, training=training, progress=watch)
     assert watch.first is not None
     marks["to the first update"] = watch.first - now
     marks["modules of transformers"] = imported[0]

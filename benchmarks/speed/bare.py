@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from softprompts.encoding.inputs import EncodedExample
 
@@ -25,7 +25,7 @@ class Bare(Contestant):
     Args:
         folder: the frozen model.
         encoded: the rows.
-        num_labels: labels of the task.
+        num_labels: labels of the task, where they are not written.
         length: rows of the prompt.
         batch_size: examples in a batch.
     """
@@ -36,19 +36,21 @@ class Bare(Contestant):
         self,
         folder: Path,
         encoded: Sequence[EncodedExample],
-        num_labels: int,
+        num_labels: int | None,
         *,
         length: int = 10,
         batch_size: int = 16,
     ) -> None:
         self._is_writer = bool(encoded[0].inputs[0].targets)
-        kind = AutoModelForSeq2SeqLM if self._is_writer else AutoModel
+        self._is_decoder = not AutoConfig.from_pretrained(folder).is_encoder_decoder
+        writer = AutoModelForCausalLM if self._is_decoder else AutoModelForSeq2SeqLM
+        kind = writer if self._is_writer else AutoModel
         self._model = kind.from_pretrained(folder, dtype=torch.float32).requires_grad_(False).eval()
         self._encoded, self._length, self._batch_size = encoded, length, batch_size
         self._draws = torch.Generator().manual_seed(0)
         width = self._model.get_input_embeddings().weight.shape[1]
         self._rows = nn.Parameter(0.02 * torch.randn(length, width, generator=self._draws))
-        self._head = nn.Linear(self._model.config.hidden_size, num_labels)
+        self._head = nn.Linear(self._model.config.hidden_size, num_labels or 1)
         trained = [self._rows, *(() if self._is_writer else self._head.parameters())]
         self._optimizer = torch.optim.AdamW(trained, lr=0.01)
         self._order: list[int] = []
@@ -88,7 +90,21 @@ class Bare(Contestant):
             for target in row.inputs[0].targets
             if target.column == row.answers[0]
         ]
+        if self._is_decoder:
+            return self._go_on(answers, inputs)
         loss: Tensor = self._model(**inputs, labels=_pad(answers, -100)).loss
+        return loss
+
+    def _go_on(self, answers: Sequence[Sequence[int]], inputs: dict[str, Any]) -> Tensor:
+        """Return the loss of a decoder that reads the answers behind right-padded inputs."""
+        words = self._model.get_input_embeddings()(_pad(answers, 0))
+        embeddings = torch.cat([inputs["inputs_embeds"], words], dim=1)
+        mask = torch.cat([inputs["attention_mask"], _pad([[1] * len(a) for a in answers], 0)], 1)
+        labels = torch.full_like(mask, -100)
+        labels[:, -words.shape[1] :] = _pad(answers, -100)
+        places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        given = {"inputs_embeds": embeddings, "attention_mask": mask, "position_ids": places}
+        loss: Tensor = self._model(**given, labels=labels).loss
         return loss
 
 

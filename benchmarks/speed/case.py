@@ -18,7 +18,7 @@ from .contestants import Ours, build_member, encoded_of
 from .material import Rows, as_records, load_rows, long_rows
 from .peers import SETUPS, Host, TokenCount, build_peer, build_trainer
 from .race import Lap, Race, longest_stint
-from .shapes import find_model, layer_parameters, readout_of
+from .shapes import find_model, is_bundled, layer_parameters, readout_of
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Workplace:
         """Return a model as we load it, once."""
         key = f"{model}/{rows}"
         if key not in self.loaded:
-            name = model if model == "minilm" else str(self.folder(model, rows))
+            name = model if is_bundled(model) else str(self.folder(model, rows))
             self.loaded[key] = sp.load_backbone(name, dtype="auto")
         found: Backbone = self.loaded[key]
         return found
@@ -100,7 +100,7 @@ class Case:
     """What is measured.
 
     Attributes:
-        model: `minilm` or a name of `SHAPES`.
+        model: a bundled model, or a name of `SHAPES`.
         rows: a name of `TASKS`.
         length: rows of the prompt.
         batch_size: examples per update.
@@ -158,9 +158,14 @@ class Ready:
         sizes = {"length": self.case.length, "batch_size": self.case.batch_size}
         return Bare(self.folder, self.encoded, self.num_labels, **sizes)
 
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows as peft's trainer reads them."""
+        return as_records(self.encoded, is_decoder=self.backbone.family == "decoder")
+
     def peer(self, setup: str) -> Any:
         """Return peft's model in a setup."""
-        return build_peer(self.folder, SETUPS[setup].dtype, self.num_labels, self.case.length)
+        labels = None if self.encoded[0].inputs[0].targets else self.num_labels
+        return build_peer(self.folder, SETUPS[setup].dtype, labels, self.case.length)
 
     def race(self, setup: str, guests: Sequence[Any], num_rounds: int) -> dict[str, Lap]:
         """Race peft under its trainer against others; its lap goes by the setup's name."""
@@ -168,7 +173,7 @@ class Ready:
         race = Race(guests, num_rounds, stint=longest_stint(num_rounds))
         trainer = build_trainer(
             peer,
-            as_records(self.encoded),
+            self.records(),
             self.backbone.tokenizer,
             SETUPS[setup],
             batch_size=self.case.batch_size,

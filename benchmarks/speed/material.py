@@ -70,10 +70,17 @@ def long_rows(rows: Rows, num_words: int, num_rows: int = 64) -> Rows:
     return Rows(rows.task, tuple(examples))
 
 
-def as_records(encoded: Sequence[EncodedExample]) -> list[dict[str, Any]]:
+def as_records(
+    encoded: Sequence[EncodedExample], *, is_decoder: bool = False
+) -> list[dict[str, Any]]:
     """Return encoded rows as what a `Trainer` reads: token ids, mask, segments and label.
 
-    The label is a column for a classifier, or the right answer's tokens for a model that writes.
+    The label is a column for a classifier, or the right answer's tokens for a model that writes; a
+    decoder reads them behind the input.
+
+    Args:
+        encoded: the rows.
+        is_decoder: whether a model that writes is a decoder.
     """
     records = []
     for example in encoded:
@@ -81,8 +88,10 @@ def as_records(encoded: Sequence[EncodedExample]) -> list[dict[str, Any]]:
         label: Any = example.answers[0]
         if item.targets:
             (label,) = [list(t.tokens) for t in item.targets if t.column == example.answers[0]]
-        record = {"input_ids": list(item.ids), "attention_mask": [1] * len(item.ids)}
-        record |= {"labels": label}
+        ids = list(item.ids)
+        if item.targets and is_decoder:
+            ids, label = ids + label, [-100] * len(ids) + label
+        record = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label}
         if any(item.segments):
             record["token_type_ids"] = list(item.segments)
         records.append(record)

@@ -16,11 +16,15 @@ from typing import Any
 import torch
 
 from .case import Case, Ready, Scope, Workplace
-from .material import as_records
 from .shapes import readout_of
 
-CASES = (Case("minilm", "cb"), Case("minilm", "boolq"), Case("bert-base", "cb"))
-QUICK = (Case("tiny-bert", "bundled"),)
+CASES = (
+    Case("minilm", "cb"),
+    Case("minilm", "boolq"),
+    Case("bert-base", "cb"),
+    Case("smollm2", "cb", batch_size=8),
+)
+QUICK = (Case("tiny-bert", "bundled"), Case("tiny-llama", "bundled"))
 CONTESTANTS = ("softprompts", "peft, default", "peft, best", "bare loop")
 NUM_UPDATES = 3
 ROOT = Path(__file__).parents[1]
@@ -47,8 +51,8 @@ def measure_case(ready: Ready, names: Sequence[str]) -> dict[str, Any]:
         "rows": case.rows,
         "data_dir": ready.place.data_dir,
         "indices": longest,
-        "records": as_records([ready.encoded[i] for i in longest]),
-        "num_labels": ready.num_labels,
+        "records": [ready.records()[i] for i in longest],
+        "num_labels": None if ready.encoded[0].inputs[0].targets else ready.num_labels,
         "length": case.length,
         "batch_size": case.batch_size,
         "num_updates": NUM_UPDATES,

@@ -41,9 +41,10 @@ def _ours(job: dict[str, Any]) -> Callable[[], object]:
 
     from .contestants import Ours, build_member
     from .material import load_rows
+    from .shapes import is_bundled
 
     rows = load_rows(job["rows"], job["data_dir"])
-    name = job["model"] if job["model"] == "minilm" else job["folder"]
+    name = job["model"] if is_bundled(job["model"]) else job["folder"]
     backbone = sp.load_backbone(name, dtype="auto")
     member = build_member(
         backbone,
@@ -70,12 +71,14 @@ def _other(job: dict[str, Any]) -> Callable[[], object]:
         sizes = {"length": job["length"], "batch_size": job["batch_size"]}
         bare = Bare(folder, _encoded(job["records"]), job["num_labels"], **sizes)
         return lambda: [bare.step() for _ in range(job["num_updates"])]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     setup = SETUPS[job["contestant"]]
     left = iter(range(job["num_updates"] - 1, -1, -1))
     trainer = build_trainer(
         build_peer(folder, setup.dtype, job["num_labels"], job["length"]),
         job["records"],
-        transformers.AutoTokenizer.from_pretrained(folder),
+        tokenizer,
         setup,
         batch_size=job["batch_size"],
         folder=Path(job["scratch"]),
@@ -85,14 +88,18 @@ def _other(job: dict[str, Any]) -> Callable[[], object]:
 
 
 def _encoded(records: list[dict[str, Any]]) -> list[Any]:
-    """Return a classifier's records as encoded rows."""
-    from softprompts.encoding.inputs import EncodedExample, EncodedInput
+    """Return a classifier's records as encoded rows, or those of a decoder that writes."""
+    from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
 
     found = []
     for record in records:
-        ids = tuple(record["input_ids"])
-        item = EncodedInput(ids, (0,) * len(ids), (0,) * len(ids), 0, len(ids))
-        found.append(EncodedExample((item,), 1, (record["labels"],), False))
+        ids, label, targets = tuple(record["input_ids"]), record["labels"], ()
+        if isinstance(label, list):
+            answer = tuple(token for token in label if token >= 0)
+            ids, targets, label = ids[: -len(answer)], (Target(0, answer),), 0
+        nothing = (0,) * len(ids)
+        item = EncodedInput(ids, nothing, nothing, 0, len(ids), targets=targets)
+        found.append(EncodedExample((item,), 1, (label,), False))
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft import PromptTuningConfig, get_peft_model
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     DataCollatorForSeq2Seq,
@@ -58,13 +59,13 @@ SETUPS = {
 """Both ways to bfloat16; weights in it are the faster one on a processor, so they are the best."""
 
 
-def build_peer(folder: Path, dtype: torch.dtype, num_labels: int, length: int = 10) -> Any:
+def build_peer(folder: Path, dtype: torch.dtype, num_labels: int | None, length: int = 10) -> Any:
     """Return peft's model: prompt tuning of a classifier, or of a model that writes.
 
     Args:
         folder: the frozen model.
         dtype: of its weights.
-        num_labels: labels of the task.
+        num_labels: labels of the task; `None` where the model writes them.
         length: rows of the prompt.
     """
     from transformers import AutoConfig
@@ -72,6 +73,9 @@ def build_peer(folder: Path, dtype: torch.dtype, num_labels: int, length: int = 
     if AutoConfig.from_pretrained(folder).is_encoder_decoder:
         model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype)
         kind = "SEQ_2_SEQ_LM"
+    elif num_labels is None:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        kind = "CAUSAL_LM"
     else:
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=dtype, num_labels=num_labels
@@ -104,7 +108,7 @@ def build_trainer(
         **QUIET,
         **setup.options,
     )
-    is_writer = peer.config.is_encoder_decoder
+    is_writer = str(peer.peft_config["default"].task_type) != "TaskType.SEQ_CLS"
     collator = (
         DataCollatorForSeq2Seq(tokenizer) if is_writer else DataCollatorWithPadding(tokenizer)
     )

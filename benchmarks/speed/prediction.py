@@ -12,7 +12,6 @@ from softprompts.training.evaluation import score_examples
 
 from .case import Case, Ready, Scope, Workplace, measure_cases
 from .contestants import MatrixProducts
-from .material import as_records
 from .peers import SETUPS, build_trainer
 from .race import Lap, ratios
 
@@ -23,9 +22,13 @@ CASES = {
     Case("bert-base", "cb", num_examples=64): 4,
     Case("t5-small", "cb", num_examples=64): 4,
     Case("gpt2-small", "cb", num_examples=64): 4,
+    Case("smollm2", "cb", batch_size=8, num_examples=64): 4,
 }
 """Rounds by case; each round is one pass over the examples."""
-QUICK = {Case("tiny-bert", "bundled", num_examples=12): 2}
+QUICK = {
+    Case("tiny-bert", "bundled", num_examples=12): 2,
+    Case("tiny-llama", "bundled", num_examples=12): 2,
+}
 NAMES = ("peft, default", "peft, best")
 
 
@@ -72,7 +75,7 @@ def _ours(ready: Ready) -> Callable[[], object]:
 
 def _peer(ready: Ready, name: str) -> Callable[[], object]:
     """Return what predicts all rows with peft's trainer."""
-    setup, records = SETUPS[name], as_records(ready.encoded)
+    setup, records = SETUPS[name], ready.records()
     if setup.is_sorted:
         records = sorted(records, key=lambda record: -len(record["input_ids"]))
     trainer = build_trainer(

@@ -1,4 +1,4 @@
-"""The frozen models that are measured: the bundled one, and random weights in well-known shapes.
+"""The frozen models that are measured: the bundled ones, and random weights in well-known shapes.
 
 A random model has a folder like any other: configuration, weights, and a tokenizer trained on the
 task's own texts, since nothing may be downloaded. The cost of a step does not depend on what the
@@ -7,6 +7,7 @@ weights are.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.gguf import unpacked
+from softprompts.backbones.registry import BACKBONES
 from softprompts.backbones.sources import resolve
 
 TOKENIZER_ROWS = 4000
@@ -68,28 +71,49 @@ SHAPES = {
     "tiny-gpt2": Shape(
         "GPT2Config", "GPT2LMHeadModel", sizes={"n_embd": 32, "n_layer": 2, "n_head": 4}
     ),
+    "tiny-llama": Shape(
+        "LlamaConfig",
+        "LlamaForCausalLM",
+        "text",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 64,
+        },
+    ),
 }
-"""Models by name; `minilm` is the bundled one and needs no shape. Sizes that are left out are those
-of the configuration's own defaults, which are BERT-base, T5-small and GPT-2-small."""
+"""Models by name; `minilm` and `smollm2` are bundled and need no shape. Sizes that are left out are
+those of the configuration's own defaults, which are BERT-base, T5-small and GPT-2-small."""
 
 
 def readout_of(name: str) -> str:
     """Return the readout that a model is measured with."""
-    return SHAPES[name].readout if name in SHAPES else "linear"
+    return SHAPES[name].readout if name in SHAPES else {"smollm2": "text"}.get(name, "linear")
+
+
+def is_bundled(name: str) -> bool:
+    """Return whether a model is loaded by its name."""
+    return name in BACKBONES
 
 
 def find_model(name: str, texts: Iterable[str], folder: Path) -> Path:
     """Return the folder of a model, building it in `folder` where it is random.
 
     Args:
-        name: `minilm` or a name of `SHAPES`.
+        name: a bundled model, or a name of `SHAPES`.
         texts: what the tokenizer of a random model is trained on.
         folder: an empty or absent folder.
     """
-    if name not in SHAPES:
-        return resolve(name).folder
     if (folder / "config.json").exists():
         return folder
+    if is_bundled(name):
+        source = resolve(name)
+        if source.file is None:
+            return source.folder
+        with unpacked(source, "float32") as found:
+            return Path(shutil.copytree(found.folder, folder))
     shape = SHAPES[name]
     tokenizer = _tokenizer(name, texts)
     config = getattr(transformers, shape.config)(**shape.sizes)

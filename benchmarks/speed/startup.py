@@ -16,9 +16,11 @@ import torch
 
 from .case import Scope, Workplace
 from .material import TASKS
+from .shapes import readout_of
 
 PROGRAM = Path(__file__).parents[1] / "startup.py"
 NUM_ROUNDS, WARM_PER_COLD = 3, 3
+CASES = (("minilm", "cb"), ("minilm", "rte"), ("smollm2", "cb"))
 
 
 def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -26,26 +28,29 @@ def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any
 
     Tasks take turns.
     """
-    names = ("bundled",) if scope.is_quick else ("cb", "rte")
-    names = tuple(rows for rows in names if scope.has(f"minilm {rows}"))
-    runs: dict[str, dict[str, list[dict[str, float]]]] = {
-        rows: {"cold": [], "warm": []} for rows in names if not place.lacks(rows)
+    cases = (("minilm", "bundled"),) if scope.is_quick else CASES
+    cases = tuple(case for case in cases if scope.has(" ".join(case)))
+    runs: dict[tuple[str, str], dict[str, list[dict[str, float]]]] = {
+        case: {"cold": [], "warm": []} for case in cases if not place.lacks(case[1])
     }
     for _ in range(1 if scope.is_quick else NUM_ROUNDS):
-        for rows, found in runs.items():
-            _add_round(found, place, rows)
-    for rows in names:
-        if rows not in runs:
-            yield f"minilm {rows}", {"skipped": place.lacks(rows)}
+        for case, found in runs.items():
+            _add_round(found, place, *case)
+    for case in cases:
+        if case not in runs:
+            yield " ".join(case), {"skipped": place.lacks(case[1])}
             continue
-        medians = {cache: _medians(found) for cache, found in runs[rows].items()}
-        counts = {cache: len(found) for cache, found in runs[rows].items()}
-        yield f"minilm {rows}", {**medians, "runs": counts}
+        medians = {cache: _medians(found) for cache, found in runs[case].items()}
+        counts = {cache: len(found) for cache, found in runs[case].items()}
+        yield " ".join(case), {**medians, "runs": counts}
 
 
-def _add_round(found: dict[str, list[dict[str, float]]], place: Workplace, rows: str) -> None:
+def _add_round(
+    found: dict[str, list[dict[str, float]]], place: Workplace, model: str, rows: str
+) -> None:
     """Start once with an empty cache, and some times with what that left."""
-    command = [sys.executable, str(PROGRAM), "--task", TASKS[rows]]
+    command = [sys.executable, str(PROGRAM), "--backbone", model, "--task", TASKS[rows]]
+    command += ["--readout", readout_of(model)]
     command += ["--threads", str(torch.get_num_threads())]
     if rows != "bundled" and place.data_dir is not None:
         command += ["--data-dir", place.data_dir]

@@ -46,9 +46,13 @@ TARGETS = {
     ("minilm rte", BEST): 2.5,
     ("bert-base cb", DEFAULT): 4.0,
     ("bert-base cb", BEST): 1.7,
+    ("smollm2 cb", DEFAULT): 15.0,
+    ("smollm2 cb", BEST): 4.0,
 }
 """What training should reach, as a ratio."""
 LEAST_SHARE, MOST_SECONDS = 0.55, 4.0
+SHARES, SECONDS = {"smollm2 cb": 0.6}, {"smollm2 cb": 5.0}
+"""What else is wanted of some cases."""
 
 HEAD = """# Throughput
 
@@ -75,11 +79,11 @@ reach, which take turns with the others, over all rounds, and in brackets that o
 by which the target goes: 4 operations per layer parameter and real token for training, 2 for
 inference; padding, attention scores, embeddings and heads are not counted.
 
-`minilm` is the bundled backbone, the others have random weights in the shape of BERT-base, T5-small
-and GPT-2-small, with tokenizers trained on the task's texts. Encoders and GPT-2 are classifiers for
-all (peft: `SEQ_CLS`; ours: `linear`). T5 writes the answer: peft trains `SEQ_2_SEQ_LM` on the right
-one, ours is the `text` readout, which scores the wrong ones too, but in training; the decoder's own
-layers are not counted in its limit. `boolq` is the validation split, the only one that is at hand
+`minilm` and `smollm2` are the bundled backbones, the others have random weights in the shape of BERT-base,
+T5-small and GPT-2-small, with tokenizers trained on the task's texts. Encoders and GPT-2 are classifiers for
+all (peft: `SEQ_CLS`; ours: `linear`). T5 and `smollm2` write the answer: peft trains `SEQ_2_SEQ_LM` and
+`CAUSAL_LM` on the right one, ours is the `text` readout, which scores the wrong ones too, but in training;
+T5's decoder's own layers are not counted in its limit. `boolq` is the validation split, the only one that is at hand
 whole.
 """
 
@@ -145,7 +149,9 @@ def _training(section: Mapping[str, Any]) -> str:
     text += "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n"
     for name, case in section["cases"].items():
         for who, figures in case["contestants"].items():
-            target = LEAST_SHARE if who == OURS else TARGETS.get((name, who))
+            target = TARGETS.get((name, who))
+            if who == OURS:
+                target = SHARES.get(name, LEAST_SHARE)
             share = figures.get("median_share", figures["limit_share"])
             value = share if who == OURS else case["ratios"][who]["whole"]
             shown = "" if target is None else f"{100 * target:.0f} %" if who == OURS else target
@@ -153,8 +159,9 @@ def _training(section: Mapping[str, Any]) -> str:
                 f"| {name} | {who} | {_speed(figures)} | {_ratio(case, who)} | {shown} | "
                 f"{_verdict(target, value)} |\n"
             )
-    first = next(iter(section["cases"].values()), {})
-    return text + (f"\nBatches of {first['batch_size']}, {first['rows']} rows.\n" if first else "")
+    sizes = {n: (c["batch_size"], c["rows"]) for n, c in section["cases"].items()}
+    shown = "; ".join(f"{n} {size}, {rows} rows" for n, (size, rows) in sizes.items())
+    return text + (f"\nBatches: {shown}.\n" if sizes else "")
 
 
 def _inference(section: Mapping[str, Any]) -> str:
@@ -215,8 +222,8 @@ def _startup(section: Mapping[str, Any]) -> str:
     parts = list(next(iter(cases.values()))["cold"])
     text = (
         f"Seconds from the start to the first update, in fresh processes; at most "
-        f"{MOST_SECONDS:.0f} are wanted of the warm one, which finds what the cold one left on "
-        "disk. Medians of runs in turns. `modules of transformers` is a part of `load weights`, "
+        f"{MOST_SECONDS:.0f} are wanted of the warm one, 5 of `smollm2`, which finds what the "
+        "cold one left on disk. Medians of runs in turns. `modules of transformers` is a part of `load weights`, "
         "`tokenization` of `to the first update`.\n\n"
     )
     text += f"| case | cache | {' | '.join(parts)} | reached |\n"
@@ -224,7 +231,8 @@ def _startup(section: Mapping[str, Any]) -> str:
     for name, case in cases.items():
         for cache in ("cold", "warm"):
             seconds = " | ".join(f"{case[cache][part]:.2f}" for part in parts)
-            is_met = "yes" if case[cache]["whole"] <= MOST_SECONDS else "no"
+            most = SECONDS.get(name, MOST_SECONDS)
+            is_met = "yes" if case[cache]["whole"] <= most else "no"
             text += f"| {name} | {cache} | {seconds} | {is_met if cache == 'warm' else ''} |\n"
     return text
 
