@@ -58,12 +58,12 @@ def train(
     cell = Cell(config.prompt.method, {}, config.task_label, resolve(config), identity(config))
     tracking = build_tracking(trackers or (), "softprompts", out / "tracking", [cell])
     resources = Resources(tracking=tracking)
-    backbone, tasks = resources.backbone(config.backbone), resources.tasks(config)
     memory = ""
-    if not is_there(out / "config.json"):
-        setup = set_up(cell.config, backbone, tasks, resources)
-        memory = describe_memory(setup.member(NoJournal()))
     with Bar() as bar:
+        backbone, tasks = resources.backbone(config.backbone), resources.tasks(config)
+        if not is_there(out / "config.json"):
+            setup = set_up(cell.config, backbone, tasks, resources)
+            memory = describe_memory(setup.member(NoJournal()))
         bar.start([cell], 0)
         updates = bar.begin([cell], memory)
         assert isinstance(updates, Updates)
