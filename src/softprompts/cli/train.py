@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from softprompts.cli.output import print_json
+from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
 
 
@@ -44,6 +44,7 @@ def train(
     if is_there(out / "config.json") and not should_resume:
         raise RunFolderError(f"{out} holds a run already; pass --resume to go on with it.")
 
+    announce_threads()
     with uncollected():
         from softprompts.cli.progress import Bar, Updates
         from softprompts.recipes.identity import identity
