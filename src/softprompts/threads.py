@@ -29,7 +29,7 @@ def sleep_while_waiting() -> None:
 def choose_threads() -> str:
     """Set how many threads torch will have: what affinity and quota leave of the cores.
 
-    The load of the machine does not count: threads that sleep lose nothing on a busy one, and the
+    The load of the machine does not count: threads that sleep lose little on a busy one, and the
     bits of a run depend on their number.
 
     Returns:
