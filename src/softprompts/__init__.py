@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from softprompts.collecting import uncollected
+from softprompts.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
     from softprompts.api import train
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from softprompts.studies.runner import run_study
     from softprompts.tasks.base import Example, Task, TaskFormat
     from softprompts.tasks.loading import load_task
+
+sleep_while_waiting()
 
 __version__ = version("softprompts")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_by_time() -> Iterator[None]:
+    """No line of progress because time has passed: slow machines print what fast ones do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("softprompts.cli.progress.LINE_SECONDS", threading.TIMEOUT_MAX)
+        yield
 
 
 @pytest.fixture

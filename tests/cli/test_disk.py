@@ -14,6 +14,7 @@ import pytest
 from cli_material import refused, rows, tree, write_rows
 
 from softprompts.cli.main import main
+from unprivileged import unprivileged
 
 PAGE = 4096
 NUM_PAGES = 40
@@ -159,18 +160,18 @@ def test_a_read_only_folder_is_refused(capsys, recipe, run, tmp_path, read_only)
     assert tree(read_only) == {}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_folder_that_may_not_be_entered_is_refused(capsys, tmp_path):
     locked = tmp_path / "locked"
-    locked.mkdir(mode=0o700)
+    locked.mkdir()
     out = str(locked / "out")
-    os.seteuid(65534)
+    locked.chmod(0)
     try:
-        text = f"error: {out} could not be read: Permission denied"
-        refused(capsys, ["study", "quickstart", "--set", "seeds=1", "--out", out], text)
-        refused(capsys, ["evaluate", out], text)
-        text = f"error: {out}/config.json could not be read: Permission denied"
-        refused(capsys, ["train", "residual-cb", "--out", out], text)
+        with unprivileged():
+            text = f"error: {out} could not be read: Permission denied"
+            refused(capsys, ["study", "quickstart", "--set", "seeds=1", "--out", out], text)
+            refused(capsys, ["evaluate", out], text)
+            text = f"error: {out}/config.json could not be read: Permission denied"
+            refused(capsys, ["train", "residual-cb", "--out", out], text)
     finally:
-        os.seteuid(0)
+        locked.chmod(0o700)
     assert list(locked.iterdir()) == []

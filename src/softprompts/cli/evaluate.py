@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprompts.cli.output import print_json
+from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a finished run again on a split of its task."""
+    announce_threads()
     with uncollected():
         from softprompts.cli.tasks import choose_task, read_config
         from softprompts.metrics.scoring import majority

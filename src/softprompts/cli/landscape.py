@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprompts.cli.output import print_json, print_table
+from softprompts.cli.output import announce_threads, print_json, print_table
 from softprompts.cli.pictures import FORMATS, check_place
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def landscape(
     ] = False,
 ) -> None:
     """Show how the loss of finished runs changes around them."""
+    announce_threads()
     most = 64 if is_sharpness_only else 32
     sample = _sample(is_quick, split, (num_examples, name, dtype), most)
     drawn = {"out": out, "spaces": spaces, "directions": directions, "num_points": num_points}

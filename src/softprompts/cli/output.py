@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softprompts.errors import RecipeError, SoftPromptsError
+from softprompts.threads import choose_threads
 
 
 def print_json(value: Any) -> None:
@@ -78,6 +79,13 @@ def print_error(kind: str, problems: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         with contextlib.suppress(OSError):  # the error may be that nothing can be printed there
             print_json({"error": {"kind": kind, "problems": list(problems)}})
+
+
+def announce_threads() -> None:
+    """Choose how many threads compute, before torch is imported, and say so on standard error."""
+    text = choose_threads()
+    if text:
+        print(text, file=sys.stderr, flush=True)
 
 
 def open_streams() -> None:

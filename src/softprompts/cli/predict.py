@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprompts.cli.output import print_json
+from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict labels for rows that need not have any."""
+    announce_threads()
     with uncollected():
         from softprompts.cli.pictures import check_output
         from softprompts.cli.tasks import choose_task, read_config

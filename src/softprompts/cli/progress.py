@@ -1,8 +1,9 @@
-"""Progress on a terminal: how far, and how much time is left."""
+"""Progress on standard error: how far, and how much time is left."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,141 +17,188 @@ from softprompts.studies.grid import Cell
 from softprompts.studies.progress import StudyProgress
 from softprompts.training import progress as training
 
+LINE_SECONDS = 20.0
+"""Time between lines of progress where standard error is no terminal."""
+
+_BAR_SECONDS = 1.0
+"""Time between looks at the clock where it is one."""
+
+_LEAST_WORK = 0.05
+"""Part of a run that must be done before time left is judged."""
+
 
 @final
 class Updates(training.Progress):
-    """Passes the share of updates that are done on.
+    """Passes on how many updates are done.
 
     Args:
-        tell: told the share.
+        tell: told the updates that are done, and all.
         text: printed on standard error at the first update.
     """
 
-    def __init__(self, tell: Callable[[float], None], text: str = "") -> None:
+    def __init__(self, tell: Callable[[int, int], None], text: str = "") -> None:
         self._tell, self._text = tell, text
 
     def update(self, step: int, total_steps: int) -> None:
         """Take note of an update."""
         if self._text:
-            print(self._text, file=sys.stderr, flush=True)
+            _print(self._text)
             self._text = ""
-        self._tell(step / total_steps)
+        self._tell(step, total_steps)
 
 
 @final
 class Bar(StudyProgress):
-    """A bar on standard error; where that is no terminal, a line per finished run.
+    """A bar on standard error; where that is no terminal, a line per finished run and now and then.
 
-    Use it as a context manager.
+    Use it as a context manager. A thread of its own speaks between updates, as while a run is
+    scored; it only reads.
+
+    Args:
+        clock: tells seconds.
     """
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
-            console=self._console,
+            console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
         self._row = self._bar.add_task("starting", total=1.0, left="")
-        self._began = time.perf_counter()
-        self._total = self._done = self._new = 0
+        self._clock, self._began = clock, clock()
+        self._total = self._done = 0
+        self._new = 0.0
         self._groups: list[_Group] = []
         self._is_waiting = False
+        self._lock, self._is_over = threading.RLock(), threading.Event()
+        self._speaker = threading.Thread(target=self._speak, daemon=True)
 
     def __enter__(self) -> Bar:
         self._bar.start()
+        self._speaker.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._is_over.set()
+        self._speaker.join()
         self._bar.stop()
 
     def start(self, cells: Sequence[Cell], num_finished: int) -> None:
         """Take note of the runs."""
-        self._total, self._done = len(cells), num_finished
-        self._began = time.perf_counter()
-        if num_finished:
-            print(f"{num_finished} of {len(cells)} runs were finished before", file=sys.stderr)
-        self._show()
+        with self._lock:
+            self._total, self._done = len(cells), num_finished
+            self._began = self._clock()
+            if num_finished:
+                _print(f"{num_finished} of {len(cells)} runs were finished before")
+            self._show()
 
     def begin(self, cells: Sequence[Cell], text: str = "") -> training.Progress:
         """Take note that runs begin side by side; `text` is printed once they do."""
         group = _Group({cell.identity for cell in cells}, _name(cells), len(cells))
-        self._groups = [one for one in self._groups if not one.names & group.names]
-        self._groups.append(group)
-        self._show()
-
-        def tell(share: float) -> None:
-            group.share = share
+        with self._lock:
+            self._is_waiting = False
+            self._groups = [one for one in self._groups if not one.names & group.names]
+            self._groups.append(group)
             self._show()
+
+        def tell(step: int, total_steps: int) -> None:
+            with self._lock:
+                group.move(step, total_steps)
+                self._show()
 
         return Updates(tell, text)
 
     def find(self, cell: Cell) -> None:
         """Take note that another process has finished a run."""
-        self._done += 1
-        self._leave(cell)
-        if self._bar.disable:
-            text = f"[{self._done}/{self._total}] {_name([cell])}: ended in another process"
-            print(text, file=sys.stderr, flush=True)
+        with self._lock:
+            self._done += 1
+            self._leave(cell)
+            if self._bar.disable:
+                _print(f"{self._place} {_name([cell])}: ended in another process")
 
     def wait(self, num_runs: int) -> None:
         """Take note that all that is left is being trained by other processes."""
-        if not self._is_waiting:
-            plural = "run is" if num_runs == 1 else "runs are"
-            print(f"{num_runs} {plural} in other processes", file=sys.stderr, flush=True)
-        self._is_waiting = True
+        with self._lock:
+            if not self._is_waiting:
+                plural = "run is" if num_runs == 1 else "runs are"
+                _print(f"{num_runs} {plural} in other processes")
+            self._is_waiting = True
 
     def end(self, cell: Cell, result: dict[str, Any] | None, error: str) -> None:
         """Take note that a run ended."""
-        self._done += 1
-        self._new += 1
-        self._leave(cell)
-        left = self._left()
         if result is None:
             outcome = f"failed: {error}"
         elif result["status"] == "diverged":
             outcome = f"diverged at step {result['divergence']['step']}"
         else:
             outcome = f"{100 * result['score']:.1f} in {result['seconds']:.0f} s"
-        if self._bar.disable:
-            place = f"[{self._done}/{self._total}]"
-            text = f"{place} {_name([cell])}: {outcome}"
-            print(text + (f" ({left})" if left else ""), file=sys.stderr, flush=True)
-        if self._done == self._total:
-            self._bar.update(self._row, description="done", completed=1.0, left="")
+        with self._lock:
+            self._done += 1
+            self._new += self._leave(cell)
+            if self._bar.disable:
+                _print(f"{self._place} {_name([cell])}: {outcome}{self._in_brackets()}")
+            if self._done == self._total:
+                self._bar.update(self._row, description="done", completed=1.0, left="")
 
-    def _leave(self, cell: Cell) -> None:
-        """Take note that a run is no longer in training."""
+    def tell(self) -> None:
+        """Say where the runs are: in a line, or by the bar."""
+        with self._lock:
+            if not self._bar.disable:
+                self._show()
+            elif not self._total:
+                _print("getting ready")
+            elif self._done < self._total:
+                idle = "waiting for other processes" if self._is_waiting else "getting ready"
+                _print(f"{self._place} {self._where() or idle}{self._in_brackets()}")
+
+    def _speak(self) -> None:
+        """Tell again and again until the work is over: what the thread does."""
+        while not self._is_over.wait(LINE_SECONDS if self._bar.disable else _BAR_SECONDS):
+            self.tell()
+
+    @property
+    def _place(self) -> str:
+        """How many runs have ended."""
+        return f"[{self._done}/{self._total}]"
+
+    def _leave(self, cell: Cell) -> float:
+        """Take note that a run is no longer in training; return the part of it done here."""
+        done = 0.0
         for group in self._groups:
             if cell.identity in group.names:
                 group.names.remove(cell.identity)
                 group.num_ended += 1
+                done = group.part
         self._groups = [group for group in self._groups if group.names]
+        return done
+
+    def _where(self) -> str:
+        """Return where the runs in training are."""
+        return " | ".join(group.where for group in self._groups)
 
     def _show(self) -> None:
         """Move the bar to where the runs are."""
-        done = self._done + self._under_way()
-        completed = done / self._total if self._total else 1.0
-        names = " | ".join(group.text for group in self._groups)
+        done = self._done + sum(group.num_done for group in self._groups)
+        completed = done / self._total if self._total else 0.0
         self._bar.update(self._row, completed=completed, left=self._left())
-        if names:
-            self._bar.update(self._row, description=names)
+        if self._groups:
+            self._bar.update(self._row, description=self._where())
 
-    def _under_way(self) -> float:
-        """Return how many runs' work is done of those that have not ended."""
-        return sum(max(0.0, one.share * one.size - one.num_ended) for one in self._groups)
+    def _in_brackets(self) -> str:
+        left = self._left()
+        return f" ({left})" if left else ""
 
     def _left(self) -> str:
-        """Return the time left, judged by the runs of this sitting."""
-        under_way = self._under_way()
-        new, remaining = self._new + under_way, self._total - self._done - under_way
-        if new < 0.2 or remaining <= 0:
+        """Return the time left, judged by the work of this process alone."""
+        new = self._new + sum(group.num_new for group in self._groups)
+        remaining = self._total - self._done - sum(group.num_done for group in self._groups)
+        if new < _LEAST_WORK or remaining <= 0:
             return ""
-        seconds = (time.perf_counter() - self._began) / new * remaining
+        seconds = (self._clock() - self._began) / new * remaining
         return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
 
 
@@ -162,15 +210,56 @@ class _Group:
         names: identities of those that have not ended.
         text: what to call them.
         size: how many began.
-        share: part of their updates that is done.
+        step: updates that are done, of all of them.
+        total_steps: all their updates; 0 before the first is done.
+        first: updates that were done when it was first told, as where runs are resumed.
         num_ended: how many have ended.
     """
 
     names: set[str]
     text: str
     size: int
-    share: float = 0.0
+    step: int = 0
+    total_steps: int = 0
+    first: int = 0
     num_ended: int = 0
+
+    def move(self, step: int, total_steps: int) -> None:
+        """Take note of an update."""
+        if not self.total_steps:
+            self.first, self.total_steps = step, total_steps
+        self.step = step
+
+    @property
+    def where(self) -> str:
+        """What they are called, and how far they are."""
+        if not self.total_steps:
+            return f"{self.text}: getting ready"
+        scoring = ", scoring" if self.step == self.total_steps else ""
+        return f"{self.text}: {self.step} of {self.total_steps} updates{scoring}"
+
+    @property
+    def part(self) -> float:
+        """Part of a whole run that is or will be done here."""
+        return 1 - self.first / self.total_steps if self.total_steps else 0.0
+
+    @property
+    def num_done(self) -> float:
+        """How many runs' work is done of those that have not ended."""
+        share = self.step / self.total_steps if self.total_steps else 0.0
+        return max(0.0, share * self.size - self.num_ended)
+
+    @property
+    def num_new(self) -> float:
+        """How many runs' work was done here of those that have not ended."""
+        share = (self.step - self.first) / self.total_steps if self.total_steps else 0.0
+        return max(0.0, share * self.size - self.num_ended * self.part)
+
+
+def _print(text: str) -> None:
+    """Print a line on standard error, whole, whoever else prints."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _name(cells: Sequence[Cell]) -> str:

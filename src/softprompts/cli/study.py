@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from softprompts.cli.output import print_json, print_table
+from softprompts.cli.output import announce_threads, print_json, print_table
 from softprompts.collecting import uncollected
 
 
@@ -59,6 +59,7 @@ def study(
     if not isinstance(config, StudyConfig):
         raise RecipeError(["a study must have `base`, but this is one run; use train."], recipe)
 
+    announce_threads()
     with uncollected():
         from softprompts.cli.progress import Bar
         from softprompts.studies.executors.registry import build_executor

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from softprompts.cli.output import print_json
+from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
 
 
@@ -44,6 +44,7 @@ def train(
     if is_there(out / "config.json") and not should_resume:
         raise RunFolderError(f"{out} holds a run already; pass --resume to go on with it.")
 
+    announce_threads()
     with uncollected():
         from softprompts.cli.progress import Bar, Updates
         from softprompts.recipes.identity import identity
@@ -58,12 +59,12 @@ def train(
     cell = Cell(config.prompt.method, {}, config.task_label, resolve(config), identity(config))
     tracking = build_tracking(trackers or (), "softprompts", out / "tracking", [cell])
     resources = Resources(tracking=tracking)
-    backbone, tasks = resources.backbone(config.backbone), resources.tasks(config)
     memory = ""
-    if not is_there(out / "config.json"):
-        setup = set_up(cell.config, backbone, tasks, resources)
-        memory = describe_memory(setup.member(NoJournal()))
     with Bar() as bar:
+        backbone, tasks = resources.backbone(config.backbone), resources.tasks(config)
+        if not is_there(out / "config.json"):
+            setup = set_up(cell.config, backbone, tasks, resources)
+            memory = describe_memory(setup.member(NoJournal()))
         bar.start([cell], 0)
         updates = bar.begin([cell], memory)
         assert isinstance(updates, Updates)

@@ -91,6 +91,7 @@ def describe_run(
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "attention": backbone.attention,
         "versions": {name: version(name) for name in ("softprompts", "torch", "transformers")},
+        "threads": torch.get_num_threads(),
     }
     if config.mixture is None:
         (digest,), (format,) = digests.values(), formats.values()

@@ -25,6 +25,7 @@ from softprompts.tasks.base import Example
 from softprompts.training import encoding_cache, instance_cache
 from softprompts.training.encoding_cache import LEAST_ROWS, open_encoding_cache, row_key
 from softprompts.training.resources import Resources
+from unprivileged import unprivileged
 
 CHOICES = ("it rained", "the road was closed for the day", "nobody came")
 TASKS = {
@@ -284,11 +285,13 @@ def test_a_broken_file_is_set_aside_and_its_rows_encoded(tiny, folder, caplog, h
     assert count_encoded(readout, "linear", rows()) == 0
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a folder without entry")
 def test_a_folder_that_cannot_be_written_is_one_line(tiny, folder, caplog):
     folder.mkdir(parents=True)
     folder.chmod(0o500)
-    assert len(keep(build(tiny("bert"), "linear"), "linear", rows())) == len(rows())
+    readout = build(tiny("bert"), "linear")
+    with unprivileged():
+        assert len(keep(readout, "linear", rows())) == len(rows())
+    folder.chmod(0o700)
     assert len(caplog.records) == 1
 
 

@@ -31,7 +31,7 @@ Event = tuple[Any, ...]
 Tell = Callable[[Event], None]
 
 _UPDATE_SECONDS = 0.2
-"""Shortest time between two `update` events."""
+"""Shortest time between two `update` events, but for the last."""
 
 
 @final
@@ -142,7 +142,7 @@ class _Updates(Progress):
     def update(self, step: int, total_steps: int) -> None:
         """Take note of an update."""
         now = time.monotonic()
-        if now - self._last >= _UPDATE_SECONDS:
+        if now - self._last >= _UPDATE_SECONDS or step == total_steps:
             self._last = now
             self._tell(("update", step, total_steps))
 
