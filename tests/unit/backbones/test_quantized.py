@@ -73,7 +73,7 @@ def test_weights_that_change_when_read_are_refused(marked):
 def test_no_gradient_is_refused(marked, spoil, text):
     model, tokenizer = marked
     model.model.norm.register_forward_hook(lambda _module, _given, states: spoil(states))
-    with pytest.raises(BackboneError, match=f"quantized with odd, must let .*{text}"):
+    with pytest.raises(BackboneError, match=f"quantized with odd, must .*{text}"):
         sp.load_backbone(model, tokenizer=tokenizer)
 
 
