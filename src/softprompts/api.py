@@ -62,6 +62,7 @@ def train(
     recipe = {
         "backbone": {
             "name": backbone.name,
+            "revision": backbone.revision,
             "dtype": str(backbone.dtype).removeprefix("torch."),
             **_place(backbone),
         },

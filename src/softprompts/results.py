@@ -297,7 +297,8 @@ def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> R
 
 def _load_own(config: BackboneConfig, dtype: str, source: str | Path | None) -> Backbone:
     """Load a run's backbone, from another place where one is given."""
-    changes = {"dtype": dtype, **({} if source is None else {"name": str(source)})}
+    moved = {} if source is None else {"name": str(source), "revision": None}
+    changes = {"dtype": dtype, **moved}
     try:
         return Resources().backbone(config.model_copy(update=changes))
     except BackboneError as error:

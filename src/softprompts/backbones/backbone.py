@@ -27,6 +27,7 @@ from softprompts.backbones.passing import (
     positions_behind,
 )
 from softprompts.backbones.probing import probe_states
+from softprompts.backbones.quantized import quantization_of
 from softprompts.backbones.reaching import find_slots, read_keys_and_values
 from softprompts.backbones.shortcuts import Shortcuts, find_shortcuts
 from softprompts.backbones.spreading import device_of, is_spread
@@ -54,8 +55,11 @@ class Backbone:
         has_checkpointing: whether layers are computed again in the backward pass, which takes less
             memory and more time.
         is_compiled: whether layers are compiled where gradients are taken.
+        revision: the hub's revision that was asked for.
 
     Attributes:
+        quantization: how the weights are quantized, as transformers calls it; `None` where they
+            are plain.
         dtype: dtype of the weights and of all outputs.
         device: device of the embeddings, where inputs go in and outputs come back; of all weights
             unless the model is spread.
@@ -84,8 +88,11 @@ class Backbone:
         fingerprint: str,
         has_checkpointing: bool = False,
         is_compiled: bool = False,
+        revision: str | None = None,
     ) -> None:
         self.name = name
+        self.revision = revision
+        self.quantization = quantization_of(model)
         self.family = family
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -103,6 +110,11 @@ class Backbone:
         weight = self._table.weight
         assert isinstance(weight, Tensor)
         self.dtype: torch.dtype = weight.dtype
+        if not self.dtype.is_floating_point:
+            raise BackboneError(
+                f"input embeddings must be of floating point, but are {self.dtype}: quantize the "
+                "other weights alone."
+            )
         self.device: torch.device = device_of(self._table)
         self.is_spread = is_spread(model)
         self.vocabulary_size = int(weight.shape[0])

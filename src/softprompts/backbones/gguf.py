@@ -7,8 +7,9 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from io import StringIO
@@ -20,8 +21,14 @@ from softprompts.backbones.gguf_header import GgufHeader, read_header
 from softprompts.backbones.sources import Source, check_digest, check_folder, sampled
 from softprompts.cache_folder import find_cache_folder
 from softprompts.errors import BackboneError, StorageError
+from softprompts.storage import read_json, write_json
 
 _PART = ".part-"
+_SIZES = "kept.json"
+"""Beside what is kept: the size of each file, so that one that is cut or gone is seen."""
+
+_IN_USE_SECONDS = 3600
+"""How long what another process writes, or has just begun to load, is left alone."""
 
 
 @contextmanager
@@ -87,10 +94,17 @@ def _is_whole(source: Source) -> bool:
     """Return whether a folder that is kept is there and can be loaded; touch it, if so."""
     try:
         check_folder(source)
+        is_whole: bool = read_json(source.folder / _SIZES) == _sizes(source.folder)
         os.utime(source.folder)
-    except (BackboneError, OSError):
+    except (BackboneError, StorageError, OSError):
         return False
-    return True
+    return is_whole
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size of each file but the one that says them."""
+    files = (path for path in folder.iterdir() if path.name != _SIZES)
+    return {path.name: path.stat().st_size for path in files}
 
 
 def _make(file: Path, header: GgufHeader, found: Source, dtype: str) -> None:
@@ -102,8 +116,9 @@ def _make(file: Path, header: GgufHeader, found: Source, dtype: str) -> None:
         try:
             model.save_pretrained(beside)
             tokenizer.save_pretrained(beside)
-            if found.folder.exists():
-                shutil.rmtree(found.folder, ignore_errors=True)  # broken, or it would be used
+            write_json(beside / _SIZES, _sizes(beside))
+            if found.folder.exists() and not _is_whole(found):  # else another process made it
+                shutil.rmtree(found.folder, ignore_errors=True)
             if not found.folder.exists():
                 beside.rename(found.folder)
         finally:
@@ -166,13 +181,18 @@ def _check_sizes(config: Any, header: GgufHeader) -> None:
 
 
 def _trim(folder: Path, max_bytes: int, newest: Path) -> None:
-    """Remove what is kept over the bound, the least used first; what killed processes left, too."""
+    """Remove what is kept over the bound, the least used first; what killed processes left, too.
+
+    What others may be writing or loading now stays, even over the bound.
+    """
     found = []
     for path in folder.iterdir():
-        size = sum(one.stat().st_size for one in path.glob("*") if one.is_file())
-        found.append((path.stat().st_mtime, size, path))
+        with suppress(FileNotFoundError):  # another process removed it
+            size = sum(one.stat().st_size for one in path.glob("*") if one.is_file())
+            found.append((path.stat().st_mtime, size, path))
     total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total > max_bytes and path != newest:
+    for used, size, path in sorted(found):
+        is_idle = time.time() - used > _IN_USE_SECONDS
+        if path != newest and is_idle and (total > max_bytes or path.name.startswith(_PART)):
             shutil.rmtree(path, ignore_errors=True)
             total -= size

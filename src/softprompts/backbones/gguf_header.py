@@ -104,12 +104,13 @@ class _Reader:
             key = self._text("a key")
             values[key] = self._value(self._number("I", f"the type of {key}"), key, 0)
         header = GgufHeader(values)
-        ends = [self._tensor(header.tensors) for _ in range(num_tensors)]
-        self._check_data(values, max(ends, default=0))
+        places = [self._tensor(header.tensors) for _ in range(num_tensors)]
+        farthest = max((begin + size for begin, size in places), default=0)
+        self._check_data(values, max(farthest, sum(size for _, size in places)))
         return header
 
-    def _tensor(self, shapes: dict[str, tuple[int, ...]]) -> int:
-        """Read what is said of a tensor; return where it ends, counted from the first one."""
+    def _tensor(self, shapes: dict[str, tuple[int, ...]]) -> tuple[int, int]:
+        """Read what is said of a tensor; return where it begins behind the header, and its size."""
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
         name = self._text("the name of a tensor")
@@ -127,7 +128,7 @@ class _Reader:
                 f"{name} of shape {shape} does not fit blocks of {block}, or comes twice"
             )
         shapes[name] = shape
-        return int(offset + math.prod(shape) // block * block_bytes)
+        return int(offset), math.prod(shape) // block * block_bytes
 
     def _check_data(self, values: dict[str, Any], end: int) -> None:
         alignment = values.get("general.alignment", 32)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import ERROR, getLogger
-from typing import Any, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from safetensors import SafetensorError
@@ -16,12 +17,18 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import Family, find_class, find_family, names_head
 from softprompts.backbones.fused_activation import fuse_activations
 from softprompts.backbones.gguf import unpacked
+from softprompts.backbones.given import take_model
 from softprompts.backbones.placing import check_device, check_modules, check_spreading
 from softprompts.backbones.prepacking import prepack
 from softprompts.backbones.probing import read_once
+from softprompts.backbones.quantized import check_quantized
 from softprompts.backbones.sources import Source, check_folder, fingerprint, first_line, resolve
+from softprompts.backbones.tokenizer_checks import check_fast, set_padding
 from softprompts.collecting import uncollected
 from softprompts.errors import BackboneError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"
@@ -46,25 +53,32 @@ _LOAD_ERRORS = (
 
 @torch.inference_mode(False)
 def load_backbone(
-    name: str,
+    name: str | Path | PreTrainedModel,
     *,
-    dtype: str = "float32",
-    device: str = "cpu",
+    tokenizer: Any = None,
+    revision: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
     attention: str | None = None,
     gradient_checkpointing: bool = False,
     compile: bool = False,
     device_map: str | Mapping[str, int | str] | None = None,
     max_memory: Mapping[int | str, int | str] | None = None,
 ) -> Backbone:
-    """Load a frozen backbone.
+    """Load a frozen backbone, or take a model that is there already.
 
     The language head is loaded when the configuration names one and the weights hold it. Weights
-    are read from safetensors only; code that comes with a model is never run.
+    are read from safetensors or GGUF only; code that comes with a model is never run.
 
     Args:
-        name: a registered short name such as `smollm2`, a local folder, a GGUF file, or a hub id.
-        dtype: `float32`, `bfloat16`, `float16`, or `auto`; see `choose_dtype`.
-        device: a torch device such as `cpu` or `cuda:0`.
+        name: a registered short name such as `smollm2`, a local folder, a GGUF file, or a hub id;
+            or a model of transformers, which must be frozen and in evaluation mode and is never
+            changed.
+        tokenizer: the tokenizer of a model that is given; for a name it must be left out.
+        revision: branch, tag or commit of a hub id.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`; see `choose_dtype`. By default float32;
+            of a model that is given its own, as are device and attention.
+        device: a torch device such as `cpu`, the default, or `cuda:0`.
         attention: `eager`, `sdpa`, `flash_attention_2`, `plain` or `fused`. By default for bfloat16
             on the CPU `fused` where that can be compiled and layers are not, else `plain`; for all
             else `sdpa` where the model has it.
@@ -80,44 +94,93 @@ def load_backbone(
         The backbone.
 
     Raises:
-        BackboneError: if the name cannot be found, or what is found cannot be a backbone; the
-            text says why in one line.
+        BackboneError: if the name cannot be found, or what is found or given cannot be a backbone;
+            the text says why in one line.
     """
-    if dtype not in (*DTYPES, AUTO):
+    if not isinstance(name, str | Path):
+        places = {"revision": revision, "device_map": device_map, "max_memory": max_memory}
+        _check_left_out({**places, "compile": compile or None}, "a given model")
+        wanted = {"dtype": dtype, "device": device, "attention": attention}
+        return take_model(name, tokenizer, wanted, gradient_checkpointing)
+    _check_left_out({"tokenizer": tokenizer}, "a name, which brings its own")
+    if dtype not in (*DTYPES, AUTO, None):
         known = ", ".join((*DTYPES, AUTO))
         raise BackboneError(f"dtype must be one of {known}, but is {dtype!r}.")
     if attention is not None and attention not in ATTENTIONS:
         raise BackboneError(
             f"attention must be one of {', '.join(ATTENTIONS)}, but is {attention!r}."
         )
-    place = check_device(device)
-    dtype = choose_dtype(place) if dtype == AUTO else dtype
+    place = check_device(device or "cpu")
+    dtype = choose_dtype(place) if dtype == AUTO else dtype or "float32"
     spreading = check_spreading(device_map, max_memory, compile)
     _check_fused(attention, compile)
     fast = attention or _fast_attention(dtype, place, compile)
-    with uncollected(), _quiet(), unpacked(resolve(name), dtype) as source:
+    placing = _Placing(dtype, place, fast, attention is not None, spreading)
+    return _load(str(name), revision, placing, gradient_checkpointing, compile)
+
+
+def _check_left_out(options: Mapping[str, Any], kind: str) -> None:
+    """Check that options are `None`.
+
+    Raises:
+        BackboneError: if one is not.
+    """
+    for field, value in options.items():
+        if value is not None:
+            found = " ".join(repr(value).split())
+            raise BackboneError(f"`{field}` must be left out for {kind}, but is {found:.60}.")
+
+
+def _load(
+    name: str, revision: str | None, placing: _Placing, has_checkpointing: bool, is_compiled: bool
+) -> Backbone:
+    """Load a backbone by its name; see `load_backbone`."""
+    with uncollected(), _quiet(), unpacked(resolve(name, revision), placing.dtype) as source:
         content = check_folder(source)
-        config = _load_config(source, content)
+        config = _load_config(source, content, is_compiled)
         family = find_family(config)
         tokenizer = _load_tokenizer(source, config)
-        placing = _Placing(dtype, place, fast, attention is not None, spreading)
         model, has_language_head = _load_model(source, config, family, placing)
         identity = fingerprint(source, content)
-    _set_padding(tokenizer, model)
+    set_padding(tokenizer, model)
+    is_moved = not placing.spreading and placing.device.type != "cpu"
     with _reported(source, "model"):
         backbone = Backbone(
             name,
             family,
-            model if spreading else model.to(place),
+            model.to(placing.device) if is_moved else model,
             tokenizer,
             has_language_head,
             identity,
-            gradient_checkpointing,
-            compile,
+            has_checkpointing,
+            is_compiled,
+            revision,
         )
-    if place.type == "cpu" and not compile and not spreading:
+        _check_as_asked(backbone, content, placing)
+        check_quantized(backbone, has_language_head)
+    is_plain = backbone.quantization is None and not placing.spreading and not is_compiled
+    if is_plain and placing.device.type == "cpu":
         prepack(model, lambda: read_once(backbone, needs_head=has_language_head))
     return backbone
+
+
+def _check_as_asked(backbone: Backbone, content: dict[str, Any], placing: _Placing) -> None:
+    """Check that transformers did what quantized weights ask for, and not something else.
+
+    Raises:
+        BackboneError: if it left them as they were, or in another precision.
+    """
+    if content.get("quantization_config") and backbone.quantization is None:
+        method = content["quantization_config"].get("quant_method", "unknown")
+        raise BackboneError(
+            "quantization_config must be of a kind that transformers loads on this machine, but "
+            f"is of {method!r}."
+        )
+    if backbone.dtype != DTYPES[placing.dtype]:
+        found = str(backbone.dtype).removeprefix("torch.")
+        raise BackboneError(
+            f"dtype must be {found}, which quantized weights come in, but is {placing.dtype!r}."
+        )
 
 
 @final
@@ -179,14 +242,13 @@ def choose_dtype(device: torch.device) -> str:
     return "bfloat16" if is_native else "float32"
 
 
-def _load_config(source: Source, content: dict[str, Any]) -> Any:
+def _load_config(source: Source, content: dict[str, Any], is_compiled: bool) -> Any:
     from transformers import AutoConfig
 
-    if "quantization_config" in content:
-        method = (content["quantization_config"] or {}).get("quant_method", "unknown")
+    if "quantization_config" in content and is_compiled:
         raise BackboneError(
-            f"backbone {source.name!r} must hold plain weights, but quantization_config says "
-            f"{method!r}."
+            f"backbone {source.name!r} must hold plain weights to be compiled, but has a "
+            "quantization_config: leave out compile."
         )
     with _reported(source, "configuration"):
         config = AutoConfig.from_pretrained(
@@ -203,29 +265,14 @@ def _load_tokenizer(source: Source, config: Any) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, config=config, local_files_only=True, trust_remote_code=False
         )
-    if not tokenizer.is_fast:
-        raise BackboneError(
-            f"backbone {source.name!r} must have a fast tokenizer, since only those say which "
-            f"characters a token covers, but has {type(tokenizer).__name__}."
-        )
+    check_fast(tokenizer, source.name)
     names = sorted(set(tokenizer.vocab_files_names.values()))
     if not any((source.folder / name).is_file() for name in names):
         raise BackboneError(
             f"backbone {source.name!r}: {source.folder} must have a tokenizer, but has none of "
             f"{', '.join(names)}."
         )
-    tokenizer.padding_side = tokenizer.truncation_side = "right"
     return tokenizer
-
-
-def _set_padding(tokenizer: Any, model: Any) -> None:
-    """Give the tokenizer a padding token that the table has; masks hide it, so any one will do."""
-    num_rows = model.get_input_embeddings().weight.shape[0]
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id < num_rows:
-        return
-    end = tokenizer.eos_token_id
-    is_usable = end is not None and end < num_rows
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end if is_usable else 0)
 
 
 def _load_model(source: Source, config: Any, family: Family, placing: _Placing) -> tuple[Any, bool]:

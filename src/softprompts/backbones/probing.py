@@ -65,19 +65,29 @@ def probe_states(
     return int(states.shape[-1])
 
 
-def read_once(backbone: Backbone, needs_head: bool) -> Tensor:
+def short_input(backbone: Backbone) -> Tensor:
+    """Return embeddings of a few tokens. Shape `(1, tokens, embedding)`."""
+    return backbone.embed(_short_ids(backbone))
+
+
+def _short_ids(backbone: Backbone) -> Tensor:
+    return torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
+
+
+def read_once(backbone: Backbone, needs_head: bool, embeddings: Tensor | None = None) -> Tensor:
     """Run a backbone on a short input, as a readout would.
 
     Args:
         backbone: the backbone.
         needs_head: whether vocabulary logits are read rather than hidden states.
+        embeddings: what `short_input` gives, where a gradient is wanted of it.
 
     Returns:
         What was read. Shape `(1, tokens, hidden)` or `(1, tokens, vocab)`.
     """
-    ids = torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
+    ids = _short_ids(backbone)
     mask = torch.ones_like(ids)  # (1, tokens)
-    embeddings = backbone.embed(ids)
+    embeddings = backbone.embed(ids) if embeddings is None else embeddings
     if not needs_head:
         return backbone.hidden(embeddings, mask, None)
     decoder = None

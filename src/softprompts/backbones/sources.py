@@ -18,8 +18,13 @@ from softprompts.backbones.registry import BACKBONES
 from softprompts.errors import BackboneError
 
 GGUF_SUFFIX = ".gguf"
+GIVEN = "given:"
+"""How the name begins of a model that the caller gave; see `given.py`."""
+
 _PATTERNS = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
-_VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})
+VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})
+"""Of a configuration, what says nothing of the weights."""
+
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 4096
 
@@ -44,23 +49,30 @@ class Source:
     identity: str | None = None
 
 
-def resolve(name: str) -> Source:
+def resolve(name: str, revision: str | None = None) -> Source:
     """Return the source of a backbone. A short name wins over a folder of the same name.
 
     Args:
         name: a registered short name, a local folder, a GGUF file, or a hub id.
+        revision: branch, tag or commit of a hub id; its main branch when `None`.
 
     Returns:
         A source whose folder exists; its contents are not checked yet.
 
     Raises:
         BackboneError: if the name is none of these or no folder may have it, or the hub has
-            it not.
+            it not; if a revision is given for what is no hub id.
     """
     if name in BACKBONES:
+        _refuse_revision(revision, name, "a short name")
         source = BACKBONES.entry(name).load()()
         assert isinstance(source, Source)
         return source
+    if name.startswith(GIVEN):
+        raise BackboneError(
+            f"backbone must be given from Python, as it was before, but is {name!r}: that is no "
+            "name to load it by."
+        )
     try:
         path = Path(name).expanduser()
         has_folder, has_file = bool(name) and path.is_dir(), bool(name) and path.exists()
@@ -70,39 +82,56 @@ def resolve(name: str) -> Source:
             f"backbone folder must be a folder, but is {name!r:.80}: {reason}."
         ) from error
     if has_folder:
+        _refuse_revision(revision, name, "a local folder")
         return Source(name, path)
     if has_file and path.suffix.lower() == GGUF_SUFFIX:
+        _refuse_revision(revision, name, "a file")
         return Source(name, path.parent, file=path)
     if not name or has_file or _is_path(name):
         problem = "is a file" if has_file else "no such folder exists"
         raise BackboneError(f"backbone folder must be a folder, but is {name!r}: {problem}.")
-    return Source(name, download(name))
+    return Source(name, download(name, revision))
 
 
-def download(hub_id: str) -> Path:
+def _refuse_revision(revision: str | None, name: str, kind: str) -> None:
+    if revision is not None:
+        raise BackboneError(
+            f"`revision` must be left out for {name!r}, which is {kind}: only hub ids have "
+            f"revisions, but is {revision!r}."
+        )
+
+
+def download(hub_id: str, revision: str | None = None) -> Path:
     """Return the cached folder of a hub model, downloading what is missing.
 
     Only files at the top of the repository are taken, and never pickled weights.
 
     Args:
         hub_id: `owner/name`, or the bare name of an old repository such as `gpt2`.
+        revision: branch, tag or commit; the main branch when `None`.
 
     Returns:
         The folder of one revision inside the hub's cache.
 
     Raises:
-        BackboneError: if the id is malformed or unknown, or the hub cannot be reached.
+        BackboneError: if id or revision is malformed or unknown, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_PATTERNS, ignore_patterns="*/*"))
+        return Path(
+            snapshot_download(
+                hub_id, revision=revision, allow_patterns=_PATTERNS, ignore_patterns="*/*"
+            )
+        )
     except Exception as error:  # the hub's network library, and so its errors, vary by version
         near = difflib.get_close_matches(hub_id, BACKBONES.names(), n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise BackboneError(
             f"backbone must be a short name ({', '.join(BACKBONES.names())}), a local folder or a "
-            f"hub id within reach, but is {hub_id!r}.{hint} From the hub: {first_line(error)}"
+            f"hub id within reach, but is {hub_id!r}"
+            f"{'' if revision is None else f' at revision {revision!r}'}.{hint} From the hub: "
+            f"{first_line(error)}"
         ) from error
 
 
@@ -198,7 +227,7 @@ def fingerprint(source: Source, config: dict[str, Any]) -> str:
     known = source.identity or source.sha256
     if known is not None:
         return known
-    kept = {key: value for key, value in config.items() if key not in _VOLATILE_KEYS}
+    kept = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
     state = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
     for file in weight_files(source):
         size = file.stat().st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from softprompts.backbones.registry import BACKBONES
 from softprompts.recipes.mixture_checks import mixture_problems
 from softprompts.recipes.presets import METHODS, NO_PROMPT
 from softprompts.recipes.problems import Problem, show
@@ -48,6 +49,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         One problem per combination that is refused, in recipe order.
     """
     return [
+        *_revision_problems(config),
         *_spreading_problems(config),
         *mixture_problems(config),
         *source_problems(config.prompt),
@@ -62,6 +64,17 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *word_vector_problems(config.regularizers),
         *_training_problems(config),
     ]
+
+
+def _revision_problems(config: RunConfig) -> Iterator[Problem]:
+    """Find a revision of what is bundled; whether another name is a hub id, loading tells."""
+    backbone = config.backbone
+    if backbone.revision is not None and backbone.name in BACKBONES:
+        yield Problem(
+            ("backbone.revision", "backbone.name"),
+            f"`backbone.revision` must be left out for {backbone.name!r}, which is bundled, but is "
+            f"{show(backbone.revision)}.",
+        )
 
 
 def _spreading_problems(config: RunConfig) -> Iterator[Problem]:

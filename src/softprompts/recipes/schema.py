@@ -80,7 +80,8 @@ class BackboneConfig(Section):
     """The frozen backbone.
 
     Attributes:
-        name: a registered short name, a local folder, or a hub id.
+        name: a registered short name, a local folder, a GGUF file, or a hub id.
+        revision: branch, tag or commit of a hub id; null is its main branch.
         dtype: the precision of its weights; prompt, readout and optimizer are always float32.
             `auto` is bfloat16 where the processor has instructions for it, else float32; what it
             came to is kept in `config.json`.
@@ -97,6 +98,7 @@ class BackboneConfig(Section):
     """
 
     name: str = Field(min_length=1)
+    revision: str | None = Field(None, min_length=1)
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     device: str = Field("auto", min_length=1)
     attention: Literal["eager", "fused", "plain", "sdpa"] | None = None

@@ -46,6 +46,7 @@ class Resources:
         if key not in self._backbones:
             self._backbones[key] = load_backbone(
                 config.name,
+                revision=config.revision,
                 dtype=config.dtype,
                 device=choose_device(config.device, self.device),
                 attention=config.attention,

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.quantized import as_bytes, plain_parts
 
 CACHE_FORMAT = 1
 """Goes up when the files change, or what a reading is."""
@@ -117,8 +118,10 @@ def _config_digest(config: Any) -> str:
 
 
 def _digest(tensor: Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
+    state = hashlib.sha256()
+    for part in plain_parts(tensor):
+        state.update(as_bytes(part))
+    return state.hexdigest()
 
 
 def _machine(device: torch.device) -> list[str]:

@@ -176,12 +176,6 @@ def test_adapter_folder_is_refused(copy: Copy) -> None:
     assert_refused("has adapter_config.json: merge the adapter", folder)
 
 
-def test_quantized_weights_are_refused(copy: Copy) -> None:
-    folder = copy("llama")
-    edit_json(folder / "config.json", quantization_config={"quant_method": "gptq"})
-    assert_refused("quantization_config says 'gptq'", folder)
-
-
 def test_no_tokenizer(copy: Copy) -> None:
     for kind in ("bert", "roberta", "t5", "gpt2"):
         folder = copy(kind)

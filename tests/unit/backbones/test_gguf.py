@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import sys
 import time
@@ -124,15 +125,18 @@ def test_the_fingerprint_is_the_files_not_that_of_what_is_kept(file, cache):
     assert kept.fingerprint == bare.fingerprint
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 @pytest.mark.parametrize("damage", ["truncated", "gone"])
-def test_what_is_kept_and_broken_is_made_again(file, cache, damage):
+def test_what_is_kept_and_broken_is_made_again(file, cache, damage, name):
     expected = logits(sp.load_backbone(str(file)))
-    (weights,) = cache.glob("*/model.safetensors")
+    (broken,) = cache.glob(f"*/{name}")
+    whole = broken.read_bytes()
     if damage == "gone":
-        weights.unlink()
+        broken.unlink()
     else:
-        weights.write_bytes(weights.read_bytes()[:-100])
+        broken.write_bytes(whole[:-100])
     torch.testing.assert_close(logits(sp.load_backbone(str(file))), expected)
+    assert broken.read_bytes() == whole
 
 
 def test_a_file_that_changed_is_read_anew(backbone_folder, cache, tmp_path):
@@ -150,7 +154,13 @@ def test_a_file_that_changed_is_read_anew(backbone_folder, cache, tmp_path):
 def test_what_is_kept_has_a_bound(file, cache, monkeypatch):
     monkeypatch.setenv("SOFTPROMPTS_CACHE_BYTES", "1")
     sp.load_backbone(str(file))
+    (old,) = cache.iterdir()
+    (cache / ".part-killed").mkdir()
+    (cache / ".part-alive").mkdir()
+    for path in (old, cache / ".part-killed"):
+        os.utime(path, (1, 1))
     sp.load_backbone(str(file), dtype="bfloat16")
+    (cache / ".part-alive").rmdir()
     (kept,) = cache.iterdir()
     assert "bfloat16" in (kept / "config.json").read_text()
 
@@ -201,6 +211,12 @@ MUTANTS = {
         c,
         long(b"token_embd.weight") + struct.pack("<I", 2),
         long(b"token_embd.weight") + struct.pack("<I", 2**31),
+    ),
+    "tensors in one place": lambda c: re.sub(
+        rb"(blk\.\d\.ffn_\w+\.weight\x02\x00{3}).{16}(.{4}).{8}",
+        lambda m: m[1] + struct.pack("<QQ", 32, 400) + m[2] + bytes(8),
+        c,
+        flags=re.DOTALL,
     ),
     "half a header": lambda c: c[:200],
     "half of the tensors": lambda c: c[: len(c) // 2],

@@ -18,6 +18,7 @@ def test_smallest_recipe_has_the_documented_defaults(recipe):
 
     assert config.backbone.model_dump() == {
         "name": "minilm",
+        "revision": None,
         "dtype": "float32",
         "device": "auto",
         "attention": None,

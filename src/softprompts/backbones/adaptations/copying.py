@@ -28,8 +28,13 @@ def copy_backbone(
         A frozen copy, which reads as the original does.
 
     Raises:
-        BackboneError: if the original is spread over devices.
+        BackboneError: if the original is spread over devices, or quantized.
     """
+    if backbone.quantization is not None:
+        raise BackboneError(
+            f"backbone {backbone.name!r} must hold plain weights to be adapted in a copy, but is "
+            f"quantized with {backbone.quantization}: train a prompt, or load plain weights."
+        )
     if backbone.is_spread:
         raise BackboneError(
             f"backbone {backbone.name!r} must lie on one device to be adapted in a copy, but is "
@@ -46,6 +51,7 @@ def copy_backbone(
         backbone.fingerprint,
         backbone.has_checkpointing,
         backbone.is_compiled,
+        backbone.revision,
     )
 
 
