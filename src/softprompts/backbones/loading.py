@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from logging import ERROR, getLogger
 from typing import Any, final
 
@@ -13,7 +14,13 @@ from safetensors import SafetensorError
 
 from softprompts.backbones import fused_attention, plain_attention
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.families import Family, find_class, find_family, names_head
+from softprompts.backbones.families import (
+    Family,
+    choose_attention,
+    find_class,
+    find_family,
+    names_head,
+)
 from softprompts.backbones.fused_activation import fuse_activations
 from softprompts.backbones.placing import check_device, check_modules, check_spreading
 from softprompts.backbones.prepacking import prepack
@@ -115,6 +122,17 @@ def load_backbone(
             gradient_checkpointing,
             compile,
         )
+    backbone.reload = partial(
+        load_backbone,
+        name,
+        dtype=dtype,
+        device=device,
+        attention=attention,
+        gradient_checkpointing=gradient_checkpointing,
+        compile=compile,
+        device_map=device_map,
+        max_memory=max_memory,
+    )
     if place.type == "cpu" and not compile and not spreading:
         prepack(model, lambda: read_once(backbone, needs_head=has_language_head))
     return backbone
@@ -249,8 +267,7 @@ def _load_weights(
     source: Source, config: Any, chosen: Any, placing: _Placing
 ) -> tuple[Any, set[str]]:
     """Return a model and the keys that its files lack."""
-    has_choice = placing.is_asked or chosen._supports_sdpa
-    attention = placing.attention if has_choice else "eager"
+    attention = choose_attention(chosen, placing.attention, placing.is_asked)
     plain_attention.register()
     fused_attention.register()
     options: dict[str, Any] = dict(placing.spreading)
