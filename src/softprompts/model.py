@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -43,7 +44,9 @@ class SoftPromptModel(nn.Module):
     """A frozen backbone with a trainable prompt.
 
     `parameters()` are the prompt's alone: the backbone is not a submodule, is never trained and
-    can be shared by many models. Works under left and right padding alike.
+    can be shared by many models. Works under left and right padding alike. A copy shares the
+    backbone; a pickle holds the prompt and the backbone's name. Rows stay where the backbone is,
+    in float32: `to` refuses another device or dtype.
 
     Args:
         backbone: from `load_backbone`.
@@ -101,6 +104,7 @@ class SoftPromptModel(nn.Module):
         """The frozen backbone."""
         return self._backbone[0]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Tensor,
@@ -108,6 +112,9 @@ class SoftPromptModel(nn.Module):
         token_type_ids: Tensor | None = None,
     ) -> SoftPromptOutput:
         """Read token ids with the prompt in place.
+
+        `torch.compile` leaves it as it is and compiles what stands around it; layers are compiled
+        by `load_backbone(..., compile=True)`.
 
         Args:
             input_ids: token ids, special tokens included. Shape `(batch, tokens)`.
@@ -163,6 +170,26 @@ class SoftPromptModel(nn.Module):
         inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
         return generate(self.backbone, inputs, memory, **options)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SoftPromptModel:
+        """Change all rows, as `to` and its like do, unless that parts them from the backbone.
+
+        Raises:
+            BackboneError: if they would lie on another device, or be no float32 any longer.
+        """
+        backbone = self.backbone
+        moved = fn(torch.empty(0, device=backbone.device))
+        if moved.device != backbone.device:
+            raise BackboneError(
+                f"the device must be that of {backbone.name}, {backbone.device}, which other "
+                f"models may share, but is {moved.device}: load the backbone there instead."
+            )
+        if moved.dtype != torch.float32:
+            raise BackboneError(
+                f"the dtype of a prompt must be torch.float32, but is {moved.dtype}: that of the "
+                "backbone is an argument of load_backbone."
+            )
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
+
     def _given(
         self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None, draws: Draws | None
     ) -> tuple[Spliced, Memory | None]:
@@ -181,6 +208,8 @@ class SoftPromptModel(nn.Module):
         longest = int(spliced.lengths.max())
         spliced = spliced.cut(longest)
         memory = join_memories([output], spliced)
+        if memory is not None:
+            _ = backbone.slots  # found now, if a prompt that exists already comes to a new backbone
         limit = backbone.context_length
         taken = longest
         if output.prefixes and backbone.family == "decoder":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal, final
@@ -11,7 +11,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from softprompts.backbones.families import Family, context_length
+from softprompts.backbones.families import Family, context_length, first_position
 from softprompts.backbones.frame import Frame, probe_frame
 from softprompts.backbones.layers import Route, Stack
 from softprompts.backbones.members import find_body, find_table, takes, without_cache
@@ -26,7 +26,7 @@ from softprompts.backbones.passing import (
     only_at,
     positions_behind,
 )
-from softprompts.backbones.probing import probe_states
+from softprompts.backbones.probing import probe_body, writes_behind_padding
 from softprompts.backbones.quantized import quantization_of
 from softprompts.backbones.reaching import find_slots, read_keys_and_values
 from softprompts.backbones.shortcuts import Shortcuts, find_shortcuts
@@ -65,13 +65,16 @@ class Backbone:
             unless the model is spread.
         is_spread: whether the model lies on several devices, or partly on disk.
         embedding_size: width of the input embeddings; may differ from `hidden_size`.
+        embedding_scale: factor on rows of the table that the body puts on those of token ids only.
         hidden_size: width of the last hidden state.
         vocabulary_size: rows of the embedding table; the tokenizer may know fewer or more.
         context_length: most positions of the (encoder) input, prompt rows included; `None` where
             positions are only relative.
+        first_position: what the model calls an input's first position.
         frame: special tokens around one text or a pair.
         stacks: the layers of the encoder or decoder, or of both halves.
         is_frozen: whether nothing of it is trained; not so of a run's own copy.
+        reload: loads it anew, with the same arguments; `None` where it was not loaded by a name.
 
     Raises:
         BackboneError: if the tokenizer has no frame, or the model has no embedding table, or reads
@@ -99,6 +102,7 @@ class Backbone:
         self.has_language_head = has_language_head
         self.fingerprint = fingerprint
         self.is_frozen = True
+        self.reload: Callable[[], Backbone] | None = None
         self.has_checkpointing = has_checkpointing
         self._body = find_body(model, family)
         half: Literal["encoder", "decoder"] = "decoder" if family == "decoder" else "encoder"
@@ -106,7 +110,7 @@ class Backbone:
         self.stacks = [Stack(self._body, half, is_compiled, lock)]
         if family == "encoder-decoder":
             self.stacks.append(Stack(model.get_decoder(), "decoder", is_compiled, lock))
-        self._table = find_table(self._body)
+        self._table, self.embedding_scale = find_table(self._body), 1.0  # until the body is probed
         weight = self._table.weight
         assert isinstance(weight, Tensor)
         self.dtype: torch.dtype = weight.dtype
@@ -122,18 +126,40 @@ class Backbone:
         self._has_segments = num_segments > 1 and takes(self._body, "token_type_ids")
         self.frame: Frame = probe_frame(tokenizer, num_segments if self._has_segments else 0)
         self.context_length = context_length(self._body)
+        self.first_position = first_position(self._body)
         self.embedding_size = int(
             self.embed(torch.zeros(1, dtype=torch.long, device=self.device)).shape[-1]
         )
-        self.hidden_size = probe_states(
-            lambda ids, mask: self.read(self.embed(ids), mask),
-            self.vocabulary_size,
-            family,
-            torch.empty(0, dtype=self.dtype, device=self.device),
-        )
+        body = probe_body(self, (1.0, float(getattr(self._body, "embed_scale", 1.0))))
+        self.hidden_size, self.embedding_scale = body.hidden_size, body.scale
 
     def __repr__(self) -> str:
         return f"Backbone({self.name!r}, {self.family}, {self.dtype}, {self.device})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        """Return itself: it is never modified, so copies of what holds it share it.
+
+        Raises:
+            BackboneError: if it is a run's own copy, which is trained.
+        """
+        if not self.is_frozen:
+            raise BackboneError(
+                f"backbone {self.name!r} must be frozen to be copied, but is trained."
+            )
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Backbone], tuple[Any, ...]]:
+        """Pickle its name and how it was loaded, not its weights.
+
+        Raises:
+            BackboneError: if it was not loaded by a name, or is trained.
+        """
+        if self.reload is None or not self.is_frozen:
+            raise BackboneError(
+                f"backbone {self.name!r} must be frozen and loaded by name to be pickled, but is "
+                "not: save the `state_dict` of the prompt instead."
+            )
+        return _reload, (self.reload, self.fingerprint)
 
     @property
     def attention(self) -> str:
@@ -204,8 +230,8 @@ class Backbone:
         is_trained = any(weight.requires_grad for weight in self._table.parameters())
         with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
             embeddings = self._table(ids.to(self.device))  # (..., tokens, embedding)
-        assert isinstance(embeddings, Tensor)
-        return embeddings
+            assert isinstance(embeddings, Tensor)
+            return embeddings if self.embedding_scale == 1 else embeddings * self.embedding_scale
 
     def hidden(
         self,
@@ -407,10 +433,25 @@ class Backbone:
         inputs = self._inputs(embeddings, attention_mask, segment_ids, memory)
         return self._encode(inputs, memory, Route())
 
+    def read_bare(self, attention_mask: Tensor, **given: Tensor) -> Any:
+        """Return all that the body gives for token ids or embeddings, as transformers runs it.
+
+        Args:
+            attention_mask: 1 at positions to attend to, else 0, long. Shape `(batch, tokens)`.
+            given: `input_ids`, or `inputs_embeds`.
+        """
+        inputs = {"attention_mask": attention_mask, "return_dict": True, **given}
+        return self._body(**inputs, **without_cache(self._body))
+
     @cached_property
     def shortcuts(self) -> Shortcuts:
         """Ways to read a batch with less work; they are tried when they are first asked for."""
         return find_shortcuts(self)
+
+    @cached_property
+    def pads_left(self) -> bool:
+        """Whether a decoder writes the same behind padding; tried when it is first asked for."""
+        return writes_behind_padding(self)
 
     def _narrow(self, wanted: Tensor | None) -> Tensor | None:
         """Return positions that alone have a gradient; `None` where others may, or none has."""
@@ -465,5 +506,21 @@ class Backbone:
             inputs["token_type_ids"] = segment_ids
         offsets = None if memory is None else memory.offsets
         if self.family == "decoder" and offsets is not None:
-            inputs["position_ids"] = positions_behind(attention_mask, offsets, limit)
+            places = positions_behind(attention_mask, offsets, limit)  # (batch, tokens)
+            inputs["position_ids"] = places + self.first_position
         return inputs
+
+
+def _reload(load: Callable[[], Backbone], fingerprint: str) -> Backbone:
+    """Return a pickled backbone, loaded anew.
+
+    Raises:
+        BackboneError: if its weights are others now.
+    """
+    backbone = load()
+    if backbone.fingerprint != fingerprint:
+        raise BackboneError(
+            f"backbone {backbone.name!r} must have the weights that it was pickled with, "
+            f"{fingerprint}, but has {backbone.fingerprint}."
+        )
+    return backbone

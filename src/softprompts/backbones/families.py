@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any, Literal
 
 from torch import nn
@@ -20,6 +21,7 @@ _HEAD_ENDINGS = (
     "ForConditionalGeneration",
     "MTModel",
 )
+_OURS = ("plain", "fused")
 _MULTIMODAL_PARTS = ("vision_config", "audio_config", "speech_config")
 
 _READS_MASKED = "its states change with what stands at masked positions"
@@ -31,19 +33,26 @@ REFUSED: dict[str, str] = {
     "convbert": f"{_READS_MASKED} (convolutions)",
     "cpmant": "it takes token ids only",
     "ctrl": "it overwrites its input embeddings in place",
+    "deepseek_v4": "its first layers choose experts by token id, which rows have none of",
     "encoder-decoder": "it joins two models, each with a tokenizer of its own",
     "esm": "it rescales embeddings when it is given token ids, but not when it is given embeddings",
     "fnet": "it mixes positions by a Fourier transform, which takes no attention mask",
     "fsmt": "its encoder does not tell which table embeds the input",
     "funnel": f"{_READS_MASKED} (pooling of neighbours)",
+    "hrm_text": "it gives the gradient of its last iterations only",
     "ibert": "it needs the scale that only its own look-up of token ids gives",
     "llama4_text": "its body cannot be told from its head",
     "mobilebert": f"{_READS_MASKED} (embeddings of three neighbours)",
+    "mra": "its attention has a gradient only with a kernel that it downloads",
     "nystromformer": f"{_READS_MASKED} (landmarks)",
     "perceiver": "it takes no input embeddings",
     "recurrent_gemma": f"{_READS_MASKED} (recurrence)",
+    "prophetnet": "its decoder gives the states of two streams behind each other",
     "reformer": "its gradient works in training mode only",
+    "roc_bert": "it changes its input embeddings in place, which leaves them without a gradient",
     "rwkv": f"{_READS_MASKED} (recurrence)",
+    "seamless_m4t": "it reads speech too",
+    "seamless_m4t_v2": "it reads speech too",
     "xlnet": "it is filed as a decoder but reads later positions unless it is given a permutation",
     "xlstm": "it takes no attention mask",
     "yoso": f"{_READS_MASKED} (convolutions)",
@@ -72,6 +81,11 @@ def find_family(config: Any) -> Family:
         raise BackboneError(
             f"model type {kind!r} cannot be a backbone: it is not a text model alone (it has "
             f"{', '.join(parts)}); save its text model by itself."
+        )
+    if getattr(config, "hidden_size_per_layer_input", None):
+        raise BackboneError(
+            f"model type {kind!r} cannot be a backbone: each layer looks up embeddings of its own "
+            "by token id (hidden_size_per_layer_input), and rows of a prompt have none."
         )
     if getattr(config, "is_encoder_decoder", False):
         if kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
@@ -132,6 +146,30 @@ def find_class(config: Any, family: Family, with_head: bool) -> Any:
     return chosen
 
 
+def choose_attention(chosen: Any, attention: str, is_asked: bool) -> str:
+    """Return the implementation of attention that a model of a class is loaded with.
+
+    Args:
+        chosen: the class.
+        attention: the one that was asked for, or is fastest.
+        is_asked: whether it was asked for; else `sdpa` or `eager` takes its place where the class
+            cannot have it.
+
+    Raises:
+        BackboneError: if the class cannot have what was asked for.
+    """
+    home = sys.modules[chosen.__module__]
+    is_ours, has_interface = attention in _OURS, hasattr(home, "ALL_ATTENTION_FUNCTIONS")
+    if is_asked and is_ours and not has_interface:
+        raise BackboneError(
+            "attention must be eager or sdpa where it does not go through transformers' attention "
+            f"interface, as that of {chosen.__name__} does not, but is {attention!r}."
+        )
+    if is_asked or (chosen._supports_sdpa and (has_interface or not is_ours)):
+        return attention
+    return "sdpa" if chosen._supports_sdpa else "eager"
+
+
 def context_length(body: nn.Module) -> int | None:
     """Return how many positions a body may read.
 
@@ -143,15 +181,34 @@ def context_length(body: nn.Module) -> int | None:
     Returns:
         The number of positions, or `None` when the configuration sets no limit.
     """
-    for name, module in body.named_modules():
-        is_table = isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
-        if is_table and module.padding_idx is not None:
-            return int(module.num_embeddings) - int(module.padding_idx) - 1
+    table = _padded_positions(body)
+    if table is not None:
+        return int(table.num_embeddings) - first_position(body)
     for attribute in ("max_encoder_position_embeddings", "max_position_embeddings"):
         limit = getattr(body.config, attribute, None)
         if isinstance(limit, int) and limit > 0:
             return limit
     return None
+
+
+def first_position(body: nn.Module) -> int:
+    """Return what a body calls its first position; see `context_length`.
+
+    Args:
+        body: the encoder, encoder half or decoder.
+    """
+    table = _padded_positions(body)
+    return 0 if table is None or table.padding_idx is None else int(table.padding_idx) + 1
+
+
+def _padded_positions(body: nn.Module) -> nn.Embedding | None:
+    """Return the table of positions that keeps a row for padding; `None` where there is none."""
+    tables = (
+        module
+        for name, module in body.named_modules()
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+    )
+    return next((table for table in tables if table.padding_idx is not None), None)
 
 
 def decoder_length(model: nn.Module) -> int | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import decoder_length
 from softprompts.backbones.memory import Memory
+from softprompts.backbones.sources import first_line
 from softprompts.errors import BackboneError
 
 _DEFAULT_NEW_TOKENS = 20
@@ -45,7 +48,8 @@ def generate(
         of one input follow each other. Shape `(batch, tokens)`.
 
     Raises:
-        BackboneError: if the backbone does not write text, or an option belongs to the input.
+        BackboneError: if the backbone does not write text, or not from embeddings, an option
+            belongs to the input, or transformers refuses one.
     """
     if backbone.family == "encoder" or not backbone.has_language_head:
         raise BackboneError(
@@ -58,9 +62,32 @@ def generate(
     options.setdefault("pad_token_id", backbone.tokenizer.pad_token_id)
     copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
     batch = torch.arange(len(inputs[0]), device=backbone.device).repeat_interleave(copies)
-    if backbone.family == "encoder-decoder":
-        return _write_from_encoder(backbone, inputs, (memory, batch), options)
-    return _write_on(backbone, inputs, (memory, batch), options)
+    try:
+        if backbone.family == "encoder-decoder":
+            return _write_from_encoder(backbone, inputs, (memory, batch), options)
+        _check_writes(backbone)
+        return _write_on(backbone, inputs, (memory, batch), options)
+    except ValueError as error:
+        if isinstance(error, BackboneError):
+            raise
+        raise BackboneError(
+            f"what {backbone.name!r} is asked to write must be what transformers can write, but "
+            f"it says: {first_line(error)}"
+        ) from error
+
+
+def _check_writes(backbone: Backbone) -> None:
+    """Check that a decoder writes from embeddings, as transformers' own `generate` asks for it.
+
+    Raises:
+        BackboneError: if it does not.
+    """
+    prepare = backbone.model.prepare_inputs_for_generation
+    if "inputs_embeds" not in inspect.signature(prepare).parameters:
+        raise BackboneError(
+            f"backbone {backbone.name!r} must write from embeddings for text behind a prompt, but "
+            f"{type(backbone.model).__name__} of transformers writes from token ids only."
+        )
 
 
 def num_new_tokens(
@@ -155,13 +182,41 @@ def _write_on(
     given: tuple[Memory | None, Tensor],
     options: dict[str, Any],
 ) -> Tensor:
-    """Let a decoder continue; its input is padded on the left for that."""
-    embeddings, whole, _ = inputs
+    """Let a decoder continue: inputs of one length at a time, where it reads padding before them.
+
+    Shape `(batch, tokens)`.
+    """
+    embeddings, mask, _ = inputs
     memory, batch = given
+    lengths = mask.sum(dim=1)
+    groups = sorted(set(lengths.tolist()))
+    if len(groups) == 1 or backbone.pads_left:
+        return _continue(backbone, (embeddings, mask), given, options)
+    copies, parts = len(batch) // len(mask), dict[int, Tensor]()
+    for length in groups:
+        rows = (lengths == length).nonzero()[:, 0]
+        own = None if memory is None else memory.take(rows).cut(length)
+        each = torch.arange(len(rows), device=mask.device).repeat_interleave(copies)
+        part = (embeddings[rows, :length], mask[rows, :length])
+        ids = _continue(backbone, part, (own, each), options)
+        parts |= dict(zip(rows.tolist(), ids.chunk(len(rows)), strict=True))
+    width, padding = max(ids.shape[1] for ids in parts.values()), options["pad_token_id"]
+    ordered = (parts[row] for row in range(len(mask)))
+    return torch.cat([pad(ids, (0, width - ids.shape[1]), value=padding) for ids in ordered])
+
+
+def _continue(
+    backbone: Backbone,
+    inputs: tuple[Tensor, Tensor],
+    given: tuple[Memory | None, Tensor],
+    options: dict[str, Any],
+) -> Tensor:
+    """Let a decoder continue; its input is padded on the left for that."""
+    (embeddings, whole), (memory, batch) = inputs, given
     width = whole.shape[1]
     places = torch.arange(width, device=whole.device) - (width - whole.sum(dim=1, keepdim=True))
     sources = places % width  # (batch, tokens): what stands at each place, padding first
-    positions = places.clamp(min=0)
+    positions = places.clamp(min=0) + backbone.first_position
     aside = None
     if memory is not None:
         aside = replace(_hidden(memory), gates=None).take(batch)

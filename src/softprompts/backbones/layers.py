@@ -204,7 +204,12 @@ class Stack:
             run()
         slots = []
         for number, (layer, seen) in enumerate(zip(places, state.seen or (), strict=True)):
-            key, _, window = seen
+            key, value, window = seen
+            if key.shape[3] != value.shape[3]:
+                raise BackboneError(
+                    "keys and values must be of one width for a prompt that reaches into "
+                    f"attention, but are of {key.shape[3]} and {value.shape[3]}."
+                )
             kind: Literal["self", "cross"] = "self"
             if num_encoder_tokens is not None and key.shape[2] == num_encoder_tokens:
                 kind = "cross"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -14,7 +15,13 @@ from safetensors import SafetensorError
 
 from softprompts.backbones import fused_attention, plain_attention
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.families import Family, find_class, find_family, names_head
+from softprompts.backbones.families import (
+    Family,
+    choose_attention,
+    find_class,
+    find_family,
+    names_head,
+)
 from softprompts.backbones.fused_activation import fuse_activations
 from softprompts.backbones.gguf import unpacked
 from softprompts.backbones.given import take_model
@@ -158,6 +165,7 @@ def _load(
         )
         _check_as_asked(backbone, content, placing)
         check_quantized(backbone, has_language_head)
+    backbone.reload = partial(_load, name, revision, placing, has_checkpointing, is_compiled)
     is_plain = backbone.quantization is None and not placing.spreading and not is_compiled
     if is_plain and placing.device.type == "cpu":
         prepack(model, lambda: read_once(backbone, needs_head=has_language_head))
@@ -296,8 +304,7 @@ def _load_weights(
     source: Source, config: Any, chosen: Any, placing: _Placing
 ) -> tuple[Any, set[str]]:
     """Return a model and the keys that its files lack."""
-    has_choice = placing.is_asked or chosen._supports_sdpa
-    attention = placing.attention if has_choice else "eager"
+    attention = choose_attention(chosen, placing.attention, placing.is_asked)
     plain_attention.register()
     fused_attention.register()
     options: dict[str, Any] = dict(placing.spreading)

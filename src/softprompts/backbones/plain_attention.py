@@ -103,7 +103,8 @@ class _Plain(torch.autograd.Function):
         weights = torch.softmax(scores, dim=-1)
         ctx.save_for_backward(q, k, v, weights)
         ctx.scaling, ctx.shape = scaling, shape
-        return torch.bmm(weights, v).view(batch, heads, tokens, -1).transpose(1, 2)
+        output = torch.bmm(weights, v).view(batch, heads, tokens, -1)
+        return output.transpose(1, 2).contiguous()  # some models ask for a view of it
 
     @staticmethod
     @once_differentiable

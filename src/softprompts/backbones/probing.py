@@ -2,67 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from softprompts.backbones.families import Family
 from softprompts.backbones.passing import DecoderInputs
+from softprompts.backbones.sources import first_line
 from softprompts.errors import BackboneError
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
 
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+_VISIBLE = [0, 2, 3]
+_GRADIENT_LAYERS = 2
 
 
-def probe_states(
-    read: Callable[[Tensor, Tensor], Any], vocabulary_size: int, family: Family, like: Tensor
-) -> int:
-    """Return the hidden size, after checking that masked and later positions are not read.
+@final
+@dataclass(frozen=True)
+class Body:
+    """What the load check learns of a body.
 
-    One short forward tells: its two rows differ at a masked position, and in a decoder at the
-    last position too, so their states at all other positions must be equal.
+    Attributes:
+        hidden_size: width of a state.
+        scale: factor that the body puts on the embeddings of token ids, but not on embeddings that
+            it is given.
+    """
+
+    hidden_size: int
+    scale: float
+
+
+def probe_body(backbone: Backbone, scales: Sequence[float]) -> Body:
+    """Return what a backbone must know of its body, after checking that it can carry prompts.
+
+    Short forwards tell. Token ids must give the states of their embeddings. Two rows differ at a
+    masked position, and in a decoder at the last position too, so their states at all other
+    positions must be equal. Embeddings that are no token's, as a prompt's are, must have a
+    gradient.
 
     Args:
-        read: runs the body on ids and a mask. Shape `(2, 4)` each.
-        vocabulary_size: rows of the embedding table.
-        family: how the transformer is built.
-        like: a tensor of the backbone's dtype and device.
+        backbone: the backbone, of which nothing but embeddings and the body is used.
+        scales: factors that embeddings may need, the likeliest first.
 
     Returns:
-        The width of a state.
+        What was learned.
 
     Raises:
-        BackboneError: if the body gives no finite state per position, or reads what it must not.
+        BackboneError: if the body gives no finite state per position, reads what it must not,
+            reads more from ids than from embeddings, or gives embeddings no gradient.
     """
-    ids = torch.arange(4, device=like.device).repeat(2, 1) * (vocabulary_size // 7)
-    ids[1, 1] = vocabulary_size - 1
-    mask = torch.tensor([[1, 0, 1, 1]] * 2, device=like.device)  # (2, 4)
-    compared = [0, 2, 3]
-    if family == "decoder":
-        ids[1, 3] = vocabulary_size - 2
-        compared = [0, 2]
-    with torch.no_grad():
-        output = read(ids, mask)
+    ids, mask = _probe_ids(backbone), torch.tensor([[1, 0, 1, 1]] * 2, device=backbone.device)
+    try:
+        with torch.no_grad():
+            expected = _states(backbone.read_bare(mask[:1], input_ids=ids[:1]))
+            table = backbone.embed(ids)  # (2, tokens, embedding)
+            for scale in scales:
+                states = _states(backbone.read_bare(mask, inputs_embeds=scale * table))
+                if is_same(expected[:, _VISIBLE], states[:1, _VISIBLE]):
+                    break
+        slopes = _find_slopes(backbone, scale * table, mask[:1])
+    except BackboneError:
+        raise
+    except Exception as error:  # whatever a model does with what it does not know
+        raise BackboneError(
+            f"a prompt must be read in {backbone.dtype} and have a gradient, but the model's own "
+            f"code fails: {first_line(error)}{_advice(backbone.dtype)}"
+        ) from error
+    _check_states(backbone, expected, states)
+    _check_slopes(slopes, backbone.dtype)
+    return Body(int(states.shape[-1]), scale)
+
+
+def _probe_ids(backbone: Backbone) -> Tensor:
+    """Return token ids of two rows, none of them padding's. Shape `(2, 4)`."""
+    size = backbone.vocabulary_size
+    ids = torch.arange(4, device=backbone.device).repeat(2, 1) * (size // 7)
+    ids[1, 1] = size - 1
+    if backbone.family == "decoder":
+        ids[1, 3] = size - 2
+    padding = getattr(backbone.model.config, "pad_token_id", None)
+    return ids if padding is None else torch.where(ids == padding, size - 3, ids)
+
+
+def _states(output: Any) -> Tensor:
+    """Return the last states of what a body gives. Shape `(batch, tokens, hidden)`.
+
+    Raises:
+        BackboneError: if there is not one for each position.
+    """
     states = getattr(output, "last_hidden_state", None)
-    if not isinstance(states, Tensor) or states.shape[:2] != ids.shape:
+    if not isinstance(states, Tensor) or states.dim() != 3 or states.shape[1] != 4:
         found = tuple(states.shape) if isinstance(states, Tensor) else type(output).__name__
         raise BackboneError(f"the body must give one state per position, but gives {found}.")
-    first, second = states[:, compared].double()
-    if not bool(torch.isfinite(first).all()):
+    return states
+
+
+@torch.enable_grad()
+def _find_slopes(backbone: Backbone, table: Tensor, mask: Tensor) -> Tensor:
+    """Return gradients of the last state at earlier rows, which stand between those of tokens.
+
+    Along a direction that no norm hides; through the lowest layers alone, where all are alike.
+    """
+    rows = (table.mean(dim=0, keepdim=True) + table[:1, [1, 2, 3, 0]] / 2).detach()
+    rows.requires_grad_()  # (1, tokens, embedding)
+    found: list[Tensor] = []
+
+    def run() -> None:
+        found.append(_states(backbone.read_bare(mask, inputs_embeds=rows)))
+
+    stack = backbone.stacks[0]
+    if len({type(layer) for layer in stack.layers}) == 1:
+        stack.outputs(run, _GRADIENT_LAYERS)
+    else:
+        run()
+    last = found[0][0, 3].float()  # (hidden,)
+    direction = torch.arange(len(last), device=last.device).cos()
+    (slopes,) = torch.autograd.grad(last @ direction, rows, allow_unused=True)
+    return rows.new_zeros(1) if slopes is None else slopes[0, [0, 2]]
+
+
+def _check_states(backbone: Backbone, expected: Tensor, states: Tensor) -> None:
+    """Check that states are finite, those of token ids, and read nothing that they must not.
+
+    Raises:
+        BackboneError: if they are not.
+    """
+    if not bool(torch.isfinite(expected[:, _VISIBLE]).all()):
         raise BackboneError(
-            f"states must be finite, but are not in {like.dtype}: take a wider dtype."
+            f"states must be finite, but are not in {backbone.dtype}: take a wider dtype."
         )
-    change = difference(first, second)
-    if not change <= _TOLERANCES[like.dtype]:
+    compared = [0, 2] if backbone.family == "decoder" else _VISIBLE
+    change = difference(*states[:, compared].double())
+    if not change <= _TOLERANCES[backbone.dtype]:
         raise BackboneError(
             "the body must not read masked positions, nor a decoder later ones, but they "
             f"change its states by {change:.2g} of their size."
         )
-    return int(states.shape[-1])
+    if not is_same(expected[:, _VISIBLE], states[:1, _VISIBLE]):
+        change = difference(expected[:, _VISIBLE].double(), states[:1, _VISIBLE].double())
+        raise BackboneError(
+            "the body must read from embeddings what it reads from token ids, but their states "
+            f"differ by {change:.2g} of their size: ids tell it more than their embeddings."
+        )
+
+
+def _check_slopes(slopes: Tensor, dtype: torch.dtype) -> None:
+    """Check that a prompt has a gradient.
+
+    Raises:
+        BackboneError: if it has none, or one that is not finite.
+    """
+    is_finite = bool(torch.isfinite(slopes).all())
+    if not is_finite or not bool(slopes.any()):
+        found = "0" if is_finite else f"not finite in {dtype}"
+        raise BackboneError(
+            "the gradient of a state at earlier embeddings must be finite and not 0, for a prompt "
+            f"to be trained, but is {found}."
+        )
+
+
+def _advice(dtype: torch.dtype) -> str:
+    return "" if dtype == torch.float32 else " Take dtype float32."
 
 
 def short_input(backbone: Backbone) -> Tensor:
@@ -95,6 +200,38 @@ def read_once(backbone: Backbone, needs_head: bool, embeddings: Tensor | None = 
         decoder = DecoderInputs(ids, torch.zeros_like(ids[:, 0]), mask)
     places = torch.arange(ids.shape[1], device=backbone.device)[None]
     return backbone.logits(embeddings, mask, None, places, decoder)
+
+
+@torch.no_grad()
+def writes_behind_padding(backbone: Backbone) -> bool:
+    """Return whether a decoder writes after an input on whose left is padding as after it alone.
+
+    Args:
+        backbone: a decoder with a language head.
+    """
+    ids = torch.arange(1, 5, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
+    alone = backbone.embed(ids)  # (1, tokens, embedding)
+
+    def logits(num_padding: int) -> Tensor:
+        rows = functional.pad(alone, (0, 0, num_padding, 0))
+        mask = torch.ones(rows.shape[:2], dtype=torch.long, device=rows.device)
+        mask[:, :num_padding] = 0
+        found = backbone.model.generate(
+            inputs_embeds=rows,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0) + backbone.first_position,
+            max_new_tokens=2,
+            do_sample=False,
+            num_beams=1,
+            num_return_sequences=1,
+            pad_token_id=backbone.tokenizer.pad_token_id,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return torch.cat(found.logits)
+
+    with backbone.stacks[-1].running(None):
+        return is_same(logits(0), logits(3))
 
 
 def is_same(first: Tensor, second: Tensor) -> bool:

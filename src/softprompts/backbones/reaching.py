@@ -10,7 +10,7 @@ from torch import Tensor
 from softprompts.backbones.fused_attention import NAME as FUSED
 from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.plain_attention import NAME as PLAIN
-from softprompts.backbones.probing import is_same
+from softprompts.backbones.probing import difference, is_same
 from softprompts.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def read_keys_and_values(backbone: Backbone, rows: Tensor) -> dict[Slot, KeyValu
     inputs = rows.to(backbone.device, backbone.dtype)[None]  # (1, length, embedding)
     mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=backbone.device)
     found = backbone.stacks[0].record(lambda: backbone.read(inputs, mask))
+    own = inputs * _decoder_factor(backbone)
     for decoder in backbone.stacks[1:]:
-        found |= decoder.record(lambda: _run_both(backbone, inputs, inputs))
+        found |= decoder.record(lambda: _run_both(backbone, inputs, own))
     place = backbone.device
     return {
         slot: KeyValues(keys.to(place), values.to(place)) for slot, (keys, values) in found.items()
@@ -105,12 +106,32 @@ def _run_both(backbone: Backbone, rows: Tensor, own: Tensor) -> Any:
     )
 
 
+def _decoder_factor(backbone: Backbone) -> float:
+    """Return the factor with which a decoder reads rows of the encoder's tokens as its own."""
+    if backbone.embedding_scale == 1 or backbone.family != "encoder-decoder":
+        return 1.0
+    rows, decoder = _probe_rows(backbone), backbone.model.get_decoder()
+    ids = torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
+    encoded = backbone.read(rows, torch.ones_like(ids)).last_hidden_state
+    expected = decoder(input_ids=ids, encoder_hidden_states=encoded, use_cache=False)
+
+    def miss(factor: float) -> float:
+        found = _run_both(backbone, rows, rows * factor)
+        return difference(expected.last_hidden_state, found.last_hidden_state)
+
+    return min((1.0, 1 / backbone.embedding_scale), key=miss)
+
+
 def _try_memory(backbone: Backbone, rows: Tensor, slots: tuple[Slot, ...]) -> None:
-    """Check that a gate of 0 hides a position, and that a hidden prefix changes nothing."""
+    """Check that a gate of 0 hides a position, and that a hidden prefix changes nothing.
+
+    Positions are given: some models count them from the mask, which has a gap here.
+    """
     mask = torch.ones(rows.shape[:2], dtype=torch.long, device=backbone.device)
     gates = torch.ones(rows.shape[:2], device=backbone.device)
     mask[:, 1] = gates[:, 1] = 0
-    hidden = backbone.hidden(rows, mask, None)
+    none = torch.zeros(1, dtype=torch.long, device=backbone.device)
+    hidden = backbone.hidden(rows, mask, None, memory=Memory(lengths=none))
     gated = backbone.hidden(rows, torch.ones_like(mask), None, memory=Memory(gates=gates))
     keep = [0, 2, 3]
     shown = torch.zeros(1, 2, dtype=torch.long, device=backbone.device)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _LEAST_SAVING = 4
 """Positions for each that is read, so that the last layer is cut to those that are."""
+_TRIAL_TOKENS = 20
+"""Tokens of the longest input of the trial: a row then has more places than an input is given."""
 
 
 @final
@@ -106,10 +108,12 @@ def find_shortcuts(backbone: Backbone) -> Shortcuts:
         return Shortcuts()  # hooks of a spread model stand where layers are cut
     register()
     register_masks()
-    ids = torch.arange(15, device=device).view(3, 5) * (backbone.vocabulary_size // 16)
-    counts = torch.tensor([[5], [2], [4]], device=device)
-    mask = (torch.arange(5, device=device) < counts).long()
-    gather = torch.tensor([[0, 3], [1, 1], [2, 3]], device=device)
+    most = min(_TRIAL_TOKENS, backbone.context_length or _TRIAL_TOKENS)
+    ids = torch.arange(3 * most, device=device).view(3, most) % 16
+    ids = ids * (backbone.vocabulary_size // 16)
+    counts = torch.tensor([[most], [2], [most - 1]], device=device)
+    mask = (torch.arange(most, device=device) < counts).long()
+    gather = torch.tensor([[0, most - 2], [1, 1], [2, most - 2]], device=device)
     rows = backbone.embed(ids)
     with stack.counting() as runs:
         expected = gather_positions(backbone.read(rows, mask).last_hidden_state, gather)

@@ -122,7 +122,7 @@ def test_all_architectures_have_the_same_gradients_at_rows(
     backbone = load_backbone(
         str(backbone_folder(kind)),
         dtype="bfloat16",
-        attention="fused",
+        attention=None if kind == "deberta-v2" else "fused",  # which has no interface
         gradient_checkpointing=has_checkpointing,
     )
     whole, narrow = read(backbone, wanted=False), read(backbone, wanted=True)
