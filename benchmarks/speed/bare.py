@@ -61,8 +61,9 @@ class Bare(Contestant):
             self._order = torch.randperm(len(self._encoded), generator=self._draws).tolist()
         chosen, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
         rows = [self._encoded[i] for i in chosen]
-        ids = _pad([row.inputs[0].ids for row in rows], 0)  # (batch, tokens)
-        mask = _pad([[1] * len(row.inputs[0].ids) for row in rows], 0)
+        own = [row.inputs[0].ids[: self._end(row)] for row in rows]
+        ids = _pad(own, 0)  # (batch, tokens)
+        mask = _pad([[1] * len(one) for one in own], 0)
         words = self._model.get_input_embeddings()(ids)
         inputs = {
             "inputs_embeds": torch.cat([self._rows.expand(len(rows), -1, -1), words], dim=1),
@@ -72,7 +73,12 @@ class Bare(Contestant):
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        return int(mask.sum()) + self._length * len(rows)
+        return sum(len(row.inputs[0].ids) for row in rows) + self._length * len(rows)
+
+    def _end(self, row: EncodedExample) -> int:
+        """Return where an input ends: behind it a decoder that writes has the answer's begin."""
+        item = row.inputs[0]
+        return item.end if self._is_writer and self._is_decoder else len(item.ids)
 
     def _classify(
         self, rows: Sequence[EncodedExample], inputs: dict[str, Any], mask: Tensor

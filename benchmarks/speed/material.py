@@ -90,6 +90,7 @@ def as_records(
             (label,) = [list(t.tokens) for t in item.targets if t.column == example.answers[0]]
         ids = list(item.ids)
         if item.targets and is_decoder:
+            ids = ids[: item.end]  # what is behind it is the begin of the answer
             ids, label = ids + label, [-100] * len(ids) + label
         record = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label}
         if any(item.segments):

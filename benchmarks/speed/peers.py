@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PromptTuningConfig, get_peft_model
+from peft import PromptTuningConfig, TaskType, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -108,7 +108,7 @@ def build_trainer(
         **QUIET,
         **setup.options,
     )
-    is_writer = str(peer.peft_config["default"].task_type) != "TaskType.SEQ_CLS"
+    is_writer = peer.peft_config["default"].task_type != TaskType.SEQ_CLS
     collator = (
         DataCollatorForSeq2Seq(tokenizer) if is_writer else DataCollatorWithPadding(tokenizer)
     )
@@ -125,10 +125,14 @@ def build_trainer(
 
 
 class TokenCount:
-    """Counts the tokens that a peer reads, rows of the prompt included, padding not."""
+    """Counts the tokens that a peer reads, rows of the prompt included, padding not.
+
+    Nor is the last token of an answer that a decoder writes: nothing follows from it.
+    """
 
     def __init__(self, peer: Any) -> None:
-        self.tokens, self._length = 0, peer.num_rows
+        is_writer = peer.peft_config["default"].task_type == TaskType.CAUSAL_LM
+        self.tokens, self._length = 0, peer.num_rows - is_writer
         peer.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def take(self) -> int:

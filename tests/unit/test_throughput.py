@@ -65,9 +65,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_speed_is_measured(quick):
-    assert list(quick["inference"]["cases"]) == ["tiny-bert bundled"]
+    assert list(quick["inference"]["cases"]) == ["tiny-bert bundled", "tiny-llama bundled"]
     assert len(quick["scaling"]["cases"]) == 5
-    assert len(quick["training"]["cases"]) == 3
+    assert len(quick["training"]["cases"]) == 4
     peers = {"peft, default", "peft, best"}
     for section, others in (("training", {"bare loop", *peers}), ("inference", peers)):
         for case in quick[section]["cases"].values():
@@ -82,10 +82,11 @@ def test_speed_is_measured(quick):
 @pytest.mark.slow
 def test_memory_and_startup_are_measured(tmp_path):
     found = measured(tmp_path, *SECTIONS[3:])
-    memory = found["memory"]["cases"]["tiny-bert bundled"]["contestants"]
-    assert set(memory) == {"softprompts", "peft, default"}
-    for one in memory.values():
-        assert 0 < one["added_bytes"] == one["peak_bytes"] - one["loaded_bytes"]
+    for name in ("tiny-bert bundled", "tiny-llama bundled"):
+        memory = found["memory"]["cases"][name]["contestants"]
+        assert set(memory) == {"softprompts", "peft, default"}
+        for one in memory.values():
+            assert 0 < one["added_bytes"] == one["peak_bytes"] - one["loaded_bytes"]
     startup = found["startup"]["cases"]["minilm bundled"]["cold"]
     parts = set(startup) - {"whole", "tokenization", "modules of transformers"}
     assert 0 < startup["tokenization"] < startup["to the first update"]
@@ -191,10 +192,9 @@ def speed(monkeypatch, tmp_path):
     return Workplace(None, tmp_path)
 
 
-@pytest.mark.parametrize("model", ["tiny-bert", "tiny-t5", "tiny-gpt2"])
+@pytest.mark.parametrize("model", ["tiny-bert", "tiny-t5", "tiny-gpt2", "tiny-llama"])
 def test_all_read_the_same_tokens_and_learn(speed, model):
     from speed.case import Case, Ready
-    from speed.material import as_records
     from speed.peers import SETUPS, Host, TokenCount, build_trainer
     from speed.race import Race
 
@@ -206,7 +206,7 @@ def test_all_read_the_same_tokens_and_learn(speed, model):
     race = Race([ready.ours, bare], num_rounds=3, num_warm=0)
     trainer = build_trainer(
         peer,
-        as_records(ready.encoded),
+        ready.records(),
         ready.backbone.tokenizer,
         SETUPS["peft, default"],
         batch_size=8,
