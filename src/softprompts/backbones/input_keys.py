@@ -80,11 +80,15 @@ def input_memory(slots: Sequence[Slot], kept: Sequence[Tensor], lengths: Tensor)
     """
     counts = lengths.tolist()
     shape = (len(kept), max(counts), kept[0].shape[1])
-    wide = kept[0].new_empty(shape)  # (batch, length, width)
-    for row, (one, count) in enumerate(zip(kept, counts, strict=True)):
-        wide[row, :count] = one[:count]
-        wide[row, count:] = 0
-    shown = torch.arange(shape[1], device=lengths.device) < lengths[:, None]
+    shown = None
+    if len(set(counts)) == 1 and all(one is kept[0] for one in kept):  # what all inputs share
+        wide = kept[0][: counts[0]].expand(shape)
+    else:
+        wide = kept[0].new_empty(shape)  # (batch, length, width)
+        for row, (one, count) in enumerate(zip(kept, counts, strict=True)):
+            wide[row, :count] = one[:count]
+            wide[row, count:] = 0
+        shown = torch.arange(shape[1], device=lengths.device) < lengths[:, None]
     prefixes, begin = {}, 0
     for slot in slots:
         pair = []
