@@ -79,6 +79,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "longformer": {"attention_window": 8, "max_position_embeddings": 130},
     "longcat_flash": {"zero_expert_num": 2, "num_key_value_heads": 4},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "lfm3": {"layer_types": ["conv", "full_attention"]},
     "luke": {"entity_vocab_size": 10, "entity_emb_size": 16},
