@@ -178,7 +178,7 @@ def test_architectures_that_were_wrong(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(NUM_PARTS))
 def test_every_architecture(part: int, tmp_path: Path) -> None:
-    names = [*text_types(), *(f"{kind}@decoder" for kind in DECODERS)]
+    names = [*text_types(), "gemma4_text", *(f"{kind}@decoder" for kind in DECODERS)]
     names = [name for name in names if name not in (*NOT_BUILT, *SLICE)]
     failures = {}
     for name in names[part::NUM_PARTS]:

@@ -224,12 +224,22 @@ class Stack:
         seen = [(key, value) for key, value, _ in state.seen or ()]
         return dict(zip(self.slots or (), seen, strict=True))
 
-    def outputs(self, run: Callable[[], Any], num_layers: int) -> list[Any]:
-        """Return what each of the lowest layers gives in one run; those above are not run."""
+    def outputs(
+        self, run: Callable[[], Any], num_layers: int, given: list[Any] | None = None
+    ) -> list[Any]:
+        """Return what each of the lowest layers gives in one run; those above are not run.
+
+        Args:
+            run: runs the half.
+            num_layers: how many are run.
+            given: takes the arguments of every layer, of those above too.
+        """
         found: list[Any] = []
 
         def wrap(_: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
             def run_or_pass(*arguments: Any, **options: Any) -> Any:
+                if given is not None:
+                    given.append((arguments, options))
                 if len(found) < num_layers:
                     found.append(forward(*arguments, **options))
                 return found[-1]

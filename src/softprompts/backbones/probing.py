@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from softprompts.backbones.passing import DecoderInputs
 from softprompts.backbones.sources import first_line
@@ -16,10 +18,11 @@ from softprompts.errors import BackboneError
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone
+    from softprompts.backbones.layers import Stack
 
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 _VISIBLE = [0, 2, 3]
-_GRADIENT_LAYERS = 2
+_LOWEST = 2
 
 
 @final
@@ -58,13 +61,11 @@ def probe_body(backbone: Backbone, scales: Sequence[float]) -> Body:
     """
     ids, mask = _probe_ids(backbone), torch.tensor([[1, 0, 1, 1]] * 2, device=backbone.device)
     try:
+        table = backbone.embed(ids).detach()  # (2, tokens, embedding)
         with torch.no_grad():
-            expected = _states(backbone.read_bare(mask[:1], input_ids=ids[:1]))
-            table = backbone.embed(ids)  # (2, tokens, embedding)
-            for scale in scales:
-                states = _states(backbone.read_bare(mask, inputs_embeds=scale * table))
-                if is_same(expected[:, _VISIBLE], states[:1, _VISIBLE]):
-                    break
+            states = _states(backbone.read_bare(mask, inputs_embeds=table))
+            _check_states(states, backbone.dtype, backbone.family == "decoder")
+            scale = _find_scale(backbone, (ids[:1], table[:1], mask[:1]), scales)
         slopes = _find_slopes(backbone, scale * table, mask[:1])
     except BackboneError:
         raise
@@ -73,7 +74,6 @@ def probe_body(backbone: Backbone, scales: Sequence[float]) -> Body:
             f"a prompt must be read in {backbone.dtype} and have a gradient, but the model's own "
             f"code fails: {first_line(error)}{_advice(backbone.dtype)}"
         ) from error
-    _check_states(backbone, expected, states)
     _check_slopes(slopes, backbone.dtype)
     return Body(int(states.shape[-1]), scale)
 
@@ -102,52 +102,94 @@ def _states(output: Any) -> Tensor:
     return states
 
 
+def _find_scale(
+    backbone: Backbone, given: tuple[Tensor, Tensor, Tensor], scales: Sequence[float]
+) -> float:
+    """Return the factor on embeddings that makes them what the body makes of their ids.
+
+    Where all layers are given the same of both, so are states. Else all layers are run.
+
+    Args:
+        backbone: the backbone.
+        given: ids, their embeddings as the table has them, and a mask, of one row.
+        scales: factors to try.
+
+    Raises:
+        BackboneError: if there is none.
+    """
+    ids, table, mask = given
+    by_ids, by_rows = (
+        _run_low(backbone, mask, name, one)[1]
+        for name, one in (("input_ids", ids), ("inputs_embeds", table))
+    )
+    if len(by_ids) == len(by_rows) and all(map(torch.equal, by_ids, by_rows)):
+        return 1.0
+    expected = _states(backbone.read_bare(mask, input_ids=ids))[:, _VISIBLE]
+    changes = []
+    for scale in scales:
+        states = _states(backbone.read_bare(mask, inputs_embeds=scale * table))[:, _VISIBLE]
+        if is_same(expected, states):
+            return scale
+        changes.append(difference(expected.double(), states.double()))
+    raise BackboneError(
+        "the body must read from embeddings what it reads from token ids, but their states differ "
+        f"by {min(changes):.2g} of their size: ids tell it more than their embeddings."
+    )
+
+
+def _run_low(backbone: Backbone, mask: Tensor, name: str, one: Tensor) -> tuple[Tensor, list[Any]]:
+    """Return states that the lowest layers make, and all tensors that layers are given."""
+    given = list[Any]()
+    states = run_low(
+        backbone.stacks[0], lambda: _states(backbone.read_bare(mask, **{name: one})), given
+    )
+    return states, [value for value in tree_leaves(given) if isinstance(value, Tensor)]
+
+
+def run_low(stack: Stack, run: Callable[[], Tensor], given: list[Any] | None = None) -> Tensor:
+    """Return what the lowest layers alone make of an input; it passes through those above.
+
+    All are run where they are of several kinds, which may not read what others give.
+
+    Args:
+        stack: the layers.
+        run: runs them.
+        given: takes the arguments of every layer.
+    """
+    found = list[Tensor]()
+    is_alike = len({type(layer) for layer in stack.layers}) == 1
+    stack.outputs(lambda: found.append(run()), _LOWEST if is_alike else sys.maxsize, given)
+    return found[0]
+
+
 @torch.enable_grad()
 def _find_slopes(backbone: Backbone, table: Tensor, mask: Tensor) -> Tensor:
     """Return gradients of the last state at earlier rows, which stand between those of tokens.
 
-    Along a direction that no norm hides; through the lowest layers alone, where all are alike.
+    Along a direction that no norm hides; through the lowest layers alone.
     """
-    rows = (table.mean(dim=0, keepdim=True) + table[:1, [1, 2, 3, 0]] / 2).detach()
+    rows = table.mean(dim=0, keepdim=True) + table[:1, [1, 2, 3, 0]] / 2
     rows.requires_grad_()  # (1, tokens, embedding)
-    found: list[Tensor] = []
-
-    def run() -> None:
-        found.append(_states(backbone.read_bare(mask, inputs_embeds=rows)))
-
-    stack = backbone.stacks[0]
-    if len({type(layer) for layer in stack.layers}) == 1:
-        stack.outputs(run, _GRADIENT_LAYERS)
-    else:
-        run()
-    last = found[0][0, 3].float()  # (hidden,)
+    states, _ = _run_low(backbone, mask, "inputs_embeds", rows)
+    last = states[0, 3].float()  # (hidden,)
     direction = torch.arange(len(last), device=last.device).cos()
     (slopes,) = torch.autograd.grad(last @ direction, rows, allow_unused=True)
     return rows.new_zeros(1) if slopes is None else slopes[0, [0, 2]]
 
 
-def _check_states(backbone: Backbone, expected: Tensor, states: Tensor) -> None:
-    """Check that states are finite, those of token ids, and read nothing that they must not.
+def _check_states(states: Tensor, dtype: torch.dtype, is_decoder: bool) -> None:
+    """Check that states are finite and read nothing that they must not.
 
     Raises:
-        BackboneError: if they are not.
+        BackboneError: if they are not, or do.
     """
-    if not bool(torch.isfinite(expected[:, _VISIBLE]).all()):
-        raise BackboneError(
-            f"states must be finite, but are not in {backbone.dtype}: take a wider dtype."
-        )
-    compared = [0, 2] if backbone.family == "decoder" else _VISIBLE
-    change = difference(*states[:, compared].double())
-    if not change <= _TOLERANCES[backbone.dtype]:
+    if not bool(torch.isfinite(states[:1, _VISIBLE]).all()):
+        raise BackboneError(f"states must be finite, but are not in {dtype}: take a wider dtype.")
+    change = difference(*states[:, [0, 2] if is_decoder else _VISIBLE].double())
+    if not change <= _TOLERANCES[dtype]:
         raise BackboneError(
             "the body must not read masked positions, nor a decoder later ones, but they "
             f"change its states by {change:.2g} of their size."
-        )
-    if not is_same(expected[:, _VISIBLE], states[:1, _VISIBLE]):
-        change = difference(expected[:, _VISIBLE].double(), states[:1, _VISIBLE].double())
-        raise BackboneError(
-            "the body must read from embeddings what it reads from token ids, but their states "
-            f"differ by {change:.2g} of their size: ids tell it more than their embeddings."
         )
 
 

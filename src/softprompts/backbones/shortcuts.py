@@ -15,7 +15,7 @@ from softprompts.backbones.memory import Memory
 from softprompts.backbones.packing import Packing
 from softprompts.backbones.packing import register as register_masks
 from softprompts.backbones.passing import DecoderInputs, check_gather, gather_positions
-from softprompts.backbones.probing import is_same
+from softprompts.backbones.probing import is_same, run_low
 from softprompts.backbones.tail import Tail
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _LEAST_SAVING = 4
 """Positions for each that is read, so that the last layer is cut to those that are."""
-_TRIAL_TOKENS = 20
-"""Tokens of the longest input of the trial: a row then has more places than an input is given."""
+_LONG_TOKENS = 12
+"""Tokens of three inputs that fill a row with more places than attention gives one of them."""
 
 
 @final
@@ -108,12 +108,10 @@ def find_shortcuts(backbone: Backbone) -> Shortcuts:
         return Shortcuts()  # hooks of a spread model stand where layers are cut
     register()
     register_masks()
-    most = min(_TRIAL_TOKENS, backbone.context_length or _TRIAL_TOKENS)
-    ids = torch.arange(3 * most, device=device).view(3, most) % 16
-    ids = ids * (backbone.vocabulary_size // 16)
-    counts = torch.tensor([[most], [2], [most - 1]], device=device)
-    mask = (torch.arange(most, device=device) < counts).long()
-    gather = torch.tensor([[0, most - 2], [1, 1], [2, most - 2]], device=device)
+    ids = torch.arange(15, device=device).view(3, 5) * (backbone.vocabulary_size // 16)
+    counts = torch.tensor([[5], [2], [4]], device=device)
+    mask = (torch.arange(5, device=device) < counts).long()
+    gather = torch.tensor([[0, 3], [1, 1], [2, 3]], device=device)
     rows = backbone.embed(ids)
     with stack.counting() as runs:
         expected = gather_positions(backbone.read(rows, mask).last_hidden_state, gather)
@@ -129,11 +127,35 @@ def find_shortcuts(backbone: Backbone) -> Shortcuts:
     is_packable = device.type == "cpu" and (not stack.is_compiled or stack.has_parts)
     for first in _first_positions(backbone) if is_packable else ():
         packing = Packing(mask)
-        if agrees(Route(packing, first)):
+        if agrees(Route(packing, first)) and _packs_long(backbone, first):
             tail = Tail(gather, packing)
             trims = trims and agrees(Route(packing, first, tail, len(runs)))
             return Shortcuts(True, first, len(runs), trims, shares)
     return Shortcuts(num_runs=len(runs), trims=trims, shares=shares)
+
+
+def _packs_long(backbone: Backbone, first: int | None) -> bool:
+    """Return whether a packed row may have more places than attention gives an input.
+
+    The lowest layers tell, where all are alike.
+    """
+    device, most = backbone.device, min(_LONG_TOKENS, backbone.context_length or _LONG_TOKENS)
+    mask = torch.ones(3, most, dtype=torch.long, device=device)
+    mask[1:, -1] = 0
+    ids = torch.arange(3 * most, device=device).view(3, most) % 16
+    rows = backbone.embed(ids * (backbone.vocabulary_size // 16))
+    gather = torch.tensor([[0, most - 2]] * 3, device=device)
+
+    def states(route: Route) -> Tensor:
+        return backbone.states_at(rows, mask, gather, route)
+
+    stack, packed = backbone.stacks[0], Route(Packing(mask), first)
+    try:
+        return is_same(
+            run_low(stack, lambda: states(Route())), run_low(stack, lambda: states(packed))
+        )
+    except Exception:  # whatever a model does with what it does not know
+        return False
 
 
 def _can_share(backbone: Backbone, rows: Tensor, mask: Tensor) -> bool:

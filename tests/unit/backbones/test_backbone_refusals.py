@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -254,6 +255,34 @@ def test_states_must_be_finite(tiny: Any) -> None:
     with torch.no_grad():
         model.bert.encoder.layer[1].output.LayerNorm.bias[0] = float("inf")
     with pytest.raises(BackboneError, match=r"finite, but are not in torch.float32: take a wider"):
+        make(model, "encoder", tiny("bert").tokenizer)
+
+
+def without_gradient(forward: Any, states: Any, *more: Any, **named: Any) -> Any:
+    return forward(states.detach(), *more, **named)
+
+
+def test_rows_must_have_a_gradient(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = plain_bert()
+    for layer in model.bert.encoder.layer:
+        attention = layer.attention.self
+        cut = partial(without_gradient, attention.forward)
+        monkeypatch.setattr(attention, "forward", cut)
+    with pytest.raises(BackboneError, match=r"must be finite and not 0, .* but is 0"):
+        make(model, "encoder", tiny("bert").tokenizer)
+
+
+def test_ids_must_tell_no_more_than_embeddings(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = plain_bert()
+    embeddings = model.bert.embeddings
+    forward = embeddings.forward
+
+    def more(input_ids: Any = None, **named: Any) -> Any:
+        states = forward(input_ids=input_ids, **named)
+        return states if input_ids is None else states * input_ids[..., None]
+
+    monkeypatch.setattr(embeddings, "forward", more)
+    with pytest.raises(BackboneError, match=r"but their states differ by [0-9.]+ of their size"):
         make(model, "encoder", tiny("bert").tokenizer)
 
 
