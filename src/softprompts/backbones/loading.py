@@ -23,6 +23,7 @@ from softprompts.backbones.families import (
     names_head,
 )
 from softprompts.backbones.fused_activation import fuse_activations
+from softprompts.backbones.fused_layers import fuse_layers
 from softprompts.backbones.gguf import unpacked
 from softprompts.backbones.given import take_model
 from softprompts.backbones.placing import check_device, check_modules, check_spreading
@@ -324,6 +325,7 @@ def _load_weights(
         )
     if attention == "fused":
         fuse_activations(model)
+        fuse_layers(model)
     return model, set(report["missing_keys"])
 
 

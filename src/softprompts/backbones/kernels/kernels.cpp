@@ -1,4 +1,5 @@
-// Attention of inputs that stand one behind the other, and GELU, forward and backward, in bfloat16.
+// Attention of inputs that stand one behind the other, and what layers do between products (GELU, SwiGLU, norms by
+// the root of the mean square, rotations of positions), forward and backward, in bfloat16.
 //
 // Attention: products are taken with the processor's bfloat16 instructions into float32; scores, weights and
 // their gradients are float32, and weights are computed again backwards. A score is
@@ -537,6 +538,60 @@ void gelu_part(const bf16* input, const bf16* gradient, bf16* output, int64_t be
   }
 }
 
+inline void store_bf16(bf16* to, __mmask16 mask, __m512 value) { _mm256_mask_storeu_epi16(to, mask, to_bf16(value)); }
+
+// One row of silu(gate) * up, or where a gradient is given those of gate and up.
+inline void swiglu_row(const bf16* gate, const bf16* up, const bf16* gradient, bf16* output, int64_t width) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const __mmask16 mask = first(width - i);
+    const __m512 x = load_bf16(gate + i, mask), other = load_bf16(up + i, mask);
+    const __m512 power = exponential(_mm512_sub_ps(_mm512_setzero_ps(), x));
+    const __m512 share = _mm512_div_ps(one, _mm512_add_ps(one, power));
+    const __m512 bent = _mm512_mul_ps(x, share);
+    if (gradient == nullptr) {
+      store_bf16(output + i, mask, _mm512_mul_ps(bent, other));
+      continue;
+    }
+    const __m512 slope = load_bf16(gradient + i, mask);
+    // share * (1 + x * (1 - share))
+    const __m512 own = _mm512_fmadd_ps(bent, _mm512_sub_ps(one, share), share);
+    store_bf16(output + i, mask, _mm512_mul_ps(_mm512_mul_ps(slope, other), own));
+    store_bf16(output + width + i, mask, _mm512_mul_ps(slope, bent));
+  }
+}
+
+// Sum of a * b * c, or of a * b where there is no c.
+inline float sum_of(const bf16* a, const bf16* b, const bf16* c, int64_t width) {
+  __m512 total = _mm512_setzero_ps();
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const __mmask16 mask = first(width - i);
+    __m512 left = load_bf16(a + i, mask);
+    if (c != nullptr) left = _mm512_mul_ps(left, load_bf16(c + i, mask));
+    total = _mm512_fmadd_ps(left, load_bf16(b + i, mask), total);
+  }
+  return _mm512_reduce_add_ps(total);
+}
+
+// One place of all heads: each half turned by its angles, backwards its gradient.
+inline void rotate_place(const bf16* from, int64_t head_step, const bf16* cosine, const bf16* sine, bf16* to,
+                         int64_t heads, int64_t half, bool is_back) {
+  for (int64_t head = 0; head < heads; ++head, from += head_step, to += 2 * half)
+    for (int64_t i = 0; i < half; i += kLanes) {
+      const __mmask16 mask = first(half - i);
+      const __m512 low = load_bf16(from + i, mask), high = load_bf16(from + half + i, mask);
+      const __m512 c = load_bf16(cosine + i, mask), d = load_bf16(cosine + half + i, mask);
+      const __m512 s = load_bf16(sine + i, mask), t = load_bf16(sine + half + i, mask);
+      if (is_back) {
+        store_bf16(to + i, mask, _mm512_fmadd_ps(high, t, _mm512_mul_ps(low, c)));
+        store_bf16(to + half + i, mask, _mm512_fnmadd_ps(low, s, _mm512_mul_ps(high, d)));
+      } else {
+        store_bf16(to + i, mask, _mm512_fnmadd_ps(high, s, _mm512_mul_ps(low, c)));
+        store_bf16(to + half + i, mask, _mm512_fmadd_ps(low, t, _mm512_mul_ps(high, d)));
+      }
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -553,6 +608,47 @@ void gelu(const bf16* input, const bf16* gradient, bf16* output, int64_t count, 
     else
       (is_tanh ? gelu_part<true, true> : gelu_part<false, true>)(input, gradient, output, begin, end);
   }
+}
+
+// silu(gate) * up, rows of both so many entries apart; where a gradient is given, those of gate and up side by side.
+void swiglu(const bf16* gate, const bf16* up, const bf16* gradient, bf16* output, int64_t rows, int64_t width,
+            int64_t gate_step, int64_t up_step, int32_t threads) {
+  const int64_t step = gradient == nullptr ? width : 2 * width;
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows > 8)
+  for (int64_t row = 0; row < rows; ++row)
+    swiglu_row(gate + row * gate_step, up + row * up_step, gradient == nullptr ? nullptr : gradient + row * width,
+               output + row * step, width);
+}
+
+// weight * input / root of its mean square, and one over that root for each row; or, where a gradient is given, that
+// of the input.
+void rms_norm(const bf16* input, const bf16* weight, const bf16* gradient, bf16* output, float* scales, int64_t rows,
+              int64_t width, float epsilon, int32_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows > 8)
+  for (int64_t row = 0; row < rows; ++row) {
+    const bf16* from = input + row * width;
+    const bf16* slope = gradient == nullptr ? nullptr : gradient + row * width;
+    if (gradient == nullptr) scales[row] = 1.0f / std::sqrt(sum_of(from, from, nullptr, width) / width + epsilon);
+    const float scale = scales[row];
+    const float pull = slope == nullptr ? 0.0f : sum_of(slope, from, weight, width) * scale * scale * scale / width;
+    const __m512 factor = _mm512_set1_ps(scale), back = _mm512_set1_ps(pull);
+    for (int64_t i = 0; i < width; i += kLanes) {
+      const __mmask16 mask = first(width - i);
+      const __m512 own = load_bf16(from + i, mask);
+      __m512 found = _mm512_mul_ps(load_bf16(weight + i, mask), factor);
+      found = _mm512_mul_ps(found, slope == nullptr ? own : load_bf16(slope + i, mask));
+      store_bf16(output + row * width + i, mask, _mm512_fnmadd_ps(own, back, found));
+    }
+  }
+}
+
+// Heads of each place turned by its angles, or their gradient turned back; rows of the output so many entries apart.
+void rotate(const bf16* from, const bf16* cosine, const bf16* sine, bf16* to, int64_t places, int64_t heads,
+            int64_t size, int64_t place_step, int64_t head_step, int64_t to_step, int32_t is_back, int32_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (places > 8)
+  for (int64_t place = 0; place < places; ++place)
+    rotate_place(from + place * place_step, head_step, cosine + place * size, sine + place * size,
+                 to + place * to_step, heads, size / 2, is_back);
 }
 
 // out: a row of heads * value_size for each query. tops: the largest score of each head and query times log2(e),
