@@ -26,7 +26,8 @@ from softprompts.training.prompt_building import build_prompt
 
 PAGE = Path(__file__).parent / "wordings.md"
 FIGURES = PAGE.with_suffix(".json")
-MOST_ROWS, MOST_TOKENS = 160, 512
+MOST_ROWS, MOST_TOKENS = {"fewglue/multirc": 40}, 512
+"""Rows that are read of a task, where that is not 160, and tokens of each."""
 CLAIM = 'passage: {premise} claim: "{hypothesis}" does the claim follow?'
 OTHERS = {
     "fewglue/boolq": "passage: {passage} question: {question}? answer:",
@@ -92,9 +93,8 @@ def line(name: str, form: str, wording: str, found: dict[str, Any]) -> str:
 
 def measure(backbone: sp.Backbone, task: sp.Task, wording: str) -> dict[str, Any]:
     """Return accuracy and the labels' total probability on training rows."""
-    every = task.train + task.held_out
-    most = MOST_ROWS if len(every) > 64 else 40 if "passage" in every[0].fields else 64
-    rows = every[:: max(1, len(every) // most)][:most]
+    every, name = task.train + task.held_out, task.format.name
+    rows = every[::3][:130] if name.startswith("bundled/") else every[: MOST_ROWS.get(name, 160)]
     own = replace(task.format, templates={"text": wording})
     tokenization = Tokenization(backbone, 0, MOST_TOKENS)
     readout = TextReadout(Setting(backbone, own, tokenization, generator(0, "wordings")))
