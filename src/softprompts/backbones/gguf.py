@@ -57,7 +57,6 @@ def unpacked(source: Source, dtype: str) -> Iterator[Source]:
             f"backbone {source.name!r} must be read with the package gguf, which is not installed: "
             "install softprompts with its extra `gguf`."
         )
-    header = read_header(source.file)
     identity = check_digest(source, source.file) or _fingerprint(source.file)
     whole = replace(source, file=None, sha256=None, identity=identity)
     try:
@@ -70,7 +69,7 @@ def unpacked(source: Source, dtype: str) -> Iterator[Source]:
             folder = kept.path / _key(source, identity, dtype)
         found = replace(whole, folder=folder)
         if not _is_whole(found):
-            _make(source.file, header, found, dtype)
+            _make(source.file, read_header(source.file), found, dtype)
             if kept is not None:
                 _trim(kept.path, kept.max_bytes, folder)
         yield found
@@ -143,9 +142,13 @@ def _dequantize(file: Path, header: GgufHeader, name: str, dtype: str) -> tuple[
             _check_sizes(config, header)
             chosen = find_class(config, find_family(config), True)
             model, report = chosen.from_pretrained(
-                file.parent, dtype=getattr(torch, dtype), output_loading_info=True, **given
+                file.parent,
+                config=config,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                **given,
             )
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, **given)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, config=config, **given)
     except BackboneError:
         raise
     except Exception as error:  # of whatever kind a reader has for a file that it does not know
