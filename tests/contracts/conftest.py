@@ -118,6 +118,8 @@ def run_config(backbone, method, readout, **training):
         prompt["length"] = 4
     if method in ("residual", "residual-dynamic"):
         prompt["rows"] = {"bottleneck": 6}
+    if method == "in-context" and backbone.context_length is None:
+        prompt["num_demonstrations"] = 2
     prompt |= NAMED.get(method, {})
     return resolve(
         parse_run(

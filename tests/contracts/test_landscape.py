@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from contracts.conftest import NAMED, YARDSTICKS, run_config
+from contracts.conftest import NAMED, UNTRAINED, YARDSTICKS, run_config
 from softprompts.analysis.ascent import Objective, ascend
 from softprompts.analysis.curvature import hessian_product, lanczos
 from softprompts.analysis.subjects import Sample, Subject, batches_of
@@ -27,6 +27,7 @@ CELLS = [
     (kind, method, readout)
     for kind, readouts in READOUTS.items()
     for method in ((*PRESETS, *NAMED) if kind == "bert" else FEW)
+    if method not in UNTRAINED
     for readout in readouts
     if method != "head-only" or readout == "linear"
 ]

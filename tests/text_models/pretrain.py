@@ -78,6 +78,15 @@ class Pair:
     target: tuple[int, ...]
 
 
+WORDINGS = {"bundled/question-type": "question: {text} answer type:"}
+"""What the kept models read in pretraining, where the task asks in other words by now."""
+
+
+def wording(name: str) -> str:
+    """Return the template in which a task is read in pretraining."""
+    return WORDINGS.get(name, FORMATS[name].templates["text"])
+
+
 @cache
 def load_rows() -> tuple[Row, ...]:
     """Return the train rows of all bundled tasks, each task as often as `TIMES` says."""
@@ -85,7 +94,7 @@ def load_rows() -> tuple[Row, ...]:
     for name, format in FORMATS.items():
         answers = tuple(format.verbalizer[label] for label in format.labels)
         for example in load_bundled(name).train:
-            text = format.templates["text"].format(**example.fields)
+            text = wording(name).format(**example.fields)
             words = tuple(" ".join(example.fields.values()).split())
             row = Row(text, words, answers[example.answers[0]], answers)
             rows += TIMES.get(name, 1) * [row]

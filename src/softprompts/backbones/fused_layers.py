@@ -205,7 +205,7 @@ def _threads() -> ctypes.c_int32:
 
 
 def _rows(values: Tensor) -> Tensor:
-    """Return values as rows, each in one piece. Shape `(rows, hidden)`."""
+    """Return values as rows, each in one piece. Shape `(tokens, hidden)`."""
     rows = values.reshape(-1, values.shape[-1])
     return rows if rows.stride(1) == 1 else rows.contiguous()
 

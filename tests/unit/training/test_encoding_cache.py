@@ -6,6 +6,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -369,7 +370,7 @@ class Asked:
     backbone = "any"
     tasks = {"one": "any"}  # noqa: RUF012
     readout = Component(kind="linear")
-    prompt = type("P", (), {"length": 0, "depth": "input"})
+    prompt = SimpleNamespace(length=0, depth="input", position="fixed", context=None)
 
 
 def test_many_rows_are_looked_for_on_disk_and_few_are_not(tiny, folder, monkeypatch):
