@@ -158,7 +158,8 @@ def _by_intervals(record: StudyRecord, untested: Sequence[Mapping[str, Any]]) ->
 
 
 def _on_spread(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[str]:
-    tested = [one for one in main if one["p_spread_adjusted"] is not None]
+    known = [one for one in main if one["std_ratio"] is not None]  # not beside equal scores
+    tested = [one for one in known if one["p_spread_adjusted"] is not None]
     if not tested:
         return []
     shown = [one for one in tested if one["p_spread_adjusted"] <= RATE]

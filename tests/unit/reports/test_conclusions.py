@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from softprompts.reports.conclusions import conclusions
+from softprompts.reports.findings import _on_spread
 
 
 def comparison(variant, tasks, **point):
@@ -35,3 +38,8 @@ def test_single_tasks_are_said_where_there_is_no_mean_over_several():
 def test_a_mean_over_tasks_that_is_so_far_of_one_is_said_once():
     found = [comparison("a", ["cb"]), comparison("a", ["cb"])]
     assert conclusions({"comparisons": found}) == ["a on cb: mean", "a on cb: spread"]
+
+
+def test_nothing_is_said_of_spread_beside_scores_that_are_all_equal():
+    beside = {"std_ratio": None, "p_spread_adjusted": 0.001}
+    assert _on_spread(SimpleNamespace(baseline="zero-shot"), [beside]) == []
