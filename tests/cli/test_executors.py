@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -175,8 +176,8 @@ def test_a_study_with_a_worker_killed_is_the_one_of_a_single_process(
     said = "was killed by signal 9" if name == "per-device" else "died"
     assert f"warning: a worker {said} with 2 runs in training" in started.errors
     assert "(attempt 2 of 3)" in started.errors
-    lines = [line for line in started.errors.splitlines() if line.startswith("[")]
-    assert [line.split("]")[0] for line in lines] == [f"[{number}/4" for number in range(1, 5)]
+    ended = re.compile(r"^\[(\d/4)\] .*: [\d.]+ in \d+ s", re.MULTILINE)
+    assert ended.findall(started.errors) == [f"{number}/4" for number in range(1, 5)]
     assert outcome(out) == expected
     assert not started.descendants()
 
