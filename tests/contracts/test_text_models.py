@@ -63,7 +63,9 @@ def text_model(name: str) -> Backbone:
 def task() -> Task:
     """Return a bundled task, its validation rows cut to 120."""
     whole = load_bundled(TASK)
-    return replace(whole, validation=whole.validation[:120])
+    templates = {**whole.format.templates, "text": wording(TASK)}
+    form = replace(whole.format, templates=templates)
+    return replace(whole, format=form, validation=whole.validation[:120])
 
 
 @pytest.fixture(scope="module")
