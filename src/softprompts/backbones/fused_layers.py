@@ -146,11 +146,11 @@ def _fits(*states: Tensor) -> bool:
     return all(one.dtype == torch.bfloat16 and one.device.type == "cpu" for one in states)
 
 
-def _norm(module: Any, hidden_states: Tensor) -> Tensor:
+def _norm(module: Any, hidden_states: Tensor, *more: Any, **options: Any) -> Tensor:
     weight = module.weight
     is_known = _fits(hidden_states, weight) and hidden_states.shape[-1:] == weight.shape
-    if not is_known or weight.requires_grad:
-        return cast(Tensor, type(module).forward(module, hidden_states))
+    if more or options or not is_known or weight.requires_grad:  # such as a gate beside it
+        return cast(Tensor, type(module).forward(module, hidden_states, *more, **options))
     return rms_norm(hidden_states, weight, module.variance_epsilon)
 
 
