@@ -78,13 +78,14 @@ def _measure(section: str, options: argparse.Namespace, scratch: Path) -> set[st
     part: dict[str, Any] = {"about": {**describe(dtype), "is_quick": options.quick}, "cases": {}}
     if section == "training":
         part["about"]["matrix_gflops"] = matrix_rates()
-    if options.cases:
-        part["cases"] = _read(options.out).get(section, part)["cases"]
+    about, kept = part["about"], _read(options.out).get(section)
+    if options.cases and kept:  # measured by themselves: they say how, the others keep theirs
+        part = kept
     place = Workplace(options.data_dir, scratch)
     scope = Scope(options.quick, options.rounds, tuple(options.cases))
     measured = set()
     for name, found in modules[section].measure(place, scope):
-        part["cases"][name] = found
+        part["cases"][name] = {**found, "about": about} if part is kept else found
         measured.add(name)
         print(f"{section}, {name}: {_short(found)}", flush=True)
         _keep(options.out, section, part)

@@ -120,7 +120,22 @@ def page(found: Mapping[str, Any], gpu: Mapping[str, Any] | None) -> str:
             text += write({**found[section], "cases": cases})
             for name, case in found[section]["cases"].items():
                 text += f"\nSkipped: {name}, {case['skipped']}.\n" if "skipped" in case else ""
+                text += _apart(name, case["about"]) if "about" in case else ""
     return text + (_gpu(gpu) if gpu else "")
+
+
+def _apart(name: str, about: Mapping[str, Any]) -> str:
+    """Return how a case was measured that was measured by itself."""
+    rates = f" {_rates(about)}" if "matrix_gflops" in about else ""
+    return f"\nBy itself: {name}, on {_about(about)}{rates}\n"
+
+
+def _rates(about: Mapping[str, Any]) -> str:
+    spelled = "; ".join(
+        f"{dtype} " + ", ".join(f"{rate:.0f} with {n} thread(s)" for n, rate in by.items())
+        for dtype, by in about["matrix_gflops"].items()
+    )
+    return f"Matrix rates in GFLOP/s: {spelled}."
 
 
 def _about(about: Mapping[str, Any]) -> str:
@@ -136,12 +151,7 @@ def _about(about: Mapping[str, Any]) -> str:
 
 
 def _training(section: Mapping[str, Any]) -> str:
-    rates = section["about"]["matrix_gflops"]
-    spelled = "; ".join(
-        f"{dtype} " + ", ".join(f"{rate:.0f} with {n} thread(s)" for n, rate in by.items())
-        for dtype, by in rates.items()
-    )
-    text = f"Matrix rates in GFLOP/s: {spelled}.\n\n"
+    text = f"{_rates(section['about'])}\n\n"
     text += "![Share of the limit](figures/throughput-training.svg)\n\n"
     text += (
         "| case | contestant | examples/s | ms per update | limit | ratio | target | reached |\n"
