@@ -12,7 +12,7 @@ from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import BackboneError, DataError, RunFolderError, StorageError
 from softprompts.readouts.text import TextReadout
-from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.problems import show
 from softprompts.recipes.schema import AXES, BackboneConfig, RunConfig
 from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
@@ -281,7 +281,7 @@ def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> R
     path = Path(folder)
     about = read_about(path)
     read_result(path, about["identity"])  # before anything heavy
-    config = parse_run(about["config"], str(path / "config.json"))
+    config = parse_kept_run(about["config"], str(path / "config.json"))
     if not isinstance(backbone, Backbone):
         backbone = _load_own(config.backbone, about["dtype"], backbone)
     if backbone.fingerprint != about["backbone_fingerprint"]:

@@ -12,7 +12,7 @@ from typing import Any
 from softprompts.analysis.sharpness import VERSION, Effort, measure_sharpness
 from softprompts.analysis.subjects import Sample
 from softprompts.errors import SoftPromptsError
-from softprompts.recipes.study import parse_study
+from softprompts.recipes.study import parse_kept_study
 from softprompts.storage import is_there, make_folder, read_json, read_record, write_json
 from softprompts.studies.grid import expand
 from softprompts.training.resources import Resources
@@ -59,7 +59,7 @@ def study_runs(study: Path) -> Iterator[dict[str, Any]]:
         SoftPromptsError: if the folder holds no study.
     """
     content = read_record(study / "study.json", ["name", "base"])
-    for cell in expand(parse_study(content, str(study / "study.json"))):
+    for cell in expand(parse_kept_study(content, str(study / "study.json"))):
         values = (cell.variant, cell.point, cell.task, cell.config.seed, cell.identity)
         yield dict(zip(KEYS, values, strict=True))
 

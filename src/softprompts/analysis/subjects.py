@@ -14,7 +14,7 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import Batch, collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import DataError
-from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.schema import RunConfig
 from softprompts.results import Result, load
 from softprompts.seeding import generator
@@ -113,7 +113,7 @@ def load_subject(folder: Path, sample: Sample, resources: Resources) -> Subject:
     status = read_result(folder, about["identity"])["status"]
     if status != "finished":
         raise DataError(f"must be `finished`, but is {status!r}.", file=folder, field="status")
-    config = parse_run(about["config"], str(folder / "config.json"))
+    config = parse_kept_run(about["config"], str(folder / "config.json"))
     dtype = sample.dtype or about["dtype"]
     backbone = resources.backbone(config.backbone.model_copy(update={"dtype": dtype}))
     result = load(folder, backbone)

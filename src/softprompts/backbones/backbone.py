@@ -31,6 +31,7 @@ from softprompts.backbones.quantized import quantization_of
 from softprompts.backbones.reaching import find_slots, read_keys_and_values
 from softprompts.backbones.shortcuts import Shortcuts, find_shortcuts
 from softprompts.backbones.spreading import device_of, is_spread
+from softprompts.backbones.units import measure_attentions
 from softprompts.errors import BackboneError
 
 _ROWS_AT_ONCE = 8192
@@ -421,6 +422,11 @@ class Backbone:
             BackboneError: if the attention cannot be reached.
         """
         return read_keys_and_values(self, rows)
+
+    @cached_property
+    def attention_units(self) -> dict[Slot, tuple[float, float]]:
+        """What keys and values measure, by attention; see `measure_attentions`."""
+        return measure_attentions(self)
 
     def read(
         self,

@@ -18,10 +18,10 @@ def read_config(run_dir: Path) -> RunConfig:
     Raises:
         SoftPromptsError: if it is missing, broken or edited.
     """
-    from softprompts.recipes.parsing import parse_run
+    from softprompts.recipes.parsing import parse_kept_run
     from softprompts.training.journal import read_about
 
-    return parse_run(read_about(run_dir)["config"], str(run_dir / "config.json"))
+    return parse_kept_run(read_about(run_dir)["config"], str(run_dir / "config.json"))
 
 
 def choose_task(config: RunConfig, name: str | None) -> str:

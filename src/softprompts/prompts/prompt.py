@@ -103,6 +103,25 @@ class Prompt(nn.Module):
         }
         return frozenset(f"{axis}.{n}" for axis, part in parts.items() for n in part.task_tensors)
 
+    @property
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by what they are: `rows`, `network`, `selector`.
+
+        Rows, and what scales them, are measured in the prompt's unit; networks make rows of rows;
+        selectors weigh, place and count them. Each wants a learning rate of its own.
+        """
+        groups: dict[str, list[nn.Parameter]] = {"rows": [], "network": [], "selector": []}
+        kinds: dict[nn.Parameter, str] = {}
+        for rows in self.pool.modules():
+            if isinstance(rows, Rows):
+                for name, parameter in rows.named_parameters():
+                    is_network = not rows.networks.isdisjoint(name.split("."))
+                    kinds[parameter] = "network" if is_network else kinds.get(parameter, "rows")
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                groups[kinds.get(parameter, "selector")].append(parameter)
+        return groups
+
     def forward(
         self,
         edges: Edges,

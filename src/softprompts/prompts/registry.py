@@ -20,6 +20,11 @@ _LESTER = "Lester et al. 2021, arXiv 2104.08691"
 _P_TUNING = "Liu et al. 2021, arXiv 2103.10385"
 _DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
 
+_NETWORK = {"network_rate_multiplier": 0.01}
+"""Adam moves every weight by its rate, and a row by as many weights as feed it: slower ones."""
+
+_SELECTOR = {"selector_rate_multiplier": 0.1}
+
 _RELU = {"has_relu": Option(bool, False, "pass the logits through a ReLU, as the code does")}
 
 _WIDTH, _LAYERS = {"ge": 1, "le": 65536}, {"ge": 1, "le": 64}
@@ -46,6 +51,7 @@ ROWS.register(
         ),
         "num_layers": Option(int, 2, "hidden layers of the MLP, or layers of the LSTM", _LAYERS),
     },
+    defaults=_NETWORK,
 )
 ROWS.register(
     "residual",
@@ -60,7 +66,15 @@ ROWS.register(
         "has_skip": Option(bool, True, "add the row itself to the network's output"),
         "has_layer_norm": Option(bool, True, "end the branch with a LayerNorm"),
         "dropout": Option(float, 0.0, "dropout before the LayerNorm", {"ge": 0.0, "lt": 1.0}),
+        "gain": Option(
+            float | None,
+            None,
+            "first gain of the last LayerNorm; null is 0 in a unit with a skip, else 1",
+            {"ge": 0.0, "le": 1e6},
+            is_late=True,
+        ),
     },
+    defaults=_NETWORK,
 )
 ROWS.register(
     "prefix-mlp",
@@ -75,6 +89,7 @@ ROWS.register(
             _WIDTH,
         ),
     },
+    defaults=_NETWORK,
 )
 
 POSITIONS: Registry[type[Position]] = Registry(
@@ -111,6 +126,7 @@ POSITIONS.register(
     "softprompts.prompts.positions.task:TaskPosition",
     summary="the split is learned once for the task",
     reference=_DYNAMIC,
+    defaults=_SELECTOR,
 )
 POSITIONS.register(
     "instance",
@@ -118,6 +134,7 @@ POSITIONS.register(
     summary="the split is learned as a function of each input",
     reference=_DYNAMIC,
     options=_RELU,
+    defaults=_SELECTOR,
 )
 
 POOLS: Registry[type[Pool]] = Registry("pool", "softprompts.prompts.pools.base:Pool")
@@ -133,6 +150,7 @@ POOLS.register(
     summary="a mixture of several sets of rows, weighted per input",
     reference=_DYNAMIC,
     options=_SIZE,
+    defaults=_SELECTOR,
 )
 POOLS.register(
     "task",
@@ -140,6 +158,7 @@ POOLS.register(
     summary="a mixture of several sets of rows, weighted once for the task",
     reference=_DYNAMIC,
     options=_SIZE,
+    defaults=_SELECTOR,
 )
 
 ACTIVE_LENGTHS: Registry[type[ActiveLength]] = Registry(
@@ -161,6 +180,7 @@ ACTIVE_LENGTHS.register(
     summary="the number of active rows is learned once for the task",
     reference=_DYNAMIC,
     options=_START,
+    defaults=_SELECTOR,
 )
 ACTIVE_LENGTHS.register(
     "instance",
@@ -171,6 +191,7 @@ ACTIVE_LENGTHS.register(
         **_START,
         **_RELU,
     },
+    defaults=_SELECTOR,
 )
 
 DEPTHS: Registry[type[Depth]] = Registry("depth", "softprompts.prompts.depths.base:Depth")

@@ -12,6 +12,7 @@ from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import (
     AXES,
     DEFAULT_READOUT_LEARNING_RATE,
+    RATE_MULTIPLIERS,
     TEMPERATURE,
     PromptConfig,
     RunConfig,
@@ -193,6 +194,27 @@ def axis_kind(prompt: PromptConfig, axis: str) -> str:
     return kind
 
 
+def rate_multiplier(prompt: PromptConfig, field: str) -> float | None:
+    """Return the default of a field of `RATE_MULTIPLIERS`; `None` where nothing has such a rate."""
+    for name, axis in AXES.items():
+        default = axis.registry.entry(axis_kind(prompt, name)).defaults.get(field)
+        if default is not None and prompt_length(prompt):
+            return float(default)
+    return None
+
+
+def _multiplier_problems(config: RunConfig) -> Iterator[Problem]:
+    prompt = config.prompt
+    for field in RATE_MULTIPLIERS:
+        value = getattr(config.training, field)
+        if value is not None and (prompt.unit == "absolute" or not rate_multiplier(prompt, field)):
+            yield Problem(
+                (f"training.{field}", "prompt.unit", "prompt.method"),
+                f"`training.{field}` must be left out where the prompt has no part of that sort or "
+                f"is absolute, but is {show(value)}.",
+            )
+
+
 def _looks_at_instances(prompt: PromptConfig) -> bool:
     kinds = [axis_kind(prompt, axis) for axis in ("pool", "position", "active_length")]
     return prompt_length(prompt) > 0 and not BLIND_KINDS.issuperset(kinds)
@@ -340,6 +362,7 @@ def _training_problems(config: RunConfig) -> Iterator[Problem]:
             f"but is {training.patience}.",
         )
     yield from _schedule_problems(training)
+    yield from _multiplier_problems(config)
     selected = [axis_kind(config.prompt, axis) for axis in ("position", "active_length")]
     if training.temperature != TEMPERATURE.build({}) and {"fixed", MARKED}.issuperset(selected):
         yield Problem(

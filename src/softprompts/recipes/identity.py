@@ -38,8 +38,8 @@ PRESENTATION = (
 )
 """Fields that say how a run is named, placed or stored, not what it computes; `*` is any key."""
 
-LATE = ((("backbone", "compile"), False),)
-"""Fields that came late, with their default: left out where they have it."""
+LATE = ((("backbone", "compile"), False), (("prompt", "unit"), "absolute"))
+"""Fields that came late, with what runs had before them: left out where they have it."""
 
 
 def identity(config: RunConfig) -> str:
@@ -73,8 +73,9 @@ def computed(config: RunConfig) -> dict[str, Any]:
     for path, default in LATE:
         _drop_default(data, path, default)
     _drop_late(READOUTS, data["readout"])
-    if data["prompt"]["position"] is not None:
-        _drop_late(POSITIONS, data["prompt"]["position"])
+    for registry, axis in ((POSITIONS, "position"), (ROWS, "rows")):
+        if data["prompt"][axis] is not None:
+            _drop_late(registry, data["prompt"][axis])
     initializer = data["prompt"]["initializer"] or {}
     if initializer.get("kind") == "file" and initializer[ROWS_DIGEST] is not None:
         del initializer[ROWS_FILE]

@@ -41,6 +41,21 @@ def parse_run(data: Any, source: str = "recipe") -> RunConfig:
     return config
 
 
+def parse_kept_run(data: Any, source: str) -> RunConfig:
+    """Return the run that a folder's `config.json` describes; see `parse_run`.
+
+    Rows had no unit before the field `prompt.unit` came: where it is missing, they are absolute.
+    """
+    return parse_run(with_unit(data, "absolute"), source)
+
+
+def with_unit(data: Any, unit: str) -> Any:
+    """Return a run's plain data with `prompt.unit`, where its prompt does not say any."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("prompt", {}), Mapping):
+        return data
+    return {**data, "prompt": {"unit": unit, **data.get("prompt", {})}}
+
+
 def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None, list[Problem]]:
     """Return the run that `data` describes, or what is wrong with it.
 

@@ -9,13 +9,17 @@ from softprompts.recipes.checks import (
     combination_problems,
     prompt_length,
     prompt_problems,
+    rate_multiplier,
 )
 from softprompts.recipes.component import Component, ComponentOf
 from softprompts.recipes.presets import METHODS, NO_PROMPT
 from softprompts.recipes.schema import (
+    ABSOLUTE_LEARNING_RATE,
     ADAPTATION,
     AXES,
     DEFAULT_EPOCHS,
+    LEARNING_RATE,
+    RATE_MULTIPLIERS,
     MixtureConfig,
     PromptConfig,
     RunConfig,
@@ -55,15 +59,16 @@ def resolve(config: RunConfig) -> RunConfig:
     rate = training.backbone_learning_rate
     if rate is None:
         rate = ADAPTATIONS.entry(adaptation.kind).defaults.get("backbone_learning_rate")
+    prompt = resolve_prompt(config.prompt)
     if METHODS[config.prompt.method].is_trained:
         spelled_out = {"epochs": epochs, "backbone_learning_rate": rate}
-        training = training.model_copy(update=spelled_out)
+        training = training.model_copy(update=spelled_out | _prompt_rates(training, prompt))
     else:
         training = _untrained(training)
     return config.model_copy(
         update={
             "mixture": _ordered(config.mixture),
-            "prompt": resolve_prompt(config.prompt),
+            "prompt": prompt,
             "adaptation": adaptation,
             "regularizers": with_pinned_vectors(config.regularizers),
             "training": training,
@@ -96,14 +101,27 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     axes["initializer"] = with_pinned_rows(axes["initializer"])
     source = pinned(prompt.from_run)
     context = prompt.context or METHODS[prompt.method].context
-    others = {"length": length, "from_run": source, "context": context}
+    unit = prompt.unit if length else "absolute"
+    others = {"length": length, "from_run": source, "context": context, "unit": unit}
     return prompt.model_copy(update={**others, **axes})
+
+
+def _prompt_rates(training: TrainingConfig, prompt: PromptConfig) -> dict[str, float | None]:
+    """Return the learning rates of a prompt's parts; in absolute numbers all have that of rows."""
+    is_relative = prompt.unit == "relative"
+    rates: dict[str, float | None] = {"learning_rate": training.learning_rate}
+    if training.learning_rate is None:
+        rates["learning_rate"] = LEARNING_RATE if is_relative else ABSOLUTE_LEARNING_RATE
+    for name in RATE_MULTIPLIERS if is_relative else ():
+        own = getattr(training, name)
+        rates[name] = rate_multiplier(prompt, name) if own is None else own
+    return rates
 
 
 def _untrained(training: TrainingConfig) -> TrainingConfig:
     """Return what a run does that trains nothing: no update, on the rows that others train on."""
     kept = {name: getattr(training, name) for name in ("selection", "held_out_fraction")}
-    return TrainingConfig(**kept)
+    return TrainingConfig(learning_rate=ABSOLUTE_LEARNING_RATE, **kept)
 
 
 def _ordered(mixture: MixtureConfig | None) -> MixtureConfig | None:

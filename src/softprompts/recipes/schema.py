@@ -62,6 +62,12 @@ AXES: Mapping[str, ComponentOf] = {
 """The axes of a prompt by their recipe key; a preset has an attribute of each name."""
 
 DEFAULT_EPOCHS = 20
+LEARNING_RATE, ABSOLUTE_LEARNING_RATE = 0.1, 0.01
+"""The learning rate of rows where a recipe is silent: in units of the embeddings, and without."""
+
+RATE_MULTIPLIERS = ("network_rate_multiplier", "selector_rate_multiplier")
+"""Fields of `training` for the rates of a prompt's other parts; kinds that have such say which."""
+
 DEFAULT_READOUT_LEARNING_RATE = 0.01
 
 
@@ -242,6 +248,10 @@ class PromptConfig(Section):
         position: where rows go around the input; null is the preset's.
         active_length: how many rows take part; null is the preset's.
         depth: whether rows stand in the input or in every layer; null is the preset's.
+        unit: `relative` measures rows, what networks add to them and learning rates in the
+            root-mean-square of the backbone's embeddings (in every layer, of its keys and values),
+            and starts training at the initializer's rows; `absolute` takes the papers' numbers as
+            they are.
         instance: what a learned choice looks at: the mean of the bare backbone's last states, or
             of the input embeddings.
         from_run: a run whose trained sets of rows, and selectors per input, the prompt starts
@@ -260,6 +270,7 @@ class PromptConfig(Section):
     position: Annotated[Component, POSITION_AXIS] | None = None
     active_length: Annotated[Component, ACTIVE_LENGTH_AXIS] | None = None
     depth: Annotated[Component, DEPTH_AXIS] | None = None
+    unit: Literal["relative", "absolute"] = "relative"
     instance: Literal["states", "embeddings"] = "states"
     from_run: Annotated[SourceConfig | None, BeforeValidator(_folder_alone)] = None
     context: Literal["instruction", "demonstrations"] | None = None
@@ -294,7 +305,11 @@ class TrainingConfig(Section):
 
     Attributes:
         optimizer: the optimizer and its options.
-        learning_rate: of the prompt.
+        learning_rate: of the prompt's rows, in its unit; null is 0.1, or 0.01 in absolute numbers.
+        network_rate_multiplier: learning rate of networks that make rows, as a multiple of
+            `learning_rate`; null is the rows' own default, or 1 in absolute numbers.
+        selector_rate_multiplier: learning rate of learned positions, active lengths and pools,
+            likewise.
         readout_learning_rate: of the readout's own parameters.
         backbone_learning_rate: of what is trained of the backbone; null is the adaptation's.
         schedule: how learning rates change over the updates.
@@ -312,7 +327,9 @@ class TrainingConfig(Section):
     """
 
     optimizer: Annotated[Component, OPTIMIZER] = Field(default_factory=lambda: OPTIMIZER.build({}))
-    learning_rate: float = Field(0.01, gt=0, le=1e30)
+    learning_rate: float | None = Field(None, gt=0, le=1e30)
+    network_rate_multiplier: float | None = Field(None, gt=0, le=1e30)
+    selector_rate_multiplier: float | None = Field(None, gt=0, le=1e30)
     readout_learning_rate: float = Field(DEFAULT_READOUT_LEARNING_RATE, gt=0, le=1e30)
     backbone_learning_rate: float | None = Field(None, gt=0, le=1e30)
     schedule: Annotated[Component, SCHEDULE] = Field(default_factory=lambda: SCHEDULE.build({}))

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from softprompts.errors import RecipeError
 from softprompts.recipes.model import Section
 from softprompts.recipes.overrides import set_at
-from softprompts.recipes.parsing import overlaps, read_run
+from softprompts.recipes.parsing import overlaps, read_run, with_unit
 from softprompts.recipes.problems import Problem, describe, field_paths, near, show
 from softprompts.recipes.schema import RunConfig
 
@@ -111,6 +111,11 @@ class StudyConfig(Section):
     pack_size: Annotated[
         int | str, BeforeValidator(_pack_size), WithJsonSchema(_PACK_SIZE_SCHEMA)
     ] = "auto"
+
+
+def parse_kept_study(data: Mapping[str, Any], source: str) -> StudyConfig:
+    """Return the study that a folder's `study.json` describes; see `parse_kept_run`."""
+    return parse_study({**data, "base": with_unit(data.get("base"), "absolute")}, source)
 
 
 def parse_study(data: Any, source: str = "recipe") -> StudyConfig:

@@ -10,7 +10,7 @@ from typing import Any, final
 
 from softprompts.analysis.reading import without_task
 from softprompts.errors import RunFolderError, StorageError
-from softprompts.recipes.study import StudyConfig, parse_study
+from softprompts.recipes.study import StudyConfig, parse_kept_study
 from softprompts.storage import entries, is_there, read_record
 from softprompts.studies.grid import Cell, expand
 from softprompts.studies.summary import grouped, read_cell, read_error, run_folder, summarize
@@ -184,7 +184,7 @@ def read_study(folder: str | Path) -> StudyRecord:
     if not is_there(path / "study.json"):
         _refuse(path)
     content = read_record(path / "study.json", ["name", "base"])
-    study = parse_study(content, str(path / "study.json"))
+    study = parse_kept_study(content, str(path / "study.json"))
     cells = expand(study)
     results = {c.identity: r for c in cells if (r := read_cell(path, c)) is not None}
     errors = {c.identity: e for c in cells if (e := read_error(path, c)) is not None}

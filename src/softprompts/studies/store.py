@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.errors import RunFolderError
+from softprompts.recipes.parsing import with_unit
+from softprompts.recipes.schema import PromptConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.storage import (
     entries,
@@ -70,7 +72,9 @@ class Store:
         with self._alone():
             for folder in (self.path, self.path / "errors"):
                 remove_parts(folder)
-            write_json(self.path / "study.json", self.study.model_dump(mode="json"))
+            content = self.study.model_dump(mode="json")
+            content["base"] = with_unit(content["base"], PromptConfig().unit)
+            write_json(self.path / "study.json", content)
 
     def plan(self, most_runs: Callable[[Cell], int], device: str | None = None) -> Plan:
         """Return the packs of the study; those that were made before stay.

@@ -10,7 +10,7 @@ from torch import Tensor
 from softprompts.errors import PromptError
 from softprompts.prompts.prompt import Prompt
 from softprompts.recipes.component import Component
-from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.problems import show
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import PromptConfig, RunConfig
@@ -48,7 +48,7 @@ def adopt(model: Model, config: RunConfig) -> None:
     _require("digest", source.folder, digest, source.digest)
     own = model.backbone.fingerprint
     _require("backbone weights", source.folder, about["backbone_fingerprint"], own)
-    theirs = resolve(parse_run(about["config"], str(folder / "config.json"))).prompt
+    theirs = resolve(parse_kept_run(about["config"], str(folder / "config.json"))).prompt
     _check_fit(source.folder, theirs, config.prompt)
     found = under("prompt.", read_prompt(folder, about))
     for track in model.tracks.values():
@@ -57,7 +57,7 @@ def adopt(model: Model, config: RunConfig) -> None:
 
 def _check_fit(folder: str, theirs: PromptConfig, ours: PromptConfig) -> None:
     """Check that the sets of two prompts are of the same kind and number."""
-    for name in ("length", "rows", "depth"):
+    for name in ("length", "rows", "depth", "unit"):
         _require(f"`prompt.{name}`", folder, _plain(theirs, name), _plain(ours, name))
     _require("the number of sets", folder, _num_sets(theirs), _num_sets(ours))
 

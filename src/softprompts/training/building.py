@@ -119,7 +119,7 @@ def _check_template(config: RunConfig, name: str, prompt: Prompt, readout: Reado
 
 
 def build_optimizer(config: TrainingConfig, model: Model) -> Optimizer:
-    """Build the optimizer; the prompt's group is the first, where there is a prompt.
+    """Build the optimizer; the rows' group is the first, where there is a prompt.
 
     Args:
         config: a resolved training configuration.
@@ -128,18 +128,31 @@ def build_optimizer(config: TrainingConfig, model: Model) -> Optimizer:
     Raises:
         PromptError: if something is trained that has no learning rate.
     """
+    rate = config.learning_rate
+    if rate is None:
+        raise PromptError("`training` must be resolved before it is built.")
+    rates = {
+        "rows": rate,
+        "network": rate * (config.network_rate_multiplier or 1.0),
+        "selector": rate * (config.selector_rate_multiplier or 1.0),
+        "backbone": config.backbone_learning_rate,
+        "readout": config.readout_learning_rate,
+    }
+    found = model.groups
+    if config.network_rate_multiplier is config.selector_rate_multiplier is None:
+        prompt = {"rows": model.prompt_parameters, "network": [], "selector": []}
+        found = {**found, **prompt}  # one rate, one group
     groups: list[dict[str, Any]] = []
-    rates = (config.learning_rate, config.backbone_learning_rate, config.readout_learning_rate)
-    for parameters, rate in zip(model.groups, rates, strict=True):
-        if parameters and rate is None:
+    for name, parameters in found.items():
+        if parameters and rates[name] is None:
             raise PromptError(
                 "`training.backbone_learning_rate` must be given for an adaptation that has no "
                 "default, but is null."
             )
         if parameters:
-            groups.append({"params": parameters, "lr": rate, "initial_lr": rate})
+            groups.append({"params": parameters, "lr": rates[name], "initial_lr": rates[name]})
     if not groups:  # nothing is trained
-        groups = [{"params": [], "lr": config.learning_rate, "initial_lr": config.learning_rate}]
+        groups = [{"params": [], "lr": rate, "initial_lr": rate}]
     optimizer: Optimizer = OPTIMIZERS.load(config.optimizer.kind)(
         groups, **config.optimizer.options
     )

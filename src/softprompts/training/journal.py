@@ -20,7 +20,7 @@ from torch import Tensor
 
 from softprompts.errors import RunFolderError, StorageError
 from softprompts.recipes.identity import identity
-from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.parsing import parse_kept_run
 from softprompts.storage import (
     check_run_folder,
     entries,
@@ -304,7 +304,7 @@ def read_about(path: Path) -> dict[str, Any]:
 def _check_config(path: Path, about: Mapping[str, Any]) -> None:
     """Check values, and that the configuration is the one that its identity was made from."""
     check_stored(path, about, About)
-    computed = identity(parse_run(about["config"], str(path)))
+    computed = identity(parse_kept_run(about["config"], str(path)))
     if computed != about["identity"]:
         raise RunFolderError(
             f"{path} must describe run {about['identity']}, but its `config` is that of "

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.units import measure
 from softprompts.encoding.tokenization import room_beside
 from softprompts.errors import PromptError
 from softprompts.prompts.depths.base import Depth
@@ -78,7 +79,9 @@ def build_prompts(
     place = _build_depth(depth, backbone, reads_decoder)
     if place.is_input or backbone.family == "decoder":
         room_beside(backbone, config.length)  # before rows take memory
-    sets = _build_sets(config, place, _initial_rows(config, backbone, label_words, seed), seed)
+    units = measure(backbone, place.is_input) if config.unit == "relative" else None
+    starts = _initial_rows(config, backbone, label_words, seed)
+    sets = _build_sets(config, partial(place.build_rows, units=units), starts, seed)
     build = partial(_build_parts, config, sets, place.is_input, _instance_width(config, backbone))
     prompts: dict[str, Prompt] = {}
     shared: dict[str, nn.Module] = {}
@@ -128,7 +131,7 @@ def _build_parts(
 
 
 def _build_sets(
-    config: PromptConfig, place: Depth, starts: Sequence[Tensor], seed: int
+    config: PromptConfig, build: Callable[..., Rows], starts: Sequence[Tensor], seed: int
 ) -> list[Rows]:
     """Build the sets of rows; a set that is frozen asks for no gradient."""
     assert config.rows is not None
@@ -141,7 +144,7 @@ def _build_sets(
             of_part = ("part", part) if part else ()
             return generator(seed, "initialization", "network", *path, *of_part)
 
-        rows = place.build_rows(kind, partial(kind, **config.rows.options), initial, draw)
+        rows = build(kind, partial(kind, **config.rows.options), initial, draw)
         sets.append(rows)
     if config.from_run is not None and config.from_run.is_frozen:
         for rows in sets:

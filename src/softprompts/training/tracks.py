@@ -107,19 +107,27 @@ class Model:
         return self.track().readout
 
     @property
-    def groups(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Trainable parameters of the prompts, of the backbone, and of the readouts, each once."""
-        tracks = self.tracks.values()
-        return (
-            _trainable([track.prompt for track in tracks]),
-            _trainable([self.adaptation]),
-            _trainable([track.readout for track in tracks]),
-        )
+    def groups(self) -> dict[str, list[Tensor]]:
+        """Trainable parameters, each once: a prompt's groups, then `backbone` and `readout`."""
+        groups: dict[str, dict[Tensor, None]] = {}
+        for track in self.tracks.values():
+            for name, parameters in track.prompt.parameter_groups.items():
+                groups.setdefault(name, {}).update(dict.fromkeys(parameters))
+        return {
+            **{name: list(parameters) for name, parameters in groups.items()},
+            "backbone": _trainable([self.adaptation]),
+            "readout": _trainable([track.readout for track in self.tracks.values()]),
+        }
+
+    @property
+    def prompt_parameters(self) -> list[Tensor]:
+        """Trainable parameters of the prompts, each once, in the order that prompts have them."""
+        return _trainable([track.prompt for track in self.tracks.values()])
 
     @property
     def parameters(self) -> list[Tensor]:
         """Trainable parameters, those of the prompts first."""
-        return [parameter for group in self.groups for parameter in group]
+        return [parameter for group in self.groups.values() for parameter in group]
 
     @property
     def num_parameters(self) -> int:

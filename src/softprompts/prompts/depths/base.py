@@ -9,6 +9,7 @@ from typing import Any
 from torch import Generator, Tensor
 
 from softprompts.backbones.memory import KeyValues, Slot
+from softprompts.backbones.units import Units
 from softprompts.prompts.rows.base import Rows
 
 Build = Callable[..., Rows]
@@ -39,7 +40,12 @@ class Depth(ABC):
 
     @abstractmethod
     def build_rows(
-        self, kind: type[Rows], build: Build, initial: Tensor, draw: Callable[[int], Generator]
+        self,
+        kind: type[Rows],
+        build: Build,
+        initial: Tensor,
+        draw: Callable[[int], Generator],
+        units: Units | None = None,
     ) -> Rows:
         """Build a set of rows.
 
@@ -48,6 +54,7 @@ class Depth(ABC):
             build: builds them from initial rows and a generator.
             initial: embeddings that the rows start from. Shape `(length, embedding)`.
             draw: from a number to the generator of that part's other first values.
+            units: what the backbone's numbers measure; `None` leaves rows absolute.
 
         Returns:
             Rows of the width that this depth reads.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Generator, Tensor, nn
 
 from softprompts.backbones.memory import KeyValues, Slot
+from softprompts.backbones.units import Units
 from softprompts.errors import PromptError
 from softprompts.prompts.depths.base import Build, Depth
 from softprompts.prompts.rows.base import Rows
@@ -60,21 +61,41 @@ class EveryLayerDepth(Depth):
         self.read = read
 
     def build_rows(
-        self, kind: type[Rows], build: Build, initial: Tensor, draw: Callable[[int], Generator]
+        self,
+        kind: type[Rows],
+        build: Build,
+        initial: Tensor,
+        draw: Callable[[int], Generator],
+        units: Units | None = None,
     ) -> Rows:
-        """Return rows that start as the keys and values of the embeddings given."""
+        """Return rows that start as the keys and values of the embeddings given.
+
+        In units, each attention's keys have theirs, and its values theirs. What a joint kind makes
+        of absolute numbers does not start there.
+        """
+        length = len(initial)
         if kind.is_joint:
             groups = [list(group) for _, group in groupby(self.slots, key=_sort)]
-            widths = [2 * sum(slot.width for slot in group) for group in groups]
-            parts = [build(initial, draw(i), width=width) for i, width in enumerate(widths)]
-            return LayeredRows(parts, len(initial))
+            parts = []
+            for number, group in enumerate(groups):
+                given: dict[str, Any] = {"width": 2 * sum(slot.width for slot in group)}
+                if units is not None:
+                    found = self.read(initial)
+                    pairs = [_flat(states) for slot in group for states in _pair(found[slot])]
+                    given["base"] = torch.cat(pairs, dim=1)  # (length, width)
+                    given["unit"] = torch.cat([_wide(slot, units) for slot in group])
+                parts.append(build(initial, draw(number), **given))
+            return LayeredRows(parts, length)
         found = self.read(initial)
         parts = []
         for number, slot in enumerate(self.slots):
-            pair = found[slot]
-            both = torch.cat([_flat(pair.keys), _flat(pair.values)])  # (2 length, width)
-            parts.append(build(both.float(), draw(number)))
-        return LayeredRows(parts, len(initial))
+            both = torch.cat([_flat(states) for states in _pair(found[slot])])  # (2 length, width)
+            unit = None
+            if units is not None:
+                own = torch.tensor(units.attentions[slot])
+                unit = own.repeat_interleave(length)[:, None]  # (2 length, 1)
+            parts.append(build(both.float(), draw(number), unit=unit))
+        return LayeredRows(parts, length)
 
     def prefixes(self, rows: Tensor) -> Mapping[Slot, KeyValues]:
         """Return the keys and values that rows are."""
@@ -119,6 +140,15 @@ class LayeredRows(Rows):
 def _sort(slot: Slot) -> tuple[str, str]:
     """Return which sort of attention it is; the encoder's first, then the decoder's, then cross."""
     return ("2" if slot.kind == "cross" else "0" if slot.stack == "encoder" else "1", slot.kind)
+
+
+def _pair(states: KeyValues) -> tuple[Tensor, Tensor]:
+    return states.keys, states.values
+
+
+def _wide(slot: Slot, units: Units) -> Tensor:
+    """Return the unit of each number of an attention's keys, then values. Shape `(2 width,)`."""
+    return torch.tensor(units.attentions[slot]).repeat_interleave(slot.width)
 
 
 def _flat(states: Tensor) -> Tensor:

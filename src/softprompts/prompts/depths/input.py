@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
+import torch
 from torch import Generator, Tensor
 
 from softprompts.backbones.memory import KeyValues, Slot
+from softprompts.backbones.units import Units
 from softprompts.prompts.depths.base import Build, Depth
 from softprompts.prompts.rows.base import Rows
 
@@ -29,10 +31,16 @@ class InputDepth(Depth):
         """Keep neither: what stands in the input needs no attention to be reached."""
 
     def build_rows(
-        self, kind: type[Rows], build: Build, initial: Tensor, draw: Callable[[int], Generator]
+        self,
+        kind: type[Rows],
+        build: Build,
+        initial: Tensor,
+        draw: Callable[[int], Generator],
+        units: Units | None = None,
     ) -> Rows:
         """Return rows that start as the embeddings given."""
-        return build(initial, draw(0))
+        unit = None if units is None else torch.tensor(units.embedding)
+        return build(initial, draw(0), unit=unit)
 
     def prefixes(self, rows: Tensor) -> Mapping[Slot, KeyValues]:
         """Return nothing."""

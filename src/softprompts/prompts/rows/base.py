@@ -5,28 +5,49 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from torch import Generator, Tensor, nn
 
 
 class Rows(nn.Module, ABC):
     """The trainable rows of a prompt, float32.
 
+    In a unit, parameters are rows divided by it, so that a learning rate is a share of the
+    embeddings' size, whatever that is; and what a network adds starts as nothing, so that training
+    starts at the initial rows. Without one, numbers are absolute, as in the papers.
+
     Args:
         initial: the rows before training. Shape `(length, hidden)`.
         generator: draws every other parameter's first value.
+        unit: what the backbone's embeddings, or keys and values, measure: their root-mean-square,
+            next power of two, so that dividing by it loses nothing. Shape `()`, or one that
+            broadcasts to the rows'; `None` leaves numbers absolute.
         options: the kind's own options, as its registry entry lists them.
 
     Attributes:
+        networks: names of the parameters, or of modules that hold them, that make rows of rows:
+            they have a learning rate of their own.
         is_joint: in every layer, whether one object parameterizes all layers of a sort of
             attention; it then starts from the initializer's embeddings and is told its `width`.
             Otherwise each attention has an object of its own, which starts from keys and values.
     """
 
     is_joint: ClassVar[bool] = False
+    networks: ClassVar[frozenset[str]] = frozenset()
+    unit: Tensor
 
     @abstractmethod
-    def __init__(self, initial: Tensor, generator: Generator, **options: Any) -> None:
+    def __init__(
+        self, initial: Tensor, generator: Generator, *, unit: Tensor | None = None, **options: Any
+    ) -> None:
         super().__init__()
+        self.is_relative = unit is not None
+        own = torch.ones(()) if unit is None else unit.float()
+        self.register_buffer("unit", own, persistent=False)
+
+    def start(self, initial: Tensor) -> nn.Parameter:
+        """Return initial rows as a parameter, in the unit."""
+        return nn.Parameter(initial.detach().clone().float().cpu() / self.unit)
 
     @abstractmethod
     def forward(self, generator: Generator | None = None) -> Tensor:

@@ -10,6 +10,12 @@ from torch import Generator, nn
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
+def start_as_nothing(layer: nn.Module) -> None:
+    """Set a layer's weights to 0, so that what it adds starts as nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 def linear(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
     """Return a Linear layer with weights drawn from `generator`."""
     layer = nn.Linear(inputs, outputs, device="meta")

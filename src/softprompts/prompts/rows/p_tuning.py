@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from softprompts.errors import PromptError
 from softprompts.prompts.rows.base import Rows
-from softprompts.prompts.rows.drawing import drawn, linear
+from softprompts.prompts.rows.drawing import drawn, linear, start_as_nothing
 
 
 @final
@@ -82,6 +82,8 @@ class PTuningRows(Rows):
         hidden_size: width of the hidden layers, or of the LSTM in each direction; `None` takes the
             width of a row.
         num_layers: hidden layers of the MLP, or layers of the LSTM.
+        unit: see `Rows`; in one, `P = u (w + encoder(w))` with `w = E / u`, the encoder's last
+            weights starting at 0.
 
     Raises:
         PromptError: if there are no rows, or the encoder is an unknown one.
@@ -91,8 +93,11 @@ class PTuningRows(Rows):
 
     Differences:
         No dropout inside the LSTM. The sizes are those of PEFT; the authors' own code has an LSTM
-        half as wide for one benchmark, and a narrower network after it for the other.
+        half as wide for one benchmark, and a narrower network after it for the other. They have
+        no skip, which is there in a unit only.
     """
+
+    networks = frozenset({"encoder"})
 
     def __init__(
         self,
@@ -102,8 +107,9 @@ class PTuningRows(Rows):
         encoder: str = "mlp",
         hidden_size: int | None = None,
         num_layers: int = 2,
+        unit: Tensor | None = None,
     ) -> None:
-        super().__init__(initial, generator)
+        super().__init__(initial, generator, unit=unit)
         length, hidden = initial.shape
         if not length:
             raise PromptError("`prompt.length` must be at least 1 for p-tuning rows, but is 0.")
@@ -113,11 +119,13 @@ class PTuningRows(Rows):
         }
         if encoder not in encoders:
             raise PromptError(f"`prompt.rows.encoder` must be mlp or lstm, but is {encoder!r}.")
-        self.weight = nn.Parameter(initial.detach().clone().float())
+        self.weight = self.start(initial)
         width = hidden if hidden_size is None else hidden_size
         self.encoder = encoders[encoder](hidden, width, num_layers, generator)
+        if self.is_relative:
+            start_as_nothing(self.encoder.head[-1])
 
     def forward(self, generator: Generator | None = None) -> Tensor:
         """Return `P`; nothing is drawn, so `generator` is not used. Shape `(length, hidden)`."""
         rows: Tensor = self.encoder(self.weight)
-        return rows
+        return (self.weight + rows) * self.unit if self.is_relative else rows

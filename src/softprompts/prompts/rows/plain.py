@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from softprompts.prompts.rows.base import Rows
 
@@ -16,16 +16,18 @@ class PlainRows(Rows):
     Args:
         initial: the rows before training. Shape `(length, hidden)`.
         generator: not used, since nothing else is drawn.
+        unit: see `Rows`.
 
     Reference:
         Lester, Al-Rfou and Constant (2021), arXiv 2104.08691, section 2.
     """
 
-    def __init__(self, initial: Tensor, generator: Generator) -> None:
-        super().__init__(initial, generator)
-        weight = initial.detach().clone().float()
-        self.weight = nn.Parameter(weight, requires_grad=weight.numel() > 0)
+    def __init__(
+        self, initial: Tensor, generator: Generator, *, unit: Tensor | None = None
+    ) -> None:
+        super().__init__(initial, generator, unit=unit)
+        self.weight = self.start(initial).requires_grad_(initial.numel() > 0)
 
     def forward(self, generator: Generator | None = None) -> Tensor:
         """Return the rows. Shape `(length, hidden)`."""
-        return self.weight
+        return self.weight * self.unit

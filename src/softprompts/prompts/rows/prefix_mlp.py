@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from softprompts.errors import PromptError
 from softprompts.prompts.rows.base import Rows
-from softprompts.prompts.rows.drawing import linear
+from softprompts.prompts.rows.drawing import linear, start_as_nothing
 
 
 @final
@@ -23,6 +23,9 @@ class PrefixMlpRows(Rows):
         generator: draws the network's weights, as `torch.nn.Linear` draws them.
         bottleneck: width `m` of the hidden layer; `None` takes that of the embedding.
         width: width of a row; `None` takes that of the embedding, as at the input.
+        base: what rows start as, in a unit. Shape `(length, width)`.
+        unit: see `Rows`; in one, `P = base + u (W2 tanh(W1 E / rms(E) + b1) + b2)`, with `W2` and
+            `b2` starting at 0.
 
     Raises:
         PromptError: if there are no rows.
@@ -31,10 +34,13 @@ class PrefixMlpRows(Rows):
         Li and Liang (2021), arXiv 2101.00190, section 4.3.
 
     Differences:
-        `E` starts at the initializer's embeddings and not at random, and has their width.
+        `E` starts at the initializer's embeddings and not at random, and has their width. The
+        paper has no base, which is there in a unit only.
     """
 
     is_joint = True
+    networks = frozenset({"network"})
+    base: Tensor | None
 
     def __init__(
         self,
@@ -43,20 +49,28 @@ class PrefixMlpRows(Rows):
         *,
         bottleneck: int | None = None,
         width: int | None = None,
+        base: Tensor | None = None,
+        unit: Tensor | None = None,
     ) -> None:
-        super().__init__(initial, generator)
+        super().__init__(initial, generator, unit=unit)
         length, embedding = initial.shape
         if not length:
             raise PromptError("`prompt.length` must be at least 1 for prefix-mlp rows, but is 0.")
         hidden = embedding if bottleneck is None else bottleneck
-        self.weight = nn.Parameter(initial.detach().clone().float())
+        rms = initial.float().square().mean().sqrt().clamp(min=1e-12) if self.is_relative else 1.0
+        self.weight = nn.Parameter(initial.detach().clone().float() / rms)
         self.network = nn.Sequential(
             linear(embedding, hidden, generator),
             nn.Tanh(),
             linear(hidden, embedding if width is None else width, generator),
         )
+        own = None
+        if self.is_relative:
+            start_as_nothing(self.network[-1])
+            own = (initial if base is None else base).detach().clone().float().cpu()
+        self.register_buffer("base", own)
 
     def forward(self, generator: Generator | None = None) -> Tensor:
         """Return `P`; nothing is drawn, so `generator` is not used. Shape `(length, width)`."""
         rows: Tensor = self.network(self.weight)
-        return rows
+        return rows if self.base is None else self.base + rows * self.unit

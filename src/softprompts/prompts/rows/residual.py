@@ -26,6 +26,8 @@ class Bottleneck(nn.Module):
         activation: `relu` or `tanh`.
         has_layer_norm: whether the LayerNorm is there.
         dropout: share of numbers dropped before the LayerNorm, while training.
+        gain: first gain of the LayerNorm; without a LayerNorm the last weights start at 0 where
+            it is 0, and else as drawn.
         generator: draws the weights.
     """
 
@@ -38,6 +40,7 @@ class Bottleneck(nn.Module):
         activation: str,
         has_layer_norm: bool,
         dropout: float,
+        gain: float = 1.0,
         generator: Generator,
     ) -> None:
         super().__init__()
@@ -52,8 +55,11 @@ class Bottleneck(nn.Module):
         self.up_bias = drawn(copies, 1, hidden, fan_in=bottleneck)
         self.has_layer_norm = has_layer_norm
         if has_layer_norm:
-            self.gain = nn.Parameter(torch.ones(copies, 1, hidden))
+            self.gain = nn.Parameter(torch.full((copies, 1, hidden), gain))
             self.offset = nn.Parameter(torch.zeros(copies, 1, hidden))
+        elif not gain:
+            nn.init.zeros_(self.up)
+            nn.init.zeros_(self.up_bias)
         self.activation = {"relu": torch.relu, "tanh": torch.tanh}[activation]
         self.dropout = dropout
 
@@ -78,7 +84,8 @@ class ResidualRows(Rows):
 
     `phi = LayerNorm(W2 relu(W1 x + b1) + b2)`, the LayerNorm inside the branch and nothing after
     the sum. `P` and `phi` are trained together; afterwards only `P'` is kept for inference.
-    Trainable numbers with one shared network of depth 1: `d l + 2 d m + 2 d + m + d`.
+    Trainable numbers with one shared network of depth 1: `d l + 2 d m + 2 d + m + d`. In a unit
+    `u`, `P' = u (w + phi(w))` with `w = P / u` trained.
 
     Args:
         initial: the rows `P` before training. Shape `(length, hidden)`.
@@ -90,6 +97,10 @@ class ResidualRows(Rows):
         has_skip: add `P_i` to the network's output.
         has_layer_norm: end each network with a LayerNorm.
         dropout: dropout before the LayerNorm while training.
+        gain: first gain of the branch's last LayerNorm: how large what it adds starts; `None` is 0
+            in a unit, so that training starts at the initial rows, and 1 in absolute numbers, or
+            without a skip.
+        unit: see `Rows`.
 
     Raises:
         PromptError: if there are no rows.
@@ -99,7 +110,11 @@ class ResidualRows(Rows):
 
     Differences:
         The released code ties the weights of its two-layer variant; here each layer has its own.
+        In the paper the LayerNorm's gain starts at 1, whatever rows measure, and the network has
+        the rows' learning rate: here so in absolute numbers only.
     """
+
+    networks = frozenset({"down", "down_bias", "up", "up_bias"})
 
     def __init__(
         self,
@@ -113,12 +128,16 @@ class ResidualRows(Rows):
         has_skip: bool = True,
         has_layer_norm: bool = True,
         dropout: float = 0.0,
+        gain: float | None = None,
+        unit: Tensor | None = None,
     ) -> None:
-        super().__init__(initial, generator)
+        super().__init__(initial, generator, unit=unit)
         length, hidden = initial.shape
         if not length:
             raise PromptError("`prompt.length` must be at least 1 for residual rows, but is 0.")
-        self.weight = nn.Parameter(initial.detach().clone().float())
+        if gain is None:
+            gain = 0.0 if self.is_relative and has_skip else 1.0
+        self.weight = self.start(initial)
         self.has_skip = has_skip
         self.branch = nn.ModuleList(
             Bottleneck(
@@ -128,9 +147,10 @@ class ResidualRows(Rows):
                 activation=activation,
                 has_layer_norm=has_layer_norm,
                 dropout=dropout,
+                gain=gain if number == depth - 1 else 1.0,
                 generator=generator,
             )
-            for _ in range(depth)
+            for number in range(depth)
         )
 
     def forward(self, generator: Generator | None = None) -> Tensor:
@@ -138,4 +158,4 @@ class ResidualRows(Rows):
         x = self.weight
         for network in self.branch:
             x = network(x, generator)
-        return self.weight + x if self.has_skip else x
+        return (self.weight + x if self.has_skip else x) * self.unit
