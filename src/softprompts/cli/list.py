@@ -34,6 +34,7 @@ class Kind(StrEnum):
     OPTIMIZERS = "optimizers"
     SCHEDULES = "schedules"
     TEMPERATURES = "temperatures"
+    AVERAGES = "averages"
     SAMPLINGS = "samplings"
     EXECUTORS = "executors"
     TRACKERS = "trackers"

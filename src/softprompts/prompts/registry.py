@@ -221,8 +221,16 @@ INITIALIZERS.register(
 INITIALIZERS.register(
     "text",
     "softprompts.prompts.initializers.text:TextInitializer",
-    summary="embeddings of a given text's tokens, repeated or cut to the prompt's length",
-    options={"text": Option(str, ..., "the text", {"min_length": 1})},
+    summary="embeddings of a text's tokens, with random vocabulary rows before them if need be",
+    version=2,
+    options={
+        "text": Option(
+            str | None,
+            None,
+            "the text; null: the task's instruction, or its label words",
+            {"min_length": 1},
+        ),
+    },
 )
 INITIALIZERS.register(
     "labels",
@@ -253,5 +261,6 @@ INITIALIZERS.register(
             "digest of that file, filled in when the run begins",
             {"pattern": "^[0-9a-f]{16}$"},
         ),
+        "is_snapped": Option(bool, False, "take the token nearest to each row", is_late=True),
     },
 )

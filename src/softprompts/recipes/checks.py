@@ -393,6 +393,12 @@ def _schedule_problems(training: TrainingConfig) -> Iterator[Problem]:
         )
 
 
+def warmup_steps(training: TrainingConfig, steps: int) -> int:
+    """Return the updates of warm-up in a run of so many updates."""
+    options = training.schedule.options
+    return int(options.get("warmup_steps") or options.get("warmup_fraction", 0.0) * steps)
+
+
 def warmup_problem(training: TrainingConfig, steps: int | None) -> str:
     """Return what is wrong with a warm-up that a run does not get through, or "".
 
@@ -400,7 +406,13 @@ def warmup_problem(training: TrainingConfig, steps: int | None) -> str:
         training: how a run is trained.
         steps: its updates; `None` where only the number of rows tells.
     """
-    warmup = training.schedule.options.get("warmup_steps") or 0
+    options = training.schedule.options
+    if options.get("warmup_steps") and options.get("warmup_fraction"):
+        return (
+            "`training.schedule.warmup_fraction` must be left out beside `warmup_steps`, but is "
+            f"{options['warmup_fraction']}."
+        )
+    warmup = 0 if steps is None else warmup_steps(training, steps)
     if steps is None or warmup < steps or not warmup:
         return ""
     return (

@@ -23,7 +23,13 @@ from softprompts.recipes.sources import ROWS_DIGEST, ROWS_FILE, WORD_VECTORS, WO
 from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
+from softprompts.training.registry import (
+    AVERAGES,
+    OPTIMIZERS,
+    SAMPLINGS,
+    SCHEDULES,
+    TEMPERATURES,
+)
 
 PRESENTATION = (
     ("prompt", "method"),
@@ -73,7 +79,9 @@ def computed(config: RunConfig) -> dict[str, Any]:
     for path, default in LATE:
         _drop_default(data, path, default)
     _drop_late(READOUTS, data["readout"])
-    for registry, axis in ((POSITIONS, "position"), (ROWS, "rows")):
+    _drop_late(SCHEDULES, data["training"]["schedule"])
+    axes = ((POSITIONS, "position"), (ROWS, "rows"), (INITIALIZERS, "initializer"))
+    for registry, axis in axes:
         if data["prompt"][axis] is not None:
             _drop_late(registry, data["prompt"][axis])
     initializer = data["prompt"]["initializer"] or {}
@@ -138,6 +146,7 @@ def versions(config: RunConfig) -> dict[str, int]:
         "readout": (READOUTS, config.readout),
         "optimizer": (OPTIMIZERS, training.optimizer),
         "schedule": (SCHEDULES, training.schedule),
+        "average": (AVERAGES, training.average),
         "temperature": (TEMPERATURES, training.temperature),
     }
     found = {

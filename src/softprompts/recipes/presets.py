@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Preset:
         length: the number of rows.
         is_length_fixed: whether another length would be another method.
         is_trained: whether something is trained; else the first state is scored.
+        training: fields of `training` where the recipe is silent; a component is named whole.
+        objective: that of a readout that has several, where the recipe is silent.
         context: what stands in front of every input as text: `instruction`, `demonstrations`, or
             nothing.
     """
@@ -43,6 +45,8 @@ class Preset:
     length: int = 10
     is_length_fixed: bool = False
     is_trained: bool = True
+    training: Mapping[str, Any] = field(default_factory=dict)
+    objective: str | None = None
     context: Literal["instruction", "demonstrations"] | None = None
 
 
@@ -113,6 +117,14 @@ METHODS: Mapping[str, Preset] = {
             "Razdaibiedina et al. 2023, arXiv 2305.03937; Yang et al. 2023, arXiv 2303.02909",
             rows="residual",
             position="instance",
+        ),
+        Preset(
+            "stable",
+            "rows that start at the task's instruction, a ranking loss, a schedule and an average",
+            "Lester et al. 2021, arXiv 2104.08691; Izmailov et al. 2018, arXiv 1803.05407",
+            initializer="text",
+            training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}, "average": "tail"},
+            objective="ranking",
         ),
         _untrained("zero-shot", "nothing trained: the language model with the template alone"),
         _untrained(

@@ -21,7 +21,13 @@ from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 from softprompts.studies.executors.registry import EXECUTORS
 from softprompts.tracking.registry import TRACKERS
-from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
+from softprompts.training.registry import (
+    AVERAGES,
+    OPTIMIZERS,
+    SAMPLINGS,
+    SCHEDULES,
+    TEMPERATURES,
+)
 
 COMPONENTS: Mapping[str, Registry[Any]] = {
     "rows": ROWS,
@@ -37,6 +43,7 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
     "temperatures": TEMPERATURES,
+    "averages": AVERAGES,
     "samplings": SAMPLINGS,
     "backbones": BACKBONES,
     "metrics": METRICS,

@@ -31,11 +31,17 @@ from softprompts.prompts.registry import (
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component import Component, ComponentOf, check_options
 from softprompts.recipes.model import Section
-from softprompts.recipes.presets import METHODS
+from softprompts.recipes.presets import METHODS, Preset
 from softprompts.regularizers.registry import REGULARIZERS
 from softprompts.tasks.registry import TASKS
 from softprompts.tasks.templates import spell_turns
-from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
+from softprompts.training.registry import (
+    AVERAGES,
+    OPTIMIZERS,
+    SAMPLINGS,
+    SCHEDULES,
+    TEMPERATURES,
+)
 
 READOUT = ComponentOf(READOUTS, "linear")
 ROWS_AXIS = ComponentOf(ROWS)
@@ -47,6 +53,7 @@ INITIALIZER_AXIS = ComponentOf(INITIALIZERS, "vocabulary")
 ADAPTATION = ComponentOf(ADAPTATIONS, "none")
 OPTIMIZER = ComponentOf(OPTIMIZERS, "adamw")
 TEMPERATURE = ComponentOf(TEMPERATURES, "exponential")
+AVERAGE = ComponentOf(AVERAGES)
 SCHEDULE = ComponentOf(SCHEDULES, "constant")
 SAMPLING = ComponentOf(SAMPLINGS, "size")
 REGULARIZER = ComponentOf(REGULARIZERS)
@@ -300,6 +307,11 @@ class PromptConfig(Section):
         return named
 
 
+def _unless_none(value: Any) -> Any:
+    """Read `none` as nothing."""
+    return None if value in ("none", {"kind": "none"}) else value
+
+
 class TrainingConfig(Section):
     """How the prompt and the readout are trained.
 
@@ -314,6 +326,9 @@ class TrainingConfig(Section):
         backbone_learning_rate: of what is trained of the backbone; null is the adaptation's.
         schedule: how learning rates change over the updates.
         temperature: of learned selections, over the updates.
+        average: what is scored, selected and kept: the average of the trained numbers over the
+            last updates (`tail`), or over all, newer ones more (`exponential`); null, or `none`,
+            takes them as they are.
         batch_size: examples per forward pass and run.
         epochs: passes over the training rows; 20 when `steps` is left out too.
         steps: updates; leave `epochs` out when it is set.
@@ -336,6 +351,7 @@ class TrainingConfig(Section):
     temperature: Annotated[Component, TEMPERATURE] = Field(
         default_factory=lambda: TEMPERATURE.build({})
     )
+    average: Annotated[Annotated[Component, AVERAGE] | None, BeforeValidator(_unless_none)] = None
     batch_size: int = Field(16, ge=1)
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
@@ -346,6 +362,14 @@ class TrainingConfig(Section):
     num_evaluations: int = Field(10, ge=1)
     patience: int | None = Field(None, ge=1)
     checkpoint_every_steps: int | None = Field(None, ge=1)
+
+
+def _preset_of(data: Any) -> Preset | None:
+    """Return the preset that a run's plain data names; `None` where it names none that exists."""
+    prompt = data.get("prompt", {}) if isinstance(data, Mapping) else None
+    held = prompt.get("method") if isinstance(prompt, Mapping) else None
+    method = getattr(prompt, "method", held)
+    return METHODS.get(method) if isinstance(method, str) else None
 
 
 class RunConfig(Section):
@@ -394,13 +418,30 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        """Let the method say what the recipe leaves open beside the prompt."""
+        preset = _preset_of(data)
+        if preset is None or not (preset.training or preset.objective):
+            return data
+        filled, training = dict(data), data.get("training", {})
+        if isinstance(training, TrainingConfig):
+            training = training.model_dump(exclude_unset=True)
+        if isinstance(training, Mapping):
+            filled["training"] = {**preset.training, **training}
+        readout = data.get("readout", READOUT.default)
+        readout = {"kind": readout} if isinstance(readout, str) else readout
+        if preset.objective and isinstance(readout, Mapping):
+            kind = readout.get("kind", READOUT.default)
+            if kind in READOUTS and "objective" in READOUTS.entry(kind).options:
+                filled["readout"] = {"objective": preset.objective, **readout}
+        return filled
+
+    @model_validator(mode="before")
+    @classmethod
     def _name_adaptation(cls, data: Any) -> Any:
         """Let options without a `kind` belong to the adaptation that the method chooses."""
         if not isinstance(data, Mapping) or not isinstance(data.get("adaptation"), Mapping):
             return data
-        prompt = data.get("prompt", {})
-        is_plain = isinstance(prompt, Mapping)
-        method = prompt.get("method") if is_plain else getattr(prompt, "method", None)
-        preset = METHODS.get(method) if isinstance(method, str) else None
+        preset = _preset_of(data)
         kind = "none" if preset is None else preset.adaptation
         return {**data, "adaptation": {"kind": kind, **data["adaptation"]}}

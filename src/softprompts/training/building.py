@@ -18,7 +18,7 @@ from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.sharing import check_marks
 from softprompts.readouts.base import Readout, Setting
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.checks import is_trained, warmup_problem
+from softprompts.recipes.checks import is_trained, warmup_problem, warmup_steps
 from softprompts.recipes.component import Component
 from softprompts.recipes.schema import SAMPLING, RunConfig, TrainingConfig
 from softprompts.seeding import generator
@@ -27,7 +27,13 @@ from softprompts.tasks.sampling import split_held_out
 from softprompts.tasks.templates import num_marks
 from softprompts.training.member import Plan
 from softprompts.training.prompt_building import build_prompts
-from softprompts.training.registry import OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
+from softprompts.training.registry import (
+    AVERAGES,
+    OPTIMIZERS,
+    SAMPLINGS,
+    SCHEDULES,
+    TEMPERATURES,
+)
 from softprompts.training.tracks import Model, Track, per_task
 
 
@@ -49,8 +55,15 @@ def build_model(
     formats = per_task(config, format, "formats")
     readout_kind = READOUTS.load(config.readout.kind)
     words = tuple(dict.fromkeys(word for own in formats.values() for word in _label_words(own)))
+    said = {_instruction(config, name, own) for name, own in formats.items()}
     prompts = build_prompts(
-        config.prompt, backbone, words, config.seed, tuple(formats), readout_kind.needs_head
+        config.prompt,
+        backbone,
+        words,
+        config.seed,
+        tuple(formats),
+        readout_kind.needs_head,
+        instruction=said.pop() if len(said) == 1 else "",
     )
     tracks: dict[str, Track] = {}
     for name, own in formats.items():
@@ -70,6 +83,11 @@ def build_model(
     return model
 
 
+def _instruction(config: RunConfig, name: str, format: TaskFormat) -> str:
+    own = config.tasks[name].instruction
+    return format.instruction if own is None else own
+
+
 def _label_words(format: TaskFormat) -> Iterable[str]:
     return (format.verbalizer.get(label, label) for label in format.labels)
 
@@ -83,8 +101,7 @@ def _build_readout(
     length = prompt.length if takes_places else 0
     path = () if is_first else ("task", name)
     task, after_bos = config.tasks[name], prompt.position.after_bos
-    if task.instruction is not None:
-        format = replace(format, instruction=task.instruction)
+    format = replace(format, instruction=_instruction(config, name, format))
     setting = Setting(
         backbone=backbone,
         format=format,
@@ -181,8 +198,15 @@ def build_plan(
     if problem:
         raise RecipeError([problem])
     count = min(config.num_evaluations, total)
-    schedule = SCHEDULES.load(config.schedule.kind)
+    schedule, options = SCHEDULES.load(config.schedule.kind), config.schedule.options
+    if options.pop("warmup_fraction", None):
+        options["warmup_steps"] = warmup_steps(config, total)
     temperature = TEMPERATURES.load(config.temperature.kind)
+    average = None
+    if config.average is not None:
+        average = partial(
+            AVERAGES.load(config.average.kind), total_steps=total, **config.average.options
+        )
     return Plan(
         seed=seed,
         total_steps=total,
@@ -192,7 +216,8 @@ def build_plan(
         evaluation_steps=frozenset(round(total * (i + 1) / count) for i in range(count)),
         checkpoint_every_steps=config.checkpoint_every_steps or 0,
         patience=float("inf") if config.patience is None else config.patience,
-        factor=partial(schedule, total_steps=total, **config.schedule.options),
+        factor=partial(schedule, total_steps=total, **options),
+        average=average,
         temperature=partial(temperature, total_steps=total, **config.temperature.options),
         sampling=partial(SAMPLINGS.load(sampling.kind), **sampling.options),
     )

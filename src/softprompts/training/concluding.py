@@ -43,6 +43,7 @@ def conclude(
     counters = member.counters
     is_finite = not counters.divergence
     with member.timed():
+        member.settle()
         last = evaluate(member.model, reported) if is_finite else None
         member.load(member.best)
         selected = last

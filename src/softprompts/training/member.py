@@ -52,6 +52,8 @@ class Plan:
         patience: evaluations without gain before stopping, or infinity.
         factor: schedule, from the number of updates done to the factor on the learning rates.
         temperature: from the number of updates done to the temperature of selections.
+        average: from the number of updates done to the newest state's weight in the average that
+            is scored and kept; `None` scores and keeps the newest state.
         sampling: from the training rows of each task to how often it is drawn.
     """
 
@@ -66,6 +68,7 @@ class Plan:
     factor: Callable[[int], float]
     temperature: Callable[[int], float]
     sampling: Callable[[Sequence[int]], Sequence[float]]
+    average: Callable[[int], float] | None = None
 
 
 @dataclass
@@ -121,6 +124,7 @@ class Member:
         size = plan.batch_size * plan.accumulation_steps
         self._mixing = Mixing(sizes, plan.sampling(list(sizes.values())), size, plan.seed)
         self.best = self._snapshot()
+        self._average = self._snapshot() if plan.average is not None else {}
         self._parts: list[tuple[str, Part]] = []
         self._drawn: dict[str, int] = {}
         self._active: list[tuple[int, Regularizer, float]] = []
@@ -231,6 +235,8 @@ class Member:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self.optimizer.step()
+        if self.plan.average is not None:
+            self._add_to_average(self.plan.average(counters.step))
         self.optimizer.zero_grad(set_to_none=True)  # frees them before the next draw
 
     @property
@@ -249,7 +255,11 @@ class Member:
         """Score the held-out rows where the plan says so, and keep the state if it is the best."""
         if self._is_evaluation_due and self.held_out:
             with self.timed():
+                newest = self._snapshot() if self._average else None
+                self.settle()
                 self._select(evaluate_tasks(self.model, self.held_out))
+                if newest is not None:
+                    self.load(newest)
 
     def save(self, backbone: Backbone) -> None:
         """Give a checkpoint to the journal."""
@@ -266,7 +276,7 @@ class Member:
     def select_last(self) -> None:
         """Make the current state the selected one, where there was nothing to select on."""
         if not self.held_out:
-            self.best = self._snapshot()
+            self.best = self.last
             self.counters.best_step = self.counters.step
 
     @contextmanager
@@ -298,7 +308,7 @@ class Member:
         if is_better:
             counters.best_score, counters.best_loss = score, loss
             counters.best_step = counters.step
-            self.best = self._snapshot()
+            self.best = self.last
         counters.stale = 0 if is_better else counters.stale + 1
 
     def _choices(self) -> dict[str, dict[str, Any]]:
@@ -317,12 +327,33 @@ class Member:
             return {"tasks": dict(details)}
         return next(iter(details.values()))
 
+    @property
+    def last(self) -> dict[str, Tensor]:
+        """A copy of the state as it is scored and kept: the newest, or the average."""
+        return {k: v.clone() for k, v in self._average.items()} or self._snapshot()
+
+    def settle(self) -> None:
+        """Put the state as it is scored and kept into all that is trained."""
+        if self._average:
+            self.load(self._average)
+
+    @torch.no_grad()
+    def _add_to_average(self, weight: float) -> None:
+        """Move the average towards the newest state; what is no fraction is taken from there."""
+        for name, value in self.model.state().items():
+            kept = self._average[name]
+            if value.is_floating_point():
+                kept.lerp_(value.to(kept), weight)
+            else:
+                kept.copy_(value)
+
     def _snapshot(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state().items()}
 
     def _checkpoint(self) -> Checkpoint:
         tensors = {f"model.{name}": value for name, value in self.model.state().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"average.{name}": value for name, value in self._average.items()}
         numbers: dict[str, Any] = {}
         for index, state in self.optimizer.state_dict()["state"].items():
             for key, value in state.items():
@@ -341,6 +372,7 @@ class Member:
         tensors = checkpoint.tensors
         self.model.load(under("model.", tensors), "the checkpoint")
         self.best = under("best.", tensors)
+        self._average = under("average.", tensors)
         state: dict[int, dict[str, Any]] = {}
         for name, value in [
             *under("optimizer.", tensors).items(),

@@ -47,6 +47,8 @@ def build_prompts(
     seed: int,
     names: Sequence[str],
     reads_decoder: bool = False,
+    *,
+    instruction: str = "",
 ) -> dict[str, Prompt]:
     """Build a prompt per task in its first state.
 
@@ -61,6 +63,7 @@ def build_prompts(
         names: the tasks; what the first draws is what a run of one task draws.
         reads_decoder: whether the decoder half is read too, so that rows in every layer belong
             there.
+        instruction: what the task says is to be done, for rows that start from it.
 
     Returns:
         Prompts by task.
@@ -80,7 +83,8 @@ def build_prompts(
     if place.is_input or backbone.family == "decoder":
         room_beside(backbone, config.length)  # before rows take memory
     units = measure(backbone, place.is_input) if config.unit == "relative" else None
-    starts = _initial_rows(config, backbone, label_words, seed)
+    words = partial(Surroundings, backbone, label_words, instruction=instruction)
+    starts = _initial_rows(config, words, seed)
     sets = _build_sets(config, partial(place.build_rows, units=units), starts, seed)
     build = partial(_build_parts, config, sets, place.is_input, _instance_width(config, backbone))
     prompts: dict[str, Prompt] = {}
@@ -163,7 +167,7 @@ def _build_depth(config: Any, backbone: Backbone, reads_decoder: bool) -> Depth:
 
 
 def _initial_rows(
-    config: PromptConfig, backbone: Backbone, label_words: Sequence[str], seed: int
+    config: PromptConfig, around: Callable[..., Surroundings], seed: int
 ) -> list[Tensor]:
     """Return the embeddings that each set of rows starts from. Shape `(length, embedding)`."""
     assert config.initializer is not None
@@ -175,7 +179,7 @@ def _initial_rows(
     seen: set[bytes] = set()
     for number in range(config.pool.options.get("size", 1)):
         draws = generator(seed, "initialization", "rows", *((number,) if number else ()))
-        initial = start(config.length, Surroundings(backbone, label_words, draws))
+        initial = start(config.length, around(generator=draws))
         known = sha256((initial.detach() + 0.0).numpy().tobytes()).digest()  # 0 and -0 are equal
         if initial.numel() and known in seen:
             raise PromptError(

@@ -1,4 +1,4 @@
-"""Optimizers, schedules, temperatures and samplings that a recipe may name."""
+"""Optimizers, averages, schedules, temperatures and samplings that a recipe may name."""
 
 from __future__ import annotations
 
@@ -45,8 +45,31 @@ TEMPERATURES.register(
     options={"start": Option(float, 1.0, "the temperature", {"gt": 0.0})},
 )
 
+AVERAGES: Registry[Callable[..., Any]] = Registry("average")
+AVERAGES.register(
+    "tail",
+    "softprompts.training.averages:tail",
+    summary="the mean of the states after the last updates",
+    reference="Izmailov et al. 2018, arXiv 1803.05407",
+    options={
+        "fraction": Option(float, 0.5, "part of the updates that counts", {"gt": 0.0, "le": 1.0}),
+    },
+)
+AVERAGES.register(
+    "exponential",
+    "softprompts.training.averages:exponential",
+    summary="newer states count more, by a constant factor",
+    reference="Tarvainen and Valpola 2017, arXiv 1703.01780",
+    options={"decay": Option(float, 0.9, "what stays at each update", {"ge": 0.0, "lt": 1.0})},
+)
+
 SCHEDULES: Registry[Callable[..., Any]] = Registry("schedule")
-_WARMUP = {"warmup_steps": Option(int, 0, "steps of linear warm-up from 0", {"ge": 0})}
+_WARMUP = {
+    "warmup_steps": Option(int, 0, "steps of linear warm-up from 0", {"ge": 0}),
+    "warmup_fraction": Option(
+        float, 0.0, "part of the updates, instead", {"ge": 0.0, "lt": 1.0}, is_late=True
+    ),
+}
 SCHEDULES.register(
     "constant",
     "softprompts.training.schedules:constant",

@@ -21,11 +21,13 @@ class Surroundings:
         backbone: whose embedding table is used.
         label_words: the task's label words in column order; empty for choice tasks.
         generator: draws.
+        instruction: what the task says is to be done; empty where it says nothing.
     """
 
     backbone: Backbone
     label_words: Sequence[str]
     generator: Generator
+    instruction: str = ""
 
 
 class Initializer(ABC):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
+import torch
 from torch import Tensor
 
+from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError
 from softprompts.prompts.initializers.base import Initializer, Surroundings
 from softprompts.recipes.sources import file_digest, rows_file
@@ -19,10 +21,11 @@ class FileInitializer(Initializer):
     Args:
         path: a `prompt.safetensors` file, or the run folder that holds one.
         digest: digest that the file must have; any when `None`.
+        is_snapped: take, for each row, the embedding of the token that is nearest to it.
     """
 
-    def __init__(self, path: str, digest: str | None = None) -> None:
-        self.path, self.digest = rows_file(path), digest
+    def __init__(self, path: str, digest: str | None = None, is_snapped: bool = False) -> None:
+        self.path, self.digest, self.is_snapped = rows_file(path), digest, is_snapped
 
     def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`.
@@ -47,4 +50,14 @@ class FileInitializer(Initializer):
             raise PromptError(
                 f"rows of {path} must have shape {expected}, but have {tuple(rows.shape)}."
             )
-        return rows
+        return _nearest(rows, surroundings.backbone) if self.is_snapped else rows
+
+
+def _nearest(rows: Tensor, backbone: Backbone) -> Tensor:
+    """Return the embeddings at the smallest Euclidean distance. Shape `(length, hidden)`."""
+    known = min(len(backbone.tokenizer), backbone.vocabulary_size)
+    special = set(backbone.tokenizer.all_special_ids)
+    ids = torch.tensor([i for i in range(known) if i not in special])
+    table = backbone.embed(ids).float().cpu()  # (vocab, hidden)
+    scores = table.square().sum(dim=1) - 2 * rows @ table.T  # (length, vocab)
+    return table[scores.argmin(dim=1)]

@@ -1,4 +1,4 @@
-"""Rows from a given text."""
+"""Rows from a text, such as the task's instruction."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from torch import Tensor
 
 from softprompts.errors import PromptError
 from softprompts.prompts.initializers.base import Initializer, Surroundings
+from softprompts.prompts.initializers.labels import LabelsInitializer
+from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
 
 
 @final
 class TextInitializer(Initializer):
-    """Embeddings of a text's tokens, repeated or cut to the prompt's length.
+    """Embeddings of a text's first tokens; rows beyond it are random vocabulary rows before it.
+
+    So the text ends where the input begins, where rows stand before the input, and no token
+    stands twice.
 
     Args:
-        text: the text; special tokens are not added.
+        text: the text, without special tokens; `None` takes the task's instruction, or rows from
+            its label words where it has none, or random vocabulary rows where it has neither.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str | None = None) -> None:
         self.text = text
 
     def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
@@ -29,10 +35,14 @@ class TextInitializer(Initializer):
             PromptError: if the text has no tokens.
         """
         backbone = surroundings.backbone
-        ids = backbone.tokenizer(self.text, add_special_tokens=False)["input_ids"]
-        if not ids:
+        text = self.text or surroundings.instruction
+        ids = backbone.tokenizer(text, add_special_tokens=False)["input_ids"][:length]
+        if self.text and length and not ids:
             raise PromptError(
-                f"`prompt.initializer.text` must have at least one token, but is {self.text!r}."
+                f"`prompt.initializer.text` must have at least one token, but is {text!r}."
             )
-        chosen = torch.tensor(ids).repeat(-(-length // len(ids)) if length else 1)[:length]
-        return backbone.embed(chosen).float().cpu()
+        if not ids and surroundings.label_words:
+            return LabelsInitializer()(length, surroundings)
+        own = backbone.embed(torch.tensor(ids, dtype=torch.long)).float().cpu()
+        others = VocabularyInitializer()(length - len(ids), surroundings)
+        return torch.cat([others, own])
