@@ -62,11 +62,14 @@ KEPT = [
 
 
 def wake(model):
-    """Draw the matrices of LoRA that start at zero, since they hide the others' gradient."""
+    """Draw what starts at zero and hides others' gradient: LoRA's matrices, ends of networks."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.adaptation.named_parameters():
             if "lora_B" in name:
+                parameter.normal_(0.0, 0.2, generator=generator)
+        for name, parameter in model.prompt.named_parameters():
+            if not parameter.any() and ".logits" not in name:
                 parameter.normal_(0.0, 0.2, generator=generator)
 
 

@@ -43,7 +43,9 @@ def plain_variants(backbone, readout):
         base.model_copy(update={"seed": 1}),
         residual.model_copy(update={"seed": 2}),
         run_config(backbone, "split", readout, steps=9, batch_size=2, accumulation_steps=2),
-        run_config(backbone, "prompt-tuning", readout, steps=4, optimizer="adafactor"),
+        run_config(
+            backbone, "prompt-tuning", readout, steps=4, optimizer="adafactor", average="tail"
+        ),
     ]
 
 

@@ -31,7 +31,7 @@ def oracle(backbone, has_network):
 
 
 def ours(backbone, has_network):
-    config = {"method": "p-tuning-v2", "length": LENGTH}
+    config = {"method": "p-tuning-v2", "length": LENGTH, "unit": "absolute"}
     if has_network:
         config["rows"] = {"kind": "prefix-mlp", "bottleneck": BOTTLENECK}
     prompt = sp.PromptConfig.model_validate(config)

@@ -40,12 +40,15 @@ def test_a_prompt_longer_than_the_vocabulary(tiny):
     assert draw(backbone, "vocabulary", length=2000).shape[0] == 2000
 
 
-def test_text_is_repeated_and_cut(tiny):
+def test_text_is_cut_or_stands_behind_random_words(tiny):
     backbone = tiny("bert")
     ids = backbone.tokenizer("good bread", add_special_tokens=False)["input_ids"]
-    rows = draw(backbone, "text", length=len(ids) + 1, text="good bread")
-    expected = backbone.embed(torch.tensor([*ids, ids[0]]))
-    assert torch.equal(rows, expected)
+    own = backbone.embed(torch.tensor(ids))
+    rows = draw(backbone, "text", length=len(ids) + 2, text="good bread")
+    assert torch.equal(rows[2:], own)
+    assert torch.equal(rows[:2], draw(backbone, "vocabulary", length=2))
+    assert torch.equal(draw(backbone, "text", length=1, text="good bread"), own[:1])
+    assert draw(backbone, "text", length=0, text="good bread").shape == (0, own.shape[1])
     with pytest.raises(PromptError, match=r"at least one token, but is ' '"):
         draw(backbone, "text", text=" ")
 

@@ -21,7 +21,7 @@ RUN = {
 @pytest.mark.parametrize(
     ("field", "found"),
     [
-        ("training.learning_rate", (0.5, 0.01)),
+        ("training.learning_rate", (0.5, 0.1)),
         ("prompt.length", (3, 10)),
         ("prompt.rows.bottleneck", (7, 400)),
         ("prompt.initializer.kind", ("vocabulary", "vocabulary")),

@@ -83,7 +83,7 @@ def test_identities_are_equal_exactly_when_resolved_runs_are(one, other):
         ("prompt__depth", {"kind": "input"}),
         ("prompt__length", 10),
         ("training__epochs", 20),
-        ("training__learning_rate", 0.01),
+        ("training__learning_rate", 0.1),
         ("task__options", {}),
     ],
 )
@@ -196,6 +196,9 @@ def test_a_components_version_matters(recipe, monkeypatch, registry, name):
 
 
 def test_the_identity_of_an_example_never_changes(recipe):
-    config = parse_run(recipe(prompt__method="residual", training__steps=120, seed=3))
+    """That of absolute numbers is from before rows had a unit."""
+    config = {"prompt__method": "residual", "training__steps": 120, "seed": 3}
 
-    assert identity(config) == "e027311e203514c1"
+    absolute = parse_run(recipe(**config, prompt__unit="absolute"))
+    assert identity(absolute) == "e027311e203514c1"
+    assert identity(parse_run(recipe(**config))) == "40bd529746301d41"

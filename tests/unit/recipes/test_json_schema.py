@@ -55,7 +55,7 @@ def test_shipped_recipes_fit_their_schema(name):
         ("prompt: {rows: {kind: residual, depth: 0}}", "depth"),
         ("prompt: {active_length: {kind: task, count: 3}}", "count"),
         ("prompt: {depth: {kind: every-layer, from_layer: -1}}", "from_layer"),
-        ("prompt: {initializer: {kind: text}}", "text"),
+        ("prompt: {initializer: {kind: file}}", "path"),
         ("training: {learning_rate: 0}", "exclusiveMinimum"),
         ("task: {name: bundled/sentimant}", "sentimant"),
         ("backbone: {}", "required"),

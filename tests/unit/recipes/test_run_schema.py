@@ -94,7 +94,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("prompt__rows", {"kind": "residual", "bottleneck": True}, "bottleneck` must be a whole numb"),
     ("prompt__rows", {"kind": "residual", "dropout": "0.1"}, "dropout` must be a number, but is '"),
     ("prompt__rows", {"kind": "residual", "dropout": 1.0}, "dropout` must be less than 1, but is"),
-    ("prompt__initializer", "text", "`prompt.initializer.text` must be given, but is missing."),
+    ("prompt__initializer", "file", "`prompt.initializer.path` must be given, but is missing."),
     ("prompt__initializer", {"kind": "uniform", "range": math.inf}, "must be a finite number, but"),
     ("prompt__position", {"split": -1}, "`prompt.position.split` must be at least 0, but is -1."),
     ("prompt__active_length", "tsk", "length` must be one of fixed, task, instance, but is 'tsk'"),
