@@ -57,7 +57,7 @@ class Cost:
 
     Attributes:
         num_members: how many members read each input.
-        num_forwards: how many forwards of a backbone a batch takes.
+        num_forwards: how many kinds of members a batch has that cannot share a forward.
         tokens: tokens and prompt rows that all members read of an example, on average.
         tokens_of_one: the same of one member, averaged over members.
     """

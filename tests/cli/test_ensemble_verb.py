@@ -192,6 +192,10 @@ def test_folders_of_others_are_left_alone(capsys, study, tmp_path):
     fewer = ["ensemble", str(study), "--variant", "plain", "--size", "2", "--out"]
     refused(capsys, [*fewer, str(tmp_path / "plain")], "but holds ensemble.json")
     assert tree(tmp_path) == before
+    group = tmp_path / "both" / "files-group-2"
+    write_rows(group / "thesis.txt", ["mine"])
+    refused(capsys, [*fewer, str(tmp_path / "both")], "group-2 must be a new or empty folder, but")
+    assert not (tmp_path / "both" / "files-group-1").exists()
     prompt = tmp_path / "plain" / "members" / "3" / "prompt.safetensors"
     prompt.write_bytes(prompt.read_bytes()[:-4])
     refused(capsys, [*ask, str(tmp_path / "plain")], "3/prompt.safetensors must be")
