@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from softprompts.api import train
     from softprompts.backbones.backbone import Backbone
     from softprompts.backbones.loading import load_backbone
+    from softprompts.ensembles import Ensemble, ensemble, load
     from softprompts.errors import (
         BackboneError,
         DataError,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
     from softprompts.recipes.study import StudyConfig
-    from softprompts.results import Result, load
+    from softprompts.results import Result
     from softprompts.studies.runner import run_study
     from softprompts.tasks.base import Example, Task, TaskFormat
     from softprompts.tasks.loading import load_task
@@ -45,6 +46,7 @@ _HOMES = {
     "api": ("train",),
     "backbones.backbone": ("Backbone",),
     "backbones.loading": ("load_backbone",),
+    "ensembles": ("Ensemble", "ensemble", "load"),
     "errors": (
         "BackboneError",
         "DataError",
@@ -61,7 +63,7 @@ _HOMES = {
     "recipes.loading": ("load_recipe",),
     "recipes.schema": ("PromptConfig", "RunConfig", "TrainingConfig"),
     "recipes.study": ("StudyConfig",),
-    "results": ("Result", "load"),
+    "results": ("Result",),
     "studies.runner": ("run_study",),
     "tasks.base": ("Example", "Task", "TaskFormat"),
     "tasks.loading": ("load_task",),
@@ -72,6 +74,7 @@ __all__ = [
     "Backbone",
     "BackboneError",
     "DataError",
+    "Ensemble",
     "Example",
     "Prompt",
     "PromptConfig",
@@ -90,6 +93,7 @@ __all__ = [
     "TrainingConfig",
     "UnknownNameError",
     "__version__",
+    "ensemble",
     "load",
     "load_backbone",
     "load_recipe",

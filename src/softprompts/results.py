@@ -85,6 +85,15 @@ class Result:
         """Labels, templates and metrics of the task, where there is only one."""
         return self.model.track().format
 
+    def digest(self, task: str) -> str:
+        """Return the fingerprint of the rows that a task had in training.
+
+        Args:
+            task: its name in the configuration.
+        """
+        found: str = self.about.get("task_digests", {task: self.about["data_digest"]})[task]
+        return found
+
     def __repr__(self) -> str:
         score = "diverged" if self.score is None else f"{100 * self.score:.1f}"
         name = " + ".join(track.format.name for track in self.model.tracks.values())
@@ -120,7 +129,7 @@ class Result:
             A mapping with `label`, `scores` (score by label or choice) and `is_cut`, whether the
             input was cut to fit, per input.
         """
-        return self.predict_examples(self._examples(inputs, task), task)
+        return self.predict_examples(self.examples(inputs, task), task)
 
     def predict_examples(
         self, examples: Sequence[Example], task: str | None = None
@@ -167,7 +176,7 @@ class Result:
         new = num_new_tokens(self.backbone, options)
         encoded = [
             EncodedExample((readout.encode_input(example, new),), 1, (), False)
-            for example in self._examples(inputs, task)
+            for example in self.examples(inputs, task)
         ]
         if not encoded:
             return []
@@ -202,9 +211,10 @@ class Result:
         write_tensors(path / "prompt.safetensors", tensors, prompt_header(self.about))
         write_json(path / "result.json", dict(self.summary))
 
-    def _examples(
-        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None
+    def examples(
+        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
     ) -> list[Example]:
+        """Return inputs as examples; see `predict` for both and for what is refused."""
         format = self.model.track(task).format
         if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
             raise DataError(f"must be a list of inputs, but is {shown(inputs)}.", file="inputs")

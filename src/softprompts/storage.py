@@ -229,10 +229,10 @@ def _told(path: Path, ask: Callable[[], bool]) -> bool:
 
 
 def check_run_folder(path: Path) -> None:
-    """Check that a folder that is to be read is there, and is not that of a study.
+    """Check that a folder that is to be read is there, and is not that of a study or an ensemble.
 
     Raises:
-        StorageError: if it is missing, or the folder of a study.
+        StorageError: if it is missing, or the folder of a study or an ensemble.
     """
     if not is_there(path):
         raise StorageError(f"{path} could not be read: no such folder.")
@@ -240,6 +240,11 @@ def check_run_folder(path: Path) -> None:
         raise StorageError(
             f"{path} must be the folder of a run, but is that of a study. "
             f"Name one of the folders in {path / 'runs'}."
+        )
+    if not is_there(path / "config.json") and is_there(path / "ensemble.json"):
+        raise StorageError(
+            f"{path} must be the folder of a run, but is that of an ensemble. "
+            f"Name one of the folders in {path / 'members'}."
         )
 
 

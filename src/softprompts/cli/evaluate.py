@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprompts.cli.ensemble import about_answers, cost_line
 from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
 
 if TYPE_CHECKING:
+    from softprompts.results import Result
     from softprompts.tasks.base import Example, Task
 
 
 def evaluate(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run's folder.")],
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run or ensemble.")
+    ],
     split: Annotated[
         str,
         typer.Option("--split", metavar="NAME", help="train, held-out, validation, or its name."),
@@ -41,25 +45,20 @@ def evaluate(
     announce_threads()
     with uncollected():
         from softprompts.cli.tasks import choose_task, read_config
+        from softprompts.ensemble_folder import member_folders
+        from softprompts.ensembles import load, members_of
         from softprompts.metrics.scoring import majority
-        from softprompts.results import load
-        from softprompts.training.building import choose_splits
-        from softprompts.training.resources import load_configured_task
 
-    config = read_config(run_dir)
+    config = read_config(member_folders(run_dir)[0])
     name = choose_task(config, name)
     result = load(run_dir, backbone)
-    own = config.tasks[name]
-    if data_dir is not None:
-        own = own.model_copy(update={"data_dir": str(data_dir)})
-    task = load_configured_task(own, config.seed)
-    rows = _rows(choose_splits(config, task), split, task)
-    digests = result.about.get("task_digests", {name: result.about["data_digest"]})
-    is_same_data = task.digest() == digests[name]
-    found = result.evaluate(rows, name)
+    members = members_of(result)
+    chosen = None if config.mixture is None else name
+    rows, task, is_same_data = _read_rows(members, chosen, split, data_dir)
+    found = result.evaluate(rows, chosen)
     report = {
         "split": split,
-        **({} if config.mixture is None else {"task": name}),
+        **({} if chosen is None else {"task": name}),
         "score": found.score,
         "metrics": found.metrics,
         "loss": found.loss if math.isfinite(found.loss) else None,
@@ -67,7 +66,7 @@ def evaluate(
         "choices": dict(found.choices),
         "num_items": len(rows),
         "num_cut": found.num_cut,
-        "identity": result.about["identity"],
+        **about_answers(result, rows, chosen),
         "is_same_data": is_same_data,
     }
     print_json(report) if as_json else _print(report)
@@ -80,10 +79,35 @@ def _print(report: Mapping[str, Any]) -> None:
         f"score {100 * report['score']:.1f} ({each}) on {report['num_items']} items of "
         f"{report['split']}; majority {100 * report['majority']:.1f}"
     )
+    if "members" in report:
+        print(cost_line(report))
     if report["num_cut"]:
         print(f"inputs cut to fit: {report['num_cut']}")
     if not report["is_same_data"]:
         print("the task's rows are not those that the run was trained and reported on")
+
+
+def _read_rows(
+    members: Sequence[Result], name: str | None, split: str, data_dir: Path | None
+) -> tuple[tuple[Example, ...], Task, bool]:
+    """Return the rows of a split, their task, and whether runs were reported on the same data.
+
+    Members of an ensemble must have the same rows; `name` is of a task among several.
+    """
+    from softprompts.tasks.sampling import same_rows
+    from softprompts.training.building import choose_splits
+    from softprompts.training.resources import Resources
+
+    moved = {} if data_dir is None else {"data_dir": str(data_dir)}
+    resources, rows, tasks, is_same = Resources(), [], [], True
+    for member in members:
+        config = member.config
+        own = name or next(iter(config.tasks))
+        task = resources.task(config.tasks[own].model_copy(update=moved), config.seed)
+        rows.append(_rows(choose_splits(config, task), split, task))
+        tasks.append(task)
+        is_same = is_same and task.digest() == member.digest(own)
+    return same_rows(rows, split), tasks[0], is_same
 
 
 def _rows(splits: Mapping[str, tuple[Example, ...]], split: str, task: Task) -> tuple[Example, ...]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from softprompts.cli.choices import choices
+from softprompts.cli.ensemble import ensemble
 from softprompts.cli.evaluate import evaluate
 from softprompts.cli.landscape import landscape
 from softprompts.cli.list import list_components
@@ -35,6 +36,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "predict": predict,
     "study": study,
     "report": report,
+    "ensemble": ensemble,
     "choices": choices,
     "landscape": landscape,
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprompts.cli.ensemble import about_answers, cost_line
 from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run's folder.")],
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run or ensemble.")
+    ],
     source: Annotated[
         Path, typer.Option("--input", metavar="F.jsonl", help="Rows in the task's own form.")
     ],
@@ -46,20 +49,22 @@ def predict(
     with uncollected():
         from softprompts.cli.pictures import check_output
         from softprompts.cli.tasks import choose_task, read_config
-        from softprompts.results import load
+        from softprompts.ensemble_folder import member_folders
+        from softprompts.ensembles import load, members_of
         from softprompts.storage import write_bytes
         from softprompts.tasks.base import Task
         from softprompts.tasks.loading import load_examples
 
     check_output(output, source, run_dir)
-    config = read_config(run_dir)
-    name = choose_task(config, name)
+    config = read_config(member_folders(run_dir)[0])
+    own = config.tasks[choose_task(config, name)]
     result = load(run_dir, backbone)
-    task, own = Task(result.model.track(name).format, (), (), ()), config.tasks[name]
+    members = members_of(result)
+    task = Task(members[0].model.track(name).format, (), (), ())
     options = dict(own.options) if own.name == "files" else None
     examples, num_skipped = load_examples(task, source, skip_bad_rows=should_skip, options=options)
     if should_skip:
-        usable = _usable(result, examples, name)
+        usable = _usable(members, examples, name)
         num_skipped, examples = num_skipped + len(examples) - len(usable), usable
     lines = []
     predictions = result.predict_examples(examples, name)
@@ -70,16 +75,21 @@ def predict(
     num_cut = sum(prediction["is_cut"] for prediction in predictions)
     write_bytes(output, "".join(lines).encode())
     counts = {"num_rows": len(lines), "num_skipped": num_skipped, "num_cut": num_cut}
+    about = about_answers(result, examples, name) if len(members) > 1 else {}
     if as_json:
-        print_json({"output": str(output), **counts})
+        print_json({"output": str(output), **counts, **about})
         return
     skipped = f"; {num_skipped} bad rows skipped" if num_skipped else ""
     print(f"{len(lines)} predictions in {output}{skipped}")
+    if about:
+        print(cost_line(about))
     if num_cut:
         print(f"inputs cut to fit: {num_cut}")
 
 
-def _usable(result: Result, examples: Sequence[Example], name: str) -> tuple[Example, ...]:
+def _usable(
+    members: Sequence[Result], examples: Sequence[Example], name: str | None
+) -> tuple[Example, ...]:
     """Return the rows that can be read and whose choices can be told apart.
 
     Raises:
@@ -88,12 +98,13 @@ def _usable(result: Result, examples: Sequence[Example], name: str) -> tuple[Exa
     from softprompts.errors import DataError
     from softprompts.results import check_choices
 
-    readout, usable = result.model.track(name).readout, []
+    readouts, usable = [member.model.track(name).readout for member in members], []
     first: DataError | None = None
     for example in examples:
         try:
             check_choices(example)
-            readout.encode(example)
+            for readout in readouts:
+                readout.encode(example)
             usable.append(example)
         except DataError as error:
             first = first or error

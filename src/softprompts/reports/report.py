@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.reports.choice_section import choice_section
+from softprompts.reports.ensemble_section import ensemble_section
 from softprompts.reports.findings import Findings, findings, state_of
 from softprompts.reports.landscape_section import Panels, landscape_section
 from softprompts.reports.markup import Html, joined, tag
@@ -97,6 +98,7 @@ def sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], Panels]:
     found = (
         score_section(record),
         comparison_section(record),
+        ensemble_section(record),
         robustness_section(record),
         curve_section(record),
         choice_section(record),

@@ -161,6 +161,25 @@ def class_name(form: TaskFormat, column: int) -> str:
     return f"choice {column + 1}" if form.has_choices else form.labels[column]
 
 
+def same_rows(rows: Sequence[tuple[Example, ...]], split: str) -> tuple[Example, ...]:
+    """Return the rows of a split that all runs have.
+
+    Args:
+        rows: the rows, as each run has them.
+        split: its name.
+
+    Raises:
+        DataError: if they are not the same.
+    """
+    others = [place for place, own in enumerate(rows) if own != rows[0]]
+    if others:
+        raise DataError(
+            f"split {split!r} must be the same rows for all members of an ensemble, but members "
+            f"1 and {others[0] + 1} have others, as their seeds draw them."
+        )
+    return rows[0]
+
+
 def _generator(seed: int, stream: str) -> np.random.Generator:
     return np.random.default_rng(derive(seed, stream))
 
