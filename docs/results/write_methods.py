@@ -18,7 +18,7 @@ PAGES = Path(__file__).resolve().parents[1] / "methods"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NAMES = {"plain": "prompt-tuning"}
 INTRO = (
-    "Five seeds, 60 updates of 8 rows at the shipped rates, `minilm`, linear readout; percent, mean ± standard\n"
+    "Five seeds, 60 updates of 8 rows at a rate of 0.01, `unit: absolute`, `minilm`, linear readout; percent, mean ± standard\n"
     "deviation of the state selected on held-out rows. The pages hold the command, the recipe and all methods side by\n"
     "side.\n"
 )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from softprompts.recipes.parsing import with_unit
 from softprompts.recipes.study import parse_study
 from softprompts.studies.grid import Cell, expand
 
@@ -56,7 +57,9 @@ def make_study(folder: Path, content: dict[str, Any], outcome: Outcome = finishe
     """
     study = parse_study(content)
     (folder / "runs").mkdir(parents=True)
-    (folder / "study.json").write_text(json.dumps(study.model_dump(mode="json")))
+    content = study.model_dump(mode="json")
+    content["base"] = with_unit(content["base"], "relative")
+    (folder / "study.json").write_text(json.dumps(content))
     for cell in expand(study):
         found = outcome(cell)
         if isinstance(found, str):

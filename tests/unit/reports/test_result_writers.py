@@ -407,11 +407,11 @@ def test_a_page_of_sweeps_chooses_on_held_out_rows_and_reports_others(writers, s
         variant, kind = lines[row[1]]
         held = [held_out[variant, task, (rate, kind)] for rate in rates]
         best = int(np.argmax([np.mean(one) for one in held]))
-        there = (float(np.mean(reported[variant, task, (rates[n], kind)])) for n in (best, 1))
-        assert (row[2], row[6]) == (f"{rates[best]:.4g}", "0.01")
+        there = (float(np.mean(reported[variant, task, (rates[n], kind)])) for n in (best, 2))
+        assert (row[2], row[6]) == (f"{rates[best]:.4g}", "0.1")
         assert (row[5], row[7]) == tuple(percent(one) for one in there)
-        gaps = [a - b for a, b in zip(held[best], held[1], strict=True)]
-        assert row[8] == ("0" if best == 1 else with_interval(gaps))
+        gaps = [a - b for a, b in zip(held[best], held[2], strict=True)]
+        assert row[8] == ("0" if best == 2 else with_interval(gaps))
     names = rows_after(text, "`prompt.initializer`, scores on reported rows")
     assert len(names) == 8
     for row in names:

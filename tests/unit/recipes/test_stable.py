@@ -1,0 +1,60 @@
+"""The recommended method is a preset over what exists."""
+
+from __future__ import annotations
+
+import pytest
+
+from softprompts.recipes.identity import identity
+from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.resolving import resolve
+from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
+
+RUN = {"backbone": {"name": "smollm2"}, "task": {"name": "bundled/sentiment"}, "readout": "text"}
+PARTS = {
+    "prompt": {"method": "prompt-tuning", "initializer": "text"},
+    "readout": {"kind": "text", "objective": "ranking"},
+    "training": {"schedule": {"kind": "cosine", "warmup_fraction": 0.1}, "average": "tail"},
+}
+
+
+def test_it_is_what_its_parts_say():
+    stable = parse_run({**RUN, "prompt": {"method": "stable"}})
+    assert identity(stable) == identity(parse_run({**RUN, **PARTS}))
+    resolved = resolve(stable)
+    assert resolve(parse_run(resolved.model_dump(mode="json"))) == resolved
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("training", "average", "none"),
+        ("training", "schedule", {"kind": "constant"}),
+        ("readout", "objective", "likelihood"),
+        ("prompt", "initializer", "vocabulary"),
+    ],
+)
+def test_what_the_recipe_says_wins(section, field, value):
+    data = {**RUN, "readout": {"kind": "text"}, "prompt": {"method": "stable"}}
+    data[section] = {**data.get(section, {}), field: value}
+    parts = {name: dict(content) for name, content in PARTS.items()}
+    parts[section][field] = value
+    assert identity(parse_run(data)) == identity(parse_run({**RUN, **parts}))
+
+
+def test_a_readout_without_objectives_is_left_as_it_is():
+    resolved = resolve(parse_run({**RUN, "readout": "linear", "prompt": {"method": "stable"}}))
+    assert resolved.readout.kind == "linear"
+    assert "objective" not in resolved.readout.options
+
+
+def test_configurations_made_in_python_are_filled_in_too():
+    config = RunConfig(
+        backbone=RUN["backbone"],
+        task=RUN["task"],
+        readout="text",
+        prompt=PromptConfig(method="stable"),
+        training=TrainingConfig(steps=4),
+    )
+    assert config.training.average is not None
+    assert (config.training.average.kind, config.training.steps) == ("tail", 4)
+    assert config.readout.options["objective"] == "ranking"
