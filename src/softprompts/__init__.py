@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RunFolderError,
         SoftPromptsError,
         StorageError,
+        TuningError,
         UnknownNameError,
     )
     from softprompts.model import SoftPromptModel
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
     from softprompts.recipes.study import StudyConfig
+    from softprompts.recipes.tuning import TuneConfig
     from softprompts.results import Result, load
     from softprompts.studies.runner import run_study
     from softprompts.tasks.base import Example, Task, TaskFormat
@@ -54,6 +56,7 @@ _HOMES = {
         "RunFolderError",
         "SoftPromptsError",
         "StorageError",
+        "TuningError",
         "UnknownNameError",
     ),
     "model": ("SoftPromptModel",),
@@ -61,6 +64,7 @@ _HOMES = {
     "recipes.loading": ("load_recipe",),
     "recipes.schema": ("PromptConfig", "RunConfig", "TrainingConfig"),
     "recipes.study": ("StudyConfig",),
+    "recipes.tuning": ("TuneConfig",),
     "results": ("Result", "load"),
     "studies.runner": ("run_study",),
     "tasks.base": ("Example", "Task", "TaskFormat"),
@@ -88,6 +92,8 @@ __all__ = [
     "Task",
     "TaskFormat",
     "TrainingConfig",
+    "TuneConfig",
+    "TuningError",
     "UnknownNameError",
     "__version__",
     "load",
