@@ -59,7 +59,7 @@ def candidates(tune: TuneConfig, runs: Sequence[Tunable]) -> list[Any]:
     """
     if tune.values is not None:
         return list(tune.values)
-    return list(multiples(_own_values(tune, runs)[0]))
+    return list(multiples(_own_values(tune, runs[:1])[0]))
 
 
 def tuned(run: Tunable, field: str, value: Any) -> tuple[dict[str, Any], str]:
@@ -141,9 +141,10 @@ def _value_problems(tune: TuneConfig, runs: Sequence[Tunable]) -> Iterator[Probl
     """Find candidates that are missing, of the wrong kind, or there twice."""
     field = tune.field
     if tune.values is None:
-        own = dict(zip(map(show, _own_values(tune, runs)), runs, strict=True))
+        values = _own_values(tune, runs)
+        own = dict(zip(map(show, values), runs, strict=True))
         wanted = "`tune.values` must be given, at least 2,"
-        value = _own_values(tune, runs[:1])[0]
+        value = values[0]
         if len(own) > 1:
             said = ", ".join(f"{text} ({run.variant})" for text, run in own.items())
             text = f"{wanted} where runs differ in `{field}`, but are null and it is {said}."
@@ -178,8 +179,9 @@ def _is_candidate(field: str, value: Any) -> bool:
 def _candidate_problems(tune: TuneConfig, runs: Sequence[Tunable]) -> Iterator[Problem]:
     """Find candidates that some run cannot have."""
     places: dict[Problem, list[str]] = {}
+    values = candidates(tune, runs)
     for run in runs:
-        for value in candidates(tune, runs):
+        for value in values:
             data, text = tuned(run, tune.field, value)
             found = [Problem((tune.field,), text)] if text else read_run(data)[1]
             for problem in found:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from softprompts.recipes.places import place
 from softprompts.recipes.problems import show
@@ -31,7 +33,7 @@ class StoredRung(Stored):
     """
 
     steps: Count
-    tried: list[StoredTrial]
+    tried: Annotated[list[StoredTrial], Field(min_length=1)]
 
 
 class StoredChoice(Stored):
@@ -55,7 +57,7 @@ class StoredChoice(Stored):
     score: Fraction | None
     updates: Count
     updates_done: Count
-    rungs: list[StoredRung]
+    rungs: Annotated[list[StoredRung], Field(min_length=1)]
 
     @property
     def name(self) -> str:
@@ -128,7 +130,7 @@ class TuningRecord(Stored):
         """Say what was spent."""
         total = sum(one.updates for one in self.choices)
         each = list(dict.fromkeys(str(one.updates) for one in self.choices))
-        where = "each variant" if len(each) == 1 else "each variant, the same at one point"
+        where = "each variant" + " at each point of the grid" * any(c.point for c in self.choices)
         return [f"budget of tuning: {' or '.join(each)} updates for {where}; {total} in all"]
 
 
