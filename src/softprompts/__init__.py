@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RunFolderError,
         SoftPromptsError,
         StorageError,
+        TuningError,
         UnknownNameError,
     )
     from softprompts.model import SoftPromptModel
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
     from softprompts.recipes.study import StudyConfig
+    from softprompts.recipes.tuning import TuneConfig
     from softprompts.results import Result
     from softprompts.studies.runner import run_study
     from softprompts.tasks.base import Example, Task, TaskFormat
@@ -56,6 +58,7 @@ _HOMES = {
         "RunFolderError",
         "SoftPromptsError",
         "StorageError",
+        "TuningError",
         "UnknownNameError",
     ),
     "model": ("SoftPromptModel",),
@@ -63,6 +66,7 @@ _HOMES = {
     "recipes.loading": ("load_recipe",),
     "recipes.schema": ("PromptConfig", "RunConfig", "TrainingConfig"),
     "recipes.study": ("StudyConfig",),
+    "recipes.tuning": ("TuneConfig",),
     "results": ("Result",),
     "studies.runner": ("run_study",),
     "tasks.base": ("Example", "Task", "TaskFormat"),
@@ -91,6 +95,8 @@ __all__ = [
     "Task",
     "TaskFormat",
     "TrainingConfig",
+    "TuneConfig",
+    "TuningError",
     "UnknownNameError",
     "__version__",
     "ensemble",

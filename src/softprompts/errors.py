@@ -11,6 +11,7 @@ SoftPromptsError
 ├── RunFolderError       (FileExistsError) a folder belongs to another run
 │   └── FolderInUseError (FileExistsError) another process is using a folder
 ├── ExecutorError        (RuntimeError)    a study cannot be run where it is asked to
+├── TuningError          (RuntimeError)    a run of a tuning failed, so that nothing is chosen
 ├── TrackingError        (ValueError)      a tracker cannot be used
 ├── MemoryShortageError  (MemoryError)     memory does not hold what is asked
 └── StorageError         (OSError)         a file could not be written or read
@@ -18,8 +19,9 @@ SoftPromptsError
 
 `SoftPromptsWarning` says what the user should know of work that goes on.
 
-Each error is the user's to mend, so the command line prints one line and exits with 2. Anything
-else is a failure of the library and exits with 1.
+Each error is the user's to mend, so the command line prints one line and exits with 2; but a
+`TuningError` tells of runs that failed and exits with 1, as a study does. Anything else is a
+failure of the library and exits with 1.
 """
 
 from __future__ import annotations
@@ -97,6 +99,10 @@ class FolderInUseError(RunFolderError):
 
 class ExecutorError(SoftPromptsError, RuntimeError):
     """A study cannot be run where it is asked to."""
+
+
+class TuningError(SoftPromptsError, RuntimeError):
+    """A run of a tuning failed, so that nothing can be chosen yet."""
 
 
 class TrackingError(SoftPromptsError, ValueError):

@@ -26,7 +26,7 @@ from softprompts.cli.report import report
 from softprompts.cli.study import study
 from softprompts.cli.train import train
 from softprompts.cli.validate import validate
-from softprompts.errors import SoftPromptsError, SoftPromptsWarning
+from softprompts.errors import SoftPromptsError, SoftPromptsWarning, TuningError
 
 VERBS: Mapping[str, Callable[..., None]] = {
     "list": list_components,
@@ -158,7 +158,7 @@ def _report(error: Exception, *, is_debug: bool, as_json: bool) -> int:
     """Print an error and return its exit code."""
     if isinstance(error, SoftPromptsError):
         print_error(type(error).__name__, problems_of(error), as_json=as_json)
-        return MISTAKE
+        return FAILURE if isinstance(error, TuningError) else MISTAKE
     if hasattr(error, "format_message"):  # the command line itself is wrong
         line = " ".join(str(error.format_message()).split())
         problems = [f"{line.rstrip('.')}; see softprompts --help."]

@@ -91,6 +91,7 @@ class Bar(StudyProgress):
         """Take note of the runs."""
         with self._lock:
             self._total, self._done = len(cells), num_finished
+            self._new, self._groups = 0.0, []
             self._began = self._clock()
             if num_finished:
                 _print(f"{num_finished} of {len(cells)} runs were finished before")

@@ -44,6 +44,14 @@ def study(
         list[str] | None,
         typer.Option("--tracker", metavar="NAME", help="Track runs: tensorboard, wandb, mlflow."),
     ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="Choose this field on held-out rows for each variant."),
+    ] = None,
+    tune_values: Annotated[
+        str | None,
+        typer.Option(metavar="V,…", help="Candidates; by default the recipe's, times 1/10 to 10."),
+    ] = None,
     is_without_report: Annotated[
         bool, typer.Option("--no-report", help="Write no report.html at the end.")
     ] = False,
@@ -55,7 +63,7 @@ def study(
     from softprompts.recipes.study import StudyConfig
 
     changes = [*(overrides or ()), *([] if pack_size is None else [f"pack_size={pack_size}"])]
-    config = load_recipe(recipe, changes)
+    config = load_recipe(recipe, [*changes, *_tuning(tune, tune_values)])
     if not isinstance(config, StudyConfig):
         raise RecipeError(["a study must have `base`, but this is one run; use train."], recipe)
 
@@ -65,22 +73,43 @@ def study(
         from softprompts.studies.executors.registry import build_executor
         from softprompts.studies.grid import expand
         from softprompts.studies.runner import run_study
+        from softprompts.studies.tuning import tune_study
+        from softprompts.studies.tuning_record import read_tuning
         from softprompts.tracking.tracking import build_tracking
 
-    folder = out or _own_folder(config.name or "study", recipe)
+    name = config.name or "study"
+    folder = out or _own_folder(name, recipe)
     names = None if devices is None else [name.strip() for name in devices.split(",")]
     where = build_executor(executor, {"address": address, "devices": names})
     place = folder / "tracking"
-    tracking = build_tracking(trackers or (), config.name or "study", place, expand(config))
+    tracking = build_tracking(trackers or (), name, place, expand(config))
     with Bar() as bar:
+        if config.tune is not None:
+            config = tune_study(config, folder, bar, where)
+            tracking = build_tracking(trackers or (), name, place, expand(config))
         summary = run_study(config, folder, bar, where, tracking)
     page = None if is_without_report else _write_report(folder)
+    tuning = read_tuning(folder, config.tune)
     if as_json:
-        print_json({**summary, "folder": str(folder), "report": page})
+        said = {} if tuning is None else {"tuning": tuning.model_dump(mode="json")}
+        print_json({**summary, **said, "folder": str(folder), "report": page})
     else:
+        for line in () if tuning is None else tuning.lines():
+            print(line)
         _print(summary, folder, page)
     if _is_failure(summary["cells"]):
         raise typer.Exit(1)
+
+
+def _tuning(field: str | None, values: str | None) -> list[str]:
+    """Return what the options of tuning set: a field that is named has the values that are."""
+    import json
+
+    if field is None and values is None:
+        return []
+    named = [] if field is None else [f"tune.field={json.dumps(field)}"]
+    listed = "null" if values is None else f"[{values}]"
+    return [*named, f"tune.values={listed}", "tune.chosen=null"]
 
 
 def _is_failure(lines: Sequence[Mapping[str, Any]]) -> bool:

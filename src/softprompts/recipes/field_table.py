@@ -29,6 +29,7 @@ from softprompts.recipes.schema import (
     TrainingConfig,
 )
 from softprompts.recipes.study import StudyConfig
+from softprompts.recipes.tuning import TuneConfig
 from softprompts.registry import Entry, Registry, unknown_name
 from softprompts.tasks.listing import list_tasks
 from softprompts.tasks.registry import TASKS
@@ -52,8 +53,9 @@ def table(name: str) -> str:
     """Return one table as Markdown.
 
     Args:
-        name: `run` (fields outside sections), a section of the run recipe, `study`, `methods`,
-            `tasks`, `superglue-options`, `files-options`, or the plural of a component kind.
+        name: `run` (fields outside sections), a section of the run recipe, `study`, `tune`,
+            `methods`, `tasks`, `superglue-options`, `files-options`, or the plural of a component
+            kind.
 
     Returns:
         The table's lines.
@@ -70,6 +72,9 @@ def table(name: str) -> str:
     if name == "study":
         properties = study_schema()["properties"]
         return _markdown(_FIELD_HEADINGS, _fields(properties, StudyConfig))
+    if name == "tune":
+        properties = study_schema()["$defs"][TuneConfig.__name__]["properties"]
+        return _markdown(_FIELD_HEADINGS, _fields(properties, TuneConfig, "tune."))
     if name in ("methods", "tasks"):
         return _methods() if name == "methods" else _tasks()
     if name in TASK_OPTIONS:
@@ -77,7 +82,7 @@ def table(name: str) -> str:
         return _markdown(("option", "values", "default", "meaning"), lines)
     if name in COMPONENTS:
         return _components(COMPONENTS[name])
-    known = ["run", *SECTIONS, "study", "methods", "tasks", *TASK_OPTIONS, *COMPONENTS]
+    known = ["run", *SECTIONS, "study", "tune", "methods", "tasks", *TASK_OPTIONS, *COMPONENTS]
     raise UnknownNameError(unknown_name("table", name, known))
 
 

@@ -25,6 +25,7 @@ from softprompts.recipes.schema import (
     TrainingConfig,
 )
 from softprompts.recipes.study import StudyConfig
+from softprompts.recipes.tuning import Choice, TuneConfig
 from softprompts.tasks.registry import TASKS
 from softprompts.tasks.templates import ROLES
 
@@ -76,7 +77,9 @@ def study_schema() -> dict[str, Any]:
     schema = StudyConfig.model_json_schema()
     _describe(schema, StudyConfig)
     base = copy.deepcopy(run_schema())
-    parts = base.pop("$defs")
+    parts = {**base.pop("$defs"), **schema.pop("$defs")}
+    for model in (TuneConfig, Choice):
+        _describe(parts[model.__name__], model)
     for key in ("$schema", "required", "oneOf", "title"):
         base.pop(key)
     for name in ("BackboneConfig", "TaskConfig", "MixtureConfig"):

@@ -11,31 +11,18 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, W
 from pydantic_core import PydanticCustomError
 
 from softprompts.errors import RecipeError
+from softprompts.recipes.checks import is_trained
 from softprompts.recipes.model import Section
 from softprompts.recipes.overrides import set_at
-from softprompts.recipes.parsing import overlaps, read_run, with_unit
+from softprompts.recipes.parsing import overlaps, parse_run, read_run, with_unit
+from softprompts.recipes.places import listed, place
 from softprompts.recipes.problems import Problem, describe, field_paths, near, show
 from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.seeds import read_seeds, seeds_schema
+from softprompts.recipes.tune_checks import tune_problems
+from softprompts.recipes.tuning import Tunable, TuneConfig
 
 DEFAULT_SEEDS = 5
-MOST_SEEDS = 10000
-
-
-def _seeds(value: Any) -> tuple[int, ...]:
-    constraint = (
-        f"a whole number of at least 1 and at most {MOST_SEEDS}, or a list of at most {MOST_SEEDS} "
-        "distinct whole numbers of at least 0"
-    )
-    wrong = PydanticCustomError("constraint", "wrong seeds", {"constraint": constraint})
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SEEDS:
-        return tuple(range(value))
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_SEEDS:
-        raise wrong
-    if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in value):
-        raise wrong
-    if len(set(value)) < len(value):
-        raise wrong
-    return tuple(value)
 
 
 def _pack_size(value: Any) -> Any:
@@ -57,21 +44,6 @@ def _one_variant() -> dict[str, dict[str, Any]]:
     return {"base": {}}
 
 
-_SEEDS_SCHEMA = {
-    "anyOf": [
-        {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS},
-        {
-            "type": "array",
-            "items": {"type": "integer", "minimum": 0},
-            "minItems": 1,
-            "maxItems": MOST_SEEDS,
-            "uniqueItems": True,
-        },
-    ],
-    "default": DEFAULT_SEEDS,
-}
-
-
 _PACK_SIZE_SCHEMA = {
     "anyOf": [{"enum": ["auto"]}, {"type": "integer", "minimum": 1}],
     "default": "auto",
@@ -91,6 +63,8 @@ class StudyConfig(Section):
         baseline: the variant that the others are compared with; null takes the first.
         pack_size: most runs that train side by side through one forward; auto chooses by device,
             shape and memory.
+        tune: a field whose value is chosen on held-out rows before the study runs; null tunes
+            nothing.
     """
 
     name: str | None = Field(None, min_length=1)
@@ -103,14 +77,15 @@ class StudyConfig(Section):
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     seeds: Annotated[
         tuple[int, ...],
-        BeforeValidator(_seeds),
+        BeforeValidator(read_seeds),
         PlainSerializer(list),
-        WithJsonSchema(_SEEDS_SCHEMA),
+        WithJsonSchema(seeds_schema(DEFAULT_SEEDS)),
     ] = Field(default_factory=lambda: tuple(range(DEFAULT_SEEDS)), strict=False)
     baseline: str | None = Field(None, min_length=1)
     pack_size: Annotated[
         int | str, BeforeValidator(_pack_size), WithJsonSchema(_PACK_SIZE_SCHEMA)
     ] = "auto"
+    tune: TuneConfig | None = None
 
 
 def parse_kept_study(data: Mapping[str, Any], source: str) -> StudyConfig:
@@ -190,7 +165,7 @@ def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[s
         point: values by dotted field.
 
     Returns:
-        The base with the variant's changes and the point's.
+        The base with the variant's changes and the point's, and with what tuning chose.
 
     Raises:
         RecipeError: with every change that cannot be set.
@@ -200,6 +175,10 @@ def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[s
     found = [
         set_at(data, field.split("."), copy.deepcopy(value)) for field, value in changes.items()
     ]
+    choice = None if study.tune is None else study.tune.choice(variant, point)
+    if study.tune is not None and choice is not None:
+        path = study.tune.field.split(".")
+        found.append(set_at(data, path, copy.deepcopy(choice.value)))
     if any(found):
         raise RecipeError([text for text in found if text], study.name or "study")
     return data
@@ -216,7 +195,7 @@ def study_problems(study: StudyConfig) -> list[Problem]:
     """
     problems = [*_conflicts(study), *_repeated_values(study), *_unknown_baseline(study)]
     places: dict[Problem, list[str]] = {}
-    num_points = 0
+    num_points, trained = 0, []
     for variant, point in points(study):
         num_points += 1
         try:
@@ -225,23 +204,33 @@ def study_problems(study: StudyConfig) -> list[Problem]:
             found = [Problem((), text) for text in error.problems]
         else:
             data.pop("seed", None)
-            _, found = read_run(data)
+            config, found = read_run(data)
+            if config is not None and not found and is_trained(config):
+                trained.append(Tunable(variant, point, data, config))
         for problem in found:
             places.setdefault(problem, []).append(place(variant, point))
     for problem, where in places.items():
-        text = problem.text if len(where) == num_points else f"{problem.text} {_listed(where)}"
+        text = problem.text if len(where) == num_points else f"{problem.text} {listed(where)}"
         problems.append(Problem(problem.fields, text))
+    if not (places and not trained):  # else what is wrong with the runs comes first
+        problems += tune_problems(study, trained)
     return problems
 
 
-def place(variant: str, point: Mapping[str, Any]) -> str:
-    """Return how to name one variant at one point: `plain, task.name 'fewglue/cb'`."""
-    return ", ".join([variant, *(f"{field} {show(value)}" for field, value in point.items())])
+def tunable(study: StudyConfig) -> list[Tunable]:
+    """Return the variants at points of the grid that are trained, as they are before tuning.
 
-
-def _listed(where: Sequence[str]) -> str:
-    more = f"; and {len(where) - 3} more" if len(where) > 3 else ""
-    return f"(variant {'; '.join(where[:3])}{more})"
+    Args:
+        study: a study without problems.
+    """
+    before = study.model_copy(update={"tune": None})
+    found = []
+    for variant, point in points(study):
+        data = merged(before, variant, point)
+        config = parse_run(data, study.name or "study")
+        if is_trained(config):
+            found.append(Tunable(variant, point, data, config))
+    return found
 
 
 def _conflicts(study: StudyConfig) -> Iterator[Problem]:

@@ -30,6 +30,7 @@ from softprompts.reports.sections import Section
 from softprompts.reports.study_record import StudyRecord, read_study
 from softprompts.reports.table_files import check_tables, write_tables
 from softprompts.reports.tabular import to_csv, to_latex
+from softprompts.reports.tuning_section import tuning_section
 from softprompts.storage import lock, make_folder, write_bytes
 
 
@@ -99,6 +100,7 @@ def sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], Panels]:
         score_section(record),
         comparison_section(record),
         ensemble_section(record),
+        tuning_section(record),
         robustness_section(record),
         curve_section(record),
         choice_section(record),
