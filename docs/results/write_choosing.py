@@ -19,7 +19,7 @@ HEAD = """# What defaults were chosen by
 
 `smollm2`, readout `text` with the ranking loss, 8 rows per class, 40 updates of 8 rows, ten rows of prompt, percent. All rows are training or held-out rows of
 their tasks (`docs/results/write_choosing_rows.py`), so nothing here is selected on what any other page reports. The rate is in the unit of the
-embeddings. Few seeds and few items: an error of five points is no surprise, so this says what to try, not what is so.
+embeddings; residual rows × 0.01 are from before their LayerNorm went with the network, and had its gain move with the rows. Few seeds and few items: an error of five points is no surprise, so this says what to try, not what is so.
 
 | task | rows | start | rate | network | schedule | average | score | seeds | items |
 | --- | --- | --- | ---: | ---: | --- | --- | ---: | ---: | ---: |

@@ -69,7 +69,7 @@ def member_folders(folder: Path) -> list[Path]:
         StorageError: if its `ensemble.json` is broken.
         RunFolderError: if a value in it is wrong.
     """
-    if not is_there(folder / FILE):
+    if not (is_there(folder) and is_there(folder / FILE)):
         return [folder]
     return [place_of(folder, number) for number in range(len(read_kept(folder)["members"]))]
 

@@ -389,7 +389,7 @@ def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> R
             that the prompt was trained for.
     """
     path = Path(folder)
-    if not is_there(path / FILE):
+    if not (is_there(path) and is_there(path / FILE)):
         return load_run(path, backbone)
     kept = read_kept(path)
     members: list[Result] = []

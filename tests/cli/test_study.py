@@ -368,8 +368,8 @@ def test_a_sweep_has_curves(capsys, recipe, study, tmp_path):
     ):
         assert curve["values"] == [0.001, 0.01, 0.1]
         assert curve["means"] == [cells[rate]["mean"] for rate in curve["values"]]
-        assert (curve["default_value"], curve["counts"]) == (0.01, [2, 2, 2])
-        assert curve["score_at_default"] == cells[0.01]["mean"]
+        assert (curve["default_value"], curve["counts"]) == (0.1, [2, 2, 2])
+        assert curve["score_at_default"] == cells[0.1]["mean"]
     results = [json.loads(path.read_text()) for path in out.glob("runs/*/result.json")]
     found = sorted(score for cell in by_rate.values() for score in cell["held_out"]["scores"])
     assert found == sorted(result["held_out_score"] for result in results)

@@ -33,7 +33,7 @@ def tuning_study(backbone: Path, data_dir: Path) -> dict[str, Any]:
         "base": {
             "backbone": {"name": str(backbone)},
             "task": files_task(data_dir),
-            "prompt": {"length": 4},
+            "prompt": {"length": 4, "unit": "absolute"},
             "training": training,
         },
         "variants": {"plain": {}, "residual": {"prompt.method": "residual"}},

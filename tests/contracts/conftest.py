@@ -95,7 +95,7 @@ NAMED = {
     "split": {"method": "prompt-tuning", "position": {"split": 1}},
     "residual-deep-pool-len": {
         "method": "p-tuning-v2",
-        "rows": {"kind": "residual", "bottleneck": 6},
+        "rows": {"kind": "residual", "bottleneck": 6, "gain": 0.5},
         "pool": {"kind": "attention", "size": 2},
         "active_length": "instance",
     },
@@ -117,7 +117,7 @@ def run_config(backbone, method, readout, **training):
     if method not in ("head-only", *YARDSTICKS, *UNTRAINED):
         prompt["length"] = 4
     if method in ("residual", "residual-dynamic"):
-        prompt["rows"] = {"bottleneck": 6}
+        prompt["rows"] = {"bottleneck": 6, "gain": 0.5}  # at 0 the network would hide
     if method == "in-context" and backbone.context_length is None:
         prompt["num_demonstrations"] = 2
     prompt |= NAMED.get(method, {})

@@ -64,11 +64,9 @@ KEPT = [
 def wake(model):
     """Draw what starts at zero and hides others' gradient: LoRA's matrices, ends of networks."""
     generator = torch.Generator().manual_seed(0)
+    named = [*model.adaptation.named_parameters(), *model.prompt.named_parameters()]
     with torch.no_grad():
-        for name, parameter in model.adaptation.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0.0, 0.2, generator=generator)
-        for name, parameter in model.prompt.named_parameters():
+        for name, parameter in named:
             if not parameter.any() and ".logits" not in name:
                 parameter.normal_(0.0, 0.2, generator=generator)
 

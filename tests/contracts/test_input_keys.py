@@ -60,7 +60,7 @@ KINDS = ["gpt2", "llama", "qwen3", "gemma3", *MORE_KINDS]
 BEHIND = {"kind": "fixed", "split": 0}
 PROMPTS: dict[str, dict[str, object]] = {
     "plain": {"method": "prompt-tuning"},
-    "residual": {"method": "residual", "rows": {"kind": "residual", "bottleneck": 6}},
+    "residual": {"method": "residual", "rows": {"kind": "residual", "bottleneck": 6, "gain": 0.5}},
     "length": {"active_length": {"kind": "task", "start": 2}},
     "length-of-instance": {"active_length": "instance"},
     "pool": {"pool": {"kind": "attention", "size": 2}},

@@ -11,7 +11,7 @@ import torch
 import softprompts as sp
 from backbones import KINDS
 from contracts.conftest import run_config
-from contracts.test_contracts import READOUTS, family_of, fixed, scored_alike, tokens_of
+from contracts.test_contracts import READOUTS, family_of, fixed, scored_alike, tokens_of, wake
 from contracts.test_packs import READOUT, member
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
@@ -156,6 +156,7 @@ def test_every_trainable_number_is_trained(tiny, task, kind, readout, method):
         pytest.skip("deberta-v2 has no gates")
     backbone = tiny(kind)
     model, encoded = built(backbone, task, readout, THREE[readout], method=method)
+    wake(model)
     batch = collate(encoded, backbone.tokenizer.pad_token_id)
     draws = Draws(0, 0, 0, batch.examples, len(encoded))
     scores = score(backbone, [Part(model.prompt, model.readout, batch, draws)])[0]

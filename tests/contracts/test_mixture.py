@@ -31,7 +31,12 @@ PROMPTS = {
         "position": "task",
         "active_length": "task",
     },
-    "residual": {"method": "residual", "length": 3, "rows": {"bottleneck": 5}, "position": "task"},
+    "residual": {
+        "method": "residual",
+        "length": 3,
+        "rows": {"bottleneck": 5, "gain": 0.5},
+        "position": "task",
+    },
     "deep": {
         "method": "p-tuning-v2",
         "length": 3,

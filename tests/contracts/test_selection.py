@@ -263,7 +263,10 @@ def test_temperatures():
 def test_sets_of_a_pool_must_start_apart(tiny, task):
     backbone = tiny("bert")
     data = run_config(backbone, "adap-ins-vec", "linear").model_dump(mode="json")
-    data["prompt"]["initializer"] = {"kind": "text", "text": "good bread"}
+    data["prompt"]["initializer"] = {
+        "kind": "text",
+        "text": "good bread and good bread and good bread",
+    }
     with pytest.raises(PromptError, match=r"must start the sets of a pool apart.*but is 'text'"):
         build_model(sp.RunConfig.model_validate(data), backbone, task.format)
 

@@ -208,7 +208,7 @@ def test_tables_are_current(page):
 
 def test_a_stale_table_is_noticed():
     page = (DOCS / "recipes.md").read_text("utf-8")
-    stale = page.replace("| `0.01` | of the prompt.", "| `0.3` | of the prompt.")
+    stale = page.replace("| `null` | of the prompt's rows", "| `0.3` | of the prompt's rows")
     assert stale != page
     assert refreshed(stale) == page
 

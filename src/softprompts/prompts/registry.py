@@ -20,8 +20,8 @@ _LESTER = "Lester et al. 2021, arXiv 2104.08691"
 _P_TUNING = "Liu et al. 2021, arXiv 2103.10385"
 _DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
 
-_NETWORK = {"network_rate_multiplier": 0.01}
-"""Adam moves every weight by its rate, and a row by as many weights as feed it: slower ones."""
+_NETWORK, _BRANCH = {"network_rate_multiplier": 0.01}, {"network_rate_multiplier": 0.03}
+"""Adam moves each weight by its rate, and a row by all that feed it, if no norm is behind."""
 
 _SELECTOR = {"selector_rate_multiplier": 0.1}
 
@@ -74,7 +74,7 @@ ROWS.register(
             is_late=True,
         ),
     },
-    defaults=_NETWORK,
+    defaults=_BRANCH,
 )
 ROWS.register(
     "prefix-mlp",

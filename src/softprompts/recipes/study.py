@@ -17,7 +17,7 @@ from softprompts.recipes.overrides import set_at
 from softprompts.recipes.parsing import overlaps, parse_run, read_run, with_unit
 from softprompts.recipes.places import listed, place
 from softprompts.recipes.problems import Problem, describe, field_paths, near, show
-from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.schema import PromptConfig, RunConfig
 from softprompts.recipes.seeds import read_seeds, seeds_schema
 from softprompts.recipes.tune_checks import tune_problems
 from softprompts.recipes.tuning import Tunable, TuneConfig
@@ -86,6 +86,11 @@ class StudyConfig(Section):
         int | str, BeforeValidator(_pack_size), WithJsonSchema(_PACK_SIZE_SCHEMA)
     ] = "auto"
     tune: TuneConfig | None = None
+
+
+def with_kept_unit(study: StudyConfig) -> StudyConfig:
+    """Return a study as its folder keeps it: with the unit that rows have where it says none."""
+    return study.model_copy(update={"base": with_unit(study.base, PromptConfig().unit)})
 
 
 def parse_kept_study(data: Mapping[str, Any], source: str) -> StudyConfig:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 
 from softprompts.recipes.loading import load_recipe, shipped_recipes
+from softprompts.recipes.study import StudyConfig, with_kept_unit
 from softprompts.reports.markup import block, data_link, joined, tag
 from softprompts.reports.sections import Section, folded, note
 from softprompts.reports.study_record import StudyRecord
@@ -82,7 +83,11 @@ def is_shipped(record: StudyRecord) -> bool:
     Args:
         record: the study.
     """
-    return record.name in shipped_recipes() and load_recipe(record.name) == record.study
+    if record.name not in shipped_recipes():
+        return False
+    shipped = load_recipe(record.name)
+    assert isinstance(shipped, StudyConfig)
+    return with_kept_unit(shipped) == record.study
 
 
 def _resolved(record: StudyRecord) -> str:

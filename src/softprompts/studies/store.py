@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.errors import RunFolderError
-from softprompts.recipes.parsing import with_unit
-from softprompts.recipes.schema import PromptConfig
-from softprompts.recipes.study import StudyConfig
+from softprompts.recipes.study import StudyConfig, with_kept_unit
 from softprompts.storage import (
     entries,
     is_there,
@@ -72,9 +70,8 @@ class Store:
         with self._alone():
             for folder in (self.path, self.path / "errors"):
                 remove_parts(folder)
-            content = self.study.model_dump(mode="json")
-            content["base"] = with_unit(content["base"], PromptConfig().unit)
-            write_json(self.path / "study.json", content)
+            kept = with_kept_unit(self.study)
+            write_json(self.path / "study.json", kept.model_dump(mode="json"))
 
     def plan(self, most_runs: Callable[[Cell], int], device: str | None = None) -> Plan:
         """Return the packs of the study; those that were made before stay.

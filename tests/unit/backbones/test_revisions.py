@@ -20,6 +20,7 @@ def run(**backbone):
     return parse_run(
         {
             "backbone": {"name": "owner/tiny-model", **backbone},
+            "prompt": {"unit": "absolute"},
             "task": {"name": "bundled/sentiment"},
         }
     )

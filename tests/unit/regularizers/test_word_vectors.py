@@ -164,7 +164,8 @@ def test_options_that_came_late_keep_old_identities():
     ):
         recipe = recipe_with("x")
         recipe["regularizers"][0] |= {"perturbation": perturbation, "weight": 1.0}
-        assert identity(parse_run(recipe)) == pin
+        absolute = {**recipe, "prompt": {"unit": "absolute"}}
+        assert identity(parse_run(absolute)) == pin
         for more in ({"instances": "perturbed"}, {"min_similarity": 0.5}):
             changed = {**recipe, "prompt": {"method": "adap-ins-pos"}}
             before = identity(parse_run(changed))

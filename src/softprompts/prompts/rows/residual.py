@@ -114,7 +114,7 @@ class ResidualRows(Rows):
         the rows' learning rate: here so in absolute numbers only.
     """
 
-    networks = frozenset({"down", "down_bias", "up", "up_bias"})
+    networks = frozenset({"branch"})
 
     def __init__(
         self,
