@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -283,7 +284,10 @@ def _unknown_baseline(study: StudyConfig) -> Iterator[Problem]:
 
 def _repeated_values(study: StudyConfig) -> Iterator[Problem]:
     for field, values in study.grid.items():
-        for index, value in enumerate(values):
-            if any(show(value) == show(earlier) for earlier in values[:index]):
+        seen: set[str] = set()
+        for value in values:
+            spelled = json.dumps(value, sort_keys=True, default=str)  # errors show long ones cut
+            if spelled in seen:
                 text = f"`grid.{field}` must have distinct values, but has {show(value)} again."
                 yield Problem((f"grid.{field}",), text)
+            seen.add(spelled)

@@ -209,3 +209,10 @@ def test_a_baseline_is_one_of_the_variants():
 def test_a_baseline_that_is_wrong_itself_is_not_called_unknown():
     (found,) = problems(variants={"plain": {}, "new": 3}, baseline="new")
     assert found == "`variants.new` must be a mapping, but is 3."
+
+
+def test_long_values_of_a_grid_may_differ_at_their_end():
+    long = ["x" * 300 + end for end in "ab"]
+    parse_study({"base": BASE, "grid": {"task.instruction": long}})
+    (found,) = problems(grid={"task.instruction": [*long, long[0]]})
+    assert found.startswith("`grid.task.instruction` must have distinct values, but has")
