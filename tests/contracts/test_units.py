@@ -14,6 +14,7 @@ from softprompts.recipes.parsing import parse_kept_run, parse_run
 from softprompts.recipes.resolving import resolve, resolve_prompt
 from softprompts.recipes.schema import PromptConfig
 from softprompts.training.building import build_model, build_optimizer
+from softprompts.training.evaluation import EncodedSplit, evaluate
 from softprompts.training.execution import execute
 from softprompts.training.optimizers import adamw
 from softprompts.training.prompt_building import build_prompt
@@ -149,3 +150,18 @@ def test_rows_of_another_unit_are_not_taken_over(tiny, task, tmp_path):
     given["prompt"] |= {"unit": "absolute", "from_run": str(tmp_path / "run")}
     with pytest.raises(PromptError, match=r"with `prompt.unit` 'absolute', but that of .* 'relat"):
         execute(parse_run(given), tiny("bert"), task)
+
+
+@pytest.mark.parametrize("rows", ROWS.names())
+def test_a_run_that_hardly_moves_scores_as_the_initial_rows(tiny, task, rows):
+    backbone = tiny("gpt2")
+    scores = []
+    for name, length in ((rows, 4), ("plain", 4)):
+        given = run_config(backbone, "prompt-tuning", "text", steps=1).model_dump(mode="json")
+        given["prompt"] |= {"rows": {"kind": name}, "length": length}
+        given["training"] |= {"learning_rate": 1e-30, "network_rate_multiplier": None}
+        outcome = execute(parse_run(given), backbone, task)
+        track = outcome.model.track()
+        split = EncodedSplit(task.validation, tuple(map(track.readout.encode, task.validation)))
+        scores.append(evaluate(backbone, track.prompt, track.readout, split, task.format).scores)
+    assert scores[0] == scores[1]

@@ -91,3 +91,30 @@ def test_file_is_read_exactly_and_checked(tiny, tmp_path):
     write_tensors(tmp_path / "other.safetensors", {"weights": rows})
     with pytest.raises(PromptError, match=r"must hold a tensor 'rows', but holds \['weights'\]"):
         draw(backbone, "file", path=str(tmp_path / "other.safetensors"))
+
+
+def test_rows_of_a_file_may_be_snapped_to_the_nearest_tokens(tiny, tmp_path):
+    backbone = tiny("gpt2")
+    special = set(backbone.tokenizer.all_special_ids)
+    known = min(len(backbone.tokenizer), backbone.vocabulary_size)
+    ids = [i for i in range(known) if i not in special]
+    table = backbone.embed(torch.tensor(ids)).float()
+    rows = torch.randn(5, backbone.embedding_size) * table.std()
+    write_tensors(tmp_path / "prompt.safetensors", {"rows": rows})
+    found = draw(backbone, "file", length=5, path=str(tmp_path), is_snapped=True)
+    nearest = torch.cdist(rows, table).argmin(dim=1)
+    assert torch.equal(found, table[nearest])
+
+
+def test_a_text_that_is_not_given_is_the_tasks_instruction_or_its_label_words(tiny):
+    backbone = tiny("bert")
+
+    def begin(text=None, words=("good", "bad"), instruction=""):
+        made = INITIALIZERS.load("text")(text)
+        seeded = torch.Generator().manual_seed(0)
+        return made(3, Surroundings(backbone, words, seeded, instruction))
+
+    assert torch.equal(begin(instruction="good bread"), begin("good bread"))
+    assert torch.equal(begin("bad bread", instruction="good bread"), begin("bad bread"))
+    assert torch.equal(begin(), draw(backbone, "labels", length=3))
+    assert torch.equal(begin(words=()), draw(backbone, "vocabulary", length=3))

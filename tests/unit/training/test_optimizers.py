@@ -64,3 +64,13 @@ def test_a_warmup_that_epochs_do_not_get_through_is_refused(kind):
     assert build_plan(config, 12, 0).total_steps == 6
     with pytest.raises(RecipeError, match=r"must be less than the 4 updates of the run.* but is 5"):
         build_plan(config, 8, 0)
+
+
+def test_a_warm_up_may_be_a_part_of_the_updates():
+    part = TrainingConfig(steps=20, schedule={"kind": "cosine", "warmup_fraction": 0.25})
+    steps = TrainingConfig(steps=20, schedule={"kind": "cosine", "warmup_steps": 5})
+    plans = [build_plan(config, 100, 0) for config in (part, steps)]
+    assert [plans[0].factor(i) for i in range(20)] == [plans[1].factor(i) for i in range(20)]
+    both = {"kind": "cosine", "warmup_fraction": 0.25, "warmup_steps": 5}
+    with pytest.raises(RecipeError, match=r"warmup_fraction` must be left out.*is 0\.25"):
+        build_plan(TrainingConfig(steps=20, schedule=both), 100, 0)
