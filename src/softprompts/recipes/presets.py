@@ -120,10 +120,10 @@ METHODS: Mapping[str, Preset] = {
         ),
         Preset(
             "stable",
-            "rows that start at the task's instruction, a ranking loss, a schedule and an average",
-            "Lester et al. 2021, arXiv 2104.08691; Izmailov et al. 2018, arXiv 1803.05407",
+            "rows that start at the task's instruction, a ranking loss, a warm-up and a fall of the rate",
+            "Lester et al. 2021, arXiv 2104.08691",
             initializer="text",
-            training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}, "average": "tail"},
+            training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
             objective="ranking",
         ),
         _untrained("zero-shot", "nothing trained: the language model with the template alone"),

@@ -13,7 +13,7 @@ RUN = {"backbone": {"name": "smollm2"}, "task": {"name": "bundled/sentiment"}, "
 PARTS = {
     "prompt": {"method": "prompt-tuning", "initializer": "text"},
     "readout": {"kind": "text", "objective": "ranking"},
-    "training": {"schedule": {"kind": "cosine", "warmup_fraction": 0.1}, "average": "tail"},
+    "training": {"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
 }
 
 
@@ -27,7 +27,7 @@ def test_it_is_what_its_parts_say():
 @pytest.mark.parametrize(
     ("section", "field", "value"),
     [
-        ("training", "average", "none"),
+        ("training", "average", "tail"),
         ("training", "schedule", {"kind": "constant"}),
         ("readout", "objective", "likelihood"),
         ("prompt", "initializer", "vocabulary"),
@@ -55,6 +55,5 @@ def test_configurations_made_in_python_are_filled_in_too():
         prompt=PromptConfig(method="stable"),
         training=TrainingConfig(steps=4),
     )
-    assert config.training.average is not None
-    assert (config.training.average.kind, config.training.steps) == ("tail", 4)
+    assert (config.training.schedule.kind, config.training.steps) == ("cosine", 4)
     assert config.readout.options["objective"] == "ranking"
