@@ -120,7 +120,7 @@ METHODS: Mapping[str, Preset] = {
         ),
         Preset(
             "stable",
-            "rows that start at the task's instruction, ranked answers, a rate that rises and falls",
+            "rows that start at the task's instruction, ranked answers, a rate that falls to 0",
             "Lester et al. 2021, arXiv 2104.08691",
             initializer="text",
             training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
