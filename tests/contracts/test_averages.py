@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from contracts.conftest import run_config
 from softprompts.training.averages import exponential, tail
-from softprompts.training.execution import execute
+from softprompts.training.evaluation import evaluate_tasks
+from softprompts.training.execution import encode_splits, execute
+from softprompts.training.resources import Resources
 
 STEPS = 5
 
@@ -100,3 +104,16 @@ def test_scoring_an_average_does_not_disturb_training(tiny, task):
         for count in (STEPS, 1)
     )
     assert often.result["last_score"] == never.result["last_score"]
+
+
+def test_held_out_rows_are_scored_with_the_average(tiny, task, tmp_path):
+    backbone = tiny("bert")
+    more = {"selection": "held-out", "held_out_fraction": 0.4, "num_evaluations": 1}
+    config = configured(backbone, "exponential", learning_rate=0.5, **more)
+    outcome = execute(config, backbone, task, folder=tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    (found,) = [line for line in lines if line.get("split") == "held_out"]
+    splits = encode_splits(outcome.config, outcome.model, task, Resources())
+    held_out = {name: split["held_out"] for name, split in splits.items()}
+    (expected,) = evaluate_tasks(outcome.model, held_out).values()
+    assert (found["score"], found["loss"]) == (expected.score, expected.loss)
