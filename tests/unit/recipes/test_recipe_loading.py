@@ -39,6 +39,7 @@ SHIPPED_RUNS = {
     "quickstart": 25,
     "quickstart-encoder": 15,
     "stability": 300,
+    "stable": 40,
     "sweep-bottleneck": 42,
     "sweep-initializer": 72,
     "sweep-learning-rate": 168,
@@ -102,7 +103,7 @@ def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
         RecipeError,
         match=r"one of fewglue, language-model, language-model-300, multitask-superglue, "
         r"precision, presets, presets-fewglue, presets-rte, ptp, ptp-conditions, ptp-readout, "
-        r"quickstart, quickstart-encoder, residual-cb, stability, "
+        r"quickstart, quickstart-encoder, residual-cb, stability, stable, "
         r"sweep-bottleneck, sweep-initializer, sweep-learning-rate, sweep-length, "
         r"sweep-perturbation-weight, sweep-shots, but",
     ):
