@@ -42,7 +42,7 @@ QUICK = [
 """All methods, of which two are looked at by default: one per way into the backbone."""
 
 RATES = {
-    "prefix-tuning": {"learning_rate": 0.01},
+    "adap-pos": {"learning_rate": 0.3},
     "fine-tuning": {"backbone_learning_rate": 0.001},
     "lora": {"backbone_learning_rate": 0.01},
 }

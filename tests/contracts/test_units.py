@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import pytest
 import torch
 
 from contracts.conftest import run_config
-from softprompts.backbones.units import measure_attentions, nearest_power
+from softprompts.backbones.units import Units, measure_attentions, nearest_power
 from softprompts.errors import PromptError, RecipeError
 from softprompts.prompts.registry import ROWS
+from softprompts.prompts.rows.base import Rows
 from softprompts.prompts.rows.residual import ResidualRows
 from softprompts.recipes.parsing import parse_kept_run, parse_run
 from softprompts.recipes.resolving import resolve, resolve_prompt
@@ -117,7 +120,7 @@ def test_each_sort_of_parameter_has_its_rate(tiny, task, method, unit):
     assert len(rate) == sum(map(len, groups.values())) == len(model.parameters)
     assert groups["rows"]
     assert bool(groups["network"]) == (method != "adap-ins-vec-pos")
-    network = 0.003 if method == "residual" else 0.001
+    network = {"residual": 0.003, "p-tuning": 0.001, "prefix-tuning": 0.01}.get(method)
     expected = {"rows": 0.1, "network": network, "selector": 0.01, "readout": 0.01}
     if unit == "absolute":
         expected = dict.fromkeys(expected, 0.01)
@@ -165,3 +168,33 @@ def test_a_run_that_hardly_moves_scores_as_the_initial_rows(tiny, task, rows):
         split = EncodedSplit(task.validation, tuple(map(track.readout.encode, task.validation)))
         scores.append(evaluate(backbone, track.prompt, track.readout, split, task.format).scores)
     assert scores[0] == scores[1]
+
+
+@final
+class Doubled(Rows):
+    """Rows that know of no unit, as another package may have them."""
+
+    def __init__(self, initial, generator, *, width=None):
+        super().__init__(initial, generator)
+        self.weight = torch.nn.Parameter(initial.clone())
+
+    def forward(self, generator=None):
+        return self.weight + self.weight
+
+
+@pytest.mark.parametrize("depth", ["input", "every-layer"])
+def test_rows_that_know_of_no_unit_are_scaled_from_outside(tiny, depth):
+    backbone = tiny("gpt2")
+    plain = built(backbone, "plain", depth)
+    place = plain.depth
+    initial = torch.randn(4, backbone.embedding_size)
+    given = (Doubled, Doubled, initial, lambda part: draws(part))
+    slots = getattr(place, "slots", ())
+    units = Units(0.25, dict.fromkeys(slots, (0.5, 2.0)))
+    relative, absolute = place.build_rows(*given, units=units), place.build_rows(*given)
+    assert torch.equal(relative(), absolute())
+    largest = [
+        float(max(p.detach().abs().max() for p in rows.parameters()))
+        for rows in (relative, absolute)
+    ]
+    assert largest[0] != largest[1]

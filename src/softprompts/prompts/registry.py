@@ -89,7 +89,7 @@ ROWS.register(
             _WIDTH,
         ),
     },
-    defaults=_NETWORK,
+    defaults={"network_rate_multiplier": 0.1},
 )
 
 POSITIONS: Registry[type[Position]] = Registry(

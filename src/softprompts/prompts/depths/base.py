@@ -10,10 +10,29 @@ from torch import Generator, Tensor
 
 from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.backbones.units import Units
-from softprompts.prompts.rows.base import Rows
+from softprompts.prompts.rows.base import Rows, RowsInUnit
 
 Build = Callable[..., Rows]
 """A rows kind with its options: initial rows and a generator make rows."""
+
+
+def build_in_unit(
+    kind: type[Rows], build: Build, initial: Tensor, generator: Generator, unit: Tensor | None
+) -> Rows:
+    """Build rows that start from initial ones, in a unit where there is one.
+
+    Args:
+        kind: how rows are parameterized.
+        build: builds them.
+        initial: what they start from. Shape `(length, hidden)`.
+        generator: draws other first values.
+        unit: broadcasts to `initial`; `None` leaves rows absolute.
+    """
+    if unit is None:
+        return build(initial, generator)
+    if kind.has_unit:
+        return build(initial, generator, unit=unit)
+    return RowsInUnit(build(initial / unit.to(initial), generator), unit)
 
 
 class Depth(ABC):

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.backbones.units import Units
 from softprompts.errors import PromptError
-from softprompts.prompts.depths.base import Build, Depth
+from softprompts.prompts.depths.base import Build, Depth, build_in_unit
 from softprompts.prompts.rows.base import Rows
 
 
@@ -79,7 +79,7 @@ class EveryLayerDepth(Depth):
             parts = []
             for number, group in enumerate(groups):
                 given: dict[str, Any] = {"width": 2 * sum(slot.width for slot in group)}
-                if units is not None:
+                if units is not None and kind.has_unit:
                     found = self.read(initial)
                     pairs = [_flat(states) for slot in group for states in _pair(found[slot])]
                     given["base"] = torch.cat(pairs, dim=1)  # (length, width)
@@ -94,7 +94,7 @@ class EveryLayerDepth(Depth):
             if units is not None:
                 own = torch.tensor(units.attentions[slot])
                 unit = own.repeat_interleave(length)[:, None]  # (2 length, 1)
-            parts.append(build(both.float(), draw(number), unit=unit))
+            parts.append(build_in_unit(kind, build, both.float(), draw(number), unit))
         return LayeredRows(parts, length)
 
     def prefixes(self, rows: Tensor) -> Mapping[Slot, KeyValues]:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.backbones.units import Units
-from softprompts.prompts.depths.base import Build, Depth
+from softprompts.prompts.depths.base import Build, Depth, build_in_unit
 from softprompts.prompts.rows.base import Rows
 
 
@@ -40,7 +40,7 @@ class InputDepth(Depth):
     ) -> Rows:
         """Return rows that start as the embeddings given."""
         unit = None if units is None else torch.tensor(units.embedding)
-        return build(initial, draw(0), unit=unit)
+        return build_in_unit(kind, build, initial, draw(0), unit)
 
     def prefixes(self, rows: Tensor) -> Mapping[Slot, KeyValues]:
         """Return nothing."""

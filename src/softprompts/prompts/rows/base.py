@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -25,6 +25,7 @@ class Rows(nn.Module, ABC):
         options: the kind's own options, as its registry entry lists them.
 
     Attributes:
+        has_unit: whether it takes a `unit`; else `RowsInUnit` scales what goes in and comes out.
         networks: names of the parameters, or of modules that hold them, that make rows of rows:
             they have a learning rate of their own.
         is_joint: in every layer, whether one object parameterizes all layers of a sort of
@@ -33,6 +34,7 @@ class Rows(nn.Module, ABC):
     """
 
     is_joint: ClassVar[bool] = False
+    has_unit: ClassVar[bool] = False
     networks: ClassVar[frozenset[str]] = frozenset()
     unit: Tensor
 
@@ -59,3 +61,23 @@ class Rows(nn.Module, ABC):
         Returns:
             Rows as the backbone reads them. Shape `(length, hidden)`.
         """
+
+
+@final
+class RowsInUnit(Rows):
+    """Rows of a kind that knows of no unit, scaled: `u rows(P / u)`.
+
+    Args:
+        rows: the rows, which started from initial ones in the unit.
+        unit: what they are multiplied by.
+    """
+
+    def __init__(self, rows: Rows, unit: Tensor) -> None:
+        nn.Module.__init__(self)
+        self.rows = rows
+        self.register_buffer("unit", unit.float(), persistent=False)
+
+    def forward(self, generator: Generator | None = None) -> Tensor:
+        """Return the rows. Shape `(length, hidden)`."""
+        rows: Tensor = self.rows(generator)
+        return rows * self.unit

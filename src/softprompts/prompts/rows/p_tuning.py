@@ -97,6 +97,7 @@ class PTuningRows(Rows):
         no skip, which is there in a unit only.
     """
 
+    has_unit = True
     networks = frozenset({"encoder"})
 
     def __init__(

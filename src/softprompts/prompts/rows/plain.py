@@ -22,6 +22,8 @@ class PlainRows(Rows):
         Lester, Al-Rfou and Constant (2021), arXiv 2104.08691, section 2.
     """
 
+    has_unit = True
+
     def __init__(
         self, initial: Tensor, generator: Generator, *, unit: Tensor | None = None
     ) -> None:

@@ -39,6 +39,7 @@ class PrefixMlpRows(Rows):
     """
 
     is_joint = True
+    has_unit = True
     networks = frozenset({"network"})
     base: Tensor | None
 

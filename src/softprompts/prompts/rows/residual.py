@@ -114,6 +114,7 @@ class ResidualRows(Rows):
         the rows' learning rate: here so in absolute numbers only.
     """
 
+    has_unit = True
     networks = frozenset({"branch"})
 
     def __init__(
