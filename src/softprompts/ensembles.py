@@ -33,14 +33,13 @@ from softprompts.errors import (
     BackboneError,
     DataError,
     MemoryShortageError,
-    RunFolderError,
     SoftPromptsWarning,
 )
 from softprompts.metrics.scoring import compute
 from softprompts.recipes.problems import show
 from softprompts.results import Result, check_choices
 from softprompts.results import load as load_run
-from softprompts.storage import entries, is_there
+from softprompts.storage import is_there, make_new_folder
 from softprompts.tasks.base import Example, TaskFormat
 from softprompts.training.batching import by_length
 from softprompts.training.evaluation import Evaluation, best_column
@@ -218,10 +217,7 @@ class Ensemble:
             StorageError: if it cannot be written.
         """
         path = Path(folder)
-        if is_there(path) and entries(path):
-            raise RunFolderError(
-                f"{path} must be a new or empty folder, but holds {entries(path)[0]}."
-            )
+        make_new_folder(path)
         write_ensemble(path, self.members, self.summary)
 
     def _tracks(self, task: str | None) -> list[Track]:

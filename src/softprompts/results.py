@@ -15,7 +15,7 @@ from softprompts.readouts.text import TextReadout
 from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.problems import show
 from softprompts.recipes.schema import AXES, BackboneConfig, RunConfig
-from softprompts.storage import entries, is_there, make_folder, write_json, write_tensors
+from softprompts.storage import make_new_folder, write_json, write_tensors
 from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.checking import type_problems
 from softprompts.tasks.rows import refuse_wrong_texts, shown
@@ -201,11 +201,7 @@ class Result:
             StorageError: if it cannot be written.
         """
         path = Path(folder)
-        if is_there(path) and entries(path):
-            raise RunFolderError(
-                f"{path} must be a new or empty folder, but holds {entries(path)[0]}."
-            )
-        make_folder(path)
+        make_new_folder(path)
         tensors = {"rows": self.model.bake(), **self.model.state()}
         write_json(path / "config.json", dict(self.about))
         write_tensors(path / "prompt.safetensors", tensors, prompt_header(self.about))

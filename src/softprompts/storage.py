@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from softprompts.errors import FolderInUseError, StorageError
+from softprompts.errors import FolderInUseError, RunFolderError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -302,6 +302,18 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{path} could not be created: {error.strerror or error}.") from error
+
+
+def make_new_folder(path: Path) -> None:
+    """Create a folder that holds nothing yet; an empty one may be there.
+
+    Raises:
+        RunFolderError: if it holds something.
+        StorageError: if it cannot be created.
+    """
+    if is_there(path) and entries(path):
+        raise RunFolderError(f"{path} must be a new or empty folder, but holds {entries(path)[0]}.")
+    make_folder(path)
 
 
 def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:

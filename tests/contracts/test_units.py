@@ -182,6 +182,21 @@ class Doubled(Rows):
         return self.weight + self.weight
 
 
+@final
+class Joint(Rows):
+    """One object for all layers, which knows of no unit either."""
+
+    is_joint = True
+
+    def __init__(self, initial, generator, *, width):
+        super().__init__(initial, generator)
+        self.weight = torch.nn.Parameter(initial.clone())
+        self.width = width
+
+    def forward(self, generator=None):
+        return self.weight[:, :1].expand(-1, self.width)
+
+
 @pytest.mark.parametrize("depth", ["input", "every-layer"])
 def test_rows_that_know_of_no_unit_are_scaled_from_outside(tiny, depth):
     backbone = tiny("gpt2")
@@ -193,6 +208,10 @@ def test_rows_that_know_of_no_unit_are_scaled_from_outside(tiny, depth):
     units = Units(0.25, dict.fromkeys(slots, (0.5, 2.0)))
     relative, absolute = place.build_rows(*given, units=units), place.build_rows(*given)
     assert torch.equal(relative(), absolute())
+    if depth == "every-layer":
+        wide = place.build_rows(Joint, Joint, initial, lambda part: draws(part), units=units)
+        keys = float(wide().detach()[0, 0] / initial[0, 0])
+        assert keys == 0.5 / 0.25  # what went in was divided by its unit, what came out has its own
     largest = [
         float(max(p.detach().abs().max() for p in rows.parameters()))
         for rows in (relative, absolute)

@@ -17,7 +17,12 @@ Build = Callable[..., Rows]
 
 
 def build_in_unit(
-    kind: type[Rows], build: Build, initial: Tensor, generator: Generator, unit: Tensor | None
+    kind: type[Rows],
+    build: Build,
+    initial: Tensor,
+    generator: Generator,
+    unit: Tensor | None,
+    start: Tensor | float | None = None,
 ) -> Rows:
     """Build rows that start from initial ones, in a unit where there is one.
 
@@ -26,13 +31,14 @@ def build_in_unit(
         build: builds them.
         initial: what they start from. Shape `(length, hidden)`.
         generator: draws other first values.
-        unit: broadcasts to `initial`; `None` leaves rows absolute.
+        unit: of the rows; `None` leaves them absolute.
+        start: of what they start from, where that is another; `None` is `unit`.
     """
     if unit is None:
         return build(initial, generator)
     if kind.has_unit:
         return build(initial, generator, unit=unit)
-    return RowsInUnit(build(initial / unit.to(initial), generator), unit)
+    return RowsInUnit(build(initial / (unit if start is None else start), generator), unit)
 
 
 class Depth(ABC):

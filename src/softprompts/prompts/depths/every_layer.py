@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -70,23 +71,23 @@ class EveryLayerDepth(Depth):
     ) -> Rows:
         """Return rows that start as the keys and values of the embeddings given.
 
-        In units, each attention's keys have theirs, and its values theirs. What a joint kind makes
-        of absolute numbers does not start there.
+        In units, each attention's keys have theirs, and its values theirs. A joint kind starts
+        there in a unit that it knows, and else where its network leads from the embeddings.
         """
-        length = len(initial)
+        length, is_read = len(initial), units is not None or not kind.is_joint
+        found = self.read(initial) if is_read else {}
         if kind.is_joint:
             groups = [list(group) for _, group in groupby(self.slots, key=_sort)]
             parts = []
             for number, group in enumerate(groups):
-                given: dict[str, Any] = {"width": 2 * sum(slot.width for slot in group)}
-                if units is not None and kind.has_unit:
-                    found = self.read(initial)
+                make = partial(build, width=2 * sum(slot.width for slot in group))
+                unit = None if units is None else torch.cat([_wide(slot, units) for slot in group])
+                if unit is not None and kind.has_unit:
                     pairs = [_flat(states) for slot in group for states in _pair(found[slot])]
-                    given["base"] = torch.cat(pairs, dim=1)  # (length, width)
-                    given["unit"] = torch.cat([_wide(slot, units) for slot in group])
-                parts.append(build(initial, draw(number), **given))
+                    make = partial(make, base=torch.cat(pairs, dim=1))  # (length, width)
+                start = 1.0 if units is None else units.embedding
+                parts.append(build_in_unit(kind, make, initial, draw(number), unit, start))
             return LayeredRows(parts, length)
-        found = self.read(initial)
         parts = []
         for number, slot in enumerate(self.slots):
             both = torch.cat([_flat(states) for states in _pair(found[slot])])  # (2 length, width)

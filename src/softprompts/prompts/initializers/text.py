@@ -22,7 +22,8 @@ class TextInitializer(Initializer):
 
     Args:
         text: the text, without special tokens; `None` takes the task's instruction, or rows from
-            its label words where it has none, or random vocabulary rows where it has neither.
+            its label words where it has none (or tasks of a mixture differ in it), or random
+            vocabulary rows where it has neither.
     """
 
     def __init__(self, text: str | None = None) -> None:
