@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from softprompts.reports.table import markdown, notes
+from softprompts.lab.reports.table import markdown, notes
 
 
 def main(arguments: list[str]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from softprompts.analysis.statistics import spread
+from softprompts.lab.analysis.statistics import spread
 
 RADIUS = 0.1
 """Of the ball in which sharpness is the loss's largest increase; see docs/landscapes.md."""

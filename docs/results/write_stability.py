@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from write_ptp import RADIUS, add_sharpness, chance, line, shown
 
-from softprompts.analysis.ranks import RankCorrelation, mean_and_spread
-from softprompts.reports.table import notes
+from softprompts.lab.analysis.ranks import RankCorrelation, mean_and_spread
+from softprompts.lab.reports.table import notes
 from softprompts.seeding import derive
 
 Cell = Mapping[str, Any]

@@ -29,13 +29,13 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from softprompts.analysis.comparisons import compare
-from softprompts.analysis.improvement import IMPROVEMENT_METHODS, improvement_interval
-from softprompts.analysis.intervals import METHODS, mean_interval
-from softprompts.analysis.items import crossed_interval
-from softprompts.analysis.permutations import sign_flip_test
-from softprompts.analysis.scores import ScoreTable, SeedScore
-from softprompts.analysis.spreads import RATIO_METHODS, brown_forsythe, std_ratio_interval
+from softprompts.lab.analysis.comparisons import compare
+from softprompts.lab.analysis.improvement import IMPROVEMENT_METHODS, improvement_interval
+from softprompts.lab.analysis.intervals import METHODS, mean_interval
+from softprompts.lab.analysis.items import crossed_interval
+from softprompts.lab.analysis.permutations import sign_flip_test
+from softprompts.lab.analysis.scores import ScoreTable, SeedScore
+from softprompts.lab.analysis.spreads import RATIO_METHODS, brown_forsythe, std_ratio_interval
 
 SEEDS = (5, 10)
 NUM_STUDIES, NUM_ITEM_STUDIES, NUM_RESAMPLES = 2500, 1000, 999

@@ -20,9 +20,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from softprompts.analysis.intervals import mean_interval
-from softprompts.analysis.robustness import HELD_OUT, REPORTED
-from softprompts.reports.figures import (
+from softprompts.lab.analysis.intervals import mean_interval
+from softprompts.lab.analysis.robustness import HELD_OUT, REPORTED
+from softprompts.lab.reports.figures import (
     BLUE,
     GREEN,
     GREY,
@@ -33,7 +33,7 @@ from softprompts.reports.figures import (
     stack,
     style,
 )
-from softprompts.reports.robustness import number, start_of_axis, width
+from softprompts.lab.reports.robustness import number, start_of_axis, width
 
 Found = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-from softprompts.reports.figures import (
+from softprompts.lab.reports.figures import (
     BLUE,
     GREEN,
     GREY,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from softprompts.api import train
     from softprompts.backbones.backbone import Backbone
     from softprompts.backbones.loading import load_backbone
-    from softprompts.ensembles import Ensemble, ensemble, load
     from softprompts.errors import (
         BackboneError,
         DataError,
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
         TuningError,
         UnknownNameError,
     )
+    from softprompts.lab.ensembles import Ensemble, ensemble, load
+    from softprompts.lab.studies.runner import run_study
     from softprompts.model import SoftPromptModel
     from softprompts.prompts.prompt import Prompt
     from softprompts.recipes.loading import load_recipe
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from softprompts.recipes.study import StudyConfig
     from softprompts.recipes.tuning import TuneConfig
     from softprompts.results import Result
-    from softprompts.studies.runner import run_study
     from softprompts.tasks.base import Example, Task, TaskFormat
     from softprompts.tasks.loading import load_task
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from kill_server import CHANGES
 
-import softprompts.studies.runner  # noqa: F401  (loaded once, before any fork)
+import softprompts.lab.studies.runner  # noqa: F401  (loaded once, before any fork)
 from softprompts.cli.main import main as run
 
 

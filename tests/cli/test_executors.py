@@ -21,15 +21,15 @@ from cli_material import files_task, rows, write_rows
 
 from softprompts.cli.main import main
 from softprompts.errors import ExecutorError, SoftPromptsWarning
+from softprompts.lab.studies.executors.base import Work
+from softprompts.lab.studies.executors.ledger import Ledger
+from softprompts.lab.studies.executors.per_device import PerDevice
+from softprompts.lab.studies.executors.registry import EXECUTORS, build_executor
+from softprompts.lab.studies.grid import expand
+from softprompts.lab.studies.planning import Pack
+from softprompts.lab.studies.progress import SilentStudy, StudyProgress
+from softprompts.lab.studies.store import Store
 from softprompts.recipes.loading import load_recipe
-from softprompts.studies.executors.base import Work
-from softprompts.studies.executors.ledger import Ledger
-from softprompts.studies.executors.per_device import PerDevice
-from softprompts.studies.executors.registry import EXECUTORS, build_executor
-from softprompts.studies.grid import expand
-from softprompts.studies.planning import Pack
-from softprompts.studies.progress import SilentStudy, StudyProgress
-from softprompts.studies.store import Store
 from softprompts.training.resources import Resources
 
 TIMES = {"seconds", "examples_per_second", "peak_bytes"}

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from softprompts.cli.progress import Bar
-from softprompts.studies.executors.worker import _Telling
-from softprompts.studies.grid import Cell
+from softprompts.lab.studies.executors.worker import _Telling
+from softprompts.lab.studies.grid import Cell
 
 
 class Clock:
@@ -151,7 +151,7 @@ def test_a_terminal_shows_updates_and_time_left(monkeypatch):
 def test_a_worker_tells_its_last_update_however_soon(monkeypatch):
     events: list[Any] = []
     updates = _Telling(events.append).begin(cells(1))
-    monkeypatch.setattr("softprompts.studies.executors.worker.time.monotonic", lambda: 1.0)
+    monkeypatch.setattr("softprompts.lab.studies.executors.worker.time.monotonic", lambda: 1.0)
     for step in range(1, 5):
         updates.update(step, 4)
     assert events == [("begin", ("id-0",)), ("update", 1, 4), ("update", 4, 4)]

@@ -17,10 +17,10 @@ import pytest
 from cli_material import interrupted
 
 from softprompts.cli.main import main
-from softprompts.tracking import tracking
-from softprompts.tracking.base import TrackedRun
-from softprompts.tracking.journal import numbers
-from softprompts.tracking.tracking import flatten
+from softprompts.lab.tracking import tracking
+from softprompts.lab.tracking.base import TrackedRun
+from softprompts.lab.tracking.journal import numbers
+from softprompts.lab.tracking.tracking import flatten
 
 pytestmark = [
     pytest.mark.slow,
@@ -219,7 +219,7 @@ def test_runs_of_a_pack_are_stored_apart_and_once(recipe, run, tmp_path, name):
 
 def test_wandb_is_not_sent_what_a_process_prints(tmp_path):
     wandb = pytest.importorskip("wandb", reason="wandb is not installed")
-    from softprompts.tracking.wandb import WeightsAndBiases
+    from softprompts.lab.tracking.wandb import WeightsAndBiases
 
     tracker = WeightsAndBiases()
     tracker.start(TrackedRun("quiet", "one", tmp_path, {}, ""))
@@ -235,8 +235,8 @@ def test_wandb_is_not_sent_what_a_process_prints(tmp_path):
 START = """
 import sys, time
 from pathlib import Path
-from softprompts.tracking.base import TrackedRun
-from softprompts.tracking.mlflow import MLflow
+from softprompts.lab.tracking.base import TrackedRun
+from softprompts.lab.tracking.mlflow import MLflow
 import mlflow, sqlalchemy, alembic
 folder, name = Path(sys.argv[1]), sys.argv[2]
 (folder / f"{name}.ready").touch()
@@ -277,7 +277,7 @@ def test_processes_that_make_a_store_side_by_side_share_it(tmp_path):
 def test_mlflow_takes_a_store_elsewhere_a_program_s_own_run_and_odd_names(tmp_path, monkeypatch):
     import mlflow
 
-    from softprompts.tracking.mlflow import MLflow
+    from softprompts.lab.tracking.mlflow import MLflow
 
     place = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place)

@@ -13,8 +13,8 @@ from cli_material import rows, tree, write_rows
 from softprompts.cli.main import main
 from softprompts.cli.progress import _varied
 from softprompts.errors import BackboneError
-from softprompts.studies import sitting
-from softprompts.studies.grid import Cell
+from softprompts.lab.studies import sitting
+from softprompts.lab.studies.grid import Cell
 
 LINE = {"variant", "task", "scores", "mean", "std", "min", "max", "interval", "median"}
 

@@ -15,10 +15,10 @@ import yaml
 from cli_material import asking, files_task, rows, write_rows
 
 from softprompts.cli.main import main
+from softprompts.lab.studies.planning import Pack
+from softprompts.lab.studies.progress import SilentStudy, StudyProgress
+from softprompts.lab.studies.runner import run_study
 from softprompts.storage import lock
-from softprompts.studies.planning import Pack
-from softprompts.studies.progress import SilentStudy, StudyProgress
-from softprompts.studies.runner import run_study
 from softprompts.training import joint, pack
 
 TIMES = {"seconds", "examples_per_second", "peak_bytes"}

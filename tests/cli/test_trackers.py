@@ -11,10 +11,10 @@ import pytest
 from cli_material import interrupted
 
 from softprompts.cli.main import main
-from softprompts.tracking import tracking
-from softprompts.tracking.journal import numbers
-from softprompts.tracking.registry import TRACKERS
-from softprompts.tracking.tensorboard import TensorBoard
+from softprompts.lab.tracking import tracking
+from softprompts.lab.tracking.journal import numbers
+from softprompts.lab.tracking.registry import TRACKERS
+from softprompts.lab.tracking.tensorboard import TensorBoard
 
 pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
 

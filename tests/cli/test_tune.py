@@ -15,7 +15,7 @@ from tune_material import METHODS, RATE, VALUES, chosen, runs_of, scores, tuned,
 import softprompts as sp
 from softprompts.cli.main import main
 from softprompts.errors import RecipeError
-from softprompts.reports.report import write_report
+from softprompts.lab.reports.report import write_report
 
 pytestmark = pytest.mark.filterwarnings("always:tuning :softprompts.errors.SoftPromptsWarning")
 

@@ -12,8 +12,8 @@ from cli_material import interrupted, tree
 from tune_material import chosen, scores, tuned, tuning_study
 
 from softprompts.cli.main import main
-from softprompts.reports.report import write_report
-from softprompts.studies import sitting
+from softprompts.lab.reports.report import write_report
+from softprompts.lab.studies import sitting
 
 Begun = list[tuple[str, float, int, int]]
 

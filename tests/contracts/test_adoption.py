@@ -12,11 +12,11 @@ import softprompts as sp
 from contracts.conftest import run_config
 from contracts.test_mixture import PROMPTS, assert_equal, config_of, member_of, model_of
 from softprompts.errors import PromptError, RecipeError, StorageError
+from softprompts.lab.studies.runner import run_study
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.study import parse_study
-from softprompts.studies.runner import run_study
 from softprompts.training.adopting import adopt
 from softprompts.training.building import build_model
 from softprompts.training.execution import execute

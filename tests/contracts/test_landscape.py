@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from contracts.conftest import NAMED, UNTRAINED, YARDSTICKS, run_config
-from softprompts.analysis.ascent import Objective, ascend
-from softprompts.analysis.curvature import hessian_product, lanczos
-from softprompts.analysis.subjects import Sample, Subject, batches_of
-from softprompts.analysis.surfaces import InputSurface, PromptSurface, outer_rows, with_rows
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.template import Role
 from softprompts.errors import PromptError
+from softprompts.lab.analysis.ascent import Objective, ascend
+from softprompts.lab.analysis.curvature import hessian_product, lanczos
+from softprompts.lab.analysis.subjects import Sample, Subject, batches_of
+from softprompts.lab.analysis.surfaces import InputSurface, PromptSurface, outer_rows, with_rows
 from softprompts.recipes.presets import METHODS as PRESETS
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import score_examples

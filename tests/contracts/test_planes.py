@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from contracts.test_landscape import scattered, subject_of
-from softprompts.analysis.planes import (
+from softprompts.errors import DataError, PromptError
+from softprompts.lab.analysis.planes import (
     Grid,
     directions_of,
     is_pair,
@@ -17,7 +18,6 @@ from softprompts.analysis.planes import (
     slope_along,
     surface_of,
 )
-from softprompts.errors import DataError, PromptError
 
 METHODS = ("prompt-tuning", "p-tuning-v2", "adap-pos-ins-vec")
 SMALL = Grid(num_points=3, num_line_points=5, input_radius=0.02, prompt_radius=0.02)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from contracts.test_landscape import subject_of
-from softprompts.analysis.blends import blended_loss
-from softprompts.analysis.planes import path_between, surface_of
-from softprompts.analysis.seed_planes import are_seeds, plane_through
-from softprompts.analysis.surfaces import outer_rows
 from softprompts.errors import DataError, PromptError
+from softprompts.lab.analysis.blends import blended_loss
+from softprompts.lab.analysis.planes import path_between, surface_of
+from softprompts.lab.analysis.seed_planes import are_seeds, plane_through
+from softprompts.lab.analysis.surfaces import outer_rows
 
 
 def seeds_of(tiny, task, method="prompt-tuning", readout="linear", seeds=(0, 1, 2)):

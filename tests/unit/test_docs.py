@@ -16,12 +16,12 @@ import typer
 import softprompts as sp
 from softprompts.cli.main import VERBS, build_app, main
 from softprompts.errors import UnknownNameError
+from softprompts.lab.studies.grid import expand
 from softprompts.recipes.field_table import COMPONENTS, MARKED, refreshed, table
 from softprompts.recipes.loading import load_recipe, shipped_recipes
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
-from softprompts.studies.grid import expand
 from softprompts.tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save, save_file
 
 from softprompts import storage
 from softprompts.errors import FolderInUseError, StorageError
-from softprompts.reports.records import read_lines
+from softprompts.lab.reports.records import read_lines
 from softprompts.training.journal import is_in_use
 
 

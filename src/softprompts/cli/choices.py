@@ -11,7 +11,7 @@ from softprompts.cli.output import print_json
 from softprompts.cli.pictures import FORMATS, check_place
 
 if TYPE_CHECKING:
-    from softprompts.reports.choices import Choices
+    from softprompts.lab.reports.choices import Choices
 
 
 def choices(
@@ -27,7 +27,7 @@ def choices(
     ] = False,
 ) -> None:
     """Draw what a run's prompt chose: positions, lengths, sets of a pool, entropy, temperature."""
-    from softprompts.reports.choices import read_choices
+    from softprompts.lab.reports.choices import read_choices
 
     path = Path("choices.svg") if out is None and not as_json else out
     if path is not None:
@@ -46,10 +46,10 @@ def choices(
 def _picture(found: Choices, format: str) -> bytes:
     """Return choices in a format."""
     if format == "html":
-        from softprompts.reports.choices_page import draw_page
+        from softprompts.lab.reports.choices_page import draw_page
 
         return draw_page(found)
-    from softprompts.reports.choices_figure import draw_choices
+    from softprompts.lab.reports.choices_figure import draw_choices
 
     return draw_choices(found, format)
 

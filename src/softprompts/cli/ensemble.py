@@ -12,7 +12,7 @@ from softprompts.cli.output import announce_threads, print_json, print_table
 from softprompts.collecting import uncollected
 
 if TYPE_CHECKING:
-    from softprompts.ensembles import Ensemble
+    from softprompts.lab.ensembles import Ensemble
     from softprompts.results import Result
     from softprompts.tasks.base import Example
 
@@ -46,7 +46,7 @@ def ensemble(
     """Score ensembles of disjoint groups of a variant's seeds beside their single members."""
     announce_threads()
     with uncollected():
-        from softprompts.studies.ensembles import ensemble_study
+        from softprompts.lab.studies.ensembles import ensemble_study
 
     found = ensemble_study(study_dir, variant, size, out, backbone=backbone, data_dir=data_dir)
     print_json(found) if as_json else _print(found)

@@ -45,8 +45,8 @@ def evaluate(
     announce_threads()
     with uncollected():
         from softprompts.cli.tasks import choose_task, read_config
-        from softprompts.ensemble_folder import member_folders
-        from softprompts.ensembles import load, members_of
+        from softprompts.lab.ensemble_folder import member_folders
+        from softprompts.lab.ensembles import load, members_of
         from softprompts.metrics.scoring import majority
 
     config = read_config(member_folders(run_dir)[0])

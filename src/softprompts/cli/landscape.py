@@ -12,9 +12,9 @@ from softprompts.cli.output import announce_threads, print_json, print_table
 from softprompts.cli.pictures import FORMATS, check_place
 
 if TYPE_CHECKING:
-    from softprompts.analysis.planes import Grid
-    from softprompts.analysis.sharpness import Effort
-    from softprompts.analysis.subjects import Sample
+    from softprompts.lab.analysis.planes import Grid
+    from softprompts.lab.analysis.sharpness import Effort
+    from softprompts.lab.analysis.subjects import Sample
 
 
 def landscape(
@@ -104,9 +104,9 @@ def _draw(
     runs: Sequence[Path], given: tuple[Sample, Grid], out: Path | None, *, as_json: bool
 ) -> None:
     """Draw the landscapes of runs, or print their numbers."""
-    from softprompts.analysis.landscapes import measure_landscapes
     from softprompts.errors import DataError
-    from softprompts.reports.landscape import MOST_RUNS, names_of
+    from softprompts.lab.analysis.landscapes import measure_landscapes
+    from softprompts.lab.reports.landscape import MOST_RUNS, names_of
     from softprompts.storage import is_there
 
     path = Path("landscape.html") if out is None and not as_json else out
@@ -150,7 +150,7 @@ def _keep(found: Mapping[str, Any], runs: Sequence[Path]) -> None:
     import warnings
 
     from softprompts.errors import SoftPromptsWarning, StorageError
-    from softprompts.reports.landscape_kept import keep_landscapes, study_of
+    from softprompts.lab.reports.landscape_kept import keep_landscapes, study_of
 
     try:
         study = study_of(runs)
@@ -164,10 +164,10 @@ def _keep(found: Mapping[str, Any], runs: Sequence[Path]) -> None:
 def _picture(found: Mapping[str, Any], format: str) -> bytes:
     """Return landscapes in a format."""
     if format == "html":
-        from softprompts.reports.landscape_page import draw_page
+        from softprompts.lab.reports.landscape_page import draw_page
 
         return draw_page(found)
-    from softprompts.reports.landscape_figure import draw_landscapes
+    from softprompts.lab.reports.landscape_figure import draw_landscapes
 
     return draw_landscapes(found, format)
 
@@ -190,8 +190,8 @@ def _sample(
     """Return the rows that the options ask for; at most `most` where they do not say."""
     from dataclasses import replace
 
-    from softprompts.analysis.sharpness import QUICK_SAMPLE
-    from softprompts.analysis.subjects import Sample
+    from softprompts.lab.analysis.sharpness import QUICK_SAMPLE
+    from softprompts.lab.analysis.subjects import Sample
 
     num_examples, name, dtype = given
     sample = QUICK_SAMPLE if is_quick else Sample(num_examples=most)
@@ -204,7 +204,7 @@ def _effort(is_quick: bool, measures: str | None) -> Effort:
     """Return what the options ask to measure."""
     from dataclasses import replace
 
-    from softprompts.analysis.sharpness import QUICK, Effort
+    from softprompts.lab.analysis.sharpness import QUICK, Effort
 
     effort = QUICK if is_quick else Effort()
     return effort if measures is None else replace(effort, measures=_parts(measures))
@@ -214,7 +214,7 @@ def _grid(
     is_quick: bool, spaces: str | None, directions: str | None, num_points: int | None
 ) -> Grid:
     """Return where the options ask to look."""
-    from softprompts.analysis.planes import Grid
+    from softprompts.lab.analysis.planes import Grid
 
     given: dict[str, Any] = {"num_points": 9, "num_line_points": 17} if is_quick else {}
     if spaces is not None:
@@ -234,8 +234,8 @@ def _measure(
     paths: Sequence[Path], sample: Sample, effort: Effort, *, is_told: bool
 ) -> list[dict[str, Any]]:
     """Measure runs, and all runs of studies."""
-    from softprompts.analysis.sharpness import measure_sharpness
-    from softprompts.analysis.sharpness_study import study_sharpness
+    from softprompts.lab.analysis.sharpness import measure_sharpness
+    from softprompts.lab.analysis.sharpness_study import study_sharpness
     from softprompts.storage import is_there
     from softprompts.training.resources import Resources
 

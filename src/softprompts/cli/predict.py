@@ -49,8 +49,8 @@ def predict(
     with uncollected():
         from softprompts.cli.pictures import check_output
         from softprompts.cli.tasks import choose_task, read_config
-        from softprompts.ensemble_folder import member_folders
-        from softprompts.ensembles import load, members_of
+        from softprompts.lab.ensemble_folder import member_folders
+        from softprompts.lab.ensembles import load, members_of
         from softprompts.storage import write_bytes
         from softprompts.tasks.base import Task
         from softprompts.tasks.loading import load_examples

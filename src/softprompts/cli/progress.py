@@ -12,9 +12,9 @@ from typing import Any, final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from softprompts.lab.studies.grid import Cell
+from softprompts.lab.studies.progress import StudyProgress
 from softprompts.recipes.problems import show
-from softprompts.studies.grid import Cell
-from softprompts.studies.progress import StudyProgress
 from softprompts.training import progress as training
 
 LINE_SECONDS = 20.0

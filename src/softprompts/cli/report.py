@@ -26,7 +26,7 @@ def report(
 ) -> None:
     """Write a study's report: one page that opens offline, and its tables as CSV and LaTeX."""
     from softprompts.cli.pictures import check_page
-    from softprompts.reports.report import tables_folder, write_report
+    from softprompts.lab.reports.report import tables_folder, write_report
 
     check_page(html or study_dir / "report.html", study_dir)
     found = write_report(study_dir, html)

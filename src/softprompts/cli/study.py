@@ -70,12 +70,12 @@ def study(
     announce_threads()
     with uncollected():
         from softprompts.cli.progress import Bar
-        from softprompts.studies.executors.registry import build_executor
-        from softprompts.studies.grid import expand
-        from softprompts.studies.runner import run_study
-        from softprompts.studies.tuning import tune_study
-        from softprompts.studies.tuning_record import read_tuning
-        from softprompts.tracking.tracking import build_tracking
+        from softprompts.lab.studies.executors.registry import build_executor
+        from softprompts.lab.studies.grid import expand
+        from softprompts.lab.studies.runner import run_study
+        from softprompts.lab.studies.tuning import tune_study
+        from softprompts.lab.studies.tuning_record import read_tuning
+        from softprompts.lab.tracking.tracking import build_tracking
 
     name = config.name or "study"
     folder = out or _own_folder(name, recipe)
@@ -136,9 +136,9 @@ def _own_folder(name: str, recipe: str) -> Path:
 
 def _print(summary: dict[str, Any], folder: Path, page: str | None) -> None:
     """Print scores, what follows from them, and where the rest is."""
-    from softprompts.reports import robustness
-    from softprompts.reports.conclusions import conclusions
-    from softprompts.reports.table import HEADINGS, notes, score_rows
+    from softprompts.lab.reports import robustness
+    from softprompts.lab.reports.conclusions import conclusions
+    from softprompts.lab.reports.table import HEADINGS, notes, score_rows
 
     print_table(HEADINGS, score_rows(summary))
     for text in (*notes(summary), *conclusions(summary)):
@@ -159,7 +159,7 @@ def _write_report(folder: Path) -> str | None:
 
     from softprompts.cli.pictures import check_page
     from softprompts.errors import SoftPromptsError, SoftPromptsWarning
-    from softprompts.reports.report import write_report
+    from softprompts.lab.reports.report import write_report
 
     try:
         check_page(folder / "report.html", folder)

@@ -47,10 +47,10 @@ def train(
     announce_threads()
     with uncollected():
         from softprompts.cli.progress import Bar, Updates
+        from softprompts.lab.studies.grid import Cell
+        from softprompts.lab.tracking.tracking import build_tracking
         from softprompts.recipes.identity import identity
         from softprompts.recipes.resolving import resolve
-        from softprompts.studies.grid import Cell
-        from softprompts.tracking.tracking import build_tracking
         from softprompts.training.execution import execute, set_up
         from softprompts.training.footprint import describe_memory
         from softprompts.training.journal import NoJournal

@@ -7,6 +7,8 @@ from typing import Any
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.registry import BACKBONES
+from softprompts.lab.studies.executors.registry import EXECUTORS
+from softprompts.lab.tracking.registry import TRACKERS
 from softprompts.metrics.registry import METRICS
 from softprompts.prompts.registry import (
     ACTIVE_LENGTHS,
@@ -19,8 +21,6 @@ from softprompts.prompts.registry import (
 from softprompts.readouts.registry import READOUTS
 from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
-from softprompts.studies.executors.registry import EXECUTORS
-from softprompts.tracking.registry import TRACKERS
 from softprompts.training.registry import (
     AVERAGES,
     OPTIMIZERS,

@@ -10,10 +10,10 @@ from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import FolderInUseError, StorageError
+from softprompts.lab.tracking.journal import follow
 from softprompts.recipes.identity import identity
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import is_there
-from softprompts.tracking.journal import follow
 from softprompts.training.execution import Setup, set_up
 from softprompts.training.footprint import bound_positions
 from softprompts.training.journal import Checkpoint, RunFolder, check_free

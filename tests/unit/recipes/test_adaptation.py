@@ -8,11 +8,11 @@ import pytest
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.errors import RecipeError
+from softprompts.lab.studies.grid import expand
 from softprompts.recipes.identity import identity
 from softprompts.recipes.loading import load_recipe
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
-from softprompts.studies.grid import expand
 
 
 def run_of(**fields):

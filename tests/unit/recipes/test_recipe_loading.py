@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from softprompts.errors import RecipeError
+from softprompts.lab.studies.grid import expand
 from softprompts.recipes.identity import identity
 from softprompts.recipes.loading import load_recipe, shipped_recipes
 from softprompts.recipes.overrides import parse_overrides, set_at
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
-from softprompts.studies.grid import expand
 
 RUN = "backbone: {name: minilm}\ntask: {name: bundled/sentiment}\n"
 STUDY = """

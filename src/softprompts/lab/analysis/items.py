@@ -1,0 +1,126 @@
+"""What the rows that were scored leave open: other rows of the same kind would score otherwise.
+
+Letters: `p` a score read as the share of items that are right, `m` items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from softprompts.errors import DataError
+from softprompts.lab.analysis.intervals import Interval
+from softprompts.lab.analysis.samples import LEVEL, NUM_RESAMPLES, check_level
+
+_CHUNK = 256
+
+
+def wilson_interval(score: float, num_items: int, level: float = LEVEL) -> Interval:
+    """Return Wilson's interval of a share of right items.
+
+    `(p + z²/2m ± z √(p(1−p)/m + z²/4m²)) / (1 + z²/m)`. It covers what other items of the same kind
+    would change, for one prompt, not what other seeds would.
+
+    Args:
+        score: `p`, in [0, 1].
+        num_items: `m`.
+        level: how often the interval should cover.
+
+    Returns:
+        Both ends.
+
+    Raises:
+        DataError: if the score is no share or there are no items.
+
+    Reference:
+        Wilson 1927, Probable inference, the law of succession, and statistical inference.
+
+    Example:
+        >>> low, high = wilson_interval(0.75, 56)
+        >>> round(low, 3), round(high, 3)
+        (0.623, 0.845)
+    """
+    variance = item_variance(score, num_items)
+    z = float(stats.norm.ppf((1 + check_level(level)) / 2))
+    middle = score + z**2 / (2 * num_items)
+    half = z * math.sqrt(variance + z**2 / (4 * num_items**2))
+    scale = 1 + z**2 / num_items
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def item_variance(score: float, num_items: int) -> float:
+    """Return the variance `p (1 − p) / m` of a share of right items.
+
+    For a mean over seeds it is an upper bound, reached where all seeds are right on the same items.
+
+    Args:
+        score: `p`, in [0, 1].
+        num_items: `m`.
+
+    Returns:
+        The variance, in squared fractions.
+
+    Raises:
+        DataError: if the score is no share or there are no items.
+    """
+    if not 0 <= score <= 1:
+        raise DataError(f"score must be in [0, 1] to be read as a share, but is {score}.")
+    if num_items < 1:
+        raise DataError(f"num_items must be at least 1, but is {num_items}.")
+    return score * (1 - score) / num_items
+
+
+def crossed_interval(
+    first: Sequence[Sequence[float]],
+    second: Sequence[Sequence[float]],
+    generator: np.random.Generator,
+    *,
+    over_seeds: bool = True,
+    level: float = LEVEL,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Interval:
+    """Return a bootstrap interval of the difference of two variants, from their answers per item.
+
+    Items are drawn again, the same for both variants; with `over_seeds` so are seeds, independently
+    of the items. That is wider than it need be, never narrower.
+
+    Args:
+        first: what a variant scored on each item, such as 0 or 1. Shape `(seeds, items)`.
+        second: the other, on the same seeds and items. Shape `(seeds, items)`.
+        generator: draws the resamples.
+        over_seeds: whether seeds are drawn, too; else the interval is for these very prompts.
+        level: how often the interval should cover.
+        num_resamples: how many resamples.
+
+    Returns:
+        Both ends.
+
+    Raises:
+        DataError: if the shapes differ, are not two axes or empty, or a number is not finite.
+
+    Reference:
+        Owen 2007, arXiv 0712.1111, the pigeonhole bootstrap.
+    """
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.shape != other.shape or one.ndim != 2 or not one.size:
+        raise DataError(
+            f"answers must be (seeds, items) alike, but have shapes {one.shape} and {other.shape}."
+        )
+    gaps = one - other  # (seeds, items)
+    if not np.isfinite(gaps).all():
+        raise DataError("answers must be finite numbers, but have NaN or infinity.")
+    check_level(level)
+    num_seeds, num_items = gaps.shape
+    means = []
+    for start in range(0, num_resamples, _CHUNK):
+        size = min(_CHUNK, num_resamples - start)
+        seeds = np.ones((size, num_seeds), dtype=np.int64)
+        if over_seeds:
+            seeds = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, size=size)
+        items = generator.multinomial(num_items, [1 / num_items] * num_items, size=size)
+        means.append(((seeds @ gaps) * items).sum(axis=1) / gaps.size)
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

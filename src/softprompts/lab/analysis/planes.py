@@ -1,0 +1,250 @@
+"""The loss over planes and lines around a trained run, and between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softprompts.errors import DataError
+from softprompts.lab.analysis.blends import blended_loss
+from softprompts.lab.analysis.subjects import Subject
+from softprompts.lab.analysis.surfaces import (
+    InputSurface,
+    Point,
+    PromptSurface,
+    Surface,
+    unit_blocks,
+)
+from softprompts.seeding import generator
+
+SPACES = ("input", "prompt")
+DIRECTIONS = ("gradient", "random")
+MOST_POINTS = 1001
+
+
+@final
+@dataclass(frozen=True)
+class Grid:
+    """Where a landscape is looked at.
+
+    Attributes:
+        spaces: `input`, `prompt`, or both.
+        directions: what the first direction is: `gradient` or `random`; the second is random and
+            orthogonal to it.
+        input_radius: how far inputs move to each side, in units of the embedding table.
+        prompt_radius: how far rows move to each side, in their own lengths.
+        num_points: points along each side of a plane, odd, so that the run itself is one, and at
+            most 1001.
+        num_line_points: points along each line, odd, and at most 1001.
+
+    Raises:
+        DataError: if a value makes no sense.
+    """
+
+    spaces: tuple[str, ...] = SPACES
+    directions: str = "gradient"
+    input_radius: float = 0.1
+    prompt_radius: float = 0.5
+    num_points: int = 15
+    num_line_points: int = 31
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in self.spaces if name not in SPACES]
+        if wrong or not self.spaces:
+            said = ", ".join(self.spaces) or "empty"
+            raise DataError(f"`spaces` must be some of {', '.join(SPACES)}, but is {said}.")
+        if len(set(self.spaces)) < len(self.spaces):
+            said = ", ".join(self.spaces)
+            raise DataError(f"`spaces` must name each space once, but is {said}.")
+        if self.directions not in DIRECTIONS:
+            known = ", ".join(DIRECTIONS)
+            raise DataError(f"`directions` must be one of {known}, but is {self.directions!r}.")
+        for name in ("input_radius", "prompt_radius"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise DataError(f"`{name}` must be more than 0, but is {getattr(self, name)}.")
+        for name in ("num_points", "num_line_points"):
+            count = getattr(self, name)
+            if not 3 <= count <= MOST_POINTS or count % 2 == 0:
+                raise DataError(
+                    f"`{name}` must be odd, at least 3 and at most {MOST_POINTS}, but is {count}."
+                )
+
+    def radius(self, space: str) -> float:
+        """Return how far a space is looked at."""
+        return self.input_radius if space == "input" else self.prompt_radius
+
+
+def surface_of(subject: Subject, space: str) -> Surface:
+    """Return the surface of a space.
+
+    Raises:
+        PromptError: if the run has no prompt rows, for `prompt`.
+    """
+    return InputSurface(subject) if space == "input" else PromptSurface(subject)
+
+
+def directions_of(surface: Surface, kind: str) -> tuple[Point, Point]:
+    """Return two directions whose blocks are orthogonal, each block of the length of its span.
+
+    A step of 1 moves each example by a root-mean-square of 1 unit, or each row by its own length.
+    A block that the gradient does not reach has no first direction.
+
+    Args:
+        surface: where to.
+        kind: `gradient`, which goes uphill, or `random`.
+
+    Reference:
+        Chen et al. (2023), arXiv 2305.02423, the figure of the loss around inputs: along its
+        gradient, and orthogonal to it; Li et al. (2018), arXiv 1712.09913, for the scale.
+
+    Differences:
+        Each example, or row, moves as far as the others; how far is not said in the paper.
+    """
+    seed = surface.subject.sample.seed
+    first = surface.gradient(surface.origin)[1] if kind == "gradient" else _drawn(surface, seed, 0)
+    first = tuple(unit_blocks(part) for part in first)
+    pairs = zip(first, _drawn(surface, seed, 1), strict=True)
+    second = tuple(unit_blocks(_without(drawn, along)) for along, drawn in pairs)
+    return _stretched(first, surface.spans), _stretched(second, surface.spans)
+
+
+def _drawn(surface: Surface, seed: int, number: int) -> Point:
+    """Draw a direction; of inputs, at their field tokens alone."""
+    draws = generator(seed, "landscape", "direction", number)
+    if isinstance(surface, InputSurface):
+        return surface.noise(draws)
+    return tuple(torch.randn(p.shape, generator=draws).to(p) for p in surface.origin)
+
+
+def _without(values: Tensor, along: Tensor) -> Tensor:
+    """Return what is orthogonal to unit blocks, by blocks."""
+    share = (values * along).flatten(1).sum(dim=1)
+    return values - share.view(-1, *[1] * (values.dim() - 1)) * along
+
+
+def _stretched(direction: Point, spans: Point) -> Point:
+    pairs = zip(direction, spans, strict=True)
+    return tuple(part * span.view(-1, *[1] * (part.dim() - 1)) for part, span in pairs)
+
+
+def slope_along(surface: Surface, direction: Point) -> float:
+    """Return the derivative of the mean loss along a direction, at the origin."""
+    _, gradient = surface.gradient(surface.origin)
+    pairs = zip(gradient, direction, strict=True)
+    return sum(float((a.double() * b.double()).sum()) for a, b in pairs)
+
+
+def axis(radius: float, num_points: int) -> list[float]:
+    """Return coordinates from `-radius` to `radius`; the middle one is exactly 0.
+
+    Example:
+        >>> axis(0.5, 3)
+        [-0.5, 0.0, 0.5]
+    """
+    half = num_points // 2
+    return [radius * (place - half) / half for place in range(num_points)]
+
+
+def mean_losses(surface: Surface, points: Sequence[Point]) -> list[float]:
+    """Return the mean loss at each point."""
+    found: list[float] = surface.losses(points).mean(dim=1).tolist()
+    return found
+
+
+def look(subject: Subject, space: str, grid: Grid) -> dict[str, Any]:
+    """Return the loss over a plane and along its two axes.
+
+    Args:
+        subject: the run and its rows.
+        space: `input` or `prompt`.
+        grid: where to look.
+
+    Returns:
+        `axis`, `losses` with a list per second coordinate, `line_axis`, `lines` along `first` and
+        `second`, `slope` along the first direction, `radius`, `directions` and `loss`.
+
+    Raises:
+        PromptError: if the run has no prompt rows, for `prompt`.
+    """
+    surface = surface_of(subject, space)
+    first, second = directions_of(surface, grid.directions)
+    places = axis(grid.radius(space), grid.num_points)
+    losses = [mean_losses(surface, [_at(first, second, x, y) for x in places]) for y in places]
+    along = axis(grid.radius(space), grid.num_line_points)
+    return {
+        "space": space,
+        "directions": grid.directions,
+        "radius": grid.radius(space),
+        "loss": losses[len(places) // 2][len(places) // 2],
+        "slope": slope_along(surface, first),
+        "axis": places,
+        "losses": losses,
+        "line_axis": along,
+        "lines": {
+            "first": mean_losses(surface, [_at(first, second, x, 0) for x in along]),
+            "second": mean_losses(surface, [_at(first, second, 0, y) for y in along]),
+        },
+    }
+
+
+def _at(first: Point, second: Point, x: float, y: float) -> Point:
+    return tuple(x * a + y * b for a, b in zip(first, second, strict=True))
+
+
+def path_between(first: Subject, second: Subject, num_points: int) -> dict[str, Any]:
+    """Return the loss along the straight line between two trained runs, on the rows of the first.
+
+    What the backbone reads of the prompts, their selectors and the readouts' heads are mixed:
+    `(1 - t) first + t second`. The barrier is the largest rise of the loss over the straight line
+    between the losses of the ends.
+
+    Args:
+        first: a run.
+        second: another seed of it: same backbone, task, prompt and readout.
+        num_points: points, both ends included, at least 3.
+
+    Returns:
+        `shares`, `losses` and `barrier`.
+
+    Raises:
+        DataError: if the runs are no two seeds of one method on one task.
+
+    Reference:
+        Frankle et al. (2020), arXiv 1912.05671, section 2; Entezari et al. (2022), arXiv
+        2110.06296, section 2, for the barrier's baseline.
+    """
+    _check_pair(first, second)
+    shares = [place / (num_points - 1) for place in range(num_points)]
+    losses = [blended_loss((first, second), (1 - share, share)) for share in shares]
+    rises = [
+        loss - (1 - share) * losses[0] - share * losses[-1]
+        for loss, share in zip(losses, shares, strict=True)
+    ]
+    return {"shares": shares, "losses": losses, "barrier": float(np.max(rises))}
+
+
+def is_pair(first: Subject, second: Subject) -> bool:
+    """Return whether two runs are seeds of one method on one task, read through one backbone.
+
+    A run that trains its backbone reads through a copy of its own, so it has no pair.
+    """
+    names = ("method", "task", "readout", "prompt")
+    alike = all(first.about.get(name) == second.about.get(name) for name in names)
+    return alike and first.backbone is second.backbone
+
+
+def _check_pair(first: Subject, second: Subject) -> None:
+    if not is_pair(first, second):
+        named = [
+            f"{one.about['method']} on {one.about['task']}, seed {one.about['seed']}"
+            for one in (first, second)
+        ]
+        raise DataError(
+            "a path must lie between two seeds of one method on one task and one backbone, "
+            f"but {first.about['folder']} is {named[0]} and {second.about['folder']} is {named[1]}."
+        )

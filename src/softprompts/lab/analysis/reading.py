@@ -1,0 +1,86 @@
+"""From the lines of `summary.json` to tables of scores, and to what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from softprompts.lab.analysis.comparisons import compare
+from softprompts.lab.analysis.scores import ScoreTable, SeedScore, average_over_tasks
+from softprompts.seeding import derive
+
+
+def statistics_of(lines: Sequence[Mapping[str, Any]], baseline: str) -> dict[str, Any]:
+    """Compare variants with a baseline and average over tasks, at each point of a study's grid.
+
+    Args:
+        lines: `cells` of `summary.json`.
+        baseline: the variant to compare with.
+
+    Returns:
+        `baseline`; `comparisons`, each a `Comparison` with its `point`; `averages`, each an
+        `Average` with its `point`, where a variant has several tasks. Draws are seeded by a fixed
+        number, so the same lines say the same.
+
+    Raises:
+        DataError: if the lines do not make tables.
+    """
+    comparisons, averages = [], []
+    for point, table in score_tables(lines):
+        draws = np.random.default_rng(derive(0, "comparisons"))
+        found = compare(table, baseline, draws) if baseline in table.variants else ()
+        comparisons += [{"point": point, **asdict(comparison)} for comparison in found]
+        means = [average_over_tasks(table, variant) for variant in table.variants]
+        averages += [{"point": point, **asdict(mean)} for mean in means if len(mean.tasks) > 1]
+    return {"baseline": baseline, "comparisons": comparisons, "averages": averages}
+
+
+def score_tables(lines: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], ScoreTable]]:
+    """Return one table per point of a study's grid, the grid's tasks together in one.
+
+    A run of several tasks counts as one task here, scored by the mean over them: its tasks share
+    one training, so they are not independent. How many items stand behind that mean is not known:
+    few items of one task weigh as much as many of another.
+
+    Args:
+        lines: `cells` of `summary.json`.
+
+    Returns:
+        The point without its task, and its table.
+
+    Raises:
+        DataError: if the lines do not make a table.
+    """
+    groups: dict[str, tuple[dict[str, Any], list[Mapping[str, Any]]]] = {}
+    for line in lines:
+        point = without_task(line["point"])
+        groups.setdefault(repr(point), (point, []))[1].append(line)
+    return [(point, _table(members)) for point, members in groups.values()]
+
+
+def _table(lines: Sequence[Mapping[str, Any]]) -> ScoreTable:
+    runs: list[SeedScore] = []
+    items: dict[str, set[int | None]] = {}
+    for line in lines:
+        place = (line["variant"], line["task"])
+        scores = zip(line["seeds"], line["scores"], strict=True)
+        runs += [SeedScore(*place, seed, score) for seed, score in scores]
+        runs += [SeedScore(*place, gap["seed"], None, gap["reason"]) for gap in line["missing"]]
+        num_items = None if "tasks" in line else line["num_items"]
+        items.setdefault(line["task"], set()).add(num_items)
+    known = {task: [n for n in found if n is not None] for task, found in items.items()}
+    return ScoreTable(runs, {task: n[0] for task, n in known.items() if len(n) == 1})
+
+
+def without_task(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a grid point without what names its task: `task.name`, or the name within `task`."""
+    rest = {field: value for field, value in point.items() if field != "task.name"}
+    task = rest.pop("task", None)
+    if isinstance(task, Mapping):
+        task = {key: value for key, value in task.items() if key not in ("name", "data_dir")}
+    else:
+        task = None
+    return {**rest, "task": task} if task else rest

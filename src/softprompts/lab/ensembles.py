@@ -1,0 +1,395 @@
+"""Ensembles: several trained prompts that answer through one frozen forward.
+
+The forward reads each input once per member, side by side. Members that train a copy of the
+backbone, as LoRA does, and members of which some read a language head and some do not, cannot share
+one: each such kind is read by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.encoding.batch import collate
+from softprompts.encoding.inputs import EncodedExample
+from softprompts.errors import (
+    BackboneError,
+    DataError,
+    MemoryShortageError,
+    SoftPromptsWarning,
+)
+from softprompts.lab.ensemble_folder import (
+    FILE,
+    check_kept,
+    key_of,
+    member_folders,
+    read_kept,
+    write_ensemble,
+)
+from softprompts.metrics.scoring import compute
+from softprompts.recipes.problems import show
+from softprompts.results import Result, check_choices
+from softprompts.results import load as load_run
+from softprompts.storage import is_there, make_new_folder
+from softprompts.tasks.base import Example, TaskFormat
+from softprompts.training.batching import by_length
+from softprompts.training.evaluation import Evaluation, best_column
+from softprompts.training.forward import Part, score
+from softprompts.training.frozen import save_readings
+from softprompts.training.room import first_line, free_memory, is_out_of_memory
+from softprompts.training.tracks import Track
+
+
+@final
+@dataclass(frozen=True)
+class Cost:
+    """What an answer costs.
+
+    Attributes:
+        num_members: how many members read each input.
+        num_forwards: how many kinds of members a batch has that cannot share a forward.
+        tokens: tokens and prompt rows that all members read of an example, on average.
+        tokens_of_one: the same of one member, averaged over members.
+    """
+
+    num_members: int
+    num_forwards: int
+    tokens: float
+    tokens_of_one: float
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Examples to be read by members that may share a forward."""
+
+    backbone: Backbone
+    members: tuple[int, ...]
+    examples: tuple[int, ...]
+
+    def halves(self, reason: str) -> list[_Work]:
+        """Cut what memory did not hold, and say so: first the examples, then the members."""
+        both, (most, one) = (self.examples, self.members), (len(self.examples), len(self.members))
+        if most == one == 1:
+            raise MemoryShortageError(
+                f"one example must fit in memory to be scored, but does not: {reason}"
+            )
+        text = f"memory does not hold {most} examples by {one} members; they are scored in halves."
+        warnings.warn(text, SoftPromptsWarning, stacklevel=2)
+        cut = both[0] if most > 1 else both[1]
+        parts = cut[len(cut) // 2 :], cut[: len(cut) // 2]
+        if most > 1:
+            return [_Work(self.backbone, self.members, part) for part in parts]
+        return [_Work(self.backbone, part, self.examples) for part in parts]
+
+
+@final
+class Ensemble:
+    """Trained prompts that answer together: the mean of their probabilities.
+
+    `p(c) = 1/K sum_k softmax(s_k)(c)`, where `s_k` are the scores of member `k` over the columns
+    that an input has.
+
+    Args:
+        members: two or more results, as `ensemble` checks them.
+        summary: what it scored, if known.
+
+    Attributes:
+        members: the results, by seed.
+        summary: what `softprompts ensemble` found of it; empty elsewhere.
+
+    Reference:
+        Lester et al. (2021), arXiv 2104.08691, section on prompt ensembling.
+
+    Differences:
+        There members vote; here probabilities are averaged, so that even numbers have no ties.
+    """
+
+    def __init__(self, members: Sequence[Result], summary: Mapping[str, Any] | None = None) -> None:
+        _check_members(members)
+        self.members = tuple(sorted(members, key=lambda member: key_of(member.about)))
+        self.summary: Mapping[str, Any] = dict(summary or {})
+
+    @property
+    def score(self) -> float | None:
+        """The score on the reported split, in `[0, 1]`; `None` where it was not measured."""
+        found: float | None = self.summary.get("score")
+        return found
+
+    @property
+    def format(self) -> TaskFormat:
+        """Labels, templates and metrics, those of the first member; for members of one task."""
+        return self.members[0].format
+
+    def __repr__(self) -> str:
+        score = "not measured" if self.score is None else f"{100 * self.score:.1f}"
+        methods = " + ".join(dict.fromkeys(one.config.prompt.method for one in self.members))
+        seeds = ", ".join(str(one.config.seed) for one in self.members)
+        return f"Ensemble({len(self.members)} members, {methods}, score={score}, seeds={seeds})"
+
+    def predict(
+        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
+    ) -> list[str]:
+        """Return the label, or the chosen text, for each input; see `Result.predict`.
+
+        Args:
+            inputs: a mapping of the fields that the members' templates name each; a plain string
+                where there is one field.
+            task: the task, by its name in the mixture; `None` where members have one task.
+        """
+        return [prediction["label"] for prediction in self.predict_scores(inputs, task)]
+
+    def predict_scores(
+        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return label and mean probabilities for each input; see `Result.predict_scores`.
+
+        Returns:
+            `label`, `scores` (probability by label or choice, in all 1) and `is_cut` per input.
+        """
+        return self.predict_examples(self.members[0].examples(inputs, task), task)
+
+    def predict_examples(
+        self, examples: Sequence[Example], task: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return label and mean probabilities for each example, as `predict_scores` does."""
+        for example in examples:
+            check_choices(example)
+        encoded = self._encode(examples, task)
+        results = []
+        for place, logs in enumerate(self._log_probabilities(encoded, task)):
+            names = examples[place].choices or self.members[0].model.track(task).format.labels
+            values = logs.exp().tolist()
+            results.append(
+                {
+                    "label": names[best_column(values)],
+                    "scores": dict(zip(names, values, strict=True)),
+                    "is_cut": any(rows[place].is_cut for rows in encoded),
+                }
+            )
+        return results
+
+    def evaluate(self, examples: Sequence[Example], task: str | None = None) -> Evaluation:
+        """Evaluate on labelled examples of the task's format; see `predict` for the task.
+
+        Returns:
+            Metrics and loss of the mean probabilities, which are its `scores`. It has no `choices`:
+            those are the members'.
+        """
+        encoded = self._encode(examples, task)
+        found = self._log_probabilities(encoded, task)
+        scores = tuple(tuple(logs.exp().tolist()) for logs in found)
+        form = self.members[0].model.track(task).format
+        metrics = compute(form.metrics, [best_column(line) for line in scores], examples, form)
+        losses = [_loss(logs, one) for logs, one in zip(found, encoded[0], strict=True)]
+        num_cut = sum(any(one.is_cut for one in views) for views in zip(*encoded, strict=True))
+        for backbone, _ in self._readers(task):
+            save_readings(backbone)
+        return Evaluation(scores, metrics, fmean(metrics.values()), fmean(losses), num_cut)
+
+    def cost(self, examples: Sequence[Example], task: str | None = None) -> Cost:
+        """Return what it costs to answer some examples; nothing is read for it.
+
+        Args:
+            examples: what is to be answered.
+            task: as for `predict`.
+        """
+        total, count = 0, len(self.members)
+        for track, encoded in zip(self._tracks(task), self._encode(examples, task), strict=True):
+            inputs = [item for example in encoded for item in example.inputs]
+            total += sum(len(item.ids) + track.prompt.length for item in inputs)
+        each = total / max(1, len(examples))
+        return Cost(count, len(self._readers(task)), each, each / count)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the members and, last, `ensemble.json` to a folder that `load` reads.
+
+        Raises:
+            RunFolderError: if the folder holds something already.
+            StorageError: if it cannot be written.
+        """
+        path = Path(folder)
+        make_new_folder(path)
+        write_ensemble(path, self.members, self.summary)
+
+    def _tracks(self, task: str | None) -> list[Track]:
+        return [member.model.track(task) for member in self.members]
+
+    def _readers(self, task: str | None) -> list[tuple[Backbone, tuple[int, ...]]]:
+        """Return what the members read through, and which of them share a forward."""
+        frozen = [one.model.backbone for one in self.members if one.model.backbone.is_frozen]
+        found: dict[tuple[int, bool], tuple[Backbone, tuple[int, ...]]] = {}
+        for number, track in enumerate(self._tracks(task)):
+            own = self.members[number].model.backbone
+            through = frozen[0] if own.is_frozen else own  # of the same weights
+            key = (id(through), track.readout.needs_head)
+            found[key] = (through, (*found.get(key, (through, ()))[1], number))
+        return list(found.values())
+
+    def _encode(
+        self, examples: Sequence[Example], task: str | None
+    ) -> list[tuple[EncodedExample, ...]]:
+        """Return the examples as each member reads them; members that read alike share them."""
+        known: list[tuple[Any, tuple[EncodedExample, ...]]] = []
+        for member, track in zip(self.members, self._tracks(task), strict=True):
+            prompt, name = member.config.prompt, task or next(iter(member.config.tasks))
+            shape = (prompt.length, prompt.depth, prompt.position, prompt.context)
+            task_config = member.config.tasks[name]
+            way = (id(member.backbone), track.format, member.config.readout, task_config, shape)
+            like = [rows for other, rows in known if other == way and prompt.context is None]
+            known.append((way, like[0] if like else tuple(map(track.readout.encode, examples))))
+        return [rows for _, rows in known]
+
+    @torch.no_grad()
+    def _log_probabilities(
+        self, encoded: Sequence[Sequence[EncodedExample]], task: str | None
+    ) -> list[Tensor]:
+        """Return the logarithm of the mean probability of each example's columns, float64."""
+        widest = [max(views, key=_size) for views in zip(*encoded, strict=True)]
+        found: list[list[Tensor]] = [[torch.empty(0)] * len(self.members) for _ in widest]
+        batches = [tuple(batch) for batch in by_length(widest)[::-1]]
+        readers, tracks = self._readers(task), self._tracks(task)
+        waiting = [_Work(*reader, batch) for batch in batches for reader in readers]
+        while waiting:
+            work = waiting.pop()
+            read = _read(work, tracks, encoded)
+            if isinstance(read, str):
+                waiting += work.halves(read)
+                free_memory(work.backbone.device)
+                continue
+            for member, lines in zip(work.members, read, strict=True):
+                for example, line in zip(work.examples, lines, strict=True):
+                    found[example][member] = line[: widest[example].num_columns]
+        return [torch.stack(own).logsumexp(dim=0) - math.log(len(own)) for own in found]
+
+
+def _read(
+    work: _Work, tracks: Sequence[Track], encoded: Sequence[Sequence[EncodedExample]]
+) -> list[Tensor] | str:
+    """Return every member's log-probabilities, or what the allocator said without memory."""
+    backbone = work.backbone
+    try:
+        parts = []
+        for member in work.members:
+            rows = [encoded[member][example] for example in work.examples]
+            batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
+            parts.append(Part(tracks[member].prompt, tracks[member].readout, batch))
+        return [values.cpu().double().log_softmax(dim=1) for values in score(backbone, parts)]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return first_line(error)
+
+
+def _size(example: EncodedExample) -> tuple[int, int]:
+    return example.num_tokens * len(example.inputs), len(example.inputs)
+
+
+def _loss(logs: Tensor, example: EncodedExample) -> float:
+    """Return `-log sum_right p`; NaN for an unlabelled example."""
+    if not example.answers:
+        return math.nan
+    return -float(logs[list(example.answers)].logsumexp(dim=0))
+
+
+def ensemble(results: Sequence[Result]) -> Ensemble:
+    """Let trained prompts answer together, with the mean of their probabilities.
+
+    Args:
+        results: two or more finished runs on the same backbone weights, in one dtype and on one
+            device, of tasks with the same labels; they may differ in all else, in any order.
+
+    Returns:
+        The ensemble.
+
+    Raises:
+        BackboneError: if weights, dtypes or devices differ.
+        DataError: if they are too few, one comes twice or diverged, or labels or metrics differ.
+    """
+    return Ensemble(results)
+
+
+def _check_members(results: object) -> None:
+    """Check that results may answer together; see `ensemble`."""
+    if not isinstance(results, list | tuple) or len(results) < 2:
+        shown = len(results) if isinstance(results, list | tuple) else repr(results)
+        raise DataError(f"`results` must be a list of two or more results, but is {shown}.")
+    seen: dict[tuple[Any, ...], int] = {}
+    for place, one in enumerate(results):
+        if not isinstance(one, Result):
+            raise DataError(f"`results[{place}]` must be a Result, but is {one!r}.")
+        if one.score is None:
+            raise DataError(
+                f"`results[{place}]` must be a run that finished, but is one that diverged."
+            )
+        first = seen.setdefault(key_of(one.about), place)
+        if first != place:
+            raise DataError(
+                f"`results` must be different runs, but [{first}] and [{place}] are both run "
+                f"{one.about['identity']}."
+            )
+        for name, value in _shared(one).items():
+            wanted = _shared(results[0])[name]
+            if value != wanted:
+                kind = BackboneError if name in ("weights", "dtype", "device") else DataError
+                raise kind(
+                    f"`results[{place}]` must have the {name} of results[0], {show(wanted)}, but "
+                    f"has {show(value)}."
+                )
+
+
+def _shared(result: Result) -> dict[str, Any]:
+    """Return what members must have in common, by what an error calls it."""
+    names = list(result.model.tracks) if result.model.is_mixture else [None]
+    formats = [track.format for track in result.model.tracks.values()]
+    return {
+        "weights": result.backbone.fingerprint,
+        "dtype": str(result.backbone.dtype).removeprefix("torch."),
+        "device": str(result.backbone.device),
+        "tasks": names,
+        "labels": [list(form.labels) for form in formats],
+        "metrics": [list(form.metrics) for form in formats],
+    }
+
+
+def members_of(result: Result | Ensemble) -> tuple[Result, ...]:
+    """Return the members of an ensemble; of a run, itself."""
+    return result.members if isinstance(result, Ensemble) else (result,)
+
+
+def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> Result | Ensemble:
+    """Load a finished run, or an ensemble of several, from its folder.
+
+    Args:
+        folder: a run folder, a folder that `Result.save` or `Ensemble.save` wrote, or one that
+            `softprompts ensemble` kept.
+        backbone: the frozen model; a name or folder to load it from; or `None` for that which the
+            run, or the first member, names.
+
+    Returns:
+        The result, or the ensemble, ready to predict.
+
+    Raises:
+        BackboneError: if `backbone` is something else, or cannot be loaded.
+        StorageError: if a run is not finished or its files are broken.
+        RecipeError: if a configuration breaks the schema.
+        RunFolderError: if a configuration was edited, or the backbone's weights are not those
+            that the prompt was trained for.
+    """
+    path = Path(folder)
+    if not (is_there(path) and is_there(path / FILE)):
+        return load_run(path, backbone)
+    kept = read_kept(path)
+    members: list[Result] = []
+    for place in member_folders(path):
+        members.append(load_run(place, members[0].backbone if members else backbone))
+    check_kept(path, kept["members"], [member.about for member in members])
+    return Ensemble(members, kept["summary"])

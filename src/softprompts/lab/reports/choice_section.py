@@ -1,0 +1,222 @@
+"""The section on what prompts chose: positions, lengths, and how pools were mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, final
+
+from softprompts.errors import SoftPromptsError
+from softprompts.lab.reports.choice_parts import UNITS, histogram, weight_table
+from softprompts.lab.reports.chosen import SELECTORS, Chosen, Mixed
+from softprompts.lab.reports.last_choices import read_last_choices
+from softprompts.lab.reports.markup import Html, joined, tag
+from softprompts.lab.reports.report_tables import place_columns, place_of
+from softprompts.lab.reports.sections import (
+    MOST_OPEN,
+    MOST_ROWS,
+    Section,
+    folded,
+    note,
+    panels,
+    with_sources,
+)
+from softprompts.lab.reports.study_record import Entry, StudyRecord
+from softprompts.lab.reports.tabular import Column, Table
+
+_MOST_CLASSES = 12
+
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """What one variant chose on one task, over seeds.
+
+    Attributes:
+        title: what it is, in words.
+        place: the values of `place_columns`.
+        found: what was chosen, by seed.
+    """
+
+    title: str
+    place: Mapping[str, Any]
+    found: Mapping[int, Chosen]
+
+    @property
+    def pools(self) -> dict[int, Mixed]:
+        """How the pool was mixed, by seed; those left out whose weights are not all finite."""
+        pools = {seed: one.pool for seed, one in self.found.items() if one.pool is not None}
+        return {seed: one for seed, one in pools.items() if None not in one.weights}
+
+
+def choice_section(record: StudyRecord) -> Section | None:
+    """Return the section with what prompts chose; `None` where nothing is chosen.
+
+    Args:
+        record: the study.
+    """
+    groups, problems = choice_groups(record)
+    charts = [chart for group in groups for chart in _charts(group)]
+    if not charts and not problems:
+        return None
+    tables = tuple(
+        table
+        for table in (selector_table(record, groups), mixture_table(record, groups))
+        if table.rows
+    )
+    lead = tag(
+        "p",
+        "Shares of inputs on the reported split (held-out rows where that is not there yet), mean "
+        "over seeds; points are seeds. ",
+        tag("code", "softprompts choices RUN_DIR"),
+        " draws one run over its updates.",
+        class_="note",
+    )
+    parts = [lead, *(tag("p", text, class_="warning") for text in problems), panels(charts, 0)]
+    parts += _mixtures([group for group in groups if group.pools])
+    parts += [with_sources(table, is_folded=True) for table in tables]
+    return Section("choices", "What prompts chose", joined(parts), tables)
+
+
+def choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
+    """Return what every variant chose on every task, and why runs could not be read.
+
+    Args:
+        record: the study.
+
+    Returns:
+        The groups, tasks of a mixture one by one, and sentences on runs whose records are broken.
+    """
+    groups, problems = [], []
+    for entry in record.whole_entries:
+        tasks: dict[str, dict[int, Chosen]] = {}
+        for cell in entry.cells:
+            try:
+                own = read_last_choices(record.folder(cell))
+            except SoftPromptsError as error:
+                problems.append(f"What a run chose could not be read: {error}")
+                continue
+            for name, chosen in own.items():
+                tasks.setdefault(name, {})[cell.config.seed] = chosen
+        groups += [_group(record, entry, name, found) for name, found in tasks.items()]
+    return groups, problems
+
+
+def _group(record: StudyRecord, entry: Entry, name: str, found: Mapping[int, Chosen]) -> Group:
+    parts = [entry.label, name or (entry.task if len(record.tasks) > 1 else "")]
+    place = place_of(record, entry)
+    if name:
+        place["task"] = f"{name} (within {entry.task})"
+    return Group(", ".join(part for part in parts if part), place, found)
+
+
+def _charts(group: Group) -> list[Html]:
+    """Return a histogram of each selector, and of the pool's weights."""
+    charts = []
+    for name in SELECTORS:
+        shares = [one.selected[name].shares for one in group.found.values() if name in one.selected]
+        if shares:
+            charts.append(histogram(f"{group.title}: {UNITS[name]}", shares, 0))
+    pools = list(group.pools.values())
+    if pools:
+        seeds = [known for pool in pools if (known := _known(pool.weights))]
+        stds = [known for pool in pools if (known := _known(pool.stds))]
+        spread = [fmean(values) for values in zip(*stds, strict=True)]
+        charts.append(histogram(f"{group.title}: weight of each set", seeds, 1, spread))
+    return charts
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mixtures(groups: Sequence[Group]) -> list[Html]:
+    """Return a table for each pool: weights by seed and class."""
+    if not groups:
+        return []
+    said = "Mean weight of each set in percent"
+    if any(pool.stds for group in groups for pool in group.pools.values()):
+        said += (
+            ", ± its standard deviation over inputs. Upright lines above are that deviation, "
+            "averaged over seeds"
+        )
+    said += ". Each run numbers its sets: set 1 of one seed has nothing to do with that of another."
+    tables = []
+    for group in groups:
+        rows = [line for seed, pool in group.pools.items() for line in _lines(seed, pool)]
+        most = max(len(pool.by_class) for pool in group.pools.values())
+        drawn = [weight_table(group.title, ("seed", "inputs"), rows)]
+        if most > _MOST_CLASSES:
+            drawn.insert(0, note(f"The {_MOST_CLASSES} of {most} classes that differ most."))
+        is_open = len(groups) <= MOST_OPEN and len(rows) <= MOST_ROWS
+        tables.append(folded(group.title, *drawn, is_open=is_open))
+    return [tag("h3", "Mixtures"), note(said), *tables]
+
+
+def _lines(seed: int, pool: Mixed) -> list[tuple[tuple[str, str], Any, Any]]:
+    kept = pool.apart(_MOST_CLASSES)
+    return [
+        (("" if place else str(seed), name), weights, stds)
+        for place, (name, weights, stds) in enumerate(pool.lines)
+        if not place or name in kept
+    ]
+
+
+def selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
+    """Return how inputs were spread over positions and lengths, over seeds.
+
+    Args:
+        record: the study.
+        groups: what was chosen.
+    """
+    columns = (
+        *place_columns(record),
+        Column("selector", "selector"),
+        Column("value", "rows", "count"),
+        Column("share", "share ± std over seeds", "score", ("mean", "std")),
+        Column("num_runs", "runs", "count"),
+    )
+    rows = []
+    for group in groups:
+        for name in SELECTORS:
+            seeds = [o.selected[name].shares for o in group.found.values() if name in o.selected]
+            for value, shares in enumerate(zip(*seeds, strict=True)):
+                spread = stdev(shares) if len(shares) > 1 else None
+                row = {"selector": name, "value": value, "share": (fmean(shares), spread)}
+                rows.append({**group.place, **row, "num_runs": len(shares)})
+    said = "Shares of inputs in percent, with their standard deviation over seeds."
+    return Table("choices", "Positions and lengths", columns, tuple(rows), said)
+
+
+def mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
+    """Return how pools were mixed: a row per seed, class and set.
+
+    Args:
+        record: the study.
+        groups: what was chosen.
+    """
+    columns = (
+        *place_columns(record),
+        Column("seed", "seed", "count"),
+        Column("inputs", "inputs"),
+        Column("is_class", "of one class"),
+        Column("set", "set", "count"),
+        Column("weight", "weight ± std over inputs", "score", ("mean", "std")),
+    )
+    rows = [
+        {
+            **group.place,
+            "seed": seed,
+            "inputs": name,
+            "is_class": "yes" if place else "no",
+            "set": number,
+            "weight": (weight, stds[number - 1] if stds else None),
+        }
+        for group in groups
+        for seed, pool in group.pools.items()
+        for place, (name, weights, stds) in enumerate(pool.lines)
+        for number, weight in enumerate(weights, start=1)
+    ]
+    said = "Mean weights in percent, with their standard deviation over inputs, not over seeds."
+    return Table("mixtures", "Mixtures", columns, tuple(rows), said)

@@ -1,0 +1,244 @@
+"""What a run's prompt chose, read from its folder: over the updates, and where it was scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, final
+
+from softprompts.errors import RunFolderError, StorageError
+from softprompts.lab.reports.chosen import (
+    Chosen,
+    Mixed,
+    Selected,
+    chosen_as_json,
+    is_count,
+    read_chosen,
+    require_same,
+)
+from softprompts.lab.reports.records import read_lines, require
+from softprompts.storage import check_run_folder, entries, is_there, read_record
+
+MOST_WINDOWS = 60
+"""Most windows that the updates of a run are put into."""
+
+
+@final
+@dataclass(frozen=True)
+class Choices:
+    """What a run's prompt chose, from its first update to its reported split.
+
+    Attributes:
+        about: `identity`, `method`, `task`, `seed` and `length` of the run.
+        status: `finished`, `diverged` or `unfinished`.
+        num_updates: updates that are logged.
+        selected_step: update after which the selected state was taken; `None` before the end.
+        split: name of the reported split; `None` before the end.
+        windows: what was chosen while training, in windows of equally many updates; the last may
+            have fewer.
+        held_out: what was chosen on held-out rows, per evaluation.
+        reported: what was chosen on the reported split; `None` where nothing was reported.
+        is_cut: whether the last line of the records is half written and was left out.
+    """
+
+    about: Mapping[str, Any]
+    status: str
+    num_updates: int
+    selected_step: int | None
+    split: str | None
+    windows: tuple[Chosen, ...]
+    held_out: tuple[Chosen, ...]
+    reported: Chosen | None
+    is_cut: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is chosen: names of selectors, and `pool`."""
+        return self.windows[0].parts
+
+    @property
+    def held_out_selected(self) -> Chosen | None:
+        """What the selected state chose on held-out rows; the last evaluation before the end."""
+        steps = {chosen.first_step: chosen for chosen in self.held_out}
+        if self.selected_step is None:
+            return self.held_out[-1] if self.held_out else None
+        return steps.get(self.selected_step)
+
+    @property
+    def title(self) -> str:
+        """Whose choices these are."""
+        return "{method} on {task}, seed {seed}".format(**self.about)
+
+    @property
+    def scored(self) -> tuple[tuple[str, Chosen], ...]:
+        """What the selected state, or the last one, chose where it was scored, and where."""
+        found = []
+        if self.reported is not None:
+            found.append((str(self.split), self.reported))
+        if self.held_out_selected is not None:
+            chosen = self.held_out_selected
+            found.append((f"held-out rows after update {chosen.first_step}", chosen))
+        return tuple((where, chosen) for where, chosen in found if chosen.parts == self.parts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know beside whose choices these are."""
+        updates = f"{self.num_updates} update{'s' * (self.num_updates != 1)}"
+        notes = [f"{self.status}, {updates}"]
+        if self.status == "unfinished":
+            notes = [f"unfinished: {updates} so far"]
+        elif self.selected_step:
+            notes.append(f"dotted line: the selected state, after update {self.selected_step}")
+        if self.is_cut:
+            notes.append("the last line of the records is half written and left out")
+        return tuple(notes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            **self.about,
+            "status": self.status,
+            "num_updates": self.num_updates,
+            "selected_step": self.selected_step,
+            "split": self.split,
+            "is_cut": self.is_cut,
+            "windows": [chosen_as_json(window) for window in self.windows],
+            "held_out": [chosen_as_json(chosen) for chosen in self.held_out],
+            "reported": None if self.reported is None else chosen_as_json(self.reported),
+        }
+
+
+def read_choices(folder: str | Path) -> Choices:
+    """Read what a run's prompt chose; a run that is not finished is read as far as it is.
+
+    Args:
+        folder: a run folder.
+
+    Returns:
+        The choices.
+
+    Raises:
+        RunFolderError: if it is a study's folder, or the run's method chooses nothing.
+        StorageError: if a file is missing, broken or of another run, or nothing is logged yet.
+    """
+    path = Path(folder)
+    about = _read_about(path)
+    lines, is_cut = read_lines(path / "metrics.jsonl")
+    updates: list[Chosen] = []
+    held_out: list[Chosen] = []
+    for place, line in lines:
+        chosen = read_chosen(line, place, about["length"])
+        require_same(chosen, updates, place)
+        if "split" in line:
+            require(line["split"] == "held_out", place, "`split`", "held_out", line["split"])
+            held_out.append(chosen)
+            continue
+        wanted = len(updates) + 1
+        require(chosen.first_step == wanted, place, "`step`", str(wanted), chosen.first_step)
+        updates.append(chosen)
+    if not updates:
+        raise StorageError(f"{path} must hold a run with logged updates, but has none yet.")
+    if not updates[0].parts:
+        raise RunFolderError(
+            f"{path} must be of a method that selects something, but nothing is selected by "
+            f"{about['method']!r}: its rows, their number and their place are the same for every "
+            "input."
+        )
+    result = _read_result(path, about)
+    if result["reported"] is not None:
+        require_same(result["reported"], updates, str(path / "result.json"))
+    return Choices(
+        about=about,
+        windows=_windows(updates),
+        num_updates=len(updates),
+        held_out=tuple(held_out),
+        is_cut=is_cut,
+        **result,
+    )
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    """Read what a run is, from its folder."""
+    if is_there(folder / "study.json"):
+        runs = entries(folder / "runs") if is_there(folder / "runs") else []
+        hint = f"; choose one of its runs, such as {folder / 'runs' / runs[0]}" if runs else ""
+        raise RunFolderError(f"{folder} must be a run's folder, but is a study's{hint}.")
+    check_run_folder(folder)
+    path = folder / "config.json"
+    content = read_record(path, ("identity", "config"))
+    config = content["config"]
+    if isinstance(config, dict) and config.get("mixture") is not None:
+        raise RunFolderError(
+            f"{folder} must be a run of one task, but is of a mixture: its choices are in "
+            "metrics.jsonl and result.json, under `tasks`."
+        )
+    try:
+        about = {
+            "identity": content["identity"],
+            "method": config["prompt"]["method"],
+            "task": config["task"]["name"],
+            "seed": config["seed"],
+            "length": config["prompt"]["length"],
+        }
+    except (TypeError, LookupError) as error:
+        raise StorageError(f"{path} must have a whole `config`, but has not: {error!r}.") from error
+    length = about["length"]
+    require(is_count(length), str(path), "`config.prompt.length`", "a whole number", length)
+    return about
+
+
+def _read_result(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Read how a run ended, if it has."""
+    path = folder / "result.json"
+    if not is_there(path):
+        return {"status": "unfinished", "selected_step": None, "split": None, "reported": None}
+    result = read_record(path, ("identity", "status", "split", "selected_step"))
+    if result["identity"] != about["identity"]:
+        raise StorageError(
+            f"{path} must be the result of run {about['identity']}, but is of {result['identity']}."
+        )
+    step = result["selected_step"]
+    require(is_count(step), str(path), "`selected_step`", "a whole number", step)
+    found = result.get("choices") or {}
+    require(isinstance(found, dict), str(path), "`choices`", "an object", found)
+    chosen = read_chosen({**found, "step": step}, str(path), about["length"])
+    return {
+        "status": str(result["status"]),
+        "selected_step": step,
+        "split": str(result["split"]),
+        "reported": chosen if chosen.parts else None,
+    }
+
+
+def _windows(updates: Sequence[Chosen]) -> tuple[Chosen, ...]:
+    """Put updates into at most `MOST_WINDOWS` windows."""
+    size = math.ceil(len(updates) / MOST_WINDOWS)
+    starts = range(0, len(updates), size)
+    return tuple(_merged(updates[start : start + size]) for start in starts)
+
+
+def _merged(updates: Sequence[Chosen]) -> Chosen:
+    """Return one window of updates: counts are added, everything else is averaged."""
+    first, last = updates[0], updates[-1]
+    selected = {}
+    for name in first.selected:
+        found = [update.selected[name] for update in updates]
+        counts = tuple(map(sum, zip(*(one.counts for one in found), strict=True)))
+        selected[name] = Selected(counts, _mean([one.entropy for one in found]))
+    pools = [update.pool for update in updates if update.pool]
+    pool = None
+    if pools:
+        lines = ([one.weights for one in pools], [one.stds for one in pools if one.stds])
+        weights, stds = (tuple(map(_mean, zip(*line, strict=True))) for line in lines)
+        pool = Mixed(weights, stds=stds)
+    temperature = _mean([update.temperature for update in updates])
+    return Chosen(first.first_step, last.last_step, selected, pool, temperature)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; `None` where a value is missing."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None

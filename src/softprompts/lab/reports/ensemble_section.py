@@ -1,0 +1,166 @@
+"""What `softprompts ensemble` found of a study: kept in its folder, and shown in its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from softprompts.lab.reports.markup import joined
+from softprompts.lab.reports.report_tables import place_columns, place_of
+from softprompts.lab.reports.sections import Section, with_sources
+from softprompts.lab.reports.study_record import StudyRecord
+from softprompts.lab.reports.tabular import Column, Table
+from softprompts.storage import is_there, lock, read_record, write_json
+from softprompts.training.stored import Amount, Count, Fraction, Stored, check_stored
+
+FILE: Final = "ensembles.json"
+"""Its name in the study's folder."""
+
+
+class Group(Stored):
+    """An ensemble of one group of seeds, and what it scored on the reported rows."""
+
+    seeds: list[Count]
+    members: list[str]
+    score: Fraction
+    best: Fraction
+    num_items: Count
+    num_cut: Count
+    num_forwards: Count
+    tokens: Amount
+    tokens_of_one: Amount
+    is_same_data: bool
+
+
+class _Spread(Stored):
+    """Mean and standard deviation of some scores."""
+
+    scores: list[Fraction]
+    mean: Fraction
+    std: Amount | None
+
+
+class _Line(Stored):
+    """One task and grid point of a variant."""
+
+    task: str
+    point: dict[str, Any]
+    singles: _Spread
+    ensembles: _Spread
+    best: Fraction
+    tokens: Amount
+    tokens_of_one: Amount
+    groups: Annotated[list[Group], Field(min_length=1)]
+    left_out: list[Count]
+
+
+class _Found(Stored):
+    """What one command found."""
+
+    variant: str
+    size: Annotated[int, Field(ge=2)]
+    cells: list[_Line]
+
+
+class _File(Stored):
+    """The whole file."""
+
+    ensembles: list[_Found]
+
+
+def kept_ensembles(study: Path) -> list[dict[str, Any]]:
+    """Return what `softprompts ensemble` last found, by variant and size.
+
+    Args:
+        study: the study's folder.
+
+    Raises:
+        StorageError: if the file is broken.
+        RunFolderError: if a value in it is wrong.
+    """
+    path = study / FILE
+    if not is_there(path):
+        return []
+    content = read_record(path, ["ensembles"])
+    check_stored(path, content, _File)
+    found: list[dict[str, Any]] = content["ensembles"]
+    return found
+
+
+def keep_ensembles(study: Path, found: Mapping[str, Any]) -> None:
+    """Keep what was found of a variant and size in place of what was found before.
+
+    Args:
+        study: the study's folder.
+        found: `variant`, `size` and `cells`.
+
+    Raises:
+        StorageError: if the file is broken or cannot be written.
+    """
+    with lock(study / ".lock", should_wait=True):
+        key = (found["variant"], found["size"])
+        others = [one for one in kept_ensembles(study) if (one["variant"], one["size"]) != key]
+        both = sorted([*others, dict(found)], key=lambda one: (one["variant"], one["size"]))
+        write_json(study / FILE, {"ensembles": both})
+
+
+def ensemble_section(record: StudyRecord) -> Section | None:
+    """Return the section on ensembles; `None` where none was measured.
+
+    Args:
+        record: the study.
+    """
+    table = ensemble_table(record)
+    if not table.rows:
+        return None
+    return Section("ensembles", "Ensembles", joined([with_sources(table)]), (table,))
+
+
+def ensemble_table(record: StudyRecord) -> Table:
+    """Return single members and ensembles, a row per variant, size, task and grid point.
+
+    Args:
+        record: the study; what it no longer has is left out.
+    """
+    rows = []
+    for found in kept_ensembles(record.path):
+        for line in found["cells"]:
+            key = (found["variant"], line["task"], line["point"])
+            for entry in record.whole_entries:
+                if (entry.variant, entry.task, entry.line["point"]) == key:
+                    rows.append({**place_of(record, entry), **_row(line, found["size"])})
+    columns = (
+        *place_columns(record),
+        Column("size", "members", "count"),
+        Column("single", "single member", "score", ("single_mean", "single_std")),
+        Column("best", "best of its members", "percent"),
+        Column("score", "ensemble", "score", ("mean", "std")),
+        Column("num_groups", "groups", "count"),
+        Column("seeds", "seeds"),
+        Column("tokens", "tokens read per item", "number"),
+        Column("tokens_of_one", "by one member", "number"),
+    )
+    note = (
+        "Scores in percent on the reported rows: mean and standard deviation over single members, "
+        "and over ensembles of disjoint groups of seeds; with one group no spread can be told. The "
+        "best member is chosen on the reported rows, and averaged over groups. Tokens count prompt "
+        "rows."
+    )
+    return Table("ensembles", "Ensembles", columns, tuple(rows), note)
+
+
+def _row(line: Mapping[str, Any], size: int) -> dict[str, Any]:
+    single, joint, groups = line["singles"], line["ensembles"], line["groups"]
+    return {
+        "size": size,
+        "single": (single["mean"], single["std"]),
+        "best": line["best"],
+        "score": (joint["mean"], joint["std"]),
+        "num_groups": len(groups),
+        "seeds": "; ".join(", ".join(map(str, group["seeds"])) for group in groups),
+        "tokens": line["tokens"],
+        "tokens_of_one": line["tokens_of_one"],
+    }

@@ -1,0 +1,265 @@
+"""What a study found, in a few sentences: what was compared, what came out, how sure that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, final
+
+from softprompts.lab.analysis.wording import RATE
+from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label
+
+_MOST_NAMED = 6
+
+
+@final
+@dataclass(frozen=True)
+class Findings:
+    """A study in a few sentences.
+
+    Attributes:
+        compared: what was compared, and how far the study is.
+        found: what may be concluded.
+        certainty: how sure that is, and what it leaves open.
+    """
+
+    compared: tuple[str, ...]
+    found: tuple[str, ...]
+    certainty: tuple[str, ...]
+
+
+def findings(record: StudyRecord) -> Findings:
+    """Return what a study found.
+
+    Args:
+        record: the study.
+    """
+    main = main_comparisons(record.summary)
+    found = (*_on_means(record, main), *_on_spread(record, main), *_best(record))
+    return Findings(
+        tuple(_compared(record)), tuple(found), tuple(_certainty(record, main)) if found else ()
+    )
+
+
+def main_comparisons(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the comparisons that are spoken of: over all tasks where there are several.
+
+    Args:
+        summary: content of `summary.json`.
+    """
+    found = summary["comparisons"]
+    joint = {_key(one) for one in found if len(one["tasks"]) > 1}
+    kept = [one for one in found if len(one["tasks"]) > 1 or _key(one) not in joint]
+    # a mean over tasks of which one is left says what that task alone does: the later counts
+    return list({(*_key(one), *one["tasks"]): one for one in kept}.values())
+
+
+def state_of(record: StudyRecord) -> str:
+    """Return how far a study is, in a word or two.
+
+    Args:
+        record: the study.
+    """
+    if record.num_finished == record.num_runs:
+        return "finished"
+    return f"unfinished: {record.num_finished} of {record.num_runs} runs"
+
+
+def _compared(record: StudyRecord) -> list[str]:
+    variants = list(record.study.variants)
+    others = len(variants) - 1
+    what = f"One variant, {variants[0]}"
+    if others:
+        shown = (
+            f"{', '.join(variants[1:])} " if others <= 3 and variants[0] == record.baseline else ""
+        )
+        count = f"{others} variant{'s' * (others > 1)}"
+        what = (
+            f"{shown}against {record.baseline}" if shown else f"{count} against {record.baseline}"
+        )
+    tasks = record.tasks
+    where = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks ({_listed(tasks)})"
+    points = list(dict.fromkeys(point_label(e.line["point"]) for e in record.whole_entries))
+    grid = ""
+    if len(points) > 1:
+        grid = f", at {len(points)} settings of {_listed(record.fields)}"
+    seeds = len(record.study.seeds)
+    said = [f"{what}, on {where}{grid}; {seeds} seed{'s' * (seeds != 1)} each."]
+    left = record.num_runs - record.num_finished
+    if left == record.num_runs:
+        said.append(f"None of {record.num_runs} runs is finished.")
+    elif left:
+        said.append(
+            f"{left} of {record.num_runs} runs are not finished: what follows is of the others."
+        )
+    return said
+
+
+def _best(record: StudyRecord) -> list[str]:
+    """Say which mean is the highest on each task, without claiming anything."""
+    said = []
+    for task in record.tasks:
+        known = [e for e in record.whole_entries if e.task == task and e.line["mean"] is not None]
+        if not known or len(record.tasks) > 4:
+            continue
+        best = max(known, key=lambda entry: float(entry.line["mean"]))
+        line = best.line
+        spread = "" if line["std"] is None else f" ± {100 * line['std']:.1f}"
+        text = f"{_named(best)} has the highest mean seen, {100 * line['mean']:.1f}{spread}"
+        if len(known) == 1:
+            text = f"{_named(best)} scores {100 * line['mean']:.1f}{spread}"
+        majority = f"the majority class scores {100 * line['majority']:.1f}"
+        items = f"{line['num_items']} items"
+        said.append(f"On {task} {text}; {majority} ({line['metric']}, {items}).")
+        if line["mean"] <= line["majority"]:
+            said.append("No mean is above the majority class.")
+    return said
+
+
+def _on_means(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[str]:
+    tested = [one for one in main if one["p_adjusted"] is not None]
+    if not tested:
+        return []
+    shown = [one for one in tested if one["p_adjusted"] <= RATE]
+    if not shown:
+        return [
+            f"No difference in means is shown: of {_counted(len(tested), 'comparison')} with "
+            f"{record.baseline}, none is significant after correction. Not shown is not equal.",
+            *_by_intervals(record, [one for one in tested if not one["is_conclusive"]]),
+        ]
+    said = []
+    for word, sign in (("higher", 1), ("lower", -1)):
+        some = [one for one in shown if sign * one["difference"] > 0]
+        if some:
+            said.append(f"Shown to score {word} than {record.baseline}{_at_places(some, _size)}.")
+    rest = len(tested) - len(shown)
+    if rest:
+        said.append(f"For the other {rest} of {len(tested)} comparisons nothing is shown.")
+    return said
+
+
+def _by_intervals(record: StudyRecord, untested: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what intervals over seeds and items tell where too few seeds can be tested."""
+    said = []
+    for word, end in (("higher", 0), ("lower", 1)):
+        some = [
+            one
+            for one in untested
+            if one["interval_with_items"] and (1, -1)[end] * one["interval_with_items"][end] > 0
+        ]
+        if some:
+            said.append(
+                "By Student's intervals over seeds and items, which take scores to be near "
+                f"normal, {word} than {record.baseline}{_at_places(some, _wide_size)}."
+            )
+    return said
+
+
+def _on_spread(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[str]:
+    known = [one for one in main if one["std_ratio"] is not None]  # not beside equal scores
+    tested = [one for one in known if one["p_spread_adjusted"] is not None]
+    if not tested:
+        return []
+    shown = [one for one in tested if one["p_spread_adjusted"] <= RATE]
+    if not shown:
+        return [f"No difference in spread over seeds is shown, in {_counted(len(tested), 'test')}."]
+    said = []
+    for word, is_less in (("less", True), ("more", False)):
+        some = [one for one in shown if (one["std_ratio"] < 1) == is_less]
+        if some:
+            named = _at_places(some, lambda one: f"{one['std_ratio']:.2f} times")
+            said.append(f"Shown to spread {word} over seeds than {record.baseline}{named}.")
+    return said
+
+
+def _certainty(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[str]:
+    said = []
+    if max((entry.num_scored for entry in record.entries), default=0) < 2:
+        return ["Each score is of one seed: no spread can be told, and nothing be concluded."]
+    blind = sum(not one["is_conclusive"] for one in main if one["p"] is not None)
+    if blind:
+        said.append(
+            f"{blind} of {_counted(len(main), 'comparison')} could not have shown anything: too "
+            "few seeds."
+        )
+    seen = [one["detectable"] for one in main if one["detectable"]]
+    if seen:
+        size = f"{100 * median(seen):.1f} points"
+        more = "half of the comparisons" if len(seen) > 1 else "this comparison"
+        said.append(f"A true difference under {size} would often go unseen in {more}.")
+    lost = Counter[str]()
+    for entry in record.whole_entries:
+        lost += Counter(gap["reason"] for gap in entry.line["missing"])
+    gone = [f"{count} {reason}" for reason, count in lost.items() if reason != "unfinished"]
+    if gone:
+        said.append(f"Runs without a score are in no mean: {', '.join(gone)}.")
+    said.append(
+        "Intervals are of the mean over seeds, on these items; other items and other tasks are "
+        "another matter."
+    )
+    return said
+
+
+def _at_places(found: Sequence[Mapping[str, Any]], size: Callable[[Mapping[str, Any]], str]) -> str:
+    """Return who is meant: ` on task at point: a (size), b (size)`, or in how many places."""
+    if len(found) > _MOST_NAMED:
+        return f": {_counted_places(found)}"
+    places: dict[str, list[str]] = {}
+    for one in found:
+        places.setdefault(_where(one), []).append(f"{one['variant']} ({size(one)})")
+    return ";".join(f"{where}: {_listed(names)}" for where, names in places.items())
+
+
+def _counted_places(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return in how many places each variant is meant."""
+    counts = Counter(one["variant"] for one in found)
+    return _listed([f"{name} in {_counted(count, 'comparison')}" for name, count in counts.items()])
+
+
+def _size(one: Mapping[str, Any]) -> str:
+    """Return by how much a variant differs, and how sure that is."""
+    size = f"{_signed(one['difference'])} points"
+    if one["interval"] is not None:
+        low, high = one["interval"]
+        size += f", 95 % {_signed(low)} to {_signed(high)}"
+    wide = one["interval_with_items"]
+    is_wide = wide is not None and (wide[0] > 0 or wide[1] < 0)
+    return size if is_wide else f"{size}, on these items only"
+
+
+def _wide_size(one: Mapping[str, Any]) -> str:
+    """Return by how much a variant differs, and how sure that is for other items, too."""
+    low, high = map(_signed, one["interval_with_items"])
+    return f"{_signed(one['difference'])} points, 95 % {low} to {high}"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _where(one: Mapping[str, Any]) -> str:
+    tasks = one["tasks"]
+    where = f" on {tasks[0]}" if len(tasks) == 1 else f" over {len(tasks)} tasks"
+    point = point_label(one["point"])
+    return f"{where} at {point}" if point else where
+
+
+def _named(entry: Entry) -> str:
+    point = point_label(entry.line["point"])
+    return f"{entry.variant} at {point}" if point else entry.variant
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = list(names[:_MOST_NAMED])
+    more = len(names) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])])
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _key(one: Mapping[str, Any]) -> tuple[str, str]:
+    return repr(one["point"]), str(one["variant"])

@@ -1,0 +1,162 @@
+"""The section on the loss around runs: surfaces that turn, and how steep they are."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from softprompts.lab.reports.landscape import title_of
+from softprompts.lab.reports.landscape_kept import kept_landscapes
+from softprompts.lab.reports.markup import Html, block, joined, tag
+from softprompts.lab.reports.report_tables import place_columns, place_of
+from softprompts.lab.reports.sections import Section, note, with_sources
+from softprompts.lab.reports.study_record import StudyRecord
+from softprompts.lab.reports.tabular import Column, Table
+from softprompts.storage import is_there, read_json
+
+Panels = Mapping[str, Mapping[str, Any]]
+
+
+def landscape_section(record: StudyRecord) -> tuple[Section | None, Panels]:
+    """Return the section on landscapes and sharpness, and what its script is to draw.
+
+    Args:
+        record: the study.
+
+    Returns:
+        The section, `None` before the first finished run; and its panels, none where nothing is
+        kept to be drawn.
+    """
+    if not record.results:
+        return None, {}
+    table = sharpness_table(record)
+    surfaces, panels = _surfaces(record)
+    commands = _commands(record, has_table=bool(table.rows), has_surfaces=bool(panels))
+    parts = [
+        surfaces,
+        *([tag("h3", table.title), with_sources(table)] if table.rows else []),
+        *([note("Not measured yet:"), block("\n".join(commands), "Commands")] if commands else []),
+    ]
+    tables = (table,) if table.rows else ()
+    return Section("landscapes", "Landscapes and sharpness", joined(parts), tables), panels
+
+
+def sharpness_table(record: StudyRecord) -> Table:
+    """Return the mean sharpness of every variant, task and grid point that was measured.
+
+    Args:
+        record: the study.
+    """
+    kept = _kept_sharpness(record)
+    counts = Counter(key for found in kept.values() for key in found)
+    if not counts:
+        return Table("sharpness", "Sharpness", (), ())
+    key = counts.most_common(1)[0][0]
+    own = {name: found[key] for name, found in kept.items() if key in found}
+    rows, measures = [], dict[str, str]()
+    for entry in record.whole_entries:
+        found = [_measures(own[c.identity]) for c in entry.cells if c.identity in own]
+        if not found:
+            continue
+        for one in found:
+            measures |= {name: heading for name, (heading, _) in one.items()}
+        values = {
+            name: fmean([one[name][1] for one in found if name in one])
+            for name in measures
+            if any(name in one for one in found)
+        }
+        rows.append({**place_of(record, entry), "num_runs": len(found), **values})
+    columns = (
+        *place_columns(record),
+        Column("num_runs", "runs", "count"),
+        *(Column(name, heading, "number") for name, heading in measures.items()),
+    )
+    any_run = next(iter(own.values()))
+    sample = any_run["sample"]
+    said = (
+        f"Means over runs, on up to {any_run['num_examples']} rows of {sample['split']}. Rise: how "
+        "much the loss rises at most (or under noise) when inputs or rows move by the radius."
+    )
+    if len(counts) > 1:
+        said += f" Of {len(counts)} ways it was measured, the one with the most runs is shown."
+    return Table("sharpness", "Sharpness", columns, tuple(rows), said)
+
+
+def _kept_sharpness(record: StudyRecord) -> dict[str, dict[str, Any]]:
+    """Return what was measured of each run, by identity, then by how it was measured."""
+    folder = record.path / "analysis" / "sharpness"
+    found = {}
+    for entry in record.whole_entries:
+        for cell in entry.cells:
+            path = folder / f"{cell.identity}.json"
+            if is_there(path):
+                found[cell.identity] = dict(read_json(path))
+    return found
+
+
+def _measures(found: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """Return the numbers of one run by name, each with its heading."""
+    values: dict[str, tuple[str, float | None]] = {"loss": ("loss", found.get("loss"))}
+    for space, what in (("input", "inputs"), ("prompt", "rows")):
+        for one in (found.get(space) or {}).get("radii", []):
+            radius = one["radius"]
+            for name, word in (("worst", "rise"), ("noise", "noise")):
+                key, heading = f"{space}_{name}_{radius}", f"{what}, {word} at {radius}"
+                values[key] = (heading, one.get(name))
+    for name in ("top", "trace"):
+        values[f"curvature_{name}"] = (f"Hessian, {name}", (found.get("curvature") or {}).get(name))
+    return {name: (heading, v) for name, (heading, v) in values.items() if v is not None}
+
+
+def _surfaces(record: StudyRecord) -> tuple[Html | None, dict[str, Mapping[str, Any]]]:
+    """Return the kept landscapes, and their panels."""
+    kept = kept_landscapes(record.path)
+    if not kept:
+        return None, {}
+    from softprompts.lab.reports.landscape_page import MOST_SURFACES, landscape_parts
+
+    count = sum(len(run["spaces"]) for found in kept for run in found["runs"])
+    parts: list[Html] = []
+    panels: dict[str, Mapping[str, Any]] = {}
+    labels = {c.identity: entry.label for entry in record.whole_entries for c in entry.cells}
+    for number, found in enumerate(_by_variant(one, labels) for one in kept):
+        prefix = f"landscape-{number}-"
+        body, own = landscape_parts(found, prefix, are_surfaces=count <= MOST_SURFACES)
+        parts += [tag("h3", title_of(found)), Html("\n".join(body))]
+        panels |= own
+    return joined(parts), panels
+
+
+def _by_variant(found: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return landscapes whose runs go by what the study calls them, not by their method."""
+    runs = [{**run, "method": labels.get(run["identity"], run["method"])} for run in found["runs"]]
+    return {**found, "runs": runs}
+
+
+def _commands(record: StudyRecord, *, has_table: bool, has_surfaces: bool) -> list[str]:
+    """Return the commands that measure what is missing."""
+    study = shlex.quote(str(record.path))
+    commands = []
+    if not has_surfaces:
+        runs = " ".join(shlex.quote(str(record.path / "runs" / one)) for one in _examples(record))
+        if runs:
+            commands.append(f"softprompts landscape {runs}")
+    if not has_table:
+        commands.append(f"softprompts landscape {study} --sharpness-only --quick")
+    return commands
+
+
+def _examples(record: StudyRecord) -> Sequence[str]:
+    """Return the first finished runs of the baseline and of the first other variant."""
+    found: dict[str, str] = {}
+    for entry in record.whole_entries:
+        for cell in entry.cells:
+            result = record.results.get(cell.identity)
+            if result is not None and result["status"] == "finished":
+                found.setdefault(entry.variant, cell.identity)
+    base = [found[record.baseline]] if record.baseline in found else []
+    others = [identity for variant, identity in found.items() if variant != record.baseline]
+    return (*base, *others)[:2]

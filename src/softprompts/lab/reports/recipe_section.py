@@ -1,0 +1,134 @@
+"""The section on what a study is: its whole configuration, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any, Final
+
+import yaml
+
+from softprompts.lab.reports.markup import block, data_link, joined, tag
+from softprompts.lab.reports.sections import Section, folded, note
+from softprompts.lab.reports.study_record import StudyRecord
+from softprompts.recipes.loading import load_recipe, shipped_recipes
+from softprompts.recipes.study import StudyConfig, with_kept_unit
+from softprompts.storage import is_there, read_record
+from softprompts.training.stored import Made, check_stored
+
+_SAFE_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+def recipe_section(record: StudyRecord) -> Section:
+    """Return the section with recipe, resolved configurations, versions and commands.
+
+    Args:
+        record: the study.
+    """
+    name = file_name(record.name)
+    recipe = recipe_text(record)
+    link = data_link(f"{name}.yaml", f"{name}.yaml", recipe.encode(), "application/yaml")
+    is_own = not is_shipped(record)
+    given = shlex.quote(f"{name}.yaml" if is_own else record.name)
+    again = "The same command again goes on where it stopped."
+    saved = ("Save the recipe, ", link, f", and run it. {again}")
+    shipped = ("The recipe comes with the library. ", again)
+    parts = [
+        tag("p", *(saved if is_own else shipped)),
+        block(f"softprompts study {given} --out {shlex.quote(f'studies/{name}')}", "Command"),
+        folded("The recipe", block(recipe, "The recipe"), is_open=recipe.count("\n") < 60),
+        folded(
+            "Every field of every variant, spelled out", block(_resolved(record), "Every field")
+        ),
+    ]
+    about = _versions(record)
+    if about:
+        parts.append(
+            folded("Versions, weights and data", block(about, "Versions, weights and data"))
+        )
+    parts += [
+        note("This page was written by"),
+        block(f"softprompts report {shlex.quote(str(record.path))}", "Command"),
+    ]
+    return Section("recipe", "Configuration", joined(parts))
+
+
+def recipe_text(record: StudyRecord) -> str:
+    """Return the study as a recipe that makes the same runs.
+
+    Args:
+        record: the study.
+    """
+    content = {k: v for k, v in record.study.model_dump(mode="json").items() if v is not None}
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
+
+
+def file_name(name: str) -> str:
+    """Return a name that is safe as that of a file.
+
+    Args:
+        name: any text.
+
+    Example:
+        >>> file_name("a/b & c")
+        'a-b-c'
+    """
+    spelled = "".join(letter if letter in _SAFE_NAME else " " for letter in name)
+    return "-".join(spelled.split()).strip(".-") or "study"
+
+
+def is_shipped(record: StudyRecord) -> bool:
+    """Return whether the study is a recipe that comes with the library, unchanged.
+
+    Args:
+        record: the study.
+    """
+    if record.name not in shipped_recipes():
+        return False
+    shipped = load_recipe(record.name)
+    assert isinstance(shipped, StudyConfig)
+    return with_kept_unit(shipped) == record.study
+
+
+def _resolved(record: StudyRecord) -> str:
+    """Return the resolved run of each variant at the first point of the grid, without its seed."""
+    found: dict[str, Any] = {}
+    for entry in record.whole_entries:
+        run = entry.cells[0].config.model_dump(mode="json")
+        del run["seed"]
+        found.setdefault(entry.variant, run)
+    first, *others = found
+    text = {first: found[first], **{n: _changes(found[first], found[n]) for n in others}}
+    grid = json.dumps(record.study.grid, ensure_ascii=False)
+    lead = f"# the first variant whole, then what differs from it; grid: {grid}\n"
+    return lead + str(yaml.safe_dump(text, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _changes(base: Any, other: Any) -> Any:
+    """Return what differs between two nested values."""
+    if not (isinstance(base, dict) and isinstance(other, dict)):
+        return other
+    keys = [key for key in other if key not in base or base[key] != other[key]]
+    found = {key: _changes(base.get(key), other[key]) for key in keys}
+    gone = {key: None for key in base if key not in other}
+    return {**found, **gone}
+
+
+def _versions(record: StudyRecord) -> str:
+    """Return what runs say of the software, weights and rows they were made with."""
+    lines: dict[str, None] = {}
+    for entry in record.whole_entries:
+        for cell in entry.cells:
+            path = record.folder(cell) / "config.json"
+            if is_there(path):
+                about = read_record(path, ["identity"])
+                check_stored(path, about, Made)
+                lines[_about(entry.task, about)] = None
+    return "\n".join(lines)
+
+
+def _about(task: str, about: dict[str, Any]) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in (about.get("versions") or {}).items())
+    kept = ("dtype", "attention", "backbone_fingerprint", "data_digest")
+    said = ", ".join(f"{key} {about[key]}" for key in kept if key in about)
+    return f"{task}: {versions}; {said}"

@@ -1,0 +1,249 @@
+"""What is in a study's folder, read for a report: runs, scores, and where they belong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from softprompts.errors import RunFolderError, StorageError
+from softprompts.lab.analysis.reading import without_task
+from softprompts.lab.studies.grid import Cell, expand
+from softprompts.lab.studies.summary import grouped, read_cell, read_error, run_folder, summarize
+from softprompts.recipes.study import StudyConfig, parse_kept_study
+from softprompts.storage import entries, is_there, read_record
+
+Line = Mapping[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """One variant on one task at one point of the grid, over seeds.
+
+    Attributes:
+        line: its line of the summary; for a task of a mixture, with that task's own scores.
+        cells: its runs, one per seed.
+        label: what tells it apart from the others of its facet.
+        part_of: of a task of a mixture, the mixture's label; otherwise empty.
+    """
+
+    line: Line
+    cells: tuple[Cell, ...]
+    label: str
+    part_of: str = ""
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return str(self.line["task"])
+
+    @property
+    def variant(self) -> str:
+        """The variant's name."""
+        return str(self.line["variant"])
+
+    @property
+    def num_seeds(self) -> int:
+        """How many runs there are to be."""
+        return len(self.cells)
+
+    @property
+    def num_scored(self) -> int:
+        """How many of them have a score."""
+        return len(self.line["seeds"])
+
+
+@final
+@dataclass(frozen=True)
+class Facet:
+    """Entries that are looked at together, on one axis.
+
+    Attributes:
+        task: their task.
+        title: the task, and what else they share.
+        entries: the entries, in the study's order.
+    """
+
+    task: str
+    title: str
+    entries: tuple[Entry, ...]
+
+
+@final
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as its folder has it now.
+
+    Attributes:
+        path: the folder.
+        study: the study.
+        summary: what its finished runs say, made anew from their results.
+        entries: every variant, task and point; tasks of a mixture follow their mixture.
+        results: results of the runs that have one, by identity.
+        errors: why runs failed, by identity.
+    """
+
+    path: Path
+    study: StudyConfig
+    summary: Mapping[str, Any]
+    entries: tuple[Entry, ...]
+    results: Mapping[str, Mapping[str, Any]]
+    errors: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.name or self.path.name
+
+    @property
+    def baseline(self) -> str:
+        """The variant that the others are compared with."""
+        return str(self.summary["baseline"])
+
+    @property
+    def num_runs(self) -> int:
+        """How many runs the study has."""
+        return int(self.summary["num_runs"])
+
+    @property
+    def num_finished(self) -> int:
+        """How many of them have ended with a result, diverged ones too."""
+        return int(self.summary["num_finished"])
+
+    @property
+    def whole_entries(self) -> tuple[Entry, ...]:
+        """The entries that are runs of their own: all but the tasks of a mixture."""
+        return tuple(entry for entry in self.entries if not entry.part_of)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks, in the study's order; a mixture counts as one."""
+        return tuple(dict.fromkeys(entry.task for entry in self.whole_entries))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of the grid besides the task's name."""
+        points = [without_task(entry.line["point"]) for entry in self.entries]
+        return tuple(dict.fromkeys(field for point in points for field in point))
+
+    @property
+    def num_strays(self) -> int:
+        """How many folders beside its runs are of no run of the study."""
+        folder = self.path / "runs"
+        held = entries(folder) if is_there(folder) else []
+        own = {cell.identity for entry in self.entries for cell in entry.cells}
+        return sum(name not in own for name in held)
+
+    def folder(self, cell: Cell) -> Path:
+        """Return the folder of a run."""
+        return run_folder(self.path, cell)
+
+    def facets(self, chosen: Sequence[Entry] | None = None) -> tuple[Facet, ...]:
+        """Return entries in groups: by task, and by grid point or by variant.
+
+        Whichever has fewer values makes the groups, so that each group has many rows.
+
+        Args:
+            chosen: the entries; all of them if absent.
+        """
+        found = self.entries if chosen is None else chosen
+        points = {point_label(entry.line["point"]) for entry in found}
+        variants = {entry.variant for entry in found}
+        by_point = len(variants) >= len(points)
+        groups: dict[tuple[str, str, str], list[Entry]] = {}
+        for entry in found:
+            point = point_label(entry.line["point"])
+            shared, label = (point, entry.variant) if by_point else (entry.variant, point)
+            if not by_point and len(variants) == 1:
+                shared = ""
+            key = (entry.task, entry.part_of, shared)
+            groups.setdefault(key, []).append(_labelled(entry, label or entry.variant))
+        return tuple(
+            Facet(task, ", ".join(part for part in (task, _within(outer), shared) if part), (*of,))
+            for (task, outer, shared), of in groups.items()
+        )
+
+
+def read_study(folder: str | Path) -> StudyRecord:
+    """Read a study's folder as it is now; nothing in it has to be finished.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        The study.
+
+    Raises:
+        RunFolderError: if it is no study's folder.
+        SoftPromptsError: if a file in it is broken, or its study cannot be read.
+    """
+    path = Path(folder)
+    if not is_there(path / "study.json"):
+        _refuse(path)
+    content = read_record(path / "study.json", ["name", "base"])
+    study = parse_kept_study(content, str(path / "study.json"))
+    cells = expand(study)
+    results = {c.identity: r for c in cells if (r := read_cell(path, c)) is not None}
+    errors = {c.identity: e for c in cells if (e := read_error(path, c)) is not None}
+    summary = summarize(
+        study, cells, lambda c: results.get(c.identity), lambda c: errors.get(c.identity)
+    )
+    lines = zip(summary["cells"], grouped(cells), strict=True)
+    found = tuple(entry for line, group in lines for entry in _entries(line, tuple(group)))
+    return StudyRecord(path, study, summary, found, results, errors)
+
+
+def point_label(point: Mapping[str, Any]) -> str:
+    """Return a grid point in words, without its task.
+
+    Args:
+        point: values by dotted field.
+
+    Example:
+        >>> point_label({"task.name": "rte", "prompt.length": 5, "task.shots": None})
+        'prompt.length 5, task.shots null'
+    """
+    return ", ".join(f"{field} {shown(value)}" for field, value in without_task(point).items())
+
+
+def shown(value: Any) -> str:
+    """Return a value of a recipe as a recipe writes it.
+
+    Args:
+        value: text, number, list or mapping.
+    """
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _entries(line: Line, cells: tuple[Cell, ...]) -> list[Entry]:
+    """Return the entry of a line, and those of its own tasks if it is of a mixture."""
+    label = ", ".join(part for part in (line["variant"], point_label(line["point"])) if part)
+    own = [
+        Entry({**line, **scores, "task": name}, cells, label, part_of=line["task"])
+        for name, scores in line.get("tasks", {}).items()
+    ]
+    return [Entry(line, cells, label), *own]
+
+
+def _labelled(entry: Entry, label: str) -> Entry:
+    return Entry(entry.line, entry.cells, label, entry.part_of)
+
+
+def _within(mixture: str) -> str:
+    return f"within {mixture}" if mixture else ""
+
+
+def _refuse(path: Path) -> None:
+    """Say why a folder is no study's."""
+    if not is_there(path):
+        raise StorageError(f"{path} could not be read: no such folder.")
+    held = entries(path)
+    if "config.json" in held:
+        raise RunFolderError(
+            f"{path} must be a study's folder, but is a run's; see choices and landscape for runs."
+        )
+    what = f"holds {', '.join(held[:3])}" if held else "is empty"
+    raise RunFolderError(f"{path} must be a study's folder, with study.json, but {what}.")

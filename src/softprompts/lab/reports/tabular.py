@@ -1,0 +1,262 @@
+"""Tables that are written three ways: HTML to read, CSV to compute with, LaTeX to print."""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from softprompts.lab.reports.markup import Html, tag
+
+KINDS: Final = (
+    "text",
+    "long",
+    "count",
+    "number",
+    "percent",
+    "score",
+    "range",
+    "points",
+    "difference",
+    "ratios",
+    "p",
+)
+"""How a column's values are shown; `score`, `range`, `difference` and `ratios` hold two values."""
+
+_RISKY: Final = ("=", "+", "-", "@", "\t", "\r", "'")
+_LATEX: Final = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\symbol{34}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "–": "--",
+    "—": "---",
+    "·": r"\textperiodcentered{}",
+    "…": r"\dots{}",
+    "×": r"$\times$",
+}
+_ACCENTS: Final = frozenset("\u0300\u0301\u0302\u0303\u0308\u030c\u0327")
+
+
+@final
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        key: what CSV calls it; unique in its table.
+        heading: what a reader sees.
+        kind: one of `KINDS`.
+        parts: what CSV calls its two values, where it has two.
+        is_shown: whether readers see it; CSV has every column.
+    """
+
+    key: str
+    heading: str
+    kind: str = "text"
+    parts: tuple[str, ...] = ()
+    is_shown: bool = True
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that CSV has for it."""
+        return self.parts or (self.key,)
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """Rows of values under columns.
+
+    Attributes:
+        name: what its files are called.
+        title: one line about it.
+        columns: its columns.
+        rows: values by column key; a missing value is `None`, two values are a pair.
+        note: what a reader must know of it.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    note: str = ""
+
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """The columns that readers see; those without any value are left out."""
+        return tuple(c for c in self.columns if c.is_shown and any(_has(c, r) for r in self.rows))
+
+
+def to_csv(table: Table) -> str:
+    r"""Return a table as CSV, values in full.
+
+    Text that a spreadsheet might run as a formula, and text that begins with an apostrophe, gets
+    an apostrophe before it; numbers are never changed.
+
+    Args:
+        table: the table.
+
+    Example:
+        >>> to_csv(Table("t", "T", (Column("name", "name"),), ({"name": "=1+1"},)))
+        "name\r\n'=1+1\r\n"
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\r\n")
+    writer.writerow([_safe(key) for column in table.columns for key in column.keys])
+    for row in table.rows:
+        writer.writerow([_plain(value) for column in table.columns for value in _all(column, row)])
+    return file.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    """Return a table as LaTeX; it needs the package booktabs.
+
+    Args:
+        table: the table; the columns that readers see are written.
+    """
+    columns = table.shown
+    spec = "".join("l" if column.kind in ("text", "long") else "r" for column in columns)
+    lines = [
+        f"% {_comment(table.title)}",
+        r"% needs \usepackage{booktabs,textcomp}",
+        rf"\begin{{tabular}}{{{spec}}}",
+        r"\toprule",
+        " & ".join(in_latex(column.heading) for column in columns) + r" \\",
+        r"\midrule",
+    ]
+    for row in table.rows:
+        cells = [in_latex(shown_value(column, row)) for column in columns]
+        lines.append(" & ".join(f"{{}}{c}" if c[:1] in "[*" else c for c in cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def in_latex(text: str) -> str:
+    r"""Return text that LaTeX shows as it is; letters that it may lack become their numbers.
+
+    Args:
+        text: the text.
+
+    Example:
+        >>> print(in_latex("100% _x_"))
+        100\% \_x\_
+    """
+    return "".join(_letter(letter) for letter in text)
+
+
+def to_html(table: Table) -> Html:
+    """Return a table as HTML, in a box that scrolls sideways where it is too wide.
+
+    Args:
+        table: the table; the columns that readers see are written.
+    """
+    columns = table.shown
+    head = tag("tr", (tag("th", c.heading, class_=_class(c), scope="col") for c in columns))
+    body = (
+        tag("tr", (tag("td", shown_value(c, row), class_=_class(c)) for c in columns))
+        for row in table.rows
+    )
+    drawn = tag("table", tag("thead", head), tag("tbody", body), aria_label=table.title)
+    return tag("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=table.title)
+
+
+def shown_value(column: Column, row: Mapping[str, Any]) -> str:
+    """Return a value as readers see it.
+
+    Args:
+        column: its column.
+        row: its row.
+    """
+    value: Any = row.get(column.key)
+    if not _has(column, row):
+        return "–"
+    if column.kind in ("text", "long"):
+        return str(value)
+    if column.kind in ("score", "range", "difference", "ratios"):
+        return _pair(column.kind, value[0], value[1])
+    return _number(column.kind, value)
+
+
+def _pair(kind: str, first: float | None, second: float | None) -> str:
+    if kind == "score":
+        spread = "–" if second is None else f"{100 * second:.1f}"
+        return f"{_number('percent', first)} ± {spread}"
+    inner = {"range": "percent", "difference": "points", "ratios": "number"}[kind]
+    return f"{_number(inner, first)} to {_number(inner, second)}"
+
+
+def _number(kind: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if kind == "count":
+        return f"{value:,}"
+    if kind == "percent":
+        text = f"{100 * value:.1f}"
+    elif kind == "points":
+        text = f"{100 * value:+.1f}"
+    elif kind == "p":
+        text = "1" if value >= 0.9995 else f"{value:.3g}"
+    else:
+        text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return text.replace("-", "−")
+
+
+def _has(column: Column, row: Mapping[str, Any]) -> bool:
+    value = row.get(column.key)
+    return value is not None and value != "" and not (isinstance(value, tuple) and value[0] is None)
+
+
+def _class(column: Column) -> str | None:
+    return {"text": "text", "long": "text long"}.get(column.kind)
+
+
+def _all(column: Column, row: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the values of a column that CSV writes."""
+    value = row.get(column.key)
+    if not column.parts:
+        return [value]
+    return list(value) if value is not None else [None] * len(column.parts)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return _safe(value)
+    return repr(value)
+
+
+def _safe(text: str) -> str:
+    return f"'{text}" if text.startswith(_RISKY) else text
+
+
+def _comment(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _letter(letter: str) -> str:
+    if letter in _LATEX:
+        return _LATEX[letter]
+    if " " <= letter <= "~":
+        return letter
+    base, *marks = list(unicodedata.normalize("NFD", letter))
+    if base.isascii() and base.isalpha() and len(marks) == 1 and marks[0] in _ACCENTS:
+        return letter
+    return " " if letter.isspace() else rf"\texttt{{U+{ord(letter):04X}}}"

@@ -1,0 +1,78 @@
+"""The section on tuning: what each variant chose on held-out rows, and what that was worth."""
+
+from __future__ import annotations
+
+from softprompts.lab.reports.markup import joined, tag
+from softprompts.lab.reports.sections import Section, note, with_sources
+from softprompts.lab.reports.study_record import StudyRecord, point_label, shown
+from softprompts.lab.reports.tabular import Column, Table
+from softprompts.lab.studies.tuning_record import TuningRecord, read_tuning
+
+_COLUMNS = (
+    Column("task", "task"),
+    Column("variant", "variant"),
+    Column("point", "at"),
+    Column("value", "chosen"),
+    Column("score", "on held-out rows", "percent"),
+    Column("last_rung", "last rung"),
+    Column("num_diverged", "diverged", "count"),
+    Column("updates", "updates", "count"),
+    Column("updates_done", "updates done", "count", is_shown=False),
+    Column("remark", "remark"),
+)
+
+
+def tuning_section(record: StudyRecord) -> Section | None:
+    """Return the section on tuning; `None` where nothing was tuned here.
+
+    Args:
+        record: the study.
+    """
+    tune = record.study.tune
+    if tune is not None and tune.chosen is None:
+        text = (
+            f"{tune.field} is not tuned yet: what this page shows is of the values before tuning."
+        )
+        return Section("tuning", "Tuning", note(text))
+    found = read_tuning(record.path, tune)
+    if found is None:
+        return None
+    table = tuning_table(found)
+    seeds = ", ".join(map(str, found.seeds))
+    said = tag(
+        "p",
+        f"{found.field} was chosen among {', '.join(map(shown, found.values))} by successive "
+        f"halving on held-out rows, with seeds {seeds}. Every variant had the same candidates and "
+        "the same number of updates. The reported rows decided nothing.",
+    )
+    untrained = (
+        note(f"Not tuned, since nothing is trained: {', '.join(found.untrained)}.")
+        if found.untrained
+        else None
+    )
+    return Section("tuning", "Tuning", joined([said, with_sources(table), untrained]), (table,))
+
+
+def tuning_table(found: TuningRecord) -> Table:
+    """Return what was chosen, a row per variant and point.
+
+    Args:
+        found: what tuning found.
+    """
+    rows = [
+        {
+            "task": one.task,
+            "variant": one.variant,
+            "point": point_label(one.point) or None,
+            "value": shown(one.value),
+            "score": one.score,
+            "last_rung": ", ".join(shown(t.value) for t in one.rungs[-1].tried),
+            "num_diverged": sum(t.num_diverged for rung in one.rungs for t in rung.tried),
+            "updates": one.updates,
+            "updates_done": one.updates_done,
+            "remark": one.remark or None,
+        }
+        for one in found.choices
+    ]
+    text = "Scores are means over the seeds of tuning, in the last rung, the best first."
+    return Table("tuning", f"Tuned values of {found.field}", _COLUMNS, tuple(rows), text)

@@ -1,0 +1,78 @@
+"""Where the packs of a study are trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from softprompts.lab.studies.grid import Cell
+from softprompts.lab.studies.planning import Pack
+from softprompts.lab.studies.progress import StudyProgress
+from softprompts.lab.studies.store import Store
+from softprompts.training.resources import Resources
+
+
+@final
+@dataclass(frozen=True)
+class Work:
+    """What is left to do of a study.
+
+    Attributes:
+        store: the study's folder.
+        left: the runs that are not finished.
+        packs: all packs of the study, in order; some may be finished.
+        resources: what this process has loaded to check the runs.
+        progress: told of every run and update.
+    """
+
+    store: Store
+    left: Sequence[Cell]
+    packs: Sequence[Pack]
+    resources: Resources
+    progress: StudyProgress
+
+
+class Executor(ABC):
+    """Trains the packs of a study.
+
+    Whoever trains a pack takes its locks, writes ordinary run folders, and goes on where an
+    earlier attempt stopped. So a study may change its executor from one sitting to the next.
+    """
+
+    @property
+    def device(self) -> str | None:
+        """What `backbone.device` `auto` is while the study is checked and packed.
+
+        `None` takes an accelerator when there is one.
+        """
+        return None
+
+    @property
+    def num_sharing(self) -> int:
+        """How many packs share the memory of one device."""
+        return 1
+
+    @abstractmethod
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Check, before anything is loaded or written, that runs can be trained here.
+
+        Args:
+            cells: the runs that are not finished.
+
+        Raises:
+            SoftPromptsError: if they cannot, with the reason.
+        """
+
+    @abstractmethod
+    def run(self, work: Work) -> None:
+        """Train packs until all runs that are left have ended, here or elsewhere.
+
+        Args:
+            work: what is left to do.
+
+        Raises:
+            SoftPromptsError: if the study cannot go on. A run that fails is kept with its reason
+                instead.
+        """

@@ -1,0 +1,170 @@
+"""What a process does that trains packs for another: orders come in, events go out."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, final
+
+from softprompts.errors import SoftPromptsError, SoftPromptsWarning
+from softprompts.lab.studies.grid import Cell, expand
+from softprompts.lab.studies.planning import Pack
+from softprompts.lab.studies.progress import StudyProgress
+from softprompts.lab.studies.sitting import Sitting, show_error
+from softprompts.lab.studies.store import Store
+from softprompts.lab.tracking.tracking import Tracking
+from softprompts.recipes.study import StudyConfig
+from softprompts.training.progress import Progress
+from softprompts.training.resources import Resources
+
+Event = tuple[Any, ...]
+"""A kind, and what belongs to it.
+
+`enter` (a task begins an attempt); `begin` runs; `update` step, total; `end` run, result, error;
+`find` run; `warn` text; and last `raise` text, is_ours, or `leave`, whether all runs have ended.
+"""
+
+Tell = Callable[[Event], None]
+
+_UPDATE_SECONDS = 0.2
+"""Shortest time between two `update` events, but for the last."""
+
+
+@final
+@dataclass(frozen=True)
+class Post:
+    """What a worker keeps from order to order.
+
+    Attributes:
+        study: the study.
+        out: its folder, absolute.
+        tracking: where metrics go beside run folders.
+    """
+
+    study: StudyConfig
+    out: Path
+    tracking: Tracking
+
+
+@final
+@dataclass(frozen=True)
+class Order:
+    """A pack to train.
+
+    Attributes:
+        pack: the pack.
+        left: its runs that have not ended.
+        failures: when runs failed that are to be tried again, as `Store.failures` has it.
+    """
+
+    pack: Pack
+    left: tuple[str, ...]
+    failures: Mapping[str, int]
+
+
+@final
+class Worker:
+    """Trains packs of one study, and keeps what they share.
+
+    Args:
+        post: the study.
+        device: what `backbone.device` `auto` is here.
+    """
+
+    def __init__(self, post: Post, device: str | None) -> None:
+        self._store = Store(post.out, post.study, expand(post.study))
+        self._resources = Resources(device, post.tracking)
+
+    def train(self, order: Order, tell: Tell) -> None:
+        """Train a pack; whatever comes of it is told, last of all by `leave` or `raise`.
+
+        Args:
+            order: the pack.
+            tell: takes events.
+        """
+        left = [cell for cell in self._store.cells if cell.identity in order.left]
+        sitting = Sitting(self._store, left, self._resources, _Telling(tell), order.failures)
+        try:
+            with _told_warnings(tell):
+                has_ended = sitting.attempt(order.pack)
+        except Exception as error:
+            tell(("raise", show_error(error), isinstance(error, SoftPromptsError)))
+        else:
+            tell(("leave", has_ended))
+
+
+@final
+class _Telling(StudyProgress):
+    """Sends what it is told.
+
+    Args:
+        tell: takes events.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def start(self, cells: Sequence[Cell], num_finished: int) -> None:
+        """Say nothing: whoever gave the order knows."""
+
+    def begin(self, cells: Sequence[Cell]) -> Progress:
+        """Tell that runs begin."""
+        self._tell(("begin", tuple(cell.identity for cell in cells)))
+        return _Updates(self._tell)
+
+    def end(self, cell: Cell, result: dict[str, Any] | None, error: str) -> None:
+        """Tell that a run ended."""
+        self._tell(("end", cell.identity, result, error))
+
+    def find(self, cell: Cell) -> None:
+        """Tell that another process has finished a run."""
+        self._tell(("find", cell.identity))
+
+    def wait(self, num_runs: int) -> None:
+        """Say nothing: whoever gave the order waits."""
+
+
+@final
+class _Updates(Progress):
+    """Sends how far updates are, now and then.
+
+    Args:
+        tell: takes events.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell, self._last = tell, 0.0
+
+    def update(self, step: int, total_steps: int) -> None:
+        """Take note of an update."""
+        now = time.monotonic()
+        if now - self._last >= _UPDATE_SECONDS or step == total_steps:
+            self._last = now
+            self._tell(("update", step, total_steps))
+
+
+@contextmanager
+def _told_warnings(tell: Tell) -> Iterator[None]:
+    """Send warnings of the library instead of printing them."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def say(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, SoftPromptsWarning):
+                tell(("warn", str(message)))
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = say
+        yield

@@ -1,0 +1,55 @@
+"""Runs a study: every cell once, side by side where that pays, finished runs never again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from softprompts.lab.studies.executors.base import Executor
+from softprompts.lab.studies.executors.in_process import InProcess
+from softprompts.lab.studies.job import prepare
+from softprompts.lab.studies.progress import SilentStudy, StudyProgress
+from softprompts.lab.studies.tuning import tune_study
+from softprompts.lab.tracking.tracking import NO_TRACKING, Tracking
+from softprompts.recipes.study import StudyConfig, parse_study
+from softprompts.recipes.tuning import TuneConfig
+from softprompts.training.resources import Resources
+
+
+def run_study(
+    study: StudyConfig,
+    out: Path,
+    progress: StudyProgress | None = None,
+    executor: Executor | None = None,
+    tracking: Tracking = NO_TRACKING,
+    tune: TuneConfig | None = None,
+) -> dict[str, Any]:
+    """Run every unfinished run of a study and summarize all.
+
+    Whatever can be wrong with recipe, data or backbone is found before anything is written. After
+    that, a run that diverges or fails is kept with its reason and the study goes on. Runs are
+    packed once, when the study begins; an interrupted pack goes on as it was. Several processes
+    may work on one folder: each takes what no other has, and ends when all runs have ended.
+
+    Args:
+        study: the study.
+        out: its folder; a folder with some of its runs is gone on with.
+        progress: told of every run and update.
+        executor: where packs are trained; in this process when `None`.
+        tracking: where else metrics go.
+        tune: what is tuned first; what the study says when `None`. See `tune_study`.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        SoftPromptsError: if a run cannot be built, the folder is another study's, or the executor
+            cannot work.
+        TuningError: if a run of the tuning failed.
+    """
+    progress, executor = progress or SilentStudy(), executor or InProcess()
+    if tune is not None:
+        content = {**study.model_dump(mode="json"), "tune": tune.model_dump(mode="json")}
+        study = parse_study(content, study.name or "study")
+    study = tune_study(study, out, progress, executor)
+    return prepare(study, out, executor, Resources(executor.device, tracking)).run(progress)

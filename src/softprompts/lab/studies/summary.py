@@ -1,0 +1,191 @@
+"""What the finished runs of a study say together; read without what trains them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from softprompts.errors import RunFolderError
+from softprompts.lab.analysis.reading import statistics_of
+from softprompts.lab.analysis.robustness import Default, robustness_of
+from softprompts.lab.analysis.scores import DIVERGED, FAILED, UNFINISHED
+from softprompts.lab.analysis.statistics import spread
+from softprompts.lab.studies.grid import Cell
+from softprompts.recipes.defaults import value_and_default
+from softprompts.recipes.study import StudyConfig, merged
+from softprompts.storage import is_there, read_record
+from softprompts.training.finished import read_result
+
+Result = Callable[[Cell], Mapping[str, Any] | None]
+"""Returns a run's result, or `None` while it is not finished."""
+
+Failure = Callable[[Cell], str | None]
+"""Returns why a run failed, or `None` where it did not."""
+
+
+def run_folder(study: Path, cell: Cell) -> Path:
+    """Return the folder of a run in a study's folder."""
+    return study / "runs" / cell.identity
+
+
+def error_file(study: Path, cell: Cell) -> Path:
+    """Return where a study's folder keeps why a run failed."""
+    return study / "errors" / f"{cell.identity}.json"
+
+
+def read_cell(study: Path, cell: Cell) -> dict[str, Any] | None:
+    """Read a run's result.
+
+    Args:
+        study: the study's folder.
+        cell: the run.
+
+    Returns:
+        The content of `result.json`, or `None` while the run is not finished.
+
+    Raises:
+        StorageError: if the result is broken or of another run.
+        RunFolderError: if a value in it is wrong.
+    """
+    folder = run_folder(study, cell)
+    path = folder / "result.json"
+    if not is_there(path):
+        return None
+    result = read_result(folder, cell.identity)
+    if cell.config.mixture is not None and set(result.get("tasks") or {}) != set(cell.config.tasks):
+        raise RunFolderError(
+            f"{path}: `tasks` must be {', '.join(cell.config.tasks)}, but are "
+            f"{', '.join(result.get('tasks') or {}) or 'none'}."
+        )
+    return result
+
+
+def read_error(study: Path, cell: Cell) -> str | None:
+    """Read why a run failed.
+
+    Args:
+        study: the study's folder.
+        cell: the run.
+
+    Returns:
+        The error, or `None` where it did not fail; a result makes up for a failure.
+
+    Raises:
+        StorageError: if the file is broken.
+    """
+    path = error_file(study, cell)
+    if not is_there(path) or is_there(run_folder(study, cell) / "result.json"):
+        return None
+    return str(read_record(path, ["error"])["error"])
+
+
+def summarize(
+    study: StudyConfig, cells: Sequence[Cell], result: Result, error: Failure
+) -> dict[str, Any]:
+    """Return the content of `summary.json`.
+
+    Args:
+        study: the study.
+        cells: its runs.
+        result: reads a run's result.
+        error: reads why a run failed.
+
+    Returns:
+        `name`, `num_runs`, `num_finished`, and `cells`: per variant, task and grid point the
+        seeds, scores, mean, standard deviation, extremes, interval, majority score, number of
+        items, seconds, and how many runs diverged, failed or are missing, with `missing` naming
+        their seeds; of a mixture also `tasks`, with scores and majority of each. Then
+        `baseline`, `comparisons` with it and `averages` over tasks, as `statistics_of` has
+        them, and `robustness`, the curves of swept fields, as `robustness_of` has it. Nothing in
+        it depends on when or in how many sittings the runs were made, but `seconds`.
+    """
+    lines = [_line(group, result, error) for group in grouped(cells)]
+
+    def default(line: Mapping[str, Any], field: str) -> Default:
+        run = merged(study, line["variant"], line["point"])
+        own, usual = value_and_default(run, field)
+        return Default(usual, is_own=own == usual)
+
+    return {
+        "name": study.name,
+        "num_runs": len(cells),
+        "num_finished": sum(len(line["seeds"]) + line["num_diverged"] for line in lines),
+        "cells": lines,
+        **statistics_of(lines, study.baseline or next(iter(study.variants))),
+        "robustness": robustness_of(lines, default),
+    }
+
+
+def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the runs of each variant, task and grid point, which differ in their seeds."""
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.variant, cell.task, repr(cell.point)), []).append(cell)
+    return list(groups.values())
+
+
+def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, Any]:
+    """Summarize the seeds of one variant, task and point."""
+    results = [(cell, result(cell)) for cell in cells]
+    done = [(cell, r) for cell, r in results if r is not None and r["status"] == "finished"]
+    any_result = next((r for _, r in results if r is not None), None)
+    failed = [text for cell in cells if (text := error(cell)) is not None]
+    line = {
+        "variant": cells[0].variant,
+        "task": cells[0].task,
+        "point": cells[0].point,
+        "seeds": [cell.config.seed for cell, _ in done],
+        **asdict(spread([r["score"] for _, r in done])),
+        "last": asdict(spread([r["last_score"] for _, r in done])),
+        "held_out": asdict(spread(_held_out([r for _, r in done]))),
+        "majority": any_result["majority"] if any_result else None,
+        "metric": any_result["metric"] if any_result else None,
+        "num_items": any_result["num_items"] if any_result else None,
+        "split": any_result["split"] if any_result else None,
+        "updates": max((r["steps"] for _, r in done), default=None),
+        "trainable_parameters": any_result["trainable_parameters"] if any_result else None,
+        "seconds": sum(r["seconds"] for _, r in results if r is not None),
+        "num_cut": any_result["num_cut"] if any_result else None,
+        "num_diverged": sum(r is not None and r["status"] == "diverged" for _, r in results),
+        "num_failed": len(failed),
+        "num_missing": sum(r is None for _, r in results) - len(failed),
+        "errors": sorted(set(failed)),
+        "missing": [
+            {"seed": cell.config.seed, "reason": _reason(r, error(cell))}
+            for cell, r in results
+            if r is None or r["status"] != "finished"
+        ],
+    }
+    if cells[0].config.mixture is not None:
+        line["tasks"] = _by_task([r for _, r in done], any_result)
+    return line
+
+
+def _reason(result: Mapping[str, Any] | None, error: str | None) -> str:
+    """Return why a run has no score."""
+    if result is not None:
+        return DIVERGED
+    return UNFINISHED if error is None else FAILED
+
+
+def _held_out(results: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the scores on held-out rows of the runs that have one."""
+    scores = (result.get("held_out_score") for result in results)
+    return [score for score in scores if score is not None]
+
+
+def _by_task(
+    results: Sequence[Mapping[str, Any]], any_result: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Summarize the seeds of each task of a mixture."""
+    about = ("majority", "metric", "num_items", "split")
+    return {
+        name: {
+            **asdict(spread([r["tasks"][name]["score"] for r in results])),
+            "last": asdict(spread([r["tasks"][name]["last_score"] for r in results])),
+            **{key: first[key] for key in about},
+        }
+        for name, first in (any_result["tasks"] if any_result else {}).items()
+    }

@@ -1,0 +1,167 @@
+"""The journal of a run whose metrics go to trackers too, each line once.
+
+Only lines that are durable are passed on: what a checkpoint does not know is done again after a
+kill. How many were is noted before they are passed on, so a kill may lose some there, but doubles
+none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from softprompts.errors import StorageError
+from softprompts.lab.tracking.tracking import Crew, Tracking
+from softprompts.storage import is_there, read_record, write_json
+from softprompts.training.journal import METRICS, Checkpoint, Journal, RunFolder
+from softprompts.training.pack_folder import PackFolder
+
+NOTE = "tracking.json"
+"""In a run's `state/`: what was passed on, and what trackers call the run."""
+
+
+@final
+class TrackedJournal(Journal):
+    """Passes durable lines of another journal on to trackers.
+
+    Args:
+        inner: keeps the run.
+        path: the run's folder.
+        about: content of its `config.json`.
+        tracking: which trackers.
+        is_durable_at_save: whether lines are durable as soon as `inner` has saved; where they are
+            not, somebody else calls `send`.
+    """
+
+    def __init__(
+        self,
+        inner: Journal,
+        path: Path,
+        about: Mapping[str, Any],
+        tracking: Tracking,
+        is_durable_at_save: bool = True,
+    ) -> None:
+        self._inner, self._path, self._is_durable_at_save = inner, path, is_durable_at_save
+        self._note = path / "state" / NOTE
+        note = read_record(self._note, ["num_lines", "keys"]) if is_there(self._note) else {}
+        self._num_sent, self._num_durable = int(note.get("num_lines", 0)), 0
+        self._waiting: list[Mapping[str, Any]] = []
+        self._crew = Crew(tracking, tracking.run(about), note.get("keys", {}))
+        self._write_note()
+
+    def restore(self) -> Checkpoint | None:
+        """Return where the run stood, and pass on what is durable and was not passed on."""
+        found, path = self._inner.restore(), self._path / METRICS
+        text = path.read_text("utf-8") if path.exists() else ""
+        self._num_durable, self._waiting = 0, [json.loads(line) for line in text.splitlines()]
+        self.send()
+        return found
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add a line of metrics; it is passed on when it is durable."""
+        self._inner.log(record)
+        self._waiting.append(dict(record))
+
+    def show(self, text: str) -> None:
+        """Add text for reading."""
+        self._inner.show(text)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Save, and pass on what is durable by that."""
+        self._inner.save(checkpoint)
+        if self._is_durable_at_save:
+            self.send()
+
+    def finish(
+        self, tensors: Mapping[str, Tensor], about: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
+        """Finish, pass the rest on, and let trackers go."""
+        self._inner.finish(tensors, about, result)
+        keys = ("score", "last_score", "majority")
+        self._waiting.append(
+            {"step": result["steps"], "split": result["split"], **{k: result[k] for k in keys}}
+        )
+        self.send()
+        self._crew.finish(is_over=True)
+
+    def send(self) -> None:
+        """Pass on the lines so far, which are durable; those of an earlier process are not sent."""
+        first = self._num_durable
+        self._num_durable += len(self._waiting)
+        lines = [
+            (int(record["step"]), numbers(record))
+            for place, record in enumerate(self._waiting, start=first)
+            if place >= self._num_sent
+        ]
+        self._waiting = []
+        if not lines:
+            return
+        self._num_sent = self._num_durable
+        self._write_note()
+        self._crew.log(lines)
+
+    def _write_note(self) -> None:
+        with suppress(StorageError):  # a full disk shows where it matters
+            write_json(self._note, {"num_lines": self._num_sent, "keys": self._crew.keys})
+
+    def close(self) -> None:
+        """Let trackers go of a run that has no result yet; they have, of one that has."""
+        self._crew.finish(is_over=False)
+
+
+def follow(
+    journal: Journal,
+    folder: RunFolder,
+    about: Mapping[str, Any],
+    tracking: Tracking,
+    stack: ExitStack,
+    pack: PackFolder | None = None,
+) -> Journal:
+    """Return a journal whose metrics go to trackers too; the same one where there are none.
+
+    Args:
+        journal: keeps the run.
+        folder: the run's folder.
+        about: content of its `config.json`.
+        tracking: which trackers.
+        stack: lets trackers go when it is closed.
+        pack: the folder of the run's pack, if it checkpoints with one.
+    """
+    if not tracking.trackers:
+        return journal
+    found = TrackedJournal(journal, folder.path, about, tracking, pack is None)
+    stack.callback(found.close)
+    if pack is not None:
+        pack.after_commit(found.send)
+    return found
+
+
+def numbers(record: Mapping[str, Any], start: str = "") -> dict[str, float]:
+    """Return the numbers of a line of metrics by name; a split or task is in front of the name.
+
+    Args:
+        record: a line of `metrics.jsonl`, or a part of one.
+        start: what names begin with.
+
+    Example:
+        >>> numbers({"step": 3, "split": "held_out", "score": 0.5, "tasks": {"a": {"loss": 1.0}}})
+        {'held_out/score': 0.5, 'held_out/tasks/a/loss': 1.0}
+    """
+    start += f"{record['split']}/" if isinstance(record.get("split"), str) else ""
+    found: dict[str, float] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            found |= numbers(value, f"{start}{key}/")
+        elif isinstance(value, list):
+            found |= numbers(
+                {str(place): item for place, item in enumerate(value)}, f"{start}{key}/"
+            )
+        elif isinstance(value, int | float) and key != "step" and math.isfinite(value):
+            found[f"{start}{key}"] = float(value)
+    return found

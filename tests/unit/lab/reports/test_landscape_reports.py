@@ -1,0 +1,281 @@
+"""Landscapes as pages and pictures: one scale, nothing from outside, nothing that escapes."""
+
+from __future__ import annotations
+
+import copy
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from browsing import browse
+
+from softprompts.lab.reports.figures import style
+from softprompts.lab.reports.landscape import names_of, scale_of
+from softprompts.lab.reports.landscape_figure import build_landscapes, draw_landscapes
+from softprompts.lab.reports.landscape_page import MOST_SURFACES, draw_page
+
+EVIL = "</script><script>alert(1)</script>&<b>"
+
+
+def plane(space, low, high):
+    """Return a bowl from `low` in its middle to `high` at its corners."""
+    axis = [-0.1, 0.0, 0.1]
+    losses = [[low + (high - low) * (x * x + y * y) / 0.02 for x in axis] for y in axis]
+    lines = {"first": losses[1], "second": [line[1] for line in losses]}
+    return {
+        "space": space,
+        "directions": "gradient",
+        "radius": 0.1,
+        "loss": low,
+        "slope": 1.5,
+        "axis": axis,
+        "losses": losses,
+        "line_axis": axis,
+        "lines": lines,
+    }
+
+
+def run(seed, task="superglue/cb", method="residual", **spaces):
+    return {
+        "folder": f"runs/{seed}",
+        "identity": f"{seed:016x}",
+        "method": method,
+        "task": task,
+        "seed": seed,
+        "num_examples": 16,
+        "spaces": {space: plane(space, *ends) for space, ends in spaces.items()},
+        "left_out": {} if "prompt" in spaces else {"prompt": "no rows"},
+    }
+
+
+def landscapes(*runs):
+    path = {"first": 0, "second": 1, "shares": [0.0, 0.5, 1.0], "losses": [0.5, 0.9, 0.6]}
+    return {
+        "sample": {"split": "train", "seed": 0},
+        "grid": {"spaces": ("input", "prompt"), "directions": "gradient"},
+        "runs": list(runs),
+        "paths": [{**path, "barrier": 0.35}] if len(runs) > 1 else [],
+        "seed_planes": [],
+    }
+
+
+SEEDS = {
+    "runs": [0, 1, 2],
+    "x_axis": [-0.25, 0.5, 1.25],
+    "y_axis": [-0.2, 0.4, 1.0],
+    "losses": [[0.5, 0.6, 0.7], [0.4, 0.9, 1.1], [0.8, 1.2, 1.5]],
+    "marks": [[0.0, 0.0], [1.0, 0.0], [0.4, 0.8]],
+    "mark_losses": [0.5, 0.6, 0.7],
+    "distance": 0.3,
+}
+
+
+@pytest.fixture
+def found():
+    return landscapes(
+        run(0, input=(0.5, 1.0), prompt=(0.5, 2.0)),
+        run(1, input=(0.4, 3.0), prompt=(0.3, 0.9)),
+        run(2, method="head-only", input=(0.7, 0.8)),
+    )
+
+
+class Reader(HTMLParser):
+    """Collects tags and what stands in scripts."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.scripts = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.lasttag == "script":
+            self.scripts[-1] += data
+
+
+def read(page):
+    reader = Reader()
+    reader.feed(page.decode())
+    return reader
+
+
+def panels_of(page):
+    return json.loads(read(page).scripts[0])
+
+
+def test_all_planes_of_a_space_share_axes_and_one_scale(found):
+    panels = panels_of(draw_page(found))
+    for space, low, high, count in (("input", 0.4, 3.0, 3), ("prompt", 0.3, 2.0, 2)):
+        scale = scale_of(found, space)
+        assert (scale.low, scale.high) == pytest.approx((low, high))
+        planes = [panels[f"{space}-{number}"] for number in range(count)]
+        assert f"{space}-{count}" not in panels
+        for panel in planes:
+            surface, mark = panel["data"]
+            assert (surface["type"], surface["cmin"], surface["cmax"]) == (
+                "surface", scale.low, scale.high,
+            )  # fmt: skip
+            assert panel["layout"]["scene"]["zaxis"]["range"] == [scale.low, scale.high]
+            assert panel["layout"]["scene"]["xaxis"]["range"] == [-0.1, 0.1]
+            assert mark["z"] == [surface["z"][1][1]]
+    assert [line["name"] for line in panels["input-first"]["data"]] == names_of(found["runs"])
+    assert panels["paths"]["data"][0]["y"] == [0.5, 0.9, 0.6]
+
+
+def test_many_planes_are_flat_maps_on_one_scale():
+    runs = [run(seed, input=(0.1 * seed, 1.0)) for seed in range(MOST_SURFACES + 1)]
+    panels = panels_of(draw_page(landscapes(*runs)))
+    maps = [panels[f"input-{number}"]["data"][0] for number in range(len(runs))]
+    assert {one["type"] for one in maps} == {"contour"}
+    ((low, high),) = {(one["zmin"], one["zmax"]) for one in maps}
+    assert (low, high) == pytest.approx((0.0, 1.0))
+    few = panels_of(draw_page(landscapes(*runs[:MOST_SURFACES])))
+    assert few["input-0"]["data"][0]["type"] == "surface"
+
+
+def test_a_page_needs_nothing_else_and_says_all_it_knows(found):
+    page = draw_page(found)
+    reader = read(page)
+    assert not [tag for tag, attrs in reader.tags if "src" in attrs or "href" in attrs]
+    assert len(reader.scripts) == 3
+    places = {attrs.get("id") for tag, attrs in reader.tags if tag == "div"}
+    assert set(panels_of(page)) <= places
+    text = page.decode()
+    assert "barrier 0.35" in text
+    assert "head-only, seed 2: no prompt rows: no rows" in text
+    numbers = re.search(r"<pre[^>]*>(.*?)</pre>", text, re.DOTALL)
+    for one in found["runs"]:
+        del one["folder"]
+    assert json.loads(html.unescape(numbers.group(1))) == json.loads(json.dumps(found))
+
+
+def test_a_page_says_what_it_shows_to_those_who_do_not_see_it(found):
+    found["seed_planes"] = [SEEDS]
+    page = draw_page(found)
+    tags = read(page).tags
+    places = {
+        attrs["id"]: attrs for tag, attrs in tags if "panel" in attrs.get("class", "").split()
+    }
+    assert set(places) == set(panels_of(page))
+    assert {one["role"] for one in places.values()} == {"img"}
+    names = names_of(found["runs"])
+    said = {key: one["aria-label"] for key, one in places.items()}
+    assert said["input-0"] == (
+        f"Loss of {names[0]} over a plane, inputs moved: 0.5 at the run, 0.5 to 1 around it."
+    )
+    assert said["paths"] == f"Loss along the straight path from {names[0]} to {names[1]}."
+    assert all(one.endswith(".") for one in said.values())
+    (box,) = (attrs for _, attrs in tags if attrs.get("class") == "scroll")
+    assert (box["tabindex"], box["role"]) == ("0", "region")
+    assert box["aria-label"]
+    assert "caption" in {tag for tag, _ in tags}
+    assert {attrs.get("scope") for tag, attrs in tags if tag == "th"} == {"col"}
+    (block,) = (attrs for tag, attrs in tags if tag == "pre")
+    assert (block["tabindex"], block["role"]) == ("0", "region")
+
+
+@pytest.mark.slow
+def test_a_page_prints_what_is_folded(found, tmp_path):
+    page = tmp_path / "page.html"
+    text = draw_page(found).decode()
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
+    script = (
+        "<script>const is_open = () => document.querySelector('details').open;"
+        "const seen = [is_open()];"
+        "dispatchEvent(new Event('beforeprint')); seen.push(is_open());"
+        "dispatchEvent(new Event('afterprint')); seen.push(is_open());"
+        "document.title = seen.join();</script></body>"
+    )
+    page.write_text(text.replace(policy.group(), "").replace("</body>", script), "utf-8")
+    assert "<title>false,true,false</title>" in browse(page, "--dump-dom")
+
+
+def test_nothing_from_data_becomes_markup(found):
+    evil = copy.deepcopy(found)
+    for one in evil["runs"]:
+        one["task"] = one["method"] = EVIL
+    evil["runs"][2]["left_out"]["prompt"] = EVIL
+    reader, plain = read(draw_page(evil)), read(draw_page(found))
+    assert [tag for tag, _ in reader.tags] == [tag for tag, _ in plain.tags]
+    assert "<" not in reader.scripts[0]
+    title = panels_of(draw_page(evil))["input-0"]["layout"]["title"]["text"]
+    assert "<" not in title
+    assert "&lt;/script&gt;" in title
+    svg = draw_landscapes(evil).decode()
+    assert "<script" not in svg
+    assert "&lt;script" in svg
+
+
+def test_names_tell_runs_apart():
+    same = [run(0, input=(0.0, 1.0)), {**run(0, input=(0.0, 1.0)), "identity": "abcdef0123"}]
+    assert names_of(same) == ["residual, seed 0 (000000)", "residual, seed 0 (abcdef)"]
+    tasks = [run(0, input=(0.0, 1.0)), run(0, task="wic", input=(0.0, 1.0))]
+    assert names_of(tasks) == ["residual, seed 0, superglue/cb", "residual, seed 0, wic"]
+
+
+@pytest.mark.parametrize("format", ["svg", "png"])
+def test_a_picture_is_the_same_each_time(found, format):
+    assert draw_landscapes(found, format) == draw_landscapes(copy.deepcopy(found), format)
+
+
+def test_pictures_share_one_colour_scale_per_space(found):
+    with style():
+        figure = build_landscapes(found)
+        images = [axes.images[0] for axes in figure.axes if axes.images]
+    limits = [image.get_clim() for image in images if image.get_array().shape == (3, 3)]
+    assert limits == [pytest.approx((0.4, 3.0))] * 3 + [pytest.approx((0.3, 2.0))] * 2
+
+
+def test_a_flat_plane_can_be_drawn():
+    flat = landscapes(run(0, input=(0.5, 0.5), prompt=(0.5, 0.5)))
+    assert draw_landscapes(flat).startswith(b"<?xml")
+    assert panels_of(draw_page(flat))["input-0"]["data"][0]["cmin"] == 0.5
+
+
+@pytest.mark.slow
+def test_a_page_draws_in_a_browser(found, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("chromium is absent")
+    (tmp_path / "page.html").write_bytes(draw_page(found))
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=8000"]
+    page = subprocess.run(
+        [browser, *options, "--dump-dom", (tmp_path / "page.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    ).stdout
+    assert page.count('class="main-svg"') >= 5  # the lines; surfaces need a graphics driver
+    assert page.count("scatterlayer") >= 5
+
+
+def test_a_plane_through_seeds_has_its_runs_marked(found):
+    found["runs"] = [run(seed, prompt=(0.5, 2.0)) for seed in range(3)]
+    found["seed_planes"] = [SEEDS]
+    panel = panels_of(draw_page(found))["seeds-0"]
+    values, marks = panel["data"]
+    assert (values["x"], values["y"]) == (SEEDS["x_axis"], SEEDS["y_axis"])
+    assert values["z"] == SEEDS["losses"]
+    assert (values["zmin"], values["zmax"]) == (0.4, 1.5)
+    assert list(zip(marks["x"], marks["y"], strict=True)) == [tuple(m) for m in SEEDS["marks"]]
+    assert marks["text"] == ["A", "B", "C"]
+    page = draw_page(found).decode()
+    assert "A: residual, seed 0, B: residual, seed 1, C: residual, seed 2" in page
+    with style():
+        figure = build_landscapes(found)
+    (axes,) = [ax for ax in figure.axes if ax.get_title("left").startswith("Plane through")]
+    assert [text.get_text() for text in axes.texts] == [" A", " B", " C"]
+    assert [tuple(text.xy) for text in axes.texts] == [tuple(m) for m in SEEDS["marks"]]
+    (image,) = axes.images
+    assert image.get_array().tolist() == SEEDS["losses"]
+    assert image.get_extent() == pytest.approx([-0.625, 1.625, -0.5, 1.3])
+    assert draw_landscapes(found) == draw_landscapes(found)
