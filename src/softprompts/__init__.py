@@ -48,7 +48,7 @@ _HOMES = {
     "api": ("train",),
     "backbones.backbone": ("Backbone",),
     "backbones.loading": ("load_backbone",),
-    "ensembles": ("Ensemble", "ensemble", "load"),
+    "lab.ensembles": ("Ensemble", "ensemble", "load"),
     "errors": (
         "BackboneError",
         "DataError",
@@ -68,7 +68,7 @@ _HOMES = {
     "recipes.study": ("StudyConfig",),
     "recipes.tuning": ("TuneConfig",),
     "results": ("Result",),
-    "studies.runner": ("run_study",),
+    "lab.studies.runner": ("run_study",),
     "tasks.base": ("Example", "Task", "TaskFormat"),
     "tasks.loading": ("load_task",),
 }

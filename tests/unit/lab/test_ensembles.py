@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import softprompts as sp
-from softprompts import ensembles
+from softprompts.lab import ensembles
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
 from softprompts.tasks.base import Example, Task, TaskFormat
 
