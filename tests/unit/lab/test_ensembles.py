@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import softprompts as sp
-from softprompts.lab import ensembles
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
+from softprompts.lab import ensembles
 from softprompts.tasks.base import Example, Task, TaskFormat
 
 FORMAT = TaskFormat(
