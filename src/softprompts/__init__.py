@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from softprompts.lab.ensembles import Ensemble, ensemble, load
+    from softprompts.lab.fit.fitting import Fit, fit
     from softprompts.lab.studies.runner import run_study
     from softprompts.model import SoftPromptModel
     from softprompts.prompts.prompt import Prompt
@@ -68,6 +69,7 @@ _HOMES = {
     "recipes.study": ("StudyConfig",),
     "recipes.tuning": ("TuneConfig",),
     "results": ("Result",),
+    "lab.fit.fitting": ("Fit", "fit"),
     "lab.studies.runner": ("run_study",),
     "tasks.base": ("Example", "Task", "TaskFormat"),
     "tasks.loading": ("load_task",),
@@ -80,6 +82,7 @@ __all__ = [
     "DataError",
     "Ensemble",
     "Example",
+    "Fit",
     "Prompt",
     "PromptConfig",
     "PromptError",
@@ -100,6 +103,7 @@ __all__ = [
     "UnknownNameError",
     "__version__",
     "ensemble",
+    "fit",
     "load",
     "load_backbone",
     "load_recipe",

@@ -207,6 +207,12 @@ class Result:
         write_tensors(path / "prompt.safetensors", tensors, prompt_header(self.about))
         write_json(path / "result.json", dict(self.summary))
 
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Push it to the hub with a card; see `softprompts.interop.hub.push`."""
+        from softprompts.interop.hub import push
+
+        return push(self, name, **options)
+
     def examples(
         self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
     ) -> list[Example]:

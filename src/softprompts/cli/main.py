@@ -18,6 +18,7 @@ import typer
 from softprompts.cli.choices import choices
 from softprompts.cli.ensemble import ensemble
 from softprompts.cli.evaluate import evaluate
+from softprompts.cli.fit import fit
 from softprompts.cli.landscape import landscape
 from softprompts.cli.list import list_components
 from softprompts.cli.output import is_printed, leave_quietly, open_streams, print_error, problems_of
@@ -25,6 +26,7 @@ from softprompts.cli.predict import predict
 from softprompts.cli.report import report
 from softprompts.cli.study import study
 from softprompts.cli.train import train
+from softprompts.cli.try_out import try_out
 from softprompts.cli.validate import validate
 from softprompts.errors import SoftPromptsError, SoftPromptsWarning, TuningError
 
@@ -34,6 +36,8 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "fit": fit,
+    "try": try_out,
     "study": study,
     "report": report,
     "ensemble": ensemble,

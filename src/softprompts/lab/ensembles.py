@@ -220,6 +220,12 @@ class Ensemble:
         make_new_folder(path)
         write_ensemble(path, self.members, self.summary)
 
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Push it to the hub with a card; see `softprompts.interop.hub.push`."""
+        from softprompts.interop.hub import push
+
+        return push(self, name, **options)
+
     def _tracks(self, task: str | None) -> list[Track]:
         return [member.model.track(task) for member in self.members]
 
@@ -366,11 +372,11 @@ def members_of(result: Result | Ensemble) -> tuple[Result, ...]:
 
 
 def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> Result | Ensemble:
-    """Load a finished run, or an ensemble of several, from its folder.
+    """Load a finished run, or an ensemble of several, from its folder or from the hub.
 
     Args:
-        folder: a run folder, a folder that `Result.save` or `Ensemble.save` wrote, or one that
-            `softprompts ensemble` kept.
+        folder: a run folder, a folder that `Result.save` or `Ensemble.save` wrote, one that
+            `softprompts ensemble` kept, or `owner/name` of a prompt of the hub.
         backbone: the frozen model; a name or folder to load it from; or `None` for that which the
             run, or the first member, names.
 
@@ -384,7 +390,9 @@ def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> R
         RunFolderError: if a configuration was edited, or the backbone's weights are not those
             that the prompt was trained for.
     """
-    path = Path(folder)
+    from softprompts.interop.hub import fetch, is_hub_name
+
+    path = fetch(str(folder)) if is_hub_name(folder) else Path(folder)
     if not (is_there(path) and is_there(path / FILE)):
         return load_run(path, backbone)
     kept = read_kept(path)

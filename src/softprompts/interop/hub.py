@@ -1,0 +1,195 @@
+"""Prompts on the Hugging Face hub: pushed with a card, and loaded by `owner/name`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from softprompts.errors import StorageError
+from softprompts.lab.analysis.items import wilson_interval
+from softprompts.lab.analysis.statistics import spread
+from softprompts.storage import is_there, read_json, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from softprompts.lab.ensembles import Ensemble
+    from softprompts.results import Result
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Return whether a name is that of a repository, and nothing is there on this machine."""
+    return bool(_NAME.fullmatch(str(name))) and not is_there(Path(name))
+
+
+def fetch(name: str, revision: str | None = None) -> Path:
+    """Return the folder of a prompt of the hub, downloaded once and kept in the hub's own cache.
+
+    Args:
+        name: `owner/name`.
+        revision: branch, tag or commit; the main branch when `None`.
+
+    Raises:
+        StorageError: if there is no such prompt, or it cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except Exception as error:  # any of a dozen kinds, by cause and version
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise StorageError(
+            f"{name} must be a folder or a prompt of the hub, but is no folder, and the hub says "
+            f"{reason}"
+        ) from error
+
+
+_FILES = ["*.json", "*.safetensors", "README.md"]
+
+
+def push(
+    prompt: Result | Ensemble,
+    name: str,
+    *,
+    scores: Sequence[float] = (),
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Push a prompt to the hub with a card; return the address of the commit.
+
+    Places on this machine are left out of what is pushed.
+
+    Args:
+        prompt: the prompt, or several that answer together.
+        name: `owner/name`; made if it is not there.
+        scores: of other seeds, for the card, in `[0, 1]`.
+        private: whether a repository that is made is private.
+        revision: the branch; the main one when `None`.
+        token: of the hub; what is stored on this machine when `None`.
+
+    Raises:
+        StorageError: if `name` is no repository's, or the hub does not take it.
+    """
+    from huggingface_hub import HfApi
+
+    if not _NAME.fullmatch(name):
+        raise StorageError(f"`name` must be owner/name, but is {name!r}.")
+    hub = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "prompt")
+        prompt.save(folder)
+        for file in folder.rglob("config.json"):
+            write_json(file, _without_data_dirs(read_json(file)))
+        write_bytes(folder / "README.md", card(prompt, name, scores).encode())
+        try:
+            hub.create_repo(name, private=private, exist_ok=True)
+            found = hub.upload_folder(repo_id=name, folder_path=folder, revision=revision)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise StorageError(f"{name} could not be pushed: {reason}") from error
+    return str(found.commit_url)
+
+
+_CARD = """{front}
+# {name}
+
+{what} for [{base}](https://huggingface.co/{base}), trained by softprompts on `{task}`: {method}.
+
+| {metric} on {num_items} rows of `{split}` | 95 % over rows |
+| ---: | ---: |
+| {score} | {interval} |
+{spread}
+The most frequent answer scores {majority}.
+
+## Use
+
+```python
+import softprompts as sp
+
+prompt = sp.load("{name}")
+prompt.predict([...])
+```
+
+In peft, vLLM and llama.cpp:
+
+```bash
+hf download {name} --local-dir prompt
+softprompts export prompt --to peft --out adapter
+softprompts export prompt --to vocabulary --out model --gguf model.gguf
+vllm serve model
+llama-server -m model.gguf
+```
+
+## Recipe
+
+```yaml
+{recipe}
+```
+"""
+
+
+def card(prompt: Result | Ensemble, name: str, scores: Sequence[float] = ()) -> str:
+    """Return the text of a prompt's card; see `push`."""
+    members: Sequence[Any] = getattr(prompt, "members", (prompt,))
+    first, summary = members[0], members[0].summary
+    score, num_items = prompt.score, summary["num_items"]
+    base, config = _hub_id(first.config.backbone.name), first.config
+    task = " + ".join(track.format.name for track in first.model.tracks.values())
+    found = spread(scores) if len(scores) > 1 else None
+    if found is not None and found.mean is not None and found.std is not None:
+        lines = f"\nOver {len(scores)} seeds: {100 * found.mean:.1f} ± {100 * found.std:.1f}.\n"
+    else:
+        lines = "\nOne seed: how much another would differ was not measured.\n"
+    interval = None if score is None else wilson_interval(score, num_items)
+    front = {
+        "library_name": "softprompts",
+        "base_model": base,
+        "tags": list(dict.fromkeys(["soft-prompt", *(m.config.prompt.method for m in members)])),
+    }
+    return _CARD.format(
+        front=f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        name=name,
+        what="A soft prompt" if len(members) == 1 else f"{len(members)} soft prompts",
+        base=base,
+        task=task,
+        method=f"{config.prompt.method}, {config.prompt.length} rows, seed {config.seed}",
+        metric=summary["metric"],
+        num_items=num_items,
+        split=summary["split"],
+        score="not measured" if score is None else f"{100 * score:.1f}",
+        interval="" if interval is None else " to ".join(f"{100 * end:.1f}" for end in interval),
+        spread="" if len(members) > 1 else lines,
+        majority=f"{100 * summary['majority']:.1f}",
+        recipe=yaml.safe_dump(
+            _public(_without_data_dirs(config.model_dump(mode="json"))), sort_keys=False
+        ).rstrip(),
+    )
+
+
+def _hub_id(name: str) -> str:
+    """Return the hub's name of a backbone, where it has a short one here."""
+    from softprompts.backbones import minilm, smollm2
+
+    known: Mapping[str, str] = {"minilm": minilm.HUB_ID, "smollm2": smollm2.HUB_ID}
+    return known.get(name, Path(name).name if is_there(Path(name)) else name)
+
+
+def _public(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without what is left out."""
+    found = {key: value for key, value in config.items() if value not in (None, [], {})}
+    return {key: _public(one) if isinstance(one, dict) else one for key, one in found.items()}
+
+
+def _without_data_dirs(value: Any) -> Any:
+    """Return a configuration that does not say where its data lay; its identity is the same."""
+    if isinstance(value, list):
+        return [_without_data_dirs(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {k: None if k == "data_dir" else _without_data_dirs(one) for k, one in value.items()}

@@ -1,0 +1,288 @@
+"""From a table of examples to a prompt: search, train, answer together, and say what to expect."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, final
+
+from softprompts.backbones.loading import load_backbone
+from softprompts.errors import RunFolderError, SoftPromptsWarning, TuningError
+from softprompts.lab.analysis.items import wilson_interval
+from softprompts.lab.ensembles import Ensemble, load
+from softprompts.lab.fit.card import card
+from softprompts.lab.fit.plan import (
+    NUM_SEEDS,
+    UNTOUCHED,
+    Candidate,
+    Plan,
+    base_recipe,
+    final_study,
+    make_plan,
+    num_kept,
+    read_budget,
+    rung_study,
+    timing_study,
+)
+from softprompts.lab.fit.splits import Splits, split_rows
+from softprompts.lab.fit.table import Table, read_table
+from softprompts.lab.reports.report import write_report
+from softprompts.lab.studies.ensembles import ensemble_study
+from softprompts.lab.studies.progress import SilentStudy, StudyProgress
+from softprompts.lab.studies.runner import run_study
+from softprompts.recipes.study import parse_study
+from softprompts.results import Result
+from softprompts.results import load as load_run
+from softprompts.storage import (
+    entries,
+    is_there,
+    lock,
+    make_folder,
+    read_record,
+    write_bytes,
+    write_json,
+)
+
+FILE = "fit.json"
+_PLAN = "plan.json"
+
+
+@final
+@dataclass(frozen=True)
+class Fit:
+    """What `fit` made of a table.
+
+    Attributes:
+        folder: where all of it lies.
+        summary: the content of `fit.json`.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """The prompts that answer together."""
+        found = load(self.folder / "ensemble")
+        assert isinstance(found, Ensemble)
+        return found
+
+    @property
+    def best(self) -> Result:
+        """The member that did best on rows held out of its training."""
+        found = load(self.folder / "prompt")
+        assert isinstance(found, Result)
+        return found
+
+    def __repr__(self) -> str:
+        found = self.summary["expected"]
+        low, high = (100 * end for end in found["interval"])
+        return (
+            f"Fit({str(self.folder)!r}, {self.summary['method']}, "
+            f"{100 * found['score']:.1f} [{low:.1f}, {high:.1f}] on {found['num_items']} rows)"
+        )
+
+
+def fit(
+    source: str | Path,
+    backbone: str = "smollm2",
+    *,
+    label: str | None = None,
+    text: Sequence[str] = (),
+    budget: str = "10m",
+    out: str | Path = "my-prompt",
+    skip_bad_rows: bool = False,
+    progress: StudyProgress | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Fit:
+    """Make a prompt from a table of examples, without a recipe.
+
+    A fifth of the rows, and 500 at most, is held back. Methods and learning rates are tried on the
+    others by successive halving, on rows held out of them; what wins is trained with five seeds.
+    The five answer together, and are scored once on the rows that were held back. The same call
+    goes on where one was stopped.
+
+    Args:
+        source: a `.jsonl`, `.csv` or `.parquet` file, or a hub set whose split `train` is read.
+        backbone: a registered name, a folder, a GGUF file or a hub id.
+        label: the column with the label; found when `None`.
+        text: the columns to read; found when empty.
+        budget: about how long it may take, such as `90s`, `10m` or `2h`.
+        out: the folder of all that is made.
+        skip_bad_rows: leave out rows that lack a value or cannot be read, and count them.
+        progress: told of every run and update.
+        tell: told in words what is done.
+
+    Raises:
+        DataError: if table, columns or budget are wrong; nothing is written.
+        RunFolderError: if the folder holds something else, or a fit of other rows or wishes.
+        SoftPromptsError: if the backbone cannot be used.
+        TuningError: if no candidate could be trained.
+    """
+    seconds = read_budget(budget)
+    table = read_table(str(source), label, text, skip_bad_rows=skip_bad_rows)
+    splits = split_rows(table)
+    folder, progress = Path(out), progress or SilentStudy()
+    wishes = {"rows": _digest(table, splits), "backbone": str(backbone), "budget": budget}
+    _check_folder(folder, wishes)
+    base = base_recipe(table, load_backbone(str(backbone), dtype="auto"), folder.resolve() / "data")
+    make_folder(folder / "data")
+    with lock(folder / ".lock"):
+        for remark in splits.remarks:
+            warnings.warn(f"{remark}.", SoftPromptsWarning, stacklevel=2)
+        _write_rows(folder / "data", splits)
+        plan = _plan(folder, wishes, base, (seconds, splits), progress)
+        tell(plan.text(seconds))
+        winner, tried = _search(folder, base, plan, progress)
+        tell(
+            f"{winner.name} is best on rows held out of the training rows; it is trained with "
+            f"{NUM_SEEDS} seeds."
+        )
+        study = final_study(base, plan, winner)
+        summary = run_study(parse_study(study, "fit"), folder / "study", progress)
+        size = len(_cell(summary, winner.name)["seeds"])
+        team = ensemble_study(folder / "study", winner.name, size, folder / "ensemble")["cells"][0]
+        about = _about(table, splits, plan, summary, team, winner)
+        about |= {**wishes, "tried": tried, "best": _keep_best(folder, winner, base)}
+        write_report(folder / "study")
+        write_bytes(folder / "README.md", card(about).encode())
+        write_json(folder / FILE, about)
+    return Fit(folder, about)
+
+
+def _digest(table: Table, splits: Splits) -> str:
+    """Return 16 hexadecimal digits over all that is read of the rows."""
+    rows = [[list(row.items()) for row in part] for part in (splits.train, splits.held_back)]
+    return hashlib.sha256(json.dumps([table.label, rows]).encode()).hexdigest()[:16]
+
+
+def _check_folder(folder: Path, wishes: Mapping[str, str]) -> None:
+    """Check that a folder is new, or that of the same fit."""
+    if not is_there(folder) or not entries(folder):
+        return
+    if not is_there(folder / _PLAN):
+        if entries(folder) in (["data"], ["data", "timing"]):
+            return  # stopped before there was a plan
+        first = entries(folder)[0]
+        raise RunFolderError(f"{folder} must be a new or empty folder, but holds {first}.")
+    kept = read_record(folder / _PLAN, ["methods", *wishes])
+    for name, value in wishes.items():
+        if kept[name] != value:
+            raise RunFolderError(
+                f"{folder} must be a new folder, or one of the same {name}, but its {name} "
+                f"{'are' if name == 'rows' else 'is'} {kept[name]}, not {value}."
+            )
+
+
+def _write_rows(folder: Path, splits: Splits) -> None:
+    for name, rows in (("train", splits.train), ("held-back", splits.held_back)):
+        lines = "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+        write_bytes(folder / f"{name}.jsonl", lines.encode())
+
+
+def _plan(
+    folder: Path,
+    wishes: Mapping[str, str],
+    base: Mapping[str, Any],
+    budget: tuple[float, Splits],
+    progress: StudyProgress,
+) -> Plan:
+    """Return the plan of the folder; a new one is made by what a few updates take here."""
+    if is_there(folder / _PLAN):
+        return _kept_plan(read_record(folder / _PLAN, [one.name for one in fields(Plan)]))
+    run_study(parse_study(timing_study(base), "timing"), folder / "timing", progress)
+    (result,) = _results(folder / "timing")
+    plan = make_plan(budget[0], result["examples_per_second"], budget[1])
+    write_json(folder / _PLAN, {**wishes, **asdict(plan)})
+    return plan
+
+
+def _kept_plan(kept: Mapping[str, Any]) -> Plan:
+    return Plan(tuple(kept["methods"]), tuple(kept["rates"]), kept["updates"], kept["seconds"])
+
+
+def _search(
+    folder: Path, base: Mapping[str, Any], plan: Plan, progress: StudyProgress
+) -> tuple[Candidate, list[dict[str, Any]]]:
+    """Return the candidate that did best on held-out rows, and what was tried.
+
+    Raises:
+        TuningError: if none could be trained.
+    """
+    going = [Candidate(method, rate) for method in plan.methods for rate in plan.rates]
+    tried = []
+    rungs = [plan.updates // 2, plan.updates] if len(plan.rates) > 1 else [plan.updates]
+    for number, updates in enumerate(rungs if len(going) > 1 else []):
+        study = parse_study(rung_study(base, going, updates), "rung")
+        summary = run_study(study, folder / "search" / f"rung-{number}", progress)
+        scores = {one: _cell(summary, one.name)["held_out"]["mean"] for one in going}
+        tried += [
+            {**asdict(one), "updates": updates, "held_out_score": score}
+            for one, score in scores.items()
+        ]
+        going = [one for one in going if scores[one] is not None]
+        going.sort(key=lambda one: -scores[one])  # stable: the simplest first where equal
+        if updates < plan.updates:
+            keep = num_kept(len(plan.rates))
+            going = [c for m in plan.methods for c in [o for o in going if o.method == m][:keep]]
+    if not going:
+        raise TuningError(f"no candidate could be trained; {folder / 'search'} says why.")
+    return going[0], tried
+
+
+def _cell(summary: Mapping[str, Any], variant: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(c for c in summary["cells"] if c["variant"] == variant)
+    return found
+
+
+def _results(study: Path) -> list[dict[str, Any]]:
+    return [
+        read_record(study / "runs" / name / "result.json", ["score", "seed"])
+        for name in entries(study / "runs")
+    ]
+
+
+def _keep_best(folder: Path, winner: Candidate, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the member that did best on rows held out of its training; return what it scored."""
+    runs = folder / "ensemble" / "members"
+    found = {name: read_record(runs / name / "result.json", ["score"]) for name in entries(runs)}
+    name = max(found, key=lambda one: found[one].get("held_out_score") or 0.0)
+    if not is_there(folder / "prompt"):
+        load_run(runs / name).save(folder / "prompt")
+    low, high = wilson_interval(found[name]["score"], found[name]["num_items"])
+    return {"seed": found[name]["seed"], "score": found[name]["score"], "interval": [low, high]}
+
+
+def _about(
+    table: Table,
+    splits: Splits,
+    plan: Plan,
+    summary: Mapping[str, Any],
+    team: Mapping[str, Any],
+    winner: Candidate,
+) -> dict[str, Any]:
+    """Return what `fit.json` holds."""
+    cell, score = _cell(summary, winner.name), team["ensembles"]["mean"]
+    untouched = next((c["mean"] for c in summary["cells"] if c["variant"] == UNTOUCHED), None)
+    interval = wilson_interval(score, cell["num_items"])
+    return {
+        "source": table.name,
+        "fields": list(table.fields),
+        "label": table.label,
+        "labels": list(table.labels),
+        "num_train": len(splits.train),
+        "num_held_back": len(splits.held_back),
+        "remarks": list(splits.remarks),
+        "method": winner.method,
+        "rate": winner.rate,
+        "plan": asdict(plan),
+        "expected": {"score": score, "interval": list(interval), "num_items": cell["num_items"]},
+        "single": {"mean": cell["mean"], "std": cell["std"], "scores": cell["scores"]},
+        "untouched": untouched,
+        "majority": cell["majority"],
+        "metric": cell["metric"],
+    }

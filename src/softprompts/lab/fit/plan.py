@@ -1,0 +1,205 @@
+"""What a budget of time is spent on: methods, their rates, and updates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.errors import DataError
+from softprompts.lab.fit.splits import Splits
+from softprompts.lab.fit.table import Table
+
+METHODS = ("prompt-tuning", "residual", "stable")
+"""What is tried, the simplest first: it wins where scores are equal."""
+
+RATES = (0.03, 0.1, 0.3)
+SEARCH_SEED = 1000
+NUM_SEEDS = 5
+UNTOUCHED = "zero-shot"
+BATCH_SIZE = 8
+FEWEST_UPDATES, MOST_UPDATES = 20, 400
+_KEEP = 2
+_SCORING = 0.4
+"""What scoring an example costs of what training on it costs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a budget is spent.
+
+    Attributes:
+        methods: what is tried.
+        rates: at which learning rates; one where the budget allows for no more.
+        updates: of each run of the last rung, and of the runs that are kept.
+        seconds: what all is expected to take.
+    """
+
+    methods: tuple[str, ...]
+    rates: tuple[float, ...]
+    updates: int
+    seconds: float
+
+    def text(self, budget_seconds: float) -> str:
+        """Say what is done, and where that does not fit the budget."""
+        rates = ", ".join(f"{rate:g}" for rate in self.rates)
+        what = f"{', '.join(self.methods)} at rate{'s' * (len(self.rates) > 1)} {rates}"
+        took = f"about {self.seconds / 60:.0f} min"
+        if self.seconds > budget_seconds:
+            took += f", more than the budget of {budget_seconds / 60:.0f} min: less is not worth it"
+        return f"tried: {what}; {self.updates} updates a run, {NUM_SEEDS} seeds of the best; {took}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method at a learning rate.
+
+    Attributes:
+        method: the method.
+        rate: its learning rate.
+    """
+
+    method: str
+    rate: float
+
+    @property
+    def name(self) -> str:
+        """What its variant is called."""
+        return f"{self.method}-{self.rate:g}"
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What its variant sets."""
+        return {"prompt.method": self.method, "training.learning_rate": self.rate}
+
+
+def make_plan(budget_seconds: float, examples_per_second: float, splits: Splits) -> Plan:
+    """Return the widest plan that a budget has room for: methods and rates, else one method.
+
+    Where not even the narrowest fits, that is returned, with what it is expected to take.
+
+    Args:
+        budget_seconds: the time.
+        examples_per_second: what a run trained, here, on these rows.
+        splits: the rows.
+    """
+    rate = 1 / examples_per_second
+    num_held_out = round(0.2 * len(splits.train))
+    plan = None
+    for methods, rates in ((METHODS, RATES), (METHODS, RATES[1:2]), (METHODS[:1], RATES[1:2])):
+        num = len(methods) * len(rates)
+        rungs = [] if num == 1 else [(num, 1.0)]
+        if len(rates) > 1:
+            rungs = [(num, 1 / _KEEP), (len(methods) * num_kept(len(rates)), 1.0)]
+        runs = sum(count * part for count, part in rungs) + NUM_SEEDS
+        scored = (sum(count for count, _ in rungs) + NUM_SEEDS) * 3 * num_held_out
+        fixed = rate * _SCORING * (scored + (2 * NUM_SEEDS + 1) * len(splits.held_back))
+        each = runs * BATCH_SIZE * rate
+        updates = int((budget_seconds - fixed) / each)
+        plan = Plan(methods, rates, min(max(updates, FEWEST_UPDATES), MOST_UPDATES), 0.0)
+        plan = Plan(methods, rates, plan.updates, fixed + each * plan.updates)
+        if updates >= FEWEST_UPDATES:
+            break
+    assert plan is not None
+    return plan
+
+
+def num_kept(count: int) -> int:
+    """Return how many of a method's rates go on to the next rung."""
+    return -(-count // _KEEP)
+
+
+def read_budget(text: str) -> float:
+    """Return the seconds of a budget such as `90s`, `10m` or `2h`.
+
+    Raises:
+        DataError: if it is none.
+
+    Example:
+        >>> read_budget("1.5h")
+        5400.0
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds < 1e7:
+        raise DataError(f"`--budget` must be a time such as 90s, 10m or 2h, but is {text!r}.")
+    return seconds
+
+
+def base_recipe(table: Table, backbone: Backbone, data_dir: Path) -> dict[str, Any]:
+    """Return the run recipe that all of a fit's runs share.
+
+    Args:
+        table: the table.
+        backbone: the model; an encoder is read by a trained head, others by their own words.
+        data_dir: where `train.jsonl` and `held-back.jsonl` lie.
+    """
+    is_text = backbone.family != "encoder"
+    what = table.label.replace("_", " ")
+    if len(table.fields) == 1:
+        shown = f"{{{table.fields[0]}}}"
+    else:
+        shown = "\n".join(f"{name.replace('_', ' ')}: {{{name}}}" for name in table.fields)
+    options = {
+        "train": "train.jsonl",
+        "validation": "held-back.jsonl",
+        "label_field": table.label,
+        "labels": list(table.labels),
+        "verbalizer": {label: label.replace("_", " ") for label in table.labels},
+        "template": f"{shown}\n{what}:" if is_text else shown,
+    }
+    words = [label.replace("_", " ") for label in table.labels]
+    one_of = f"{', '.join(words[:-1])} or {words[-1]}"
+    return {
+        "backbone": {"name": backbone.name, "dtype": "auto"},
+        "task": {
+            "name": "files",
+            "data_dir": str(data_dir),
+            "instruction": f"Say what the {what} is: {one_of}.",
+            "options": options,
+        },
+        "readout": {"kind": "text", "objective": "ranking"} if is_text else {"kind": "linear"},
+        "training": {"batch_size": BATCH_SIZE, "num_evaluations": 3, "selection": "held-out"},
+    }
+
+
+def rung_study(
+    base: Mapping[str, Any], candidates: Sequence[Candidate], updates: int
+) -> dict[str, Any]:
+    """Return the study of a rung: every candidate, scored on held-out rows of the training rows."""
+    task = {**base["task"], "num_items": 1}  # the rows that are held back decide nothing
+    return {
+        "name": "rung",
+        "base": _with_updates({**base, "task": task}, updates),
+        "variants": {one.name: one.changes for one in candidates},
+        "seeds": [SEARCH_SEED],
+    }
+
+
+def final_study(base: Mapping[str, Any], plan: Plan, winner: Candidate) -> dict[str, Any]:
+    """Return the study of the method that won, with the untouched model beside it."""
+    is_text = base["readout"]["kind"] == "text"
+    variants: dict[str, Any] = {UNTOUCHED: {"prompt.method": UNTOUCHED}} if is_text else {}
+    variants[winner.name] = winner.changes
+    return {
+        "name": "fit",
+        "base": _with_updates(base, plan.updates),
+        "variants": variants,
+        "baseline": next(iter(variants)),
+        "seeds": NUM_SEEDS,
+    }
+
+
+def _with_updates(base: Mapping[str, Any], updates: int) -> dict[str, Any]:
+    return {**base, "training": {**base["training"], "steps": updates}}
+
+
+def timing_study(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study of one short run, which says how fast this machine trains on these rows."""
+    training = {**base["training"], "steps": 4, "num_evaluations": 1, "selection": "last"}
+    task = {**base["task"], "num_items": 1}
+    base = {**base, "task": task, "training": training}
+    return {"name": "timing", "base": base, "variants": {"plain": {}}, "seeds": 1}

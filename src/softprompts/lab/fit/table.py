@@ -1,0 +1,221 @@
+"""A table of examples: its rows as plain texts, and which columns are text and label."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softprompts.errors import DataError
+from softprompts.storage import is_file
+from softprompts.tasks.reading import HubSplit, Item, read_file, read_hub
+from softprompts.tasks.rows import Row, shown
+
+LABEL_NAMES = (
+    *("label", "labels", "class", "category", "target", "sentiment", "intent", "topic"),
+    *("answer", "gold", "y", "tag", "rating", "stars"),
+)
+"""Names of columns that are taken for the label, the first that is there."""
+
+MOST_LABELS = 50
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows out of a file or a hub set.
+
+    Attributes:
+        name: the file, or the set and its split.
+        rows: texts by field; nested fields are called `outer_inner`.
+        fields: the fields that are read, in order.
+        label: the field with the label.
+        labels: the labels, sorted.
+        left_out: why a field is not read, by its name.
+        num_skipped: rows that were bad and left out.
+    """
+
+    name: str
+    rows: Sequence[Mapping[str, str]]
+    fields: tuple[str, ...]
+    label: str
+    labels: tuple[str, ...]
+    left_out: Mapping[str, str]
+    num_skipped: int
+
+
+def read_table(
+    source: str,
+    label: str | None = None,
+    text: Sequence[str] = (),
+    *,
+    skip_bad_rows: bool = False,
+) -> Table:
+    """Read a table and find its columns.
+
+    Args:
+        source: a `.jsonl`, `.csv` or `.parquet` file, or a hub set whose split `train` is read.
+        label: the label's column; found by its name or its few values when `None`.
+        text: the columns to read; every column of words when empty.
+        skip_bad_rows: leave rows out that lack a value or cannot be read, and count them.
+
+    Raises:
+        DataError: if the file is missing or broken, a row is bad, or the columns cannot be told.
+    """
+    rows, num_skipped = _rows(source, skip_bad_rows)
+    columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    values = {name: [row.get(name) for _, row in rows] for name in columns}
+    label = _label(source, values, label, text)
+    fields, left_out = _fields(source, values, label, text)
+    whole = []
+    for place, row in rows:
+        lacking = next((n for n in (label, *fields) if not (row.get(n) or "").strip()), None)
+        if lacking is None:
+            whole.append({name: str(row[name]) for name in (*fields, label)})
+        elif skip_bad_rows:
+            num_skipped += 1
+        else:
+            raise place.error(
+                lacking, "must have a value, but has none. --skip-bad-rows counts it."
+            )
+    labels = tuple(sorted({row[label] for row in whole}))
+    if not 2 <= len(labels) <= MOST_LABELS:
+        few = ", ".join(labels[:5])
+        text_ = f"must have 2 to {MOST_LABELS} labels, but has {len(labels)} ({few}, …)."
+        raise DataError(text_, file=source, field=label)
+    return Table(source, whole, fields, label, labels, left_out, num_skipped)
+
+
+def _rows(source: str, skip_bad_rows: bool) -> tuple[list[tuple[Row, dict[str, str | None]]], int]:
+    """Return the rows as texts, and how many bad ones were left out."""
+    found, num_skipped = [], 0
+    origin: dict[str, str] = {}
+    for item in _items(source):
+        try:
+            if isinstance(item, DataError):
+                raise item
+            flat = dict(_flat(item))
+            for name in flat:
+                if origin.setdefault(plain_name(name), name) != name:
+                    raise item.error(
+                        name, f"must differ from {origin[plain_name(name)]!r} in letters or digits."
+                    )
+            found.append((item, {plain_name(name): given for name, given in flat.items()}))
+        except DataError:
+            if not skip_bad_rows:
+                raise
+            num_skipped += 1
+    if not found:
+        raise DataError("must hold at least one row, but has none.", file=source)
+    return found, num_skipped
+
+
+def _items(source: str) -> Iterator[Item]:
+    path = Path(source)
+    if is_file(path) or path.suffix:
+        return read_file(path, needs_label=False)
+    return read_hub(HubSplit(source, None, "train"))
+
+
+def _flat(row: Row, values: Mapping[str, Any] | None = None) -> Iterator[tuple[str, str | None]]:
+    """Yield a row's texts, numbers and truth values by field; lists hold none of them."""
+    for name, value in (row.values if values is None else values).items():
+        if isinstance(value, Mapping):
+            inner = {f"{name}.{key}": one for key, one in value.items()}
+            yield from _flat(row, inner)
+        elif value is None or isinstance(value, bool):
+            yield name, None if value is None else str(value).lower()
+        elif isinstance(value, str | int | float):
+            yield name, Row({name: value}, row.file, row.line).word(name)
+        elif not isinstance(value, list):
+            raise row.error(name, f"must be text or a number, but is {shown(value)}.")
+
+
+def plain_name(name: str) -> str:
+    """Return a field's name as templates take it.
+
+    Example:
+        >>> plain_name("review.full text")
+        'review_full_text'
+    """
+    plain = re.sub(r"\W+", "_", name).strip("_")
+    return plain if plain.isidentifier() else f"field_{plain}"
+
+
+def _label(
+    source: str, values: Mapping[str, Sequence[str | None]], label: str | None, text: Sequence[str]
+) -> str:
+    """Return the label's column."""
+    if label is not None:
+        return _known(source, values, label, "--label")
+    others = [name for name in values if name not in map(plain_name, text)]
+    lower = {name.lower(): name for name in others}
+    named = next((lower[name] for name in LABEL_NAMES if name in lower), None)
+    if named is not None:
+        return named
+    few = [name for name in others if _is_label(values[name])]
+    if len(few) != 1:
+        found = f"{', '.join(few)} have" if few else "none has"
+        raise DataError(
+            f"`--label` must name the column with the label, since {found} few values that come "
+            f"again and again, among {', '.join(values)}.",
+            file=source,
+        )
+    return few[0]
+
+
+def _is_label(values: Sequence[str | None]) -> bool:
+    """Return whether values are few, come again, and are short."""
+    given = Counter(value for value in values if value)
+    is_few = 2 <= len(given) <= min(MOST_LABELS, max(2, len(values) // 4))
+    return is_few and max(map(len, given)) <= 40
+
+
+def _fields(
+    source: str, values: Mapping[str, Sequence[str | None]], label: str, text: Sequence[str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the columns that are read, and why others are not."""
+    if text:
+        fields = tuple(dict.fromkeys(_known(source, values, name, "--text") for name in text))
+        if label in fields:
+            raise DataError(f"`--text` must not name the label, but has {label!r}.", file=source)
+        return fields, {}
+    left_out = {}
+    for name in values:
+        reason = None if name == label else _reason(values[name], values[label])
+        if reason is not None:
+            left_out[name] = reason
+    fields = tuple(name for name in values if name != label and name not in left_out)
+    if not fields:
+        others = "; ".join(f"{name} {reason}" for name, reason in left_out.items()) or "none"
+        raise DataError(
+            f"`--text` must name a column to read, since none holds words: {others}.", file=source
+        )
+    return fields, left_out
+
+
+def _reason(values: Sequence[str | None], labels: Sequence[str | None]) -> str | None:
+    """Return why a column is not read of its own accord, or `None`."""
+    given = [value for value in values if value]
+    if len(set(given)) < 2:
+        return "says the same in every row"
+    told: dict[str, set[str | None]] = {}
+    for value, own in zip(values, labels, strict=True):
+        if value:
+            told.setdefault(value, set()).add(own)
+    is_repeated = len(told) <= len(given) / 2
+    if is_repeated and all(len(own) == 1 for own in told.values()):
+        return "gives the label away: each of its values has one label"
+    if sum(" " in value.strip() for value in given) < len(given) / 2:
+        return "holds no words: most of its values are single ones or numbers"
+    return None
+
+
+def _known(source: str, values: Mapping[str, object], name: str, option: str) -> str:
+    if plain_name(name) not in values:
+        raise DataError(
+            f"`{option}` must be one of {', '.join(values)}, but is {name!r}.", file=source
+        )
+    return plain_name(name)

@@ -1,0 +1,272 @@
+"""`softprompts fit`: from a table to a prompt, without a recipe; and `try`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from pathlib import Path
+
+import pytest
+from cli_material import tree, write_rows
+
+import softprompts as sp
+from softprompts.cli.main import main
+from softprompts.errors import DataError, RunFolderError
+from softprompts.lab.analysis.items import wilson_interval
+from softprompts.lab.fit.plan import FEWEST_UPDATES, METHODS, RATES, make_plan, read_budget
+from softprompts.lab.fit.splits import Splits, split_rows
+from softprompts.lab.fit.table import read_table
+
+pytestmark = pytest.mark.filterwarnings("always::softprompts.errors.SoftPromptsWarning")
+
+NOUNS = ("soup", "film", "room", "train", "novel", "garden", "walk", "play", "song", "desk")
+SIGNS = ("fine", "awful", "cold", "bright", "late", "loud", "sweet", "broken", "cheap", "old")
+
+
+def table(num_rows: int, num_labels: int = 2) -> list[tuple[str, str]]:
+    """Return distinct texts that their labels go with: each label has a word of its own."""
+    draw, found = random.Random(0), {}
+    while len(found) < num_rows:
+        label = len(found) % num_labels
+        words = [*draw.sample(NOUNS, 3), SIGNS[label % 10], SIGNS[-1 - label // 10]]
+        draw.shuffle(words)
+        found.setdefault(" ".join(words), f"kind {label}")
+    return list(found.items())
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
+    """Write a table with column names of its own, and columns that say nothing."""
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["No.", "Customer wrote", "Mood", "Shop"])
+        lines.writerows([n, text, label, "web"] for n, (text, label) in enumerate(rows))
+    return path
+
+
+def write_jsonl(path: Path, rows: list[tuple[str, str]]) -> Path:
+    """Write a table with nested text and a whole number for the label."""
+    lines = [{"review": {"body": text, "tags": []}, "stars": int(k[-1])} for text, k in rows]
+    return write_rows(path, lines)
+
+
+def write_parquet(path: Path, rows: list[tuple[str, str]]) -> Path:
+    """Write a table with two columns to read and truth values for the label."""
+    import pyarrow
+    import pyarrow.parquet
+
+    lines = [{"head": t[:9], "body": t, "is_it": k.endswith("1")} for t, k in rows]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(lines), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "fields", "label", "labels"),
+    [
+        (write_csv, "a.csv", ("Customer_wrote",), "Mood", ("kind 0", "kind 1")),
+        (write_jsonl, "a.jsonl", ("review_body",), "stars", ("0", "1")),
+        (write_parquet, "a.parquet", ("head", "body"), "is_it", ("false", "true")),
+    ],
+)
+def test_columns_are_found_in_tables_of_every_kind(tmp_path, write, name, fields, label, labels):
+    found = read_table(str(write(tmp_path / name, table(40))))
+    assert (found.fields, found.label, found.labels) == (fields, label, labels)
+    texts = [row[fields[-1]] for row in found.rows]
+    assert texts == [text for text, _ in table(40)]
+
+
+def test_what_is_told_of_columns_overrides_what_is_found(tmp_path):
+    path = write_csv(tmp_path / "a.csv", table(40))
+    found = read_table(str(path), "Mood", ["No.", "Customer wrote"])
+    assert (found.label, found.fields) == ("Mood", ("No", "Customer_wrote"))
+    with pytest.raises(DataError, match=r"field `Shop`: must have 2 to 50 labels, but has 1 \(web"):
+        read_table(str(path), "Shop")
+    with pytest.raises(DataError, match=r"`--label` must be one of No, .*Shop, but is 'Moods'"):
+        read_table(str(path), "Moods")
+    with pytest.raises(DataError, match="`--text` must not name the label, but has 'Mood'"):
+        read_table(str(path), "Mood", ["Mood"])
+
+
+def test_a_column_that_gives_the_label_away_is_not_read(tmp_path):
+    rows = [{"text": text, "topic code": f"x {k}", "label": k} for text, k in table(40)]
+    found = read_table(str(write_rows(tmp_path / "a.jsonl", rows)))
+    assert found.fields == ("text",)
+    assert found.left_out["topic_code"].startswith("gives the label away")
+
+
+def test_repeats_conflicts_few_rows_and_telltale_words_are_said(tmp_path):
+    rows = [*table(30), ("A  Fine repeat here", "kind 0"), ("a fine repeat here", "kind 0")]
+    rows += [("both ways it goes", "kind 0"), ("both ways it goes", "kind 1")]
+    rows += [(f"it is rare {text}", "rare") for text, _ in table(4)]
+    lines = [{"text": text, "label": label} for text, label in rows]
+    splits = split_rows(read_table(str(write_rows(tmp_path / "a.jsonl", lines))))
+    said = " | ".join(splits.remarks)
+    assert "2 rows read as another one does" in said
+    assert "1 inputs come with several labels" in said
+    assert "few rows: rare has fewer than 8" in said
+    assert "gives label rare away" in said
+    read = [row["text"] for row in (*splits.train, *splits.held_back)]
+    assert len(read) == len(set(read)) == 30 + 1 + 4
+    assert not {row["text"] for row in splits.train} & {row["text"] for row in splits.held_back}
+    for part in (splits.train, splits.held_back):
+        assert {row["label"] for row in part} == {"kind 0", "kind 1", "rare"}
+
+
+@pytest.mark.parametrize("num_labels", [2, 20])
+def test_every_label_is_held_back_in_its_share(tmp_path, num_labels):
+    path = write_csv(tmp_path / "a.csv", table(400, num_labels))
+    splits = split_rows(read_table(str(path)))
+    assert len(splits.held_back) == 80
+    counts = [sum(r["Mood"] == f"kind {k}" for r in splits.held_back) for k in range(num_labels)]
+    assert set(counts) == {80 // num_labels}
+
+
+def test_a_budget_buys_rates_then_methods_then_updates():
+    splits = Splits([{}] * 200, [{}] * 50, ())
+    wide, middle, narrow = (make_plan(s, 20.0, splits) for s in (1200, 120, 60))
+    assert (wide.methods, wide.rates) == (METHODS, RATES)
+    assert wide.updates > FEWEST_UPDATES
+    assert wide.seconds == pytest.approx(1200, rel=0.02)
+    assert (middle.methods, middle.rates) == (METHODS, (0.1,))
+    assert (narrow.methods, narrow.rates) == (METHODS[:1], (0.1,))
+    less = make_plan(10, 20.0, splits)
+    assert less.updates == FEWEST_UPDATES
+    assert "more than the budget" in less.text(10)
+    assert "more than" not in wide.text(1200)
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "-3m", "0s", "1d", "nan s"])
+def test_a_budget_that_is_no_time_is_refused(text):
+    with pytest.raises(DataError, match=rf"`--budget` must be a time .*but is {text!r}"):
+        read_budget(text)
+
+
+@pytest.fixture(scope="module")
+def made(backbone_folder, tmp_path_factory):
+    """The folder of a fit, and what was printed; nothing may change it."""
+    place = tmp_path_factory.mktemp("fit")
+    path = write_csv(place / "a.csv", table(120))
+    command = ["fit", str(path), "--backbone", str(backbone_folder("llama")), "--budget", "10s"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", stream := io.StringIO())
+        assert main([*command, "--out", str(place / "out")]) == 0
+    return command, place / "out", stream.getvalue()
+
+
+def test_a_fit_says_what_to_expect_and_what_to_do_next(made, capsys, tmp_path):
+    _, out, printed = made
+    about = json.loads((out / "fit.json").read_text())
+    score, num = about["expected"]["score"], about["expected"]["num_items"]
+    assert (num, about["num_train"]) == (24, 96)
+    assert tuple(about["expected"]["interval"]) == wilson_interval(score, num)
+    assert about["untouched"] is not None
+    assert f"expect on new rows: {100 * score:.1f} % right" in printed
+    assert f"softprompts predict {out}/ensemble" in printed
+    ensemble, best = sp.load(out / "ensemble"), sp.load(out / "prompt")
+    assert len(ensemble.members) == 5
+    assert ensemble.score == score
+    assert best.config.seed == about["best"]["seed"]
+    held_out = [m.summary["held_out_score"] for m in ensemble.members]
+    assert best.summary["held_out_score"] == max(held_out)
+    lines = (out / "data" / "held-back.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    labels = ensemble.predict([{"Customer_wrote": row["Customer_wrote"]} for row in rows])
+    right = sum(label == row["Mood"] for label, row in zip(labels, rows, strict=True))
+    assert right / len(rows) == pytest.approx(score)
+    source = write_rows(tmp_path / "new.jsonl", [{"Customer_wrote": "the soup was awful"}])
+    answers = tmp_path / "answers.jsonl"
+    command = ["predict", str(out / "ensemble"), "--input", str(source), "--output", str(answers)]
+    assert main(command) == 0
+    card = (out / "README.md").read_text()
+    assert f"{100 * score:.1f} |" in card
+    capsys.readouterr()
+
+
+def test_the_same_command_goes_on_and_another_is_refused(made, capsys):
+    command, out, printed = made
+    before = tree(out)
+    assert main([*command, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == printed
+    after = tree(out)
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert changed <= {"study/report.html", "study/ensembles.json"}
+    assert main([*command[:-1], "20s", "--out", str(out)]) == 2
+    assert "of the same budget, but its budget is 10s, not 20s" in capsys.readouterr().err
+
+
+def test_a_fit_that_is_killed_between_its_parts_ends_as_one_that_is_not(
+    made, backbone_folder, monkeypatch, tmp_path
+):
+    command, whole, _ = made
+    from softprompts.lab.fit import fitting
+
+    calls = []
+
+    def stops(study, *rest):
+        calls.append(study.name)
+        if study.name == "fit" and calls.count("fit") == 1:
+            raise KeyboardInterrupt
+        return run(study, *rest)
+
+    run = fitting.run_study
+    out = tmp_path / "out"
+    plan = json.loads((whole / "plan.json").read_text())
+    monkeypatch.setattr(fitting, "run_study", stops)
+    monkeypatch.setattr(fitting, "make_plan", lambda *_: fitting._kept_plan(plan))
+    assert main([*command, "--out", str(out)]) == 130
+    assert not (out / "fit.json").exists()
+    assert main([*command, "--out", str(out)]) == 0
+    one, other = (json.loads((place / "fit.json").read_text()) for place in (whole, out))
+    assert one == other
+
+
+def test_try_answers_line_by_line(made, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("the soup was awful\n\nthe film was fine\n"))
+    assert main(["try", str(made[1])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] in ("kind 0", "kind 1") for line in lines] == [True, True]
+
+
+WRONG = {
+    "no-file.csv": (None, "no-file.csv: must be a file, but is missing"),
+    "a.txt": ("a", "must end in one of .jsonl, .csv, .parquet, but ends in '.txt'"),
+    "broken.jsonl": ('{"text": "a b", "label": 1}\n{', "broken.jsonl:2: must be one JSON"),
+    "cells.csv": ("text,label\na b,x\na b,x,y\n", "must have 2 cells, as the header has"),
+    "not.parquet": ("text", "must be a parquet file, but cannot be read"),
+    "empty.jsonl": ("", "must hold at least one row, but has none"),
+    "one.jsonl": (
+        "".join(f'{{"text": "a b {n}", "label": "x"}}\n' for n in range(9)),
+        "field `label`: must have 2 to 50 labels, but has 1 (x",
+    ),
+    "blank.csv": ("text,label\na b,x\n ,y\n", "field `text`: must have a value, but has none"),
+    "none.csv": ("text,n\na b,1\nb c,2\nd e,3\n", "`--label` must name the column"),
+    "numbers.csv": ("n,label\n1,x\n2,y\n3,x\n", "`--text` must name a column to read"),
+    "twice.jsonl": (
+        '{"a b": "x y", "a.b": "z w", "label": "x"}\n',
+        "must differ from 'a b' in letters or digits",
+    ),
+    "few.csv": ("text,label\na b,x\nc d,x\ne f,x\nb a,y\n", "label 'y' must have at least 3"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_table_is_one_line_and_nothing_is_written(capsys, tmp_path, name):
+    content, expected = WRONG[name]
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    out = tmp_path / "out"
+    assert main(["fit", str(tmp_path / name), "--backbone", "minilm", "--out", str(out)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in error if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert expected in errors[0]
+    assert not out.exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    path = write_csv(tmp_path / "a.csv", table(40))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"must be a new or empty folder, but holds mine\.txt"):
+        sp.fit(path, "minilm", out=tmp_path / "out")

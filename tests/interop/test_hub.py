@@ -1,0 +1,128 @@
+"""Prompts on the hub: pushed with a card, loaded by name, by huggingface_hub's own client."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hub_server import hub
+
+import softprompts as sp
+from softprompts.errors import StorageError
+from softprompts.interop.hub import card, is_hub_name, push
+from softprompts.tasks.base import Example, Task, TaskFormat
+
+FORMAT = TaskFormat("moods", 1, ("bad", "good"), {"linear": "{text}"}, {}, ("accuracy",))
+WORDS = ("awful", "fine", "grim", "lovely")
+ROWS = tuple(
+    Example({"text": f"it was {w} {n}"}, (k % 2,)) for n in range(6) for k, w in enumerate(WORDS)
+)
+
+PUSH = """
+import sys, softprompts as sp
+result = sp.load(sys.argv[1])
+print(result.push_to_hub("me/moods", scores=[0.5, 0.75], token="hf_none"))
+"""
+LOAD = """
+import sys, json, softprompts as sp
+found = sp.load("me/moods")
+print(json.dumps([repr(found), found.predict_scores(["it was fine", "it was grim"])]))
+"""
+
+
+def run(code: str, address: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, whose hub is at an address."""
+    source = Path(sp.__file__).parents[1]
+    environment = {
+        **os.environ,
+        **{"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"},
+        **{"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(source), "NO_PROXY": "*", "no_proxy": "*"},
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def result(tiny):
+    training = sp.TrainingConfig(steps=3, batch_size=4, selection="last", num_evaluations=1)
+    return sp.train(tiny("bert"), Task(FORMAT, ROWS[:16], (), ROWS[16:]), training=training)
+
+
+@pytest.mark.parametrize("is_ensemble", [False, True])
+def test_what_is_pushed_comes_back_to_the_bit(result, tmp_path, is_ensemble):
+    prompt = sp.ensemble([result, again(result)]) if is_ensemble else result
+    prompt.save(tmp_path / "kept")
+    with hub(tmp_path / "hub") as (address, asked):
+        pushed = run(PUSH, address, tmp_path / "one", str(tmp_path / "kept"))
+        assert pushed.returncode == 0, pushed.stderr
+        assert pushed.stdout.strip() == f"{address}/me/moods/commit/{'0' * 40}"
+        loaded = run(LOAD, address, tmp_path / "two")
+        assert loaded.returncode == 0, loaded.stderr
+        name, predictions = json.loads(loaded.stdout)
+    assert name == repr(prompt)
+    assert predictions == prompt.predict_scores(["it was fine", "it was grim"])
+    assert any(line.startswith("POST /api/models/me/moods/commit/main") for line in asked)
+    files = {
+        str(p.relative_to(tmp_path / "hub" / "me" / "moods"))
+        for p in (tmp_path / "hub").rglob("*.*")
+    }
+    assert "README.md" in files
+    assert any(name.endswith("prompt.safetensors") for name in files)
+
+
+def again(result):
+    """Return the result of another seed."""
+    training = sp.TrainingConfig(steps=3, batch_size=4, selection="last", num_evaluations=1)
+    task = Task(FORMAT, ROWS[:16], (), ROWS[16:])
+    return sp.train(result.backbone, task, training=training, seed=1)
+
+
+def test_no_place_of_this_machine_is_pushed(result, tmp_path):
+    result.save(tmp_path / "kept")
+    about = json.loads((tmp_path / "kept" / "config.json").read_text())
+    about["config"]["task"]["data_dir"] = "/home/somebody/secret"
+    (tmp_path / "kept" / "config.json").write_text(json.dumps(about))
+    with hub(tmp_path / "hub") as (address, _):
+        pushed = run(PUSH, address, tmp_path / "one", str(tmp_path / "kept"))
+        assert pushed.returncode == 0, pushed.stderr
+    texts = [p.read_text() for p in (tmp_path / "hub").rglob("*") if p.suffix in (".json", ".md")]
+    assert texts
+    assert not [text for text in texts if "secret" in text]
+
+
+def test_the_card_says_scores_spread_and_recipe(result):
+    text = card(result, "me/moods", [0.5, 0.75])
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["library_name"] == "softprompts"
+    assert front["tags"] == ["soft-prompt", "prompt-tuning"]
+    assert f"| {100 * result.score:.1f} |" in text
+    assert "Over 2 seeds: 62.5 ± 17.7." in text
+    assert "One seed" in card(result, "me/moods")
+    recipe = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+    assert recipe["prompt"]["method"] == "prompt-tuning"
+
+
+def test_what_is_neither_a_folder_nor_on_the_hub_is_one_line(tmp_path):
+    with hub(tmp_path / "hub") as (address, _):
+        failed = run(LOAD, address, tmp_path / "one")
+    last = failed.stderr.strip().splitlines()[-1]
+    assert "StorageError: me/moods must be a folder or a prompt of the hub" in last
+    assert "404" in last
+
+
+@pytest.mark.parametrize("name", ["moods", "a/b/c", "me/mo ods", ""])
+def test_a_name_that_is_no_repositorys_is_refused(result, name):
+    assert not is_hub_name(name)
+    with pytest.raises(StorageError, match=rf"`name` must be owner/name, but is '{name}'"):
+        push(result, name)
