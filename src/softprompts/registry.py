@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 _ADDING = threading.Lock()
 
+RATE_SUFFIX = "_rate_multiplier"
+"""What the name of a learning rate ends with that is a multiple of that of rows."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -57,7 +60,8 @@ class Entry:
         summary: one line.
         version: goes up when the component's numbers may change; part of a run's identity.
         options: what a recipe may set, by snake_case name.
-        defaults: values for fields of `training` where a recipe is silent, by name.
+        defaults: values for fields of `training` where a recipe is silent, by name; the multiplier
+            of a group of parameters of its own as `<group>_rate_multiplier`.
         reference: the paper, when there is one.
     """
 
@@ -68,6 +72,12 @@ class Entry:
     options: Mapping[str, Option] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
+
+    @property
+    def rate_multipliers(self) -> dict[str, float]:
+        """Learning rates of its groups of parameters, as multiples of that of rows, by group."""
+        rates = {k: v for k, v in self.defaults.items() if k.endswith(RATE_SUFFIX)}
+        return {name.removesuffix(RATE_SUFFIX): float(rate) for name, rate in rates.items()}
 
     @cached_property
     def schema(self) -> type[BaseModel]:

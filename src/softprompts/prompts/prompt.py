@@ -105,22 +105,40 @@ class Prompt(nn.Module):
 
     @property
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters by what they are: `rows`, `network`, `selector`.
+        """Trainable parameters by what they are: `rows`, `network`, `selector`, and a kind's own.
 
         Rows, and what scales them, are measured in the prompt's unit; networks make rows of rows;
-        selectors weigh, place and count them. Each wants a learning rate of its own.
+        selectors weigh, place and count them; kinds of rows may name further groups (see `Rows`).
+        Each wants a learning rate of its own.
         """
         groups: dict[str, list[nn.Parameter]] = {"rows": [], "network": [], "selector": []}
         kinds: dict[nn.Parameter, str] = {}
         for rows in self.pool.modules():
             if isinstance(rows, Rows):
                 for name, parameter in rows.named_parameters():
-                    is_network = not rows.networks.isdisjoint(name.split("."))
-                    kinds[parameter] = "network" if is_network else kinds.get(parameter, "rows")
+                    own = (rows.groups[part] for part in name.split(".") if part in rows.groups)
+                    kinds[parameter] = next(own, kinds.get(parameter, "rows"))
         for parameter in self.parameters():
             if parameter.requires_grad:
-                groups[kinds.get(parameter, "selector")].append(parameter)
+                groups.setdefault(kinds.get(parameter, "selector"), []).append(parameter)
         return groups
+
+    @property
+    def changes_tokens(self) -> bool:
+        """Whether `embed` changes how input tokens are embedded; else tokens are frozen."""
+        return self.pool.changes_tokens
+
+    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Return what the backbone reads for input tokens: what it embeds, or what rows make of it.
+
+        Args:
+            embeddings: of the frozen table. Shape `(batch, tokens, hidden)`.
+            ids: the tokens. Shape `(batch, tokens)`.
+
+        Returns:
+            Embeddings with a gradient, or those given. Shape `(batch, tokens, hidden)`.
+        """
+        return self.pool.embed(embeddings, ids)
 
     def forward(
         self,

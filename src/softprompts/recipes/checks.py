@@ -12,11 +12,11 @@ from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import (
     AXES,
     DEFAULT_READOUT_LEARNING_RATE,
-    RATE_MULTIPLIERS,
     TEMPERATURE,
     PromptConfig,
     RunConfig,
     TrainingConfig,
+    multiplier_field,
 )
 from softprompts.recipes.sources import (
     rows_file_problems,
@@ -194,23 +194,23 @@ def axis_kind(prompt: PromptConfig, axis: str) -> str:
     return kind
 
 
-def rate_multiplier(prompt: PromptConfig, field: str) -> float | None:
-    """Return the default of a field of `RATE_MULTIPLIERS`; `None` where nothing has such a rate."""
-    for name, axis in AXES.items():
-        default = axis.registry.entry(axis_kind(prompt, name)).defaults.get(field)
-        if default is not None and prompt_length(prompt):
-            return float(default)
-    return None
+def rate_multipliers(prompt: PromptConfig) -> dict[str, float]:
+    """Return the default multiplier of each group of parameters that has a rate of its own."""
+    found: dict[str, float] = {}
+    for name, axis in AXES.items() if prompt_length(prompt) else ():
+        found = axis.registry.entry(axis_kind(prompt, name)).rate_multipliers | found
+    return found
 
 
 def _multiplier_problems(config: RunConfig) -> Iterator[Problem]:
     prompt = config.prompt
-    for field in RATE_MULTIPLIERS:
-        value = getattr(config.training, field)
-        if value is not None and (prompt.unit == "absolute" or not rate_multiplier(prompt, field)):
+    known = rate_multipliers(prompt) if prompt.unit == "relative" else {}
+    for group, value in config.training.multipliers.items():
+        if group not in known:
+            field = f"training.{multiplier_field(group)}"
             yield Problem(
-                (f"training.{field}", "prompt.unit", "prompt.method"),
-                f"`training.{field}` must be left out where the prompt has no part of that sort or "
+                (field, "prompt.unit", "prompt.method"),
+                f"`{field}` must be left out where the prompt has no part of that sort or "
                 f"is absolute, but is {show(value)}.",
             )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.errors import RecipeError
 from softprompts.recipes.checks import (
@@ -9,7 +11,7 @@ from softprompts.recipes.checks import (
     combination_problems,
     prompt_length,
     prompt_problems,
-    rate_multiplier,
+    rate_multipliers,
 )
 from softprompts.recipes.component import Component, ComponentOf
 from softprompts.recipes.presets import METHODS, NO_PROMPT
@@ -19,11 +21,11 @@ from softprompts.recipes.schema import (
     AXES,
     DEFAULT_EPOCHS,
     LEARNING_RATE,
-    RATE_MULTIPLIERS,
     MixtureConfig,
     PromptConfig,
     RunConfig,
     TrainingConfig,
+    multiplier_field,
 )
 from softprompts.recipes.sources import (
     pinned,
@@ -106,15 +108,20 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     return prompt.model_copy(update={**others, **axes})
 
 
-def _prompt_rates(training: TrainingConfig, prompt: PromptConfig) -> dict[str, float | None]:
+def _prompt_rates(training: TrainingConfig, prompt: PromptConfig) -> dict[str, Any]:
     """Return the learning rates of a prompt's parts; in absolute numbers all have that of rows."""
     is_relative = prompt.unit == "relative"
-    rates: dict[str, float | None] = {"learning_rate": training.learning_rate}
+    rates: dict[str, Any] = {"learning_rate": training.learning_rate}
     if training.learning_rate is None:
         rates["learning_rate"] = LEARNING_RATE if is_relative else ABSOLUTE_LEARNING_RATE
-    for name in RATE_MULTIPLIERS if is_relative else ():
-        own = getattr(training, name)
-        rates[name] = rate_multiplier(prompt, name) if own is None else own
+    every = rate_multipliers(prompt) | training.multipliers if is_relative else {}
+    further = {}
+    for group, value in every.items():
+        if (field := multiplier_field(group)) in TrainingConfig.model_fields:
+            rates[field] = value
+        else:
+            further[group] = value
+    rates["rate_multipliers"] = further or None
     return rates
 
 

@@ -32,6 +32,7 @@ from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component import Component, ComponentOf, check_options
 from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS, Preset
+from softprompts.registry import RATE_SUFFIX
 from softprompts.regularizers.registry import REGULARIZERS
 from softprompts.tasks.registry import TASKS
 from softprompts.tasks.templates import spell_turns
@@ -71,9 +72,6 @@ AXES: Mapping[str, ComponentOf] = {
 DEFAULT_EPOCHS = 20
 LEARNING_RATE, ABSOLUTE_LEARNING_RATE = 0.1, 0.01
 """The learning rate of rows where a recipe is silent: in units of the embeddings, and without."""
-
-RATE_MULTIPLIERS = ("network_rate_multiplier", "selector_rate_multiplier")
-"""Fields of `training` for the rates of a prompt's other parts; kinds that have such say which."""
 
 DEFAULT_READOUT_LEARNING_RATE = 0.01
 
@@ -322,6 +320,8 @@ class TrainingConfig(Section):
             `learning_rate`; null is the rows' own default, or 1 in absolute numbers.
         selector_rate_multiplier: learning rate of learned positions, active lengths and pools,
             likewise.
+        rate_multipliers: learning rates of further parts that a kind of rows names, likewise, by
+            name.
         readout_learning_rate: of the readout's own parameters.
         backbone_learning_rate: of what is trained of the backbone; null is the adaptation's.
         schedule: how learning rates change over the updates.
@@ -345,6 +345,7 @@ class TrainingConfig(Section):
     learning_rate: float | None = Field(None, gt=0, le=1e30)
     network_rate_multiplier: float | None = Field(None, gt=0, le=1e30)
     selector_rate_multiplier: float | None = Field(None, gt=0, le=1e30)
+    rate_multipliers: dict[str, Annotated[float, Field(gt=0, le=1e30)]] | None = None
     readout_learning_rate: float = Field(DEFAULT_READOUT_LEARNING_RATE, gt=0, le=1e30)
     backbone_learning_rate: float | None = Field(None, gt=0, le=1e30)
     schedule: Annotated[Component, SCHEDULE] = Field(default_factory=lambda: SCHEDULE.build({}))
@@ -362,6 +363,20 @@ class TrainingConfig(Section):
     num_evaluations: int = Field(10, ge=1)
     patience: int | None = Field(None, ge=1)
     checkpoint_every_steps: int | None = Field(None, ge=1)
+
+    @property
+    def multipliers(self) -> dict[str, float]:
+        """Learning rates of a prompt's parts as multiples of that of rows, where they are said."""
+        fields = [name for name in type(self).model_fields if name.endswith(RATE_SUFFIX)]
+        named = {name.removesuffix(RATE_SUFFIX): getattr(self, name) for name in fields}
+        every = {**named, **(self.rate_multipliers or {})}
+        return {group: value for group, value in every.items() if value is not None}
+
+
+def multiplier_field(group: str) -> str:
+    """Return the field of `training` that says the learning rate of a group of parameters."""
+    field = group + RATE_SUFFIX
+    return field if field in TrainingConfig.model_fields else f"rate_multipliers.{group}"
 
 
 def _preset_of(data: Any) -> Preset | None:

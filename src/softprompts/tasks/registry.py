@@ -65,7 +65,7 @@ for _short in FOLDERS:
 for _name, _summary in BUNDLED.items():
     TASKS.register(
         _name,
-        "softprompts.tasks.bundled_loading:load_bundled_task",
+        "softprompts.tasks.bundled.loading:load_bundled_task",
         summary=_summary,
         version=BUNDLED_FORMATS[_name].version,
     )

@@ -148,17 +148,16 @@ def build_optimizer(config: TrainingConfig, model: Model) -> Optimizer:
     rate = config.learning_rate
     if rate is None:
         raise PromptError("`training` must be resolved before it is built.")
+    found = model.groups
     rates = {
-        "rows": rate,
-        "network": rate * (config.network_rate_multiplier or 1.0),
-        "selector": rate * (config.selector_rate_multiplier or 1.0),
+        **dict.fromkeys(found, rate),
+        **{group: rate * multiplier for group, multiplier in config.multipliers.items()},
         "backbone": config.backbone_learning_rate,
         "readout": config.readout_learning_rate,
     }
-    found = model.groups
-    if config.network_rate_multiplier is config.selector_rate_multiplier is None:
-        prompt = {"rows": model.prompt_parameters, "network": [], "selector": []}
-        found = {**found, **prompt}  # one rate, one group
+    if not config.multipliers:  # one rate, one group
+        others = {name: found[name] for name in ("backbone", "readout")}
+        found = {"rows": model.prompt_parameters, **others}
     groups: list[dict[str, Any]] = []
     for name, parameters in found.items():
         if parameters and rates[name] is None:

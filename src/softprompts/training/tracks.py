@@ -113,11 +113,13 @@ class Model:
         for track in self.tracks.values():
             for name, parameters in track.prompt.parameter_groups.items():
                 groups.setdefault(name, {}).update(dict.fromkeys(parameters))
-        return {
-            **{name: list(parameters) for name, parameters in groups.items()},
+        others = {
             "backbone": _trainable([self.adaptation]),
             "readout": _trainable([track.readout for track in self.tracks.values()]),
         }
+        for name, found in others.items():
+            groups.setdefault(name, {}).update(dict.fromkeys(found))
+        return {name: list(parameters) for name, parameters in groups.items()}
 
     @property
     def prompt_parameters(self) -> list[Tensor]:

@@ -7,15 +7,16 @@ import string
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from bundled_grammar.expansion import Deck, expand, with_article
+from bundled_grammar.grammar import parse_grammar
+from bundled_grammar.write_rows import load_grammar, row_files
 from softprompts.errors import DataError, UnknownNameError
 from softprompts.tasks.bundled import FORMATS, load_bundled
-from softprompts.tasks.bundled.expansion import Deck, expand, with_article
-from softprompts.tasks.bundled.grammar import parse_grammar
-from softprompts.tasks.bundled.loading import load_grammar
 from softprompts.tasks.registry import TASKS
 
 NAMES = ("bundled/sentiment", "bundled/entailment", "bundled/question-type")
@@ -36,7 +37,8 @@ FUNCTION_WORDS = set(
     """,
     )
 )
-# A new version of a task changes its rows; then raise `version` in formats.py and set these.
+# A new version of a task changes its rows; then raise `version` in formats.py, write
+# the rows with tests/bundled_grammar/write_rows.py and set these.
 DIGESTS = {
     "bundled/sentiment": "426001686cf11b0f",
     "bundled/entailment": "6740c724f315aaae",
@@ -184,6 +186,12 @@ def test_labels_are_mixed_along_the_rows(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_are_the_same_everywhere(name):
     assert load_bundled(name).digest() == DIGESTS[name]
+
+
+def test_rows_are_what_the_grammars_give():
+    folder = resources.files("softprompts.tasks.bundled")
+    for file, text in row_files():
+        assert (folder / file).read_bytes() == text.encode(), file
 
 
 def test_loading_leaves_the_global_generator_alone():

@@ -73,7 +73,15 @@ class EveryLayerDepth(Depth):
 
         In units, each attention's keys have theirs, and its values theirs. A joint kind starts
         there in a unit that it knows, and else where its network leads from the embeddings.
+
+        Raises:
+            PromptError: if the kind changes how tokens are embedded.
         """
+        if kind.changes_tokens:
+            raise PromptError(
+                "`prompt.rows` must leave tokens as they are embedded with depth every-layer, "
+                f"whose rows are keys and values, but is {kind.__name__}."
+            )
         length, is_read = len(initial), units is not None or not kind.is_joint
         found = self.read(initial) if is_read else {}
         if kind.is_joint:

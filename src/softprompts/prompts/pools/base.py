@@ -23,7 +23,12 @@ class Pool(Part):
         width: width of instance vectors.
         generator: draws the pool's own first weights.
         options: the kind's own options, as its registry entry lists them.
+
+    Attributes:
+        changes_tokens: whether `embed` changes how input tokens are embedded.
     """
+
+    changes_tokens: bool = False
 
     @abstractmethod
     def __init__(
@@ -34,6 +39,10 @@ class Pool(Part):
     @abstractmethod
     def bake(self) -> Tensor:
         """Return all sets as inference needs them, detached. Shape `(pool, length, hidden)`."""
+
+    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Return what the backbone reads for input tokens; see `Rows.embed`."""
+        return embeddings
 
     @abstractmethod
     def forward(
@@ -59,8 +68,13 @@ def several(sets: Sequence[Rows], size: int) -> nn.ModuleList:
         size: how many a pool has.
 
     Raises:
-        PromptError: if there are more or fewer.
+        PromptError: if there are more or fewer, or one changes how tokens are embedded.
     """
+    if any(rows.changes_tokens for rows in sets):
+        raise PromptError(
+            f"`prompt.pool` must be 'single' with rows that change how tokens are embedded, but "
+            f"has {len(sets)} sets."
+        )
     if len(sets) != size:
         raise PromptError(f"`prompt.pool.size` must be {len(sets)}, but is {size}.")
     return nn.ModuleList(sets)

@@ -26,12 +26,17 @@ class SinglePool(Pool):
     def __init__(self, sets: Sequence[Rows], width: int, generator: Generator) -> None:
         super().__init__(sets, width, generator)
         (self.rows,) = sets
+        self.changes_tokens = self.rows.changes_tokens
 
     @torch.no_grad()
     def bake(self) -> Tensor:
         """Return the set. Shape `(1, length, hidden)`."""
         rows: Tensor = self.rows(None)
         return rows.detach().clone()[None]
+
+    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Return what the set makes of tokens. Shape `(batch, tokens, hidden)`."""
+        return self.rows.embed(embeddings, ids)
 
     def forward(
         self, batch: int, instances: Tensor | None, draws: Draws | None

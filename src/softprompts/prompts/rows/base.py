@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import torch
@@ -26,8 +27,10 @@ class Rows(nn.Module, ABC):
 
     Attributes:
         has_unit: whether it takes a `unit`; else `RowsInUnit` scales what goes in and comes out.
-        networks: names of the parameters, or of modules that hold them, that make rows of rows:
-            they have a learning rate of their own.
+        groups: which parameters have a learning rate of their own: the group's name by the name
+            of the parameter, or of a module that holds it. Others are `rows`. The registry entry
+            says each group's multiplier.
+        changes_tokens: whether `embed` changes how input tokens are embedded.
         is_joint: in every layer, whether one object parameterizes all layers of a sort of
             attention; it then starts from the initializer's embeddings and is told its `width`.
             Otherwise each attention has an object of its own, which starts from keys and values.
@@ -35,7 +38,8 @@ class Rows(nn.Module, ABC):
 
     is_joint: ClassVar[bool] = False
     has_unit: ClassVar[bool] = False
-    networks: ClassVar[frozenset[str]] = frozenset()
+    groups: ClassVar[Mapping[str, str]] = {}
+    changes_tokens: bool = False
     unit: Tensor
 
     @abstractmethod
@@ -62,10 +66,22 @@ class Rows(nn.Module, ABC):
             Rows as the backbone reads them. Shape `(length, hidden)`.
         """
 
+    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Return what the backbone reads for input tokens; a kind may replace this.
+
+        Args:
+            embeddings: of the frozen table. Shape `(batch, tokens, hidden)`.
+            ids: the tokens. Shape `(batch, tokens)`.
+
+        Returns:
+            The embeddings, unless the kind says `changes_tokens`. Shape `(batch, tokens, hidden)`.
+        """
+        return embeddings
+
 
 @final
 class RowsInUnit(Rows):
-    """Rows of a kind that knows of no unit, scaled: `u rows(P / u)`.
+    """Rows of a kind that knows of no unit, scaled: `u rows(P / u)`; tokens likewise.
 
     Args:
         rows: the rows, which started from initial ones in the unit.
@@ -75,9 +91,16 @@ class RowsInUnit(Rows):
     def __init__(self, rows: Rows, unit: Tensor) -> None:
         nn.Module.__init__(self)
         self.rows = rows
+        self.changes_tokens = rows.changes_tokens
         self.register_buffer("unit", unit.float(), persistent=False)
 
     def forward(self, generator: Generator | None = None) -> Tensor:
         """Return the rows. Shape `(length, hidden)`."""
         rows: Tensor = self.rows(generator)
         return rows * self.unit
+
+    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Return what the kind makes of tokens in the unit. Shape `(batch, tokens, hidden)`."""
+        if not self.changes_tokens:
+            return embeddings
+        return self.rows.embed(embeddings / self.unit, ids) * self.unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 from torch import Generator, Tensor, nn
 
@@ -98,7 +98,7 @@ class PTuningRows(Rows):
     """
 
     has_unit = True
-    networks = frozenset({"encoder"})
+    groups: ClassVar = {"encoder": "network"}
 
     def __init__(
         self,

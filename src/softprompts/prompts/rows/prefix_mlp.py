@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 from torch import Generator, Tensor, nn
 
@@ -40,7 +40,7 @@ class PrefixMlpRows(Rows):
 
     is_joint = True
     has_unit = True
-    networks = frozenset({"network"})
+    groups: ClassVar = {"network": "network"}
     base: Tensor | None
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -115,7 +115,7 @@ class ResidualRows(Rows):
     """
 
     has_unit = True
-    networks = frozenset({"branch"})
+    groups: ClassVar = {"branch": "network"}
 
     def __init__(
         self,

@@ -1,7 +1,6 @@
 """Three small English tasks that come with the library: no download, no licence question.
 
-Every sentence is ours. A task is a hand-written grammar (`*.yaml`), expanded the same way on every
-machine. Train and validation fill the frames with different words.
+Every sentence is ours. See docs/tasks/bundled.md for how the rows were made.
 """
 
 from softprompts.tasks.bundled.formats import FORMATS

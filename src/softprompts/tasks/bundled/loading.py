@@ -1,17 +1,35 @@
-"""Loads a bundled task."""
+"""Loads a bundled task: its rows lie beside this file, in the form of a user's own files."""
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 
-from softprompts.errors import UnknownNameError
+from softprompts.errors import DataError, UnknownNameError
 from softprompts.registry import unknown_name
 from softprompts.tasks.base import Example, Task, TaskFormat
-from softprompts.tasks.bundled.expansion import expand
 from softprompts.tasks.bundled.formats import FORMATS
-from softprompts.tasks.bundled.grammar import Grammar, Split, parse_grammar
+from softprompts.tasks.request import TaskRequest
 
-_FIELDS = {"bundled/entailment": ("premise", "hypothesis")}
+
+def load_bundled_task(request: TaskRequest) -> Task:
+    """Load a bundled task.
+
+    Args:
+        request: its name; `data_dir` must be None.
+
+    Returns:
+        The task.
+
+    Raises:
+        DataError: if `data_dir` is given.
+    """
+    if request.data_dir is not None:
+        raise DataError(
+            f"`data_dir` must be left out for {request.name}, which brings its own rows, but is "
+            f"{request.data_dir}."
+        )
+    return load_bundled(request.name)
 
 
 def load_bundled(name: str) -> Task:
@@ -33,41 +51,17 @@ def load_bundled(name: str) -> Task:
     if name not in FORMATS:
         raise UnknownNameError(unknown_name("bundled task", name, FORMATS))
     form = FORMATS[name]
-    grammar = load_grammar(name)
-    return Task(
-        format=form,
-        train=_examples(form, grammar, "train"),
-        held_out=(),
-        validation=_examples(form, grammar, "validation"),
-        validation_name="validation",
-    )
+    return Task(form, _examples(form, "train"), (), _examples(form, "validation"))
 
 
-def load_grammar(name: str) -> Grammar:
-    """Read the grammar of a bundled task.
-
-    Args:
-        name: the registry name, such as `bundled/sentiment`.
-
-    Returns:
-        The grammar.
-    """
-    file = _file(name)
-    text = (files(__package__) / file).read_text(encoding="utf-8")
-    return parse_grammar(text, FORMATS[name].labels, file)
-
-
-def _file(name: str) -> str:
-    return name.removeprefix("bundled/").replace("-", "_") + ".yaml"
-
-
-def _examples(form: TaskFormat, grammar: Grammar, split: Split) -> tuple[Example, ...]:
-    fields = _FIELDS.get(form.name, ("text",))
+def _examples(form: TaskFormat, split: str) -> tuple[Example, ...]:
+    file = files(__package__) / f"{form.name.removeprefix('bundled/')}-{split}.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return tuple(
         Example(
-            fields=dict(zip(fields, row, strict=False)),  # a one-field task has an empty pair
-            answers=(form.labels.index(row[2]),),
+            answers=(form.labels.index(row.pop("label")),),
+            fields=row,
             source=f"{form.name} {split}:{number}",
         )
-        for number, row in enumerate(expand(grammar, split, file=_file(form.name)), start=1)
+        for number, row in enumerate(rows, start=1)
     )

@@ -16,8 +16,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
+from bundled_grammar.grammar import Family, Grammar, Split
 from softprompts.errors import DataError
-from softprompts.tasks.bundled.grammar import Family, Grammar, Split
 
 T = TypeVar("T")
 Row = tuple[str, str, str]
