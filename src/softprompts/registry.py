@@ -63,6 +63,7 @@ class Entry:
         defaults: values for fields of `training` where a recipe is silent, by name; the multiplier
             of a group of parameters of its own as `<group>_rate_multiplier`.
         reference: the paper, when there is one.
+        is_method: whether it is a method by itself, so that a recipe may name it as one.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Entry:
     options: Mapping[str, Option] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
+    is_method: bool = False
 
     @property
     def rate_multipliers(self) -> dict[str, float]:
@@ -140,6 +142,10 @@ class Registry(Generic[T]):
         """
         self._load_plugins()
         return tuple(self._entries)
+
+    def methods(self) -> tuple[Entry, ...]:
+        """Built-in entries that are methods by themselves."""
+        return tuple(entry for entry in self._entries.values() if entry.is_method)
 
     def __iter__(self) -> Iterator[Entry]:
         self._load_plugins()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from softprompts.prompts.registry import POOLS, ROWS
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -56,6 +58,12 @@ _untrained = partial(Preset, length=0, is_length_fixed=True, is_trained=False)
 
 NO_PROMPT = Preset("none", "no prompt", length=0)
 """What the axes of a prompt without rows are."""
+
+_OF_ONE_PART = (
+    *(Preset(e.name, e.summary, e.reference, rows=e.name) for e in ROWS.methods()),
+    *(Preset(e.name, e.summary, e.reference, pool=e.name) for e in POOLS.methods()),
+)
+"""Methods that are a kind of rows or a pool and nothing else: their registry entry says so."""
 
 METHODS: Mapping[str, Preset] = {
     preset.name: preset
@@ -126,6 +134,7 @@ METHODS: Mapping[str, Preset] = {
             training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
             objective="ranking",
         ),
+        *_OF_ONE_PART,
         _untrained("zero-shot", "nothing trained: the language model with the template alone"),
         _untrained(
             "instruction",

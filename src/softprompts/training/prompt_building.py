@@ -15,6 +15,7 @@ from softprompts.encoding.tokenization import room_beside
 from softprompts.errors import PromptError
 from softprompts.prompts.depths.base import Depth
 from softprompts.prompts.initializers.base import Surroundings
+from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.registry import (
     ACTIVE_LENGTHS,
@@ -85,7 +86,7 @@ def build_prompts(
     units = measure(backbone, place.is_input) if config.unit == "relative" else None
     words = partial(Surroundings, backbone, label_words, instruction=instruction)
     starts = _initial_rows(config, words, seed)
-    sets = _build_sets(config, partial(place.build_rows, units=units), starts, seed)
+    sets = _build_sets(config, partial(place.build_rows, units=units), starts, words, seed)
     build = partial(_build_parts, config, sets, place.is_input, _instance_width(config, backbone))
     prompts: dict[str, Prompt] = {}
     shared: dict[str, nn.Module] = {}
@@ -135,7 +136,11 @@ def _build_parts(
 
 
 def _build_sets(
-    config: PromptConfig, build: Callable[..., Rows], starts: Sequence[Tensor], seed: int
+    config: PromptConfig,
+    build: Callable[..., Rows],
+    starts: Sequence[Tensor],
+    around: Callable[..., Surroundings],
+    seed: int,
 ) -> list[Rows]:
     """Build the sets of rows; a set that is frozen asks for no gradient."""
     assert config.rows is not None
@@ -148,7 +153,12 @@ def _build_sets(
             of_part = ("part", part) if part else ()
             return generator(seed, "initialization", "network", *path, *of_part)
 
-        rows = build(kind, partial(kind, **config.rows.options), initial, draw)
+        options = dict(config.rows.options)
+        if kind.needs_words:
+            draws = generator(seed, "initialization", "words", *path)
+            many = VocabularyInitializer()(options.pop("num_words"), around(generator=draws))
+            options["words"] = many
+        rows = build(kind, partial(kind, **options), initial, draw)
         sets.append(rows)
     if config.from_run is not None and config.from_run.is_frozen:
         for rows in sets:

@@ -75,8 +75,13 @@ class EveryLayerDepth(Depth):
         there in a unit that it knows, and else where its network leads from the embeddings.
 
         Raises:
-            PromptError: if the kind changes how tokens are embedded.
+            PromptError: if the kind changes how tokens are embedded, or is made of words.
         """
+        if kind.needs_words:
+            raise PromptError(
+                "`prompt.rows` must not be made of words with depth every-layer, whose rows are keys "
+                f"and values, but is {kind.__name__}."
+            )
         if kind.changes_tokens:
             raise PromptError(
                 "`prompt.rows` must leave tokens as they are embedded with depth every-layer, "

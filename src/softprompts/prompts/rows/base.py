@@ -31,6 +31,8 @@ class Rows(nn.Module, ABC):
             of the parameter, or of a module that holds it. Others are `rows`. The registry entry
             says each group's multiplier.
         changes_tokens: whether `embed` changes how input tokens are embedded.
+        needs_words: whether it takes `words`: as many embeddings of words of the vocabulary as its
+            option `num_words` says. Such rows stand in the input.
         is_joint: in every layer, whether one object parameterizes all layers of a sort of
             attention; it then starts from the initializer's embeddings and is told its `width`.
             Otherwise each attention has an object of its own, which starts from keys and values.
@@ -40,6 +42,7 @@ class Rows(nn.Module, ABC):
     has_unit: ClassVar[bool] = False
     groups: ClassVar[Mapping[str, str]] = {}
     changes_tokens: bool = False
+    needs_words: ClassVar[bool] = False
     unit: Tensor
 
     @abstractmethod
