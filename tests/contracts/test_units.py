@@ -48,6 +48,10 @@ def draws(seed=0):
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "t5", "gemma3"])
 def test_training_starts_at_the_initial_rows_of_every_kind(tiny, kind, rows, depth):
     backbone = tiny(kind)
+    if depth == "every-layer" and (ROWS.load(rows).needs_words or ROWS.load(rows).changes_tokens):
+        with pytest.raises(PromptError, match=f"depth every-layer.*is {ROWS.load(rows).__name__}"):
+            built(backbone, rows, depth)
+        return
     plain = built(backbone, "plain", depth, unit="absolute").bake()
     assert torch.equal(built(backbone, rows, depth).bake(), plain)
     if rows != "plain":
@@ -59,9 +63,11 @@ def test_embeddings_four_times_as_large_train_four_times_as_far(rows):
     first = torch.randn(3, 8, generator=draws())
     ends = []
     for size in (1.0, 4.0):
-        unit = torch.tensor(0.5 * size)
-        made = ROWS.load(rows)(size * first, draws(1), unit=unit)
-        optimizer = adamw([{"params": list(made.parameters()), "lr": 0.1}])
+        kind, unit = ROWS.load(rows), torch.tensor(0.5 * size)
+        words = {"words": size * torch.randn(5, 8, generator=draws(2))} if kind.needs_words else {}
+        made = kind(size * first, draws(1), unit=unit, **words)
+        trained = [p for p in made.parameters() if p.requires_grad]
+        optimizer = adamw([{"params": trained, "lr": 0.1}])
         for _ in range(5):
             optimizer.zero_grad()
             (made() / size - 1.0).square().sum().backward()

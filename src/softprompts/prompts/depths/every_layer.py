@@ -79,8 +79,8 @@ class EveryLayerDepth(Depth):
         """
         if kind.needs_words:
             raise PromptError(
-                "`prompt.rows` must not be made of words with depth every-layer, whose rows are keys "
-                f"and values, but is {kind.__name__}."
+                "`prompt.rows` must not be made of words with depth every-layer, whose rows are "
+                f"keys and values, but is {kind.__name__}."
             )
         if kind.changes_tokens:
             raise PromptError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -26,9 +26,11 @@ class Pool(Part):
 
     Attributes:
         changes_tokens: whether `embed` changes how input tokens are embedded.
+        is_sparse: whether inputs choose among the sets, so that one may be left without any.
     """
 
     changes_tokens: bool = False
+    is_sparse: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(
