@@ -92,6 +92,19 @@ ROWS.register(
     defaults={"network_rate_multiplier": 0.1},
 )
 
+ROWS.register(
+    "low-rank",
+    "softprompts.prompts.rows.low_rank:LowRankRows",
+    summary="rows as a product of two thin matrices",
+    reference="Guo et al. 2024, arXiv 2406.19486",
+    options={
+        "rank": Option(
+            int | None, None, "the rank, at most the length; null is 4, or the length", _WIDTH
+        )
+    },
+    is_method=True,
+)
+
 POSITIONS: Registry[type[Position]] = Registry(
     "position", "softprompts.prompts.positions.base:Position"
 )
