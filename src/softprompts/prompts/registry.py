@@ -105,6 +105,15 @@ ROWS.register(
     is_method=True,
 )
 
+ROWS.register(
+    "superposition",
+    "softprompts.prompts.rows.superposition:SuperpositionRows",
+    summary="rows as weighted sums of the vocabulary's embeddings",
+    reference="Ali Sadraei Javaheri et al. 2024, arXiv 2406.05279",
+    options={"num_words": Option(int, 128, "words that rows are sums of", _WIDTH)},
+    is_method=True,
+)
+
 POSITIONS: Registry[type[Position]] = Registry(
     "position", "softprompts.prompts.positions.base:Position"
 )
