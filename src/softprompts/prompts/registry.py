@@ -183,6 +183,20 @@ POOLS.register(
     defaults=_SELECTOR,
 )
 
+POOLS.register(
+    "smop",
+    "softprompts.prompts.pools.smop:SmopPool",
+    summary="one of several sets of rows for each input, chosen by a gate",
+    reference="Choi et al. 2023, EMNLP 2023",
+    options={
+        **_SIZE,
+        "noise": Option(float, 1.0, "noise of the gate in training, relative", {"ge": 0.0}),
+        "is_scaled": Option(bool, False, "multiply rows by the gate's share, as the paper does"),
+    },
+    defaults=_SELECTOR,
+    is_method=True,
+)
+
 ACTIVE_LENGTHS: Registry[type[ActiveLength]] = Registry(
     "active length", "softprompts.prompts.active_lengths.base:ActiveLength"
 )
