@@ -197,6 +197,19 @@ POOLS.register(
     is_method=True,
 )
 
+POOLS.register(
+    "mpt",
+    "softprompts.prompts.pools.mpt:MptPool",
+    summary="rows that tasks share, times a low-rank factor of each task's own",
+    reference="Wang et al. 2023, arXiv 2303.02861",
+    options={
+        "size": Option(int, 1, "number of sets: 1", {"ge": 1, "le": 1}),
+        "rank": Option(int, 1, "rank of a task's factor", _WIDTH),
+    },
+    defaults=_SELECTOR,
+    is_method=True,
+)
+
 ACTIVE_LENGTHS: Registry[type[ActiveLength]] = Registry(
     "active length", "softprompts.prompts.active_lengths.base:ActiveLength"
 )
