@@ -31,7 +31,7 @@ from softprompts.recipes.template_checks import (
 )
 
 READOUTS_WITHOUT_PARAMETERS = frozenset({"cloze", "text"})
-BLIND_KINDS = frozenset({"single", "fixed", "marked", "task"})
+BLIND_KINDS = frozenset({"single", "fixed", "marked", "mpt", "task"})
 """Pools, positions and active lengths that look at no instance vector."""
 
 ROW_REGULARIZERS = frozenset({"vocabulary-distance", "row-norm"})
