@@ -15,8 +15,8 @@ from softprompts.encoding.inputs import EncodedExample
 from softprompts.encoding.template import Template, parse_template
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError, PromptError
+from softprompts.examples import Example, TaskFormat
 from softprompts.prompts.splice import Spliced
-from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.templates import template_problems
 
 if TYPE_CHECKING:
@@ -145,12 +145,12 @@ def template_for(format: TaskFormat, readout: str) -> Template:
     Raises:
         DataError: if the task has none, or it lacks a place that the readout needs.
     """
-    if readout not in format.templates:
+    source = format.template(readout)
+    if source is None:
         raise DataError(
             f"task {format.name} must have a template for the {readout!r} readout, but has "
             f"{', '.join(format.templates) or 'none'}."
         )
-    source = format.templates[readout]
     problems = template_problems(readout, source, format.has_choices)
     if problems:
         raise DataError(f"task {format.name}: {' '.join(problems)}")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from softprompts.backbones.registry import BACKBONES
+from softprompts.problems import Problem, show
 from softprompts.recipes.mixture_checks import mixture_problems
 from softprompts.recipes.presets import METHODS, NO_PROMPT
-from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import (
     AXES,
     DEFAULT_READOUT_LEARNING_RATE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
+from softprompts.component import Component, ComponentOf
 from softprompts.errors import RecipeError
 from softprompts.recipes.checks import (
     adaptation_kind,
@@ -13,7 +14,6 @@ from softprompts.recipes.checks import (
     prompt_problems,
     rate_multipliers,
 )
-from softprompts.recipes.component import Component, ComponentOf
 from softprompts.recipes.presets import METHODS, NO_PROMPT
 from softprompts.recipes.schema import (
     ABSOLUTE_LEARNING_RATE,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompts.recipes.component import Component
+from softprompts.component import Component
+from softprompts.problems import Problem, show
 from softprompts.recipes.presets import METHODS
-from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import INITIALIZER_AXIS, PromptConfig, SourceConfig
+from softprompts.storage import PROMPT_FILE, file_digest, rows_file
 
-PROMPT_FILE = "prompt.safetensors"
 WORD_VECTORS, WORD_VECTORS_DIGEST = "word_vectors", "word_vectors_digest"
 """Options of a perturbation: a file, and the digest of its content."""
 
@@ -96,15 +95,6 @@ def with_pinned_rows(initializer: Component) -> Component:
     return initializer.model_copy(update={ROWS_DIGEST: digest})
 
 
-def rows_file(path: str) -> Path:
-    """Return the file that rows are read from.
-
-    Args:
-        path: the file, or the run folder that holds it.
-    """
-    return Path(path) / PROMPT_FILE if Path(path).is_dir() else Path(path)
-
-
 def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
@@ -130,19 +120,6 @@ def digest_of(folder: Path) -> str:
         OSError: if the file cannot be read.
     """
     return file_digest(folder / PROMPT_FILE)
-
-
-def file_digest(path: Path) -> str:
-    """Return a fingerprint of a file's content: 16 hexadecimal digits.
-
-    Args:
-        path: the file.
-
-    Raises:
-        OSError: if it cannot be read.
-    """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _folder_problems(folder: Path) -> Iterator[Problem]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from softprompts.encoding.template_syntax import num_marks
 from softprompts.errors import PromptError
+from softprompts.problems import Problem
 from softprompts.prompts.sharing import check_counts, check_marks
-from softprompts.recipes.problems import Problem
 from softprompts.recipes.schema import RunConfig, TaskConfig
 from softprompts.tasks.files_options import files_problems, spread_template
 from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.registry import BUNDLED
-from softprompts.tasks.templates import num_marks, template_problems
+from softprompts.tasks.templates import template_problems
 
 MARKED = "marked"
 UNMARKED_KINDS = frozenset({"fixed", "task", "instance"})

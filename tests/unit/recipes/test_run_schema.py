@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from softprompts.component import Component
 from softprompts.errors import RecipeError
-from softprompts.recipes.component import Component
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import PromptConfig, RunConfig, TaskConfig, TrainingConfig
 
@@ -309,6 +309,10 @@ def test_options_of_the_files_task_are_checked(recipe, problems):
     assert any("did you mean `task.options.train`" in text for text in found)
     whole = {"train": "a.csv", "validation": "b.csv", "template": "{text}"}
     assert problems(recipe(task__name="files", task__options=whole)) == ()
+    wrong = {**whole, "template": None, "templates": {"linaer": "{text}", "linear": "{text}"}}
+    (alone,) = problems(recipe(task__name="files", task__options=wrong))
+    assert alone.startswith("`task.options`: readout must be one of linear, cloze, text, but is")
+    assert "'linaer'. Did you mean 'linear'" in alone
     (alone,) = problems(recipe(task__name="files", task__options={**whole, "hub_config": "x"}))
     assert "`task.options`: `hub_config` must come with `hub_dataset`, but is 'x'" in alone
 
