@@ -63,6 +63,7 @@ class Entry:
         defaults: values for fields of `training` where a recipe is silent, by name; the multiplier
             of a group of parameters of its own as `<group>_rate_multiplier`.
         reference: the paper, when there is one.
+        facts: what the class says of itself, where common recipes need it before torch is there.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Entry:
     options: Mapping[str, Option] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
+    facts: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def rate_multipliers(self) -> dict[str, float]:
@@ -91,6 +93,10 @@ class Entry:
         }
         config = ConfigDict(extra="forbid", frozen=True)
         return create_model(f"{self.name}-options", __config__=config, **fields)
+
+    def fact(self, name: str) -> Any:
+        """Return what the class says of itself; it is imported where `facts` leaves that open."""
+        return self.facts[name] if name in self.facts else getattr(self.load(), name)
 
     def load(self) -> Any:
         """Import and return the component."""

@@ -47,12 +47,14 @@ class Readout(nn.Module, ABC):
 
     Attributes:
         needs_head: whether scores come from vocabulary logits rather than hidden states.
+        has_parameters: whether it has something to train.
         summary_name: says how `summary` summarizes; equal names mean equal summaries.
         template: how a row becomes text, with what stands in front of it.
         num_shown: demonstrations in front of all inputs.
     """
 
     needs_head: bool
+    has_parameters: bool = True
     summary_name: str = "values"
     template: Template
     num_shown: int = 0

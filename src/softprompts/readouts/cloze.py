@@ -40,6 +40,7 @@ class ClozeReadout(Readout):
     """
 
     needs_head = True
+    has_parameters = False
 
     def __init__(self, setting: Setting, *, is_length_normalized: bool = True) -> None:
         super().__init__(setting)

@@ -49,6 +49,7 @@ class TextReadout(Readout):
     """
 
     needs_head = True
+    has_parameters = False
 
     def __init__(
         self,

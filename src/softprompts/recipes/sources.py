@@ -68,7 +68,7 @@ def rows_file_problems(prompt: PromptConfig) -> Iterator[Problem]:
         One problem per rule that is broken.
     """
     initializer = prompt.initializer
-    if initializer is None or initializer.kind != "file":
+    if initializer is None or not _names_file(initializer):
         return
     path = initializer.options[ROWS_FILE]
     if initializer.options[ROWS_DIGEST] is None:
@@ -89,10 +89,14 @@ def with_pinned_rows(initializer: Component) -> Component:
     Args:
         initializer: one that `rows_file_problems` has nothing against.
     """
-    if initializer.kind != "file" or initializer.options[ROWS_DIGEST] is not None:
+    if not _names_file(initializer) or initializer.options[ROWS_DIGEST] is not None:
         return initializer
     digest = file_digest(rows_file(initializer.options[ROWS_FILE]))
     return initializer.model_copy(update={ROWS_DIGEST: digest})
+
+
+def _names_file(initializer: Component) -> bool:
+    return {ROWS_FILE, ROWS_DIGEST} <= initializer.options.keys()
 
 
 def _reason(error: Exception) -> str:
@@ -188,7 +192,5 @@ def _with_word_vectors(
     """Yield the number and the perturbation of each regularizer that names word vectors."""
     for number, regularizer in enumerate(regularizers):
         perturbation = regularizer.options.get("perturbation") or {}
-        if perturbation.get("kind") != "word-substitution":
-            continue
-        if {perturbation[WORD_VECTORS], perturbation[WORD_VECTORS_DIGEST]} != {None}:
+        if {perturbation.get(WORD_VECTORS), perturbation.get(WORD_VECTORS_DIGEST)} != {None}:
             yield number, perturbation
