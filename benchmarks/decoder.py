@@ -27,11 +27,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import softprompts as sp
 from softprompts.encoding.batch import Batch, collate
+from softprompts.examples import Example, TaskFormat
 from softprompts.prompts.draws import Draws
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.seeding import generator
-from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.tasks.base import Task
 from softprompts.training import forward, known
 from softprompts.training.building import build_model
 from softprompts.training.forward import Part, score

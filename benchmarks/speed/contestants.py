@@ -10,9 +10,9 @@ import torch
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.inputs import EncodedExample
+from softprompts.examples import Example, TaskFormat
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
-from softprompts.tasks.base import Example, TaskFormat
 from softprompts.training.batching import update_indices
 from softprompts.training.building import build_model, build_optimizer, build_plan
 from softprompts.training.evaluation import EncodedSplit

@@ -8,7 +8,8 @@ from typing import Any
 
 import softprompts as sp
 from softprompts.encoding.inputs import EncodedExample
-from softprompts.tasks.base import Example, Task
+from softprompts.examples import Example
+from softprompts.tasks.base import Task
 
 TASKS = {
     "cb": "superglue/cb",

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompts.tasks.base import Example, TaskFormat
+from softprompts.examples import Example, TaskFormat
 from softprompts.tasks.loading import load_task
 
 NUM_SCORED = 120

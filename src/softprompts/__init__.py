@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TuningError,
         UnknownNameError,
     )
+    from softprompts.examples import Example, TaskFormat
     from softprompts.lab.ensembles import Ensemble, ensemble, load
     from softprompts.lab.fit.fitting import Fit, fit
     from softprompts.lab.studies.runner import run_study
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from softprompts.recipes.study import StudyConfig
     from softprompts.recipes.tuning import TuneConfig
     from softprompts.results import Result
-    from softprompts.tasks.base import Example, Task, TaskFormat
+    from softprompts.tasks.base import Task
     from softprompts.tasks.loading import load_task
 
 sleep_while_waiting()
@@ -71,7 +72,8 @@ _HOMES = {
     "results": ("Result",),
     "lab.fit.fitting": ("Fit", "fit"),
     "lab.studies.runner": ("run_study",),
-    "tasks.base": ("Example", "Task", "TaskFormat"),
+    "examples": ("Example", "TaskFormat"),
+    "tasks.base": ("Task",),
     "tasks.loading": ("load_task",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

@@ -64,6 +64,7 @@ class Entry:
             of a group of parameters of its own as `<group>_rate_multiplier`.
         reference: the paper, when there is one.
         is_method: whether it is a method by itself, so that a recipe may name it as one.
+        facts: what the class says of itself, where common recipes need it before torch is there.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Entry:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
     is_method: bool = False
+    facts: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def rate_multipliers(self) -> dict[str, float]:
@@ -93,6 +95,10 @@ class Entry:
         }
         config = ConfigDict(extra="forbid", frozen=True)
         return create_model(f"{self.name}-options", __config__=config, **fields)
+
+    def fact(self, name: str) -> Any:
+        """Return what the class says of itself; it is imported where `facts` leaves that open."""
+        return self.facts[name] if name in self.facts else getattr(self.load(), name)
 
     def load(self) -> Any:
         """Import and return the component."""

@@ -10,16 +10,16 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import num_new_tokens
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
+from softprompts.encoding.template_syntax import template_fields
 from softprompts.errors import BackboneError, DataError, RunFolderError, StorageError
+from softprompts.examples import Example, TaskFormat
+from softprompts.problems import show
 from softprompts.readouts.text import TextReadout
 from softprompts.recipes.parsing import parse_kept_run
-from softprompts.recipes.problems import show
 from softprompts.recipes.schema import AXES, BackboneConfig, RunConfig
 from softprompts.storage import make_new_folder, write_json, write_tensors
-from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.checking import type_problems
 from softprompts.tasks.rows import refuse_wrong_texts, shown
-from softprompts.tasks.templates import template_fields
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import (
     EncodedSplit,
@@ -225,7 +225,7 @@ class Result:
     def _example(self, value: str | Mapping[str, Any], place: int, format: TaskFormat) -> Example:
         """Turn a user's input into an example."""
         source = f"input {place + 1}"
-        fields = template_fields(format.templates[self.config.readout.kind])
+        fields = template_fields(format.template(self.config.readout.kind) or "")
         if isinstance(value, str):
             if len(fields) != 1 or format.has_choices:
                 raise DataError(

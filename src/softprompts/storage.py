@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _DEEPEST = 100
 _LOCK_TRIES = 5
 _LOCK_PAUSE_SECONDS = 0.01
+PROMPT_FILE = "prompt.safetensors"
 _DIGEST = "~digest"
 """Under which key a header keeps the digest of its file."""
 
@@ -175,6 +176,17 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
         state.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return a fingerprint of a file's content, 16 hexadecimal digits, or raise `OSError`."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def rows_file(path: str) -> Path:
+    """Return the file that rows are read from: a file, or that of a run folder."""
+    return Path(path) / PROMPT_FILE if Path(path).is_dir() else Path(path)
 
 
 def file_at(path: Path) -> Path:

@@ -17,7 +17,7 @@ from cli_material import files_task, rows, tree, write_rows
 import softprompts as sp
 from softprompts.cli.main import main
 from softprompts.cli.predict import _places
-from softprompts.tasks.base import Example
+from softprompts.examples import Example
 
 RESULT = {
     "metric",

@@ -8,10 +8,11 @@ import pytest
 
 from backbones import KINDS
 from contracts.support import Support, settle
+from softprompts.examples import Example, TaskFormat
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.resolving import resolve
-from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.tasks.base import Task
 
 FORMAT = TaskFormat(
     name="custom",

@@ -10,10 +10,11 @@ import torch
 import softprompts as sp
 from backbones import build
 from contracts.conftest import run_config
+from softprompts.encoding.template_syntax import spell_turns
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.tasks.sampling import draw_demonstrations
-from softprompts.tasks.templates import spell_turns, with_template
+from softprompts.tasks.templates import with_template
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import score_examples
 from softprompts.training.execution import execute

@@ -22,7 +22,6 @@ from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.registry import ACTIVE_LENGTHS, POOLS, POSITIONS
 from softprompts.prompts.rows.plain import PlainRows
 from softprompts.readouts.linear import LinearReadout
-from softprompts.recipes.checks import BLIND_KINDS
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.training import forward, frozen, readings, surroundings
@@ -208,10 +207,10 @@ def test_a_prompt_that_looks_at_nothing_refuses_a_kind():
 
 
 @pytest.mark.parametrize("registry", [POOLS, POSITIONS, ACTIVE_LENGTHS])
-def test_a_recipe_knows_which_kinds_look(registry):
+def test_a_class_says_whether_it_looks(registry):
     assert {"single", "instance", "task"} & set(registry.names())
     for name in registry.names():
-        assert registry.load(name).needs_instances == (name not in BLIND_KINDS), name
+        assert registry.load(name).needs_instances == (name in ("instance", "attention")), name
 
 
 @pytest.mark.parametrize(

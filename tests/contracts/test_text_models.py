@@ -15,11 +15,12 @@ from softprompts import PromptConfig, TrainingConfig, train
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.passing import DecoderInputs
+from softprompts.examples import Example
 from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.base import Readout
 from softprompts.recipes.presets import METHODS
 from softprompts.results import Result
-from softprompts.tasks.base import Example, Task
+from softprompts.tasks.base import Task
 from softprompts.tasks.bundled.formats import FORMATS
 from softprompts.tasks.bundled.loading import load_bundled
 from softprompts.training.building import build_model

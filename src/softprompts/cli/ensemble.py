@@ -12,9 +12,9 @@ from softprompts.cli.output import announce_threads, print_json, print_table
 from softprompts.collecting import uncollected
 
 if TYPE_CHECKING:
+    from softprompts.examples import Example
     from softprompts.lab.ensembles import Ensemble
     from softprompts.results import Result
-    from softprompts.tasks.base import Example
 
 HEADINGS = ("task", "variant", "single", "best", "ensemble", "groups", "tokens", "of one")
 

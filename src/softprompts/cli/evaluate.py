@@ -14,8 +14,9 @@ from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
 
 if TYPE_CHECKING:
+    from softprompts.examples import Example
     from softprompts.results import Result
-    from softprompts.tasks.base import Example, Task
+    from softprompts.tasks.base import Task
 
 
 def evaluate(

@@ -16,8 +16,8 @@ from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
 
 if TYPE_CHECKING:
+    from softprompts.examples import Example
     from softprompts.results import Result
-    from softprompts.tasks.base import Example
 
 
 def predict(

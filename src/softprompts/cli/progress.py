@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from softprompts.lab.studies.grid import Cell
 from softprompts.lab.studies.progress import StudyProgress
-from softprompts.recipes.problems import show
+from softprompts.problems import show
 from softprompts.training import progress as training
 
 LINE_SECONDS = 20.0

@@ -25,7 +25,7 @@ def try_out(
     with uncollected():
         from softprompts.lab.ensembles import load, members_of
         from softprompts.storage import is_there
-        from softprompts.tasks.templates import template_fields
+        from softprompts.encoding.template_syntax import template_fields
 
     result = load(run_dir / "ensemble" if is_there(run_dir / "fit.json") else run_dir, backbone)
     member = members_of(result)[0]

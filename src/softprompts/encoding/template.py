@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from softprompts.encoding import template_syntax
+from softprompts.encoding.template_syntax import MARK
 from softprompts.errors import DataError
-from softprompts.tasks import templates
-from softprompts.tasks.templates import MARK
 
 
 class Role(IntEnum):
@@ -69,7 +69,7 @@ class Template:
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the row fields in the template, in order, each once."""
-        return templates.template_fields(self.source)
+        return template_syntax.template_fields(self.source)
 
     @property
     def num_leading_marks(self) -> int:
@@ -111,7 +111,7 @@ def parse_template(source: str) -> Template:
         ('premise', 'hypothesis')
     """
     try:
-        pieces = templates.parse_template(source)
+        pieces = template_syntax.parse_template(source)
     except ValueError as error:
         raise DataError(str(error)) from None
     turns: list[list[Piece]] = [[]]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 from softprompts.encoding.chat import Form, chat_form, plain_form
 from softprompts.encoding.inputs import EncodedInput
 from softprompts.encoding.template import TOKEN, Piece, Role, Template
+from softprompts.encoding.template_syntax import MARK
 from softprompts.encoding.words import word_starts
 from softprompts.errors import DataError
-from softprompts.tasks.templates import MARK
 
 if TYPE_CHECKING:
     from softprompts.backbones.backbone import Backbone

@@ -27,6 +27,7 @@ from softprompts.errors import (
     MemoryShortageError,
     SoftPromptsWarning,
 )
+from softprompts.examples import Example, TaskFormat
 from softprompts.lab.ensemble_folder import (
     FILE,
     check_kept,
@@ -36,11 +37,10 @@ from softprompts.lab.ensemble_folder import (
     write_ensemble,
 )
 from softprompts.metrics.scoring import compute
-from softprompts.recipes.problems import show
+from softprompts.problems import show
 from softprompts.results import Result, check_choices
 from softprompts.results import load as load_run
 from softprompts.storage import is_there, make_new_folder
-from softprompts.tasks.base import Example, TaskFormat
 from softprompts.training.batching import by_length
 from softprompts.training.evaluation import Evaluation, best_column
 from softprompts.training.forward import Part, score

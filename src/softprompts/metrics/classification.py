@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from softprompts.errors import DataError
-from softprompts.tasks.base import Example, TaskFormat
+from softprompts.examples import Example, TaskFormat
 
 
 def accuracy(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:

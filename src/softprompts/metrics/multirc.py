@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from softprompts.errors import DataError
+from softprompts.examples import Example, TaskFormat
 from softprompts.metrics.classification import label_f1
-from softprompts.tasks.base import Example, TaskFormat
 
 _RIGHT = 1
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from softprompts.errors import DataError
-from softprompts.tasks.base import Example, TaskFormat
+from softprompts.examples import Example, TaskFormat
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from softprompts.registry import Registry
 
 if TYPE_CHECKING:
-    from softprompts.tasks.base import Example, TaskFormat
+    from softprompts.examples import Example, TaskFormat
 
     Metric = Callable[[Sequence[int], Sequence[Example], TaskFormat], float]
 

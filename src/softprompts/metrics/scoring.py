@@ -6,8 +6,8 @@ import operator
 from collections.abc import Sequence
 
 from softprompts.errors import DataError
+from softprompts.examples import Example, TaskFormat
 from softprompts.metrics.registry import METRICS
-from softprompts.tasks.base import Example, TaskFormat
 
 
 def compute(

@@ -12,9 +12,11 @@ class Part(nn.Module, ABC):
 
     Attributes:
         needs_instances: whether it looks at instance vectors.
+        draws: whether it selects by a draw while training, at a temperature.
         task_tensors: names of its tensors that belong to one task: tasks of a mixture share all
             others.
     """
 
     needs_instances = False
+    draws = False
     task_tensors: tuple[str, ...] = ()

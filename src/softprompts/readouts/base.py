@@ -15,8 +15,8 @@ from softprompts.encoding.inputs import EncodedExample
 from softprompts.encoding.template import Template, parse_template
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError, PromptError
+from softprompts.examples import Example, TaskFormat
 from softprompts.prompts.splice import Spliced
-from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.templates import template_problems
 
 if TYPE_CHECKING:
@@ -47,12 +47,14 @@ class Readout(nn.Module, ABC):
 
     Attributes:
         needs_head: whether scores come from vocabulary logits rather than hidden states.
+        has_parameters: whether it has something to train.
         summary_name: says how `summary` summarizes; equal names mean equal summaries.
         template: how a row becomes text, with what stands in front of it.
         num_shown: demonstrations in front of all inputs.
     """
 
     needs_head: bool
+    has_parameters: bool = True
     summary_name: str = "values"
     template: Template
     num_shown: int = 0
@@ -145,12 +147,12 @@ def template_for(format: TaskFormat, readout: str) -> Template:
     Raises:
         DataError: if the task has none, or it lacks a place that the readout needs.
     """
-    if readout not in format.templates:
+    source = format.template(readout)
+    if source is None:
         raise DataError(
             f"task {format.name} must have a template for the {readout!r} readout, but has "
             f"{', '.join(format.templates) or 'none'}."
         )
-    source = format.templates[readout]
     problems = template_problems(readout, source, format.has_choices)
     if problems:
         raise DataError(f"task {format.name}: {' '.join(problems)}")

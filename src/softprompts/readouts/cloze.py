@@ -11,11 +11,11 @@ from torch import Tensor
 from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample, Target
 from softprompts.errors import BackboneError, DataError
+from softprompts.examples import Example
 from softprompts.prompts.splice import Spliced
 from softprompts.readouts.asking import Asking
 from softprompts.readouts.base import Readout, Setting, label_words
 from softprompts.readouts.likelihood import target_scores
-from softprompts.tasks.base import Example
 
 
 @final
@@ -40,6 +40,7 @@ class ClozeReadout(Readout):
     """
 
     needs_head = True
+    has_parameters = False
 
     def __init__(self, setting: Setting, *, is_length_normalized: bool = True) -> None:
         super().__init__(setting)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import BackboneError
+from softprompts.examples import Example
 from softprompts.prompts.splice import Spliced
 from softprompts.readouts.base import Readout, Setting, template_for
-from softprompts.tasks.base import Example
 
 _AUTO = {"encoder": "mean", "encoder-decoder": "mean", "decoder": "last"}
 

@@ -14,6 +14,7 @@ READOUTS.register(
     "linear",
     "softprompts.readouts.linear:LinearReadout",
     summary="a trained linear head on a pooled hidden state",
+    facts={"has_parameters": True},
     options={
         "pool": Option(
             str,
@@ -28,6 +29,7 @@ READOUTS.register(
     "softprompts.readouts.cloze:ClozeReadout",
     summary="label words scored at mask tokens by the masked-language head",
     reference="Schick and Schütze 2021, arXiv 2001.07676",
+    facts={"has_parameters": False},
     options={
         "is_length_normalized": Option(bool, True, "mean instead of sum over a label's tokens"),
     },
@@ -36,6 +38,7 @@ READOUTS.register(
     "text",
     "softprompts.readouts.text:TextReadout",
     summary="label strings scored by the likelihood of a decoder or encoder-decoder",
+    facts={"has_parameters": False},
     options={
         "is_length_normalized": Option(bool, False, "mean instead of sum over a label's tokens"),
         "objective": Option(

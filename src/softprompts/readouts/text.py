@@ -11,13 +11,13 @@ from torch import Tensor
 
 from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
+from softprompts.encoding.template_syntax import CHAT
 from softprompts.errors import BackboneError, DataError
+from softprompts.examples import Example
 from softprompts.prompts.splice import Spliced
 from softprompts.readouts.asking import Asking
 from softprompts.readouts.base import Readout, Setting, label_words
 from softprompts.readouts.likelihood import target_scores
-from softprompts.tasks.base import Example
-from softprompts.tasks.templates import CHAT
 
 
 @final
@@ -49,6 +49,7 @@ class TextReadout(Readout):
     """
 
     needs_head = True
+    has_parameters = False
 
     def __init__(
         self,

@@ -6,14 +6,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from softprompts.backbones.registry import BACKBONES
+from softprompts.problems import Problem, show
+from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.mixture_checks import mixture_problems
-from softprompts.recipes.presets import METHODS, NO_PROMPT
-from softprompts.recipes.problems import Problem, show
+from softprompts.recipes.presets import METHODS
+from softprompts.recipes.prompt_checks import (
+    LENGTH_FIELDS,
+    axis_class,
+    axis_kind,
+    is_deep,
+    looks_at_instances,
+    prompt_length,
+    prompt_problems,
+    rate_multipliers,
+)
 from softprompts.recipes.schema import (
-    AXES,
     DEFAULT_READOUT_LEARNING_RATE,
+    POSITION_AXIS,
     TEMPERATURE,
-    PromptConfig,
     RunConfig,
     TrainingConfig,
     multiplier_field,
@@ -24,20 +34,11 @@ from softprompts.recipes.sources import (
     word_vector_problems,
 )
 from softprompts.recipes.template_checks import (
-    MARKED,
-    counts_problem,
+    known_marks,
     mark_problems,
     task_template_problems,
 )
-
-READOUTS_WITHOUT_PARAMETERS = frozenset({"cloze", "text"})
-BLIND_KINDS = frozenset({"single", "fixed", "marked", "mpt", "task"})
-"""Pools, positions and active lengths that look at no instance vector."""
-
-ROW_REGULARIZERS = frozenset({"vocabulary-distance", "row-norm"})
-"""Regularizers that look at the rows of a prompt."""
-
-_LENGTH_FIELDS = ("prompt.length", "prompt.method")
+from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 
 
 def combination_problems(config: RunConfig) -> list[Problem]:
@@ -56,7 +57,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *source_problems(config.prompt),
         *rows_file_problems(config.prompt),
         *task_template_problems(config),
-        *mark_problems(config, axis_kind(config.prompt, "position"), prompt_length(config.prompt)),
+        *_mark_problems(config),
         *_readout_problems(config),
         *_context_problems(config),
         *prompt_problems(config.prompt),
@@ -65,6 +66,18 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *word_vector_problems(config.regularizers),
         *_training_problems(config),
     ]
+
+
+def _mark_problems(config: RunConfig) -> Iterator[Problem]:
+    """Find marks that the prompt does not fill; its position is imported where there are some."""
+    prompt, found = config.prompt, known_marks(config)
+    is_plain = axis_kind(prompt, "position") == POSITION_AXIS.default
+    if is_plain and not any(marks for _, _, marks in found):
+        return
+    position = axis_class(prompt, "position")
+    is_marked = position.needs_marks and prompt_length(prompt) > 0
+    for task in found:
+        yield from mark_problems(config, task, prompt_length(prompt), is_marked)
 
 
 def _revision_problems(config: RunConfig) -> Iterator[Problem]:
@@ -102,106 +115,6 @@ def _spreading_problems(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def prompt_length(prompt: PromptConfig) -> int:
-    """Return the number of rows: the recipe's, or the preset's where it is silent."""
-    return METHODS[prompt.method].length if prompt.length is None else prompt.length
-
-
-def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
-    """Find what is wrong between the fields of a prompt that are each right.
-
-    Args:
-        prompt: a prompt whose fields are valid.
-
-    Yields:
-        One problem per combination that is refused, named as in a run recipe.
-    """
-    length, preset = prompt_length(prompt), METHODS[prompt.method]
-    if preset.is_length_fixed and length != preset.length:
-        yield Problem(
-            _LENGTH_FIELDS,
-            f"`prompt.length` must be {preset.length} or left out with method {preset.name}, "
-            f"but is {length}.",
-        )
-    if length == 0 and any(getattr(preset, axis) != getattr(NO_PROMPT, axis) for axis in AXES):
-        yield Problem(
-            _LENGTH_FIELDS,
-            f"`prompt.length` must be at least 1 with method {preset.name}, but is 0. "
-            "A run without rows is method head-only.",
-        )
-    is_fixed = prompt.position is not None and prompt.position.kind == "fixed"
-    split = prompt.position.options["split"] if prompt.position and is_fixed else None
-    if split is not None and split > length:
-        yield Problem(
-            (*_LENGTH_FIELDS, "prompt.position"),
-            f"`prompt.position.split` must be at most `prompt.length`, {length}, but is {split}.",
-        )
-    yield from _counts_problems(prompt, length)
-    yield from _active_length_problems(prompt, length)
-    yield from _depth_problems(prompt)
-    yield from _instance_problems(prompt)
-    for name, axis in AXES.items():
-        chosen = getattr(prompt, name)
-        if length == 0 and chosen is not None and chosen != axis.build(getattr(NO_PROMPT, name)):
-            yield Problem(
-                (*_LENGTH_FIELDS, f"prompt.{name}"),
-                f"`prompt.{name}` must be left out when `prompt.length` is 0, since there are no "
-                f"rows, but is {show(chosen)}.",
-            )
-
-
-def _counts_problems(prompt: PromptConfig, length: int) -> Iterator[Problem]:
-    position = prompt.position
-    counts = position.options["counts"] if position and position.kind == MARKED else None
-    problem = counts_problem(length, counts) if counts is not None and length else ""
-    if problem:
-        yield Problem((*_LENGTH_FIELDS, "prompt.position"), problem)
-
-
-def _active_length_problems(prompt: PromptConfig, length: int) -> Iterator[Problem]:
-    options = prompt.active_length.options if prompt.active_length else {}
-    for name in ("count", "start"):
-        count = options.get(name)
-        if count is not None and count > length:
-            yield Problem(
-                (*_LENGTH_FIELDS, "prompt.active_length"),
-                f"`prompt.active_length.{name}` must be at most `prompt.length`, {length}, but is "
-                f"{count}.",
-            )
-
-
-def _is_deep(prompt: PromptConfig) -> bool:
-    return axis_kind(prompt, "depth") == "every-layer"
-
-
-def _depth_problems(prompt: PromptConfig) -> Iterator[Problem]:
-    if not _is_deep(prompt):
-        return
-    position, neutral = prompt.position, AXES["position"].build("fixed")
-    kind = axis_kind(prompt, "position")
-    if kind != "fixed" or (position is not None and position != neutral):
-        yield Problem(
-            ("prompt.position", "prompt.depth", "prompt.method"),
-            "`prompt.position` must be left out with depth every-layer, since keys and values have "
-            f"no place in the input, but is {show(position if position else kind)}.",
-        )
-
-
-def axis_kind(prompt: PromptConfig, axis: str) -> str:
-    """Return the kind that a prompt has on an axis: the recipe's, or the preset's."""
-    chosen = getattr(prompt, axis)
-    kind: str = getattr(METHODS[prompt.method], axis) if chosen is None else chosen.kind
-    return kind
-
-
-def rate_multipliers(prompt: PromptConfig) -> dict[str, float]:
-    """Return the default multiplier of each group of parameters that has a rate of its own."""
-    found: dict[str, float] = {}
-    for name, axis in AXES.items() if prompt_length(prompt) else ():
-        found = axis.registry.entry(axis_kind(prompt, name)).rate_multipliers | found
-    return found
-
-
 def _multiplier_problems(config: RunConfig) -> Iterator[Problem]:
     prompt = config.prompt
     known = rate_multipliers(prompt) if prompt.unit == "relative" else {}
@@ -215,20 +128,6 @@ def _multiplier_problems(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def _looks_at_instances(prompt: PromptConfig) -> bool:
-    kinds = [axis_kind(prompt, axis) for axis in ("pool", "position", "active_length")]
-    return prompt_length(prompt) > 0 and not BLIND_KINDS.issuperset(kinds)
-
-
-def _instance_problems(prompt: PromptConfig) -> Iterator[Problem]:
-    if prompt.instance != "states" and not _looks_at_instances(prompt):
-        yield Problem(
-            ("prompt.instance", "prompt.pool", "prompt.position", "prompt.method"),
-            "`prompt.instance` must be left out where nothing looks at instance vectors, as pool "
-            f"attention or position instance do, but is {show(prompt.instance)}.",
-        )
-
-
 def adaptation_kind(config: RunConfig) -> str:
     """Return what is trained of the backbone: what the recipe says, or the preset."""
     chosen = config.adaptation
@@ -240,7 +139,7 @@ def _adaptation_problems(config: RunConfig) -> Iterator[Problem]:
     rate = config.training.backbone_learning_rate
     if kind != "none" and length:
         yield Problem(
-            (*_LENGTH_FIELDS, "adaptation"),
+            (*LENGTH_FIELDS, "adaptation"),
             f"`adaptation` must be left out when `prompt.length` is {length}, since a prompt is "
             f"trained on a frozen backbone, but is {show(kind)}.",
         )
@@ -261,27 +160,27 @@ def _regularizer_problems(config: RunConfig) -> Iterator[Problem]:
                 f"`{field}.is_clean_live` must be left out with consistency ce, which looks at the "
                 "label instead of the clean prediction, but is true.",
             )
-        if options.get("instances") == "perturbed" and not _looks_at_instances(config.prompt):
+        if options.get("instances") == "perturbed" and not looks_at_instances(config.prompt):
             yield Problem(
                 ("prompt.pool", "prompt.position", "prompt.method", field),
                 f"`{field}.instances` must be left out where nothing looks at instance vectors, as "
                 "pool attention or position instance do, but is perturbed.",
             )
-        looks_at_rows = regularizer.kind in ROW_REGULARIZERS
-        if looks_at_rows and prompt_length(config.prompt) == 0:
+        length = prompt_length(config.prompt)
+        if length == 0 and REGULARIZERS.load(regularizer.kind).needs_rows:
             yield Problem(
-                (*_LENGTH_FIELDS, field),
+                (*LENGTH_FIELDS, field),
                 f"`{field}` must be left out when `prompt.length` is 0, since there are no rows, "
                 f"but is {show(regularizer.kind)}.",
             )
-        elif regularizer.kind == "vocabulary-distance" and _is_deep(config.prompt):
+        elif is_deep(config.prompt) and REGULARIZERS.load(regularizer.kind).needs_embeddings:
             yield Problem(
                 ("prompt.depth", "prompt.method", field),
                 f"`{field}` must be left out with depth every-layer, whose rows are no embeddings, "
                 f"but is {show(regularizer.kind)}.",
             )
         perturbation, num_copies = options.get("perturbation"), options.get("num_copies", 1)
-        if perturbation is not None and _draws_nothing(perturbation) and num_copies > 1:
+        if perturbation is not None and num_copies > 1 and _draws_nothing(perturbation):
             yield Problem(
                 (field,),
                 f"`{field}.num_copies` must be 1 with a perturbation that draws nothing, whose "
@@ -291,23 +190,25 @@ def _regularizer_problems(config: RunConfig) -> Iterator[Problem]:
 
 def _draws_nothing(perturbation: dict[str, Any]) -> bool:
     """Return whether a perturbation is found from the clean input alone."""
-    return perturbation["kind"] == "word-substitution" or perturbation.get("is_free") is True
+    return perturbation.get("is_free") is True or not PERTURBATIONS.load(perturbation["kind"]).draws
 
 
 def _readout_problems(config: RunConfig) -> Iterator[Problem]:
     is_bare = prompt_length(config.prompt) == 0 and adaptation_kind(config) == "none"
     method = config.prompt.method
-    if is_bare and config.readout.kind in READOUTS_WITHOUT_PARAMETERS and is_trained(config):
+    is_bare = is_bare and is_trained(config)
+    if is_bare and not READOUTS.entry(config.readout.kind).fact("has_parameters"):
         yield Problem(
-            (*_LENGTH_FIELDS, "readout", "adaptation"),
+            (*LENGTH_FIELDS, "readout", "adaptation"),
             "`readout` must have trainable parameters when `prompt.length` is 0, since nothing "
             f"else is trained, as linear has, but is {show(config.readout.kind)}. A run that "
             "trains nothing is method zero-shot, instruction or in-context.",
         )
-    if not is_trained(config) and config.readout.kind not in READOUTS_WITHOUT_PARAMETERS:
+    if not is_trained(config) and READOUTS.entry(config.readout.kind).fact("has_parameters"):
+        untrained = sorted(entry.name for entry in READOUTS if not entry.fact("has_parameters"))
         yield Problem(
             ("readout", "prompt.method"),
-            f"`readout` must be {' or '.join(sorted(READOUTS_WITHOUT_PARAMETERS))} with method "
+            f"`readout` must be {' or '.join(untrained)} with method "
             f"{method}, which trains nothing, but is {show(config.readout.kind)}.",
         )
     if not is_trained(config) and config.regularizers:
@@ -363,15 +264,17 @@ def _training_problems(config: RunConfig) -> Iterator[Problem]:
         )
     yield from _schedule_problems(training)
     yield from _multiplier_problems(config)
-    selected = [axis_kind(config.prompt, axis) for axis in ("position", "active_length")]
-    if training.temperature != TEMPERATURE.build({}) and {"fixed", MARKED}.issuperset(selected):
+    is_changed = training.temperature != TEMPERATURE.build({})
+    if is_changed and not any(
+        axis_class(config.prompt, axis).draws for axis in ("pool", "position", "active_length")
+    ):
         yield Problem(
             ("training.temperature", "prompt.position", "prompt.active_length", "prompt.method"),
             "`training.temperature` must be left out with a fixed position and length, since "
             f"nothing is selected, but is {show(training.temperature)}.",
         )
     is_changed = training.readout_learning_rate != DEFAULT_READOUT_LEARNING_RATE
-    if is_changed and readout in READOUTS_WITHOUT_PARAMETERS:
+    if is_changed and not READOUTS.entry(readout).fact("has_parameters"):
         yield Problem(
             ("training.readout_learning_rate", "readout"),
             f"`training.readout_learning_rate` must be left out with readout {readout}, which has "
@@ -385,7 +288,7 @@ def _schedule_problems(training: TrainingConfig) -> Iterator[Problem]:
     if warmup:
         yield Problem(("training.schedule", "training.steps"), warmup)
     options = training.temperature.options
-    if training.temperature.kind == "exponential" and options["start"] < options["floor"]:
+    if {"start", "floor"} <= options.keys() and options["start"] < options["floor"]:
         yield Problem(
             ("training.temperature",),
             "`training.temperature.start` must be at least the floor that it falls to, "

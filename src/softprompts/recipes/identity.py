@@ -85,8 +85,8 @@ def computed(config: RunConfig) -> dict[str, Any]:
         if data["prompt"][axis] is not None:
             _drop_late(registry, data["prompt"][axis])
     initializer = data["prompt"]["initializer"] or {}
-    if initializer.get("kind") == "file" and initializer[ROWS_DIGEST] is not None:
-        del initializer[ROWS_FILE]
+    if initializer.get(ROWS_DIGEST) is not None:
+        initializer.pop(ROWS_FILE, None)
     for regularizer in data["regularizers"]:
         perturbation = regularizer.get("perturbation")
         if perturbation is not None:

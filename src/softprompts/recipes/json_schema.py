@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from softprompts.encoding.template_syntax import ROLES
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.schema import (
     BackboneConfig,
@@ -27,7 +28,6 @@ from softprompts.recipes.schema import (
 from softprompts.recipes.study import StudyConfig
 from softprompts.recipes.tuning import Choice, TuneConfig
 from softprompts.tasks.registry import TASKS
-from softprompts.tasks.templates import ROLES
 
 _SECTIONS = (
     BackboneConfig,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.errors import RecipeError
+from softprompts.problems import near, show
 from softprompts.recipes.overrides import parse_overrides, set_at
 from softprompts.recipes.parsing import parse_run
-from softprompts.recipes.problems import near, show
 from softprompts.recipes.reading import read_yaml
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig, parse_study

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from softprompts.errors import RecipeError
-from softprompts.recipes.problems import describe
+from softprompts.problems import describe
 
 if TYPE_CHECKING:  # pydantic's metaclass has no public name, but is the type of its models
     from pydantic._internal._model_construction import ModelMetaclass

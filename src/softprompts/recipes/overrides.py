@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softprompts.errors import RecipeError
-from softprompts.recipes.problems import show
+from softprompts.problems import show
 from softprompts.recipes.reading import read_yaml
 from softprompts.recipes.schema import AXES, RunConfig
 

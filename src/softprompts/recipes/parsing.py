@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from softprompts.errors import RecipeError
+from softprompts.problems import Problem, describe, show
 from softprompts.recipes.checks import combination_problems
 from softprompts.recipes.mixture_checks import NO_TASK
-from softprompts.recipes.problems import Problem, describe, show
 from softprompts.recipes.schema import RunConfig
 
 _STAND_INS: Mapping[str, Mapping[str, str]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from softprompts.recipes.problems import show
+from softprompts.problems import show
 
 
 def place(variant: str, point: Mapping[str, Any]) -> str:

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
+from softprompts.component import Component, ComponentOf
 from softprompts.errors import RecipeError
-from softprompts.recipes.checks import (
-    adaptation_kind,
-    combination_problems,
-    prompt_length,
-    prompt_problems,
-    rate_multipliers,
-)
-from softprompts.recipes.component import Component, ComponentOf
+from softprompts.recipes.checks import adaptation_kind, combination_problems
 from softprompts.recipes.presets import METHODS, NO_PROMPT
+from softprompts.recipes.prompt_checks import prompt_length, prompt_problems, rate_multipliers
 from softprompts.recipes.schema import (
     ABSOLUTE_LEARNING_RATE,
     ADAPTATION,

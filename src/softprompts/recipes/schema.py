@@ -20,6 +20,8 @@ from pydantic_core import PydanticCustomError
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.device_memory import SIZES, is_memory, numbered
 from softprompts.backbones.registry import BACKBONES
+from softprompts.component import Component, ComponentOf, check_options
+from softprompts.encoding.template_syntax import spell_turns
 from softprompts.prompts.registry import (
     ACTIVE_LENGTHS,
     DEPTHS,
@@ -29,13 +31,11 @@ from softprompts.prompts.registry import (
     ROWS,
 )
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.component import Component, ComponentOf, check_options
 from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS, Preset
 from softprompts.registry import RATE_SUFFIX
 from softprompts.regularizers.registry import REGULARIZERS
 from softprompts.tasks.registry import TASKS
-from softprompts.tasks.templates import spell_turns
 from softprompts.training.registry import (
     AVERAGES,
     OPTIMIZERS,

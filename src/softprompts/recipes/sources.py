@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompts.recipes.component import Component
+from softprompts.component import Component
+from softprompts.problems import Problem, show
 from softprompts.recipes.presets import METHODS
-from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import INITIALIZER_AXIS, PromptConfig, SourceConfig
+from softprompts.storage import PROMPT_FILE, file_digest, rows_file
 
-PROMPT_FILE = "prompt.safetensors"
 WORD_VECTORS, WORD_VECTORS_DIGEST = "word_vectors", "word_vectors_digest"
 """Options of a perturbation: a file, and the digest of its content."""
 
@@ -69,7 +68,7 @@ def rows_file_problems(prompt: PromptConfig) -> Iterator[Problem]:
         One problem per rule that is broken.
     """
     initializer = prompt.initializer
-    if initializer is None or initializer.kind != "file":
+    if initializer is None or not _names_file(initializer):
         return
     path = initializer.options[ROWS_FILE]
     if initializer.options[ROWS_DIGEST] is None:
@@ -90,19 +89,14 @@ def with_pinned_rows(initializer: Component) -> Component:
     Args:
         initializer: one that `rows_file_problems` has nothing against.
     """
-    if initializer.kind != "file" or initializer.options[ROWS_DIGEST] is not None:
+    if not _names_file(initializer) or initializer.options[ROWS_DIGEST] is not None:
         return initializer
     digest = file_digest(rows_file(initializer.options[ROWS_FILE]))
     return initializer.model_copy(update={ROWS_DIGEST: digest})
 
 
-def rows_file(path: str) -> Path:
-    """Return the file that rows are read from.
-
-    Args:
-        path: the file, or the run folder that holds it.
-    """
-    return Path(path) / PROMPT_FILE if Path(path).is_dir() else Path(path)
+def _names_file(initializer: Component) -> bool:
+    return {ROWS_FILE, ROWS_DIGEST} <= initializer.options.keys()
 
 
 def _reason(error: Exception) -> str:
@@ -130,19 +124,6 @@ def digest_of(folder: Path) -> str:
         OSError: if the file cannot be read.
     """
     return file_digest(folder / PROMPT_FILE)
-
-
-def file_digest(path: Path) -> str:
-    """Return a fingerprint of a file's content: 16 hexadecimal digits.
-
-    Args:
-        path: the file.
-
-    Raises:
-        OSError: if it cannot be read.
-    """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _folder_problems(folder: Path) -> Iterator[Problem]:
@@ -211,7 +192,5 @@ def _with_word_vectors(
     """Yield the number and the perturbation of each regularizer that names word vectors."""
     for number, regularizer in enumerate(regularizers):
         perturbation = regularizer.options.get("perturbation") or {}
-        if perturbation.get("kind") != "word-substitution":
-            continue
-        if {perturbation[WORD_VECTORS], perturbation[WORD_VECTORS_DIGEST]} != {None}:
+        if {perturbation.get(WORD_VECTORS), perturbation.get(WORD_VECTORS_DIGEST)} != {None}:
             yield number, perturbation

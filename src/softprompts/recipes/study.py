@@ -12,12 +12,12 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, W
 from pydantic_core import PydanticCustomError
 
 from softprompts.errors import RecipeError
+from softprompts.problems import Problem, describe, field_paths, near, show
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.model import Section
 from softprompts.recipes.overrides import set_at
 from softprompts.recipes.parsing import overlaps, parse_run, read_run, with_unit
 from softprompts.recipes.places import listed, place
-from softprompts.recipes.problems import Problem, describe, field_paths, near, show
 from softprompts.recipes.schema import PromptConfig, RunConfig
 from softprompts.recipes.seeds import read_seeds, seeds_schema
 from softprompts.recipes.tune_checks import tune_problems

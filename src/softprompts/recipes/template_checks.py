@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from softprompts.encoding.template_syntax import num_marks
 from softprompts.errors import PromptError
+from softprompts.problems import Problem
 from softprompts.prompts.sharing import check_counts, check_marks
-from softprompts.recipes.problems import Problem
 from softprompts.recipes.schema import RunConfig, TaskConfig
 from softprompts.tasks.files_options import files_problems, spread_template
 from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.registry import BUNDLED
-from softprompts.tasks.templates import num_marks, template_problems
-
-MARKED = "marked"
-UNMARKED_KINDS = frozenset({"fixed", "task", "instance"})
-"""Positions that put no row at a mark."""
+from softprompts.tasks.templates import template_problems
 
 
 def task_template_problems(config: RunConfig) -> Iterator[Problem]:
@@ -41,30 +38,29 @@ def task_template_problems(config: RunConfig) -> Iterator[Problem]:
             yield Problem(fields, f"`{place}.template`: {sentence.strip()}")
 
 
-def mark_problems(config: RunConfig, kind: str, length: int) -> Iterator[Problem]:
-    """Find marks that the prompt does not fill, and rows that have no mark.
+def known_marks(config: RunConfig) -> list[tuple[str, str, int]]:
+    """Return the field, the name in an error and the marks of each template that a recipe tells."""
+    found = [
+        _known_template(config.tasks[name], config.readout.kind, place)
+        for name, place in config.task_fields.items()
+    ]
+    return [one for one in found if one is not None]
+
+
+def mark_problems(
+    config: RunConfig, found: tuple[str, str, int], length: int, is_marked: bool
+) -> Iterator[Problem]:
+    """Find marks of one task's template that the prompt does not fill, and rows without a mark.
 
     Args:
         config: a run whose fields are valid.
-        kind: the prompt's position.
+        found: of `known_marks`.
         length: the number of rows.
+        is_marked: whether they stand at marks.
 
     Yields:
-        One problem per task at most.
+        One problem at most.
     """
-    is_marked = kind == MARKED and length > 0
-    if not is_marked and kind not in {MARKED, *UNMARKED_KINDS}:
-        return
-    for name, place in config.task_fields.items():
-        found = _known_template(config.tasks[name], config.readout.kind, place)
-        if found is not None:
-            yield from _task_mark_problems(config, found, length, is_marked)
-
-
-def _task_mark_problems(
-    config: RunConfig, found: tuple[str, str, int], length: int, is_marked: bool
-) -> Iterator[Problem]:
-    """Find what is wrong between the marks of one task's template and the prompt."""
     field, where, marks = found
     position = config.prompt.position
     counts = position.options.get("counts") if is_marked and position is not None else None

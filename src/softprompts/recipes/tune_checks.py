@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from softprompts.problems import Problem, field_paths, known_keys, show, unknown_key
 from softprompts.recipes.overrides import COMPONENT_FIELDS, set_at
 from softprompts.recipes.parsing import overlaps, read_run
 from softprompts.recipes.places import listed, place
-from softprompts.recipes.problems import Problem, field_paths, known_keys, show, unknown_key
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.tuning import Tunable, TuneConfig, is_number, multiples
 

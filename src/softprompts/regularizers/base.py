@@ -142,6 +142,8 @@ class Regularizer(ABC):
     Attributes:
         needs_gradient: whether `Seen.gradient` is wanted.
         needs_clean_graph: whether the penalty's gradient passes through the clean scores.
+        needs_rows: whether it looks at the rows of a prompt.
+        needs_embeddings: whether these rows must be embeddings, as those in every layer are not.
         has_own_instances: whether instance vectors of perturbed inputs are those of the inputs as
             they are perturbed, instead of those of the clean ones.
     """
@@ -149,6 +151,8 @@ class Regularizer(ABC):
     needs_gradient: bool = False
     needs_clean_graph: bool = False
     has_own_instances: bool = False
+    needs_rows: bool = False
+    needs_embeddings: bool = False
 
     @abstractmethod
     def __init__(

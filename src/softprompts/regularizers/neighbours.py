@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import DataError, StorageError
-from softprompts.recipes.sources import file_digest
 from softprompts.regularizers.word_vectors import read_word_vectors
+from softprompts.storage import file_digest
 
 _STOP_WORDS = """
     a about above after again against all also am an and any are as at be because been before

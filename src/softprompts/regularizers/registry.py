@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-from softprompts.recipes.component import Component, ComponentOf
+from softprompts.component import Component, ComponentOf
 from softprompts.registry import Option, Registry
 
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ class RowNorm(Regularizer):
         warmup_steps: updates over which the factor rises to `weight`.
     """
 
+    needs_rows = True
+
     def __init__(self, backbone: Backbone, *, weight: float = 1.0, warmup_steps: int = 0) -> None:
         super().__init__(backbone, weight=weight, warmup_steps=warmup_steps)
         self.rms = backbone.embedding_rms

@@ -30,6 +30,9 @@ class VocabularyDistance(Regularizer):
         PromptError: if rows are no embeddings, as those in every layer are not.
     """
 
+    needs_rows = True
+    needs_embeddings = True
+
     def __init__(self, backbone: Backbone, *, weight: float = 1.0, warmup_steps: int = 0) -> None:
         super().__init__(backbone, weight=weight, warmup_steps=warmup_steps)
         self.backbone, self.rms = backbone, backbone.embedding_rms

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from softprompts.errors import DataError
-from softprompts.recipes.problems import describe
-from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.examples import Example, TaskFormat
+from softprompts.problems import describe
+from softprompts.tasks.base import Task
 from softprompts.tasks.rows import refuse_wrong_texts, shown, text_problem
 from softprompts.tasks.templates import label_problems
 

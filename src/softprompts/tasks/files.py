@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from softprompts.encoding.template_syntax import template_fields
 from softprompts.errors import DataError, RecipeError
-from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.examples import Example, TaskFormat
+from softprompts.tasks.base import Task
 from softprompts.tasks.files_options import FilesOptions, files_problems
 from softprompts.tasks.reading import HubSplit, Item, collect, read_file, read_hub
 from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import Row, shown
-from softprompts.tasks.templates import format_problems, template_fields, with_template
+from softprompts.tasks.templates import format_problems, with_template
 
 _VERSION = 1
 

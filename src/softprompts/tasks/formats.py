@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from softprompts.tasks.base import TaskFormat
+from softprompts.examples import TaskFormat
 
 SUITES = ("superglue", "fewglue")
 FOLDERS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from softprompts.tasks.base import TaskFormat
+from softprompts.examples import TaskFormat
 from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.registry import BUNDLED, TASKS
 

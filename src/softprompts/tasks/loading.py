@@ -11,10 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from softprompts.collecting import uncollected
+from softprompts.encoding.template_syntax import spell_turns, template_fields
 from softprompts.errors import DataError, RecipeError
-from softprompts.recipes.problems import describe
+from softprompts.examples import Example
+from softprompts.problems import describe
 from softprompts.registry import Entry, unknown_name
-from softprompts.tasks.base import Example, Task
+from softprompts.tasks.base import Task
 from softprompts.tasks.files import read_files_examples
 from softprompts.tasks.files_options import FilesOptions
 from softprompts.tasks.formats import FORMATS
@@ -24,7 +26,7 @@ from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import shown
 from softprompts.tasks.sampling import class_name, sample_few_shot, sample_reported
 from softprompts.tasks.superglue import convert_rows
-from softprompts.tasks.templates import spell_turns, template_fields, with_template
+from softprompts.tasks.templates import with_template
 
 
 @uncollected()

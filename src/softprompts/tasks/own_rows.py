@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from softprompts.tasks.base import Example
+from softprompts.examples import Example
 from softprompts.tasks.rows import Row
 
 

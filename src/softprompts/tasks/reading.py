@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from softprompts.errors import DataError
+from softprompts.examples import Example
 from softprompts.storage import is_file, is_folder
-from softprompts.tasks.base import Example
 from softprompts.tasks.rows import Row, shown, shown_plain
 
 Item = Row | DataError

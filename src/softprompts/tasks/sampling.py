@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from softprompts.errors import DataError
+from softprompts.examples import Example, TaskFormat
 from softprompts.seeding import derive
-from softprompts.tasks.base import Example, TaskFormat
 
 Rows = tuple[Example, ...]
 

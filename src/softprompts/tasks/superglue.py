@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from softprompts.errors import DataError
-from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.examples import Example, TaskFormat
+from softprompts.tasks.base import Task
 from softprompts.tasks.formats import FOLDERS, FORMATS
 from softprompts.tasks.reading import HubSplit, Item, collect, read_file, read_hub
 from softprompts.tasks.request import TaskRequest, find_folder

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from softprompts.tasks.base import Example, TaskFormat
+from softprompts.examples import Example, TaskFormat
 from softprompts.tasks.rows import BOOLEAN_LABELS, Row, shown
 from softprompts.tasks.wsc import mark_spans
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from softprompts.component import Component
 from softprompts.errors import PromptError
+from softprompts.problems import show
 from softprompts.prompts.prompt import Prompt
-from softprompts.recipes.component import Component
 from softprompts.recipes.parsing import parse_kept_run
-from softprompts.recipes.problems import show
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import PromptConfig, RunConfig
 from softprompts.recipes.sources import digest_of

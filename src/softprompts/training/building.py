@@ -11,20 +11,21 @@ from torch.optim import Optimizer
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.backbone import Backbone
+from softprompts.component import Component
+from softprompts.encoding.template_syntax import num_marks
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError, PromptError, RecipeError
+from softprompts.examples import TaskFormat
 from softprompts.prompts.positions.marked import MarkedPosition
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.sharing import check_marks
 from softprompts.readouts.base import Readout, Setting
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.checks import is_trained, warmup_problem, warmup_steps
-from softprompts.recipes.component import Component
 from softprompts.recipes.schema import SAMPLING, RunConfig, TrainingConfig
 from softprompts.seeding import generator
-from softprompts.tasks.base import Task, TaskFormat
+from softprompts.tasks.base import Task
 from softprompts.tasks.sampling import split_held_out
-from softprompts.tasks.templates import num_marks
 from softprompts.training.member import Plan
 from softprompts.training.prompt_building import build_prompts
 from softprompts.training.registry import (

@@ -20,17 +20,17 @@ import torch
 from torch import Tensor
 
 from softprompts.cache_folder import CacheFolder, find_cache_folder
+from softprompts.component import Component
 from softprompts.encoding import chat, columns, inputs, template, tokenization, words
 from softprompts.encoding.columns import Columns, to_columns
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import StorageError
+from softprompts.examples import Example, TaskFormat
 from softprompts.readouts import asking
 from softprompts.readouts.base import Readout
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.component import Component
 from softprompts.storage import make_folder, read_tensors, write_tensors
-from softprompts.tasks.base import Example, TaskFormat
 from softprompts.training.instance_cache import trim_cache, warn_once
 
 ENCODING_FORMAT = 1

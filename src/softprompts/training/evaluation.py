@@ -14,11 +14,11 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
+from softprompts.examples import Example, TaskFormat
 from softprompts.metrics.scoring import compute
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.base import Readout
-from softprompts.tasks.base import Example, TaskFormat
 from softprompts.training.batching import by_length
 from softprompts.training.forward import Part, score
 from softprompts.training.frozen import save_readings

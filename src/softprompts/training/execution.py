@@ -17,13 +17,14 @@ import torch
 from softprompts.backbones.backbone import Backbone
 from softprompts.collecting import uncollected
 from softprompts.errors import PromptError
+from softprompts.examples import Example
 from softprompts.lab.tracking.journal import follow
 from softprompts.readouts.base import Readout
 from softprompts.recipes.identity import identity
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import is_there
-from softprompts.tasks.base import Example, Task
+from softprompts.tasks.base import Task
 from softprompts.tasks.checking import check_task
 from softprompts.tasks.sampling import draw_demonstrations
 from softprompts.training.adopting import adopt

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompts.errors import StorageError
-from softprompts.recipes.sources import PROMPT_FILE
-from softprompts.storage import is_there, read_record, read_tensors
+from softprompts.storage import PROMPT_FILE, is_there, read_record, read_tensors
 from softprompts.training.stored import RunResult, check_result, required
 
 if TYPE_CHECKING:

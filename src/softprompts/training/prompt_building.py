@@ -78,7 +78,7 @@ def build_prompts(
     if config.length is None or None in axes:
         raise PromptError("`prompt` must be resolved before it is built.")
     *_, active_length, depth = axes
-    if depth.kind != "input" or active_length != AXES["active_length"].build("fixed"):
+    if not DEPTHS.load(depth.kind).is_input or active_length != AXES["active_length"].build({}):
         _ = backbone.slots  # an error of theirs is raised now, and not at the first update
     place = _build_depth(depth, backbone, reads_decoder)
     if place.is_input or backbone.family == "decoder":
@@ -168,8 +168,7 @@ def _build_sets(
 
 def _build_depth(config: Any, backbone: Backbone, reads_decoder: bool) -> Depth:
     """Build the depth of a prompt, for the attentions that a run's readout reads."""
-    is_input = config.kind == "input"
-    slots = () if is_input else backbone.slots
+    slots = () if DEPTHS.load(config.kind).is_input else backbone.slots
     if backbone.family == "encoder-decoder" and not reads_decoder:
         slots = tuple(slot for slot in slots if slot.stack == "encoder")
     depth: Depth = DEPTHS.load(config.kind)(slots, backbone.keys_and_values, **config.options)

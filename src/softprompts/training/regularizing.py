@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.encoding.template_syntax import template_fields
 from softprompts.errors import RecipeError
-from softprompts.recipes.problems import near
+from softprompts.examples import TaskFormat
+from softprompts.problems import near
 from softprompts.recipes.schema import RunConfig
 from softprompts.registry import Registry
 from softprompts.regularizers.base import Regularizer
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
-from softprompts.tasks.base import TaskFormat
-from softprompts.tasks.templates import template_fields
 
 _PARTS: Mapping[str, Registry[Any]] = {"perturbation": PERTURBATIONS}
 """Options that are components themselves."""

@@ -11,11 +11,12 @@ import torch
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.inputs import EncodedExample
+from softprompts.examples import Example
 from softprompts.lab.tracking.tracking import NO_TRACKING, Tracking
 from softprompts.readouts.base import Readout
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.schema import BackboneConfig, RunConfig, TaskConfig
-from softprompts.tasks.base import Example, Task
+from softprompts.tasks.base import Task
 from softprompts.tasks.loading import load_task
 from softprompts.training.encoding_cache import LEAST_ROWS, EncodingCache, open_encoding_cache
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import DataError, StorageError
+from softprompts.examples import TaskFormat
 from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.base import Readout
 from softprompts.recipes.schema import RunConfig
-from softprompts.tasks.base import TaskFormat
 
 T = TypeVar("T")
 

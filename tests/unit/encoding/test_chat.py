@@ -10,9 +10,10 @@ import pytest
 
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.template import Role, parse_template
+from softprompts.encoding.template_syntax import spell_turns
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError
-from softprompts.tasks.templates import spell_turns, template_problems
+from softprompts.tasks.templates import template_problems
 
 CHATML = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\nBe "

@@ -12,8 +12,9 @@ import torch
 
 import softprompts as sp
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
+from softprompts.examples import Example, TaskFormat
 from softprompts.lab import ensembles
-from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.tasks.base import Task
 
 FORMAT = TaskFormat(
     name="custom",

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from softprompts.errors import DataError, UnknownNameError
+from softprompts.examples import Example, TaskFormat
 from softprompts.metrics.record import normalize_answer, text_equal, text_f1
 from softprompts.metrics.registry import METRICS
 from softprompts.metrics.scoring import compute, majority, score
-from softprompts.tasks.base import Example, TaskFormat
 from softprompts.tasks.formats import FORMATS
 
 CB = FORMATS["superglue/cb"]

@@ -9,12 +9,12 @@ from contracts.conftest import FORMAT
 from softprompts.encoding.batch import collate
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import BackboneError
+from softprompts.examples import Example
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.registry import POSITIONS
 from softprompts.prompts.rows.plain import PlainRows
 from softprompts.readouts.base import Setting
 from softprompts.readouts.registry import READOUTS
-from softprompts.tasks.base import Example
 from softprompts.training.forward import Part, score
 
 ROW = Example({"text": "the soup was cold", "aspect": "price"}, answers=(2,))

@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 import yaml
 
+from softprompts.problems import field_paths
 from softprompts.recipes.json_schema import run_schema, study_schema, write_schemas
 from softprompts.recipes.loading import read_recipe, shipped_recipes
-from softprompts.recipes.problems import field_paths
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.registry import Registry

@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
-from softprompts.recipes.component import Component, ComponentOf
-from softprompts.recipes.problems import describe, field_paths, show, unknown_key
+from softprompts.component import Component, ComponentOf
+from softprompts.problems import describe, field_paths, show, unknown_key
 from softprompts.registry import Option, Registry
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from softprompts.component import Component
 from softprompts.errors import RecipeError
-from softprompts.recipes.component import Component
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import PromptConfig, RunConfig, TaskConfig, TrainingConfig
 
@@ -87,7 +87,8 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     (
         "prompt__rows",
         "residul",
-        "rows` must be one of plain, p-tuning, residual, prefix-mlp, low-rank, superposition, but is 'residul'.",
+        "rows` must be one of plain, p-tuning, residual, prefix-mlp, low-rank, superposition, but "
+        "is 'residul'.",
     ),
     ("prompt__rows", {"kind": "residual", "botleneck": 4}, "mean `prompt.rows.bottleneck`?"),
     ("prompt__rows", {"kind": "residual", "bottleneck": 0}, "`prompt.rows.bottleneck` must be at"),
@@ -309,6 +310,10 @@ def test_options_of_the_files_task_are_checked(recipe, problems):
     assert any("did you mean `task.options.train`" in text for text in found)
     whole = {"train": "a.csv", "validation": "b.csv", "template": "{text}"}
     assert problems(recipe(task__name="files", task__options=whole)) == ()
+    wrong = {**whole, "template": None, "templates": {"linaer": "{text}", "linear": "{text}"}}
+    (alone,) = problems(recipe(task__name="files", task__options=wrong))
+    assert alone.startswith("`task.options`: readout must be one of linear, cloze, text, but is")
+    assert "'linaer'. Did you mean 'linear'" in alone
     (alone,) = problems(recipe(task__name="files", task__options={**whole, "hub_config": "x"}))
     assert "`task.options`: `hub_config` must come with `hub_dataset`, but is 'x'" in alone
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from softprompts.errors import DataError, RecipeError
-from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.examples import Example, TaskFormat
+from softprompts.tasks.base import Task
 from softprompts.tasks.checking import check_task
 from softprompts.tasks.loading import load_task
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from softprompts.errors import DataError
-from softprompts.tasks.base import Example, Task
+from softprompts.examples import Example
+from softprompts.tasks.base import Task
 from softprompts.tasks.formats import FOLDERS, FORMATS
 from softprompts.tasks.loading import load_task
 from softprompts.tasks.rows import Row

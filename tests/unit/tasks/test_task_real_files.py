@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from softprompts.examples import Example
 from softprompts.metrics.scoring import majority
-from softprompts.tasks.base import Example, Task
+from softprompts.tasks.base import Task
 from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.loading import load_task
 

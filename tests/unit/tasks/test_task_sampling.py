@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.errors import DataError
-from softprompts.tasks.base import Example
+from softprompts.examples import Example
 from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.loading import load_task
 from softprompts.tasks.sampling import (

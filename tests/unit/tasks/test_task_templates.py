@@ -1,13 +1,9 @@
 import pytest
 
-from softprompts.tasks.base import TaskFormat
+from softprompts.encoding.template_syntax import parse_template, template_fields
+from softprompts.examples import TaskFormat
 from softprompts.tasks.formats import FORMATS
-from softprompts.tasks.templates import (
-    format_problems,
-    parse_template,
-    template_fields,
-    template_problems,
-)
+from softprompts.tasks.templates import format_problems, template_problems
 
 
 def test_pieces_and_braces() -> None:

@@ -14,15 +14,15 @@ import torch
 from backbones import KINDS
 from contracts.conftest import FORMAT, TEXTS
 from softprompts import storage
+from softprompts.component import Component
 from softprompts.encoding.columns import Columns, to_columns
 from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
 from softprompts.encoding.template import Role
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import BackboneError, DataError
+from softprompts.examples import Example
 from softprompts.readouts.base import Setting
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.component import Component
-from softprompts.tasks.base import Example
 from softprompts.training import encoding_cache, instance_cache
 from softprompts.training.encoding_cache import LEAST_ROWS, open_encoding_cache, row_key
 from softprompts.training.resources import Resources

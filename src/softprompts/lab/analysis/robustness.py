@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from softprompts.lab.analysis.reading import without_task
-from softprompts.recipes.problems import show
+from softprompts.problems import show
 
 POINT = 0.01
 """How far below the best mean the plateau reaches: one point of a score in percent."""

@@ -14,11 +14,11 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import Batch, collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import DataError
+from softprompts.examples import Example
 from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.schema import RunConfig
 from softprompts.results import Result, load
 from softprompts.seeding import generator
-from softprompts.tasks.base import Example
 from softprompts.training.batching import by_length
 from softprompts.training.building import choose_splits
 from softprompts.training.finished import read_result

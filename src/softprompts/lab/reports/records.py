@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.errors import StorageError
-from softprompts.recipes.problems import show
+from softprompts.problems import show
 from softprompts.storage import is_there, parse_json
 
 

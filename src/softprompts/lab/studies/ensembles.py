@@ -13,6 +13,7 @@ from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import DataError, RunFolderError
+from softprompts.examples import Example
 from softprompts.lab.analysis.statistics import spread
 from softprompts.lab.ensemble_folder import FILE, describe_members, kept_summary, write_ensemble
 from softprompts.lab.ensembles import Ensemble
@@ -21,7 +22,7 @@ from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label
 from softprompts.lab.studies.grid import Cell
 from softprompts.results import Result, load
 from softprompts.storage import entries, is_there, lock, make_folder, remove_parts
-from softprompts.tasks.base import Example, Task
+from softprompts.tasks.base import Task
 from softprompts.tasks.sampling import same_rows
 from softprompts.training.building import choose_splits
 from softprompts.training.journal import read_about

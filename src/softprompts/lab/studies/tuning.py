@@ -25,10 +25,10 @@ from softprompts.lab.studies.tuning_record import (
     read_record_of,
     write_tuning,
 )
+from softprompts.problems import show
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.places import place
-from softprompts.recipes.problems import show
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig, tunable

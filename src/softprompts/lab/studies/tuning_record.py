@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from softprompts.problems import show
 from softprompts.recipes.places import place
-from softprompts.recipes.problems import show
 from softprompts.recipes.tuning import Choice, TuneConfig, is_number
 from softprompts.storage import is_there, read_record, write_json
 from softprompts.training.stored import Count, Fraction, Stored, check_stored, required

@@ -34,6 +34,7 @@ class InstanceActiveLength(ActiveLength):
     """
 
     needs_instances = True
+    draws = True
 
     def __init__(
         self,

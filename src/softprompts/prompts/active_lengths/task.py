@@ -35,6 +35,7 @@ class TaskActiveLength(ActiveLength):
         weigh them out of attention and carry the gradient, so a prompt can grow as well as shrink.
     """
 
+    draws = True
     task_tensors = ("logits",)
 
     def __init__(

@@ -10,8 +10,7 @@ from torch import Tensor
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError
 from softprompts.prompts.initializers.base import Initializer, Surroundings
-from softprompts.recipes.sources import file_digest, rows_file
-from softprompts.storage import read_tensors
+from softprompts.storage import file_digest, read_tensors, rows_file
 
 
 @final

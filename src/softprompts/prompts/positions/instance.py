@@ -40,6 +40,7 @@ class InstancePosition(Position):
     """
 
     needs_instances = True
+    draws = True
 
     def __init__(
         self, length: int, width: int, generator: Generator, *, has_relu: bool = False

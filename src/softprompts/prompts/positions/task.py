@@ -35,6 +35,7 @@ class TaskPosition(Position):
         Yang et al. (2023), arXiv 2303.02909, section 3.2 (adap_pos).
     """
 
+    draws = True
     task_tensors = ("logits",)
 
     def __init__(self, length: int, width: int, generator: Generator) -> None:

@@ -23,11 +23,13 @@ class Perturbation(ABC):
         needs_forward: whether it looks at what the clean forward said; if not, its copies are read
             in one forward with the clean inputs.
         needs_gradient: whether it looks at the gradient of the clean loss.
+        draws: whether two copies of an input differ; if not, one is found from the input alone.
         has_own_forwards: whether it reads inputs itself to find its copies.
     """
 
     needs_forward: bool = False
     needs_gradient: bool = False
+    draws: bool = True
     has_own_forwards: bool = False
 
     @abstractmethod

@@ -69,6 +69,7 @@ class GradientAscent(Perturbation):
         self.step_size = 2.5 / steps if step_size is None else step_size
         self.rms = backbone.embedding_rms
         self.needs_gradient = self.needs_forward = is_free
+        self.draws = not is_free
 
     @property
     def is_idle(self) -> bool:

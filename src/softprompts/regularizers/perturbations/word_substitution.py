@@ -57,6 +57,7 @@ class WordSubstitution(Perturbation):
 
     needs_forward = True
     needs_gradient = True
+    draws = False
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from softprompts.tasks.base import TaskFormat
+from softprompts.examples import TaskFormat
 
 _OURS = "softprompts, hand-written grammar; see docs/tasks/bundled.md"
 

@@ -6,8 +6,9 @@ import json
 from importlib.resources import files
 
 from softprompts.errors import DataError, UnknownNameError
+from softprompts.examples import Example, TaskFormat
 from softprompts.registry import unknown_name
-from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.tasks.base import Task
 from softprompts.tasks.bundled.formats import FORMATS
 from softprompts.tasks.request import TaskRequest
 

@@ -1,0 +1,121 @@
+"""The syntax of templates; needs no torch.
+
+`{field}` names a field. `{choice}`, `{mask}`, `{prompt}` and `{sep}` are places. `{role:user}`
+begins a turn of a chat. `{{` and `}}` are braces.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+
+PLACES = frozenset({"choice", "mask", "prompt", "sep"})
+MARK = "prompt"
+"""The place that adds no token: it marks where rows of a prompt stand."""
+
+ROLES = ("system", "user", "assistant")
+"""Who may speak a turn of a chat."""
+
+CHAT = "chat"
+"""The name of a task's template for the `text` readout in the form of a chat."""
+
+
+def parse_template(template: str) -> tuple[tuple[str, str], ...]:
+    """Cut a template into pieces.
+
+    Args:
+        template: such as `"{premise} {sep} {hypothesis}"`.
+
+    Returns:
+        `("text", literal)`, `("name", name)` and `("role", role)` pairs in order.
+
+    Raises:
+        ValueError: if a brace has no partner, a name is empty or more than a plain name, or a role
+            unknown.
+
+    Example:
+        >>> parse_template("{text} It was {mask}.")
+        (('name', 'text'), ('text', ' It was '), ('name', 'mask'), ('text', '.'))
+    """
+    pieces: list[tuple[str, str]] = []
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"template {template!r} must have paired braces: {error}.") from error
+    for literal, name, spec, conversion in parts:
+        if literal:
+            pieces.append(("text", literal))
+        if name is None:
+            continue
+        if name == "role" and spec in ROLES and not conversion:
+            pieces.append(("role", spec))
+            continue
+        if spec or conversion or not name.isidentifier():
+            raise ValueError(
+                f"template {template!r} must name plain fields such as {{text}}, or turns such as "
+                "{role:user}, but has "
+                f"{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}."
+            )
+        pieces.append(("name", name))
+    return tuple(pieces)
+
+
+def template_names(template: str) -> tuple[str, ...]:
+    """Return the names in a template, in order, each as often as it stands there.
+
+    Raises:
+        ValueError: if the template cannot be parsed.
+    """
+    return tuple(text for kind, text in parse_template(template) if kind == "name")
+
+
+def template_fields(template: str) -> tuple[str, ...]:
+    """Return the distinct fields that a template names, without places such as `{mask}`.
+
+    Raises:
+        ValueError: if the template cannot be parsed.
+    """
+    return tuple(dict.fromkeys(n for n in template_names(template) if n not in PLACES))
+
+
+def num_marks(template: str) -> int:
+    """Return how often a template marks a place for rows of a prompt.
+
+    Raises:
+        ValueError: if the template cannot be parsed.
+
+    Example:
+        >>> num_marks("{prompt} {premise} {prompt} so {hypothesis}")
+        2
+    """
+    return template_names(template).count(MARK)
+
+
+def spell_turns(turns: Sequence[Mapping[str, str]]) -> str:
+    """Write the turns of a chat as one template.
+
+    Args:
+        turns: a mapping with `role` and `content` each; the content is a template. Where the last
+            is the assistant's, its content is the beginning of the answer.
+
+    Raises:
+        ValueError: if there is no turn, or one has other keys, an unknown role or no text.
+
+    Example:
+        >>> spell_turns([{"role": "user", "content": "{text} Good or bad?"}])
+        '{role:user}{text} Good or bad?'
+    """
+    if not turns:
+        raise ValueError("template must have at least one turn, but is empty.")
+    for number, turn in enumerate(turns):
+        if not isinstance(turn, Mapping) or set(turn) != {"role", "content"}:
+            raise ValueError(
+                f"turn {number} of template must be a mapping with role and content, but is {turn}."
+            )
+        if turn["role"] not in ROLES:
+            raise ValueError(
+                f"role of turn {number} must be one of {', '.join(ROLES)}, but is {turn['role']!r}."
+            )
+        if not isinstance(turn["content"], str):
+            raise ValueError(f"content of turn {number} must be text, but is {turn['content']!r}.")
+    return "".join(f"{{role:{turn['role']}}}{turn['content']}" for turn in turns)

@@ -1,0 +1,134 @@
+"""Combinations of a prompt's fields that are refused, and what its axes come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from softprompts.problems import Problem, show
+from softprompts.recipes.presets import METHODS, NO_PROMPT
+from softprompts.recipes.schema import AXES, DEPTH_AXIS, POSITION_AXIS, PromptConfig
+from softprompts.recipes.template_checks import counts_problem
+
+LENGTH_FIELDS = ("prompt.length", "prompt.method")
+"""Where a recipe says the number of rows."""
+
+
+def prompt_length(prompt: PromptConfig) -> int:
+    """Return the number of rows: the recipe's, or the preset's where it is silent."""
+    return METHODS[prompt.method].length if prompt.length is None else prompt.length
+
+
+def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
+    """Find what is wrong between the fields of a prompt that are each right.
+
+    Args:
+        prompt: a prompt whose fields are valid.
+
+    Yields:
+        One problem per combination that is refused, named as in a run recipe.
+    """
+    length, preset = prompt_length(prompt), METHODS[prompt.method]
+    if preset.is_length_fixed and length != preset.length:
+        yield Problem(
+            LENGTH_FIELDS,
+            f"`prompt.length` must be {preset.length} or left out with method {preset.name}, "
+            f"but is {length}.",
+        )
+    if length == 0 and any(getattr(preset, axis) != getattr(NO_PROMPT, axis) for axis in AXES):
+        yield Problem(
+            LENGTH_FIELDS,
+            f"`prompt.length` must be at least 1 with method {preset.name}, but is 0. "
+            "A run without rows is method head-only.",
+        )
+    split = _options(prompt, "position").get("split")
+    if split is not None and split > length:
+        yield Problem(
+            (*LENGTH_FIELDS, "prompt.position"),
+            f"`prompt.position.split` must be at most `prompt.length`, {length}, but is {split}.",
+        )
+    yield from _counts_problems(prompt, length)
+    yield from _depth_problems(prompt)
+    yield from _instance_problems(prompt)
+    for name, axis in AXES.items():
+        chosen = getattr(prompt, name)
+        if length == 0 and chosen is not None and chosen != axis.build(getattr(NO_PROMPT, name)):
+            yield Problem(
+                (*LENGTH_FIELDS, f"prompt.{name}"),
+                f"`prompt.{name}` must be left out when `prompt.length` is 0, since there are no "
+                f"rows, but is {show(chosen)}.",
+            )
+
+
+def _options(prompt: PromptConfig, axis: str) -> dict[str, Any]:
+    """Return the options that a recipe says on an axis."""
+    chosen = getattr(prompt, axis)
+    return {} if chosen is None else dict(chosen.options)
+
+
+def _counts_problems(prompt: PromptConfig, length: int) -> Iterator[Problem]:
+    counts = _options(prompt, "position").get("counts")
+    problem = counts_problem(length, counts) if counts is not None and length else ""
+    if problem:
+        yield Problem((*LENGTH_FIELDS, "prompt.position"), problem)
+    for name in ("count", "start"):
+        count = _options(prompt, "active_length").get(name)
+        if count is not None and count > length:
+            yield Problem(
+                (*LENGTH_FIELDS, "prompt.active_length"),
+                f"`prompt.active_length.{name}` must be at most `prompt.length`, {length}, but is "
+                f"{count}.",
+            )
+
+
+def is_deep(prompt: PromptConfig) -> bool:
+    """Return whether rows are read in every layer; imports the depth, but for the default one."""
+    kind = axis_kind(prompt, "depth")
+    return kind != DEPTH_AXIS.default and not axis_class(prompt, "depth").is_input
+
+
+def _depth_problems(prompt: PromptConfig) -> Iterator[Problem]:
+    position, kind = prompt.position, axis_kind(prompt, "position")
+    plain = POSITION_AXIS.build({})
+    is_plain = kind == plain.kind if position is None else position == plain
+    if not is_plain and is_deep(prompt):
+        yield Problem(
+            ("prompt.position", "prompt.depth", "prompt.method"),
+            "`prompt.position` must be left out with depth every-layer, since keys and values have "
+            f"no place in the input, but is {show(position if position else kind)}.",
+        )
+
+
+def axis_kind(prompt: PromptConfig, axis: str) -> str:
+    """Return the kind that a prompt has on an axis: the recipe's, or the preset's."""
+    chosen = getattr(prompt, axis)
+    kind: str = getattr(METHODS[prompt.method], axis) if chosen is None else chosen.kind
+    return kind
+
+
+def axis_class(prompt: PromptConfig, axis: str) -> Any:
+    """Return the class that a prompt has on an axis, which says what it needs; imports torch."""
+    return AXES[axis].registry.load(axis_kind(prompt, axis))
+
+
+def rate_multipliers(prompt: PromptConfig) -> dict[str, float]:
+    """Return the default multiplier of each group of parameters that has a rate of its own."""
+    found: dict[str, float] = {}
+    for name, axis in AXES.items() if prompt_length(prompt) else ():
+        found = axis.registry.entry(axis_kind(prompt, name)).rate_multipliers | found
+    return found
+
+
+def looks_at_instances(prompt: PromptConfig) -> bool:
+    """Return whether a prompt looks at instance vectors; imports its classes."""
+    axes = ("pool", "position", "active_length")
+    return prompt_length(prompt) > 0 and any(axis_class(prompt, a).needs_instances for a in axes)
+
+
+def _instance_problems(prompt: PromptConfig) -> Iterator[Problem]:
+    if prompt.instance != "states" and not looks_at_instances(prompt):
+        yield Problem(
+            ("prompt.instance", "prompt.pool", "prompt.position", "prompt.method"),
+            "`prompt.instance` must be left out where nothing looks at instance vectors, as pool "
+            f"attention or position instance do, but is {show(prompt.instance)}.",
+        )
