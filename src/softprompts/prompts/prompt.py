@@ -94,6 +94,20 @@ class Prompt(nn.Module):
         return any(part.needs_instances for part in parts)
 
     @property
+    def changes_tokens(self) -> bool:
+        """Whether `embed` changes anything."""
+        return False
+
+    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Return how input tokens are embedded with this prompt: as they are.
+
+        Args:
+            embeddings: as the backbone embeds them. Shape `(batch, tokens, embedding)`.
+            ids: the tokens. Shape `(batch, tokens)`.
+        """
+        return embeddings
+
+    @property
     def task_tensors(self) -> frozenset[str]:
         """Names, in the prompt's state, of the tensors that belong to one task."""
         parts: dict[str, Part] = {
