@@ -89,13 +89,15 @@ def _step(task, way, options, update_pack):
     from turns import build
 
     import softprompts as sp
-    from softprompts.backbones.shortcuts import Shortcuts
+    from softprompts.fast import READER
+    from softprompts.fast.shortcuts import Shortcuts
 
     is_compiled, is_packed = way
     backbone = sp.load_backbone("minilm", dtype="bfloat16", device="cpu", compile=is_compiled)
-    assert backbone.shortcuts.packs
+    ways = READER.ways(backbone)
+    assert ways.shortcuts.packs
     if not is_packed:
-        backbone.__dict__["shortcuts"] = Shortcuts()
+        vars(ways)["shortcuts"] = Shortcuts()
     plan = {"steps": 100_000, "selection": "last", "num_evaluations": 1}
     member = build(backbone, task, training={**plan, "batch_size": options.batch_size})
     return lambda: update_pack(backbone, [member])

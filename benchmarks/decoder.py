@@ -1,4 +1,4 @@
-"""What a training step of a decoder costs where part of it needs no prompt, and is known.
+"""What a training step of a decoder costs where part of it needs no prompt, and is kept.
 
     python benchmarks/decoder.py [--layers 12] [--tokens 256] [--rounds 10] [--out FILE.json]
 
@@ -28,12 +28,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import softprompts as sp
 from softprompts.encoding.batch import Batch, collate
 from softprompts.examples import Example, TaskFormat
+from softprompts.fast import READER, reader
+from softprompts.fast.kept import Kept
 from softprompts.prompts.draws import Draws
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.seeding import generator
 from softprompts.tasks.base import Task
-from softprompts.training import forward, known
 from softprompts.training.building import build_model
 from softprompts.training.forward import Part, score
 
@@ -45,7 +46,7 @@ CASES = {
     "text": ("text", BEHIND, 4.0),
     "upper layers": ("linear", {}, 1.5),
 }
-"""Readout, prompt, and the least gain of a step whose inputs are known."""
+"""Readout, prompt, and the least gain of a step whose inputs are kept."""
 
 
 def random_gpt2(layers, dtype, device):
@@ -114,12 +115,12 @@ def _wait(backbone):
 @contextmanager
 def recomputing():
     """Read whole inputs while this lasts."""
-    true = forward.read_ahead, forward.read_below
-    forward.read_ahead = forward.read_below = lambda *given: None
+    true = reader.read_ahead, reader.read_below
+    reader.read_ahead = reader.read_below = lambda *given: None
     try:
         yield
     finally:
-        forward.read_ahead, forward.read_below = true
+        reader.read_ahead, reader.read_below = true
 
 
 def build(backbone, task, readout, prompt):
@@ -149,7 +150,7 @@ def compare(step, rounds):
         with recomputing():
             times["whole"].append(step.time())
         times["known"].append(step.time())
-        known._KNOWN[step.backbone] = known.Known(step.backbone.device)
+        READER.ways(step.backbone).kept = Kept(step.backbone.device)
         times["first"].append(step.time())
     line = {f"{name}_milliseconds": 1000 * statistics.median(t) for name, t in times.items()}
     for name in ("known", "first"):

@@ -75,7 +75,7 @@ def _points(shape: str, scratch: Path, options: argparse.Namespace) -> Iterator[
     from speed.shapes import find_model, layer_parameters, readout_of
 
     import softprompts as sp
-    from softprompts.backbones import compiling
+    from softprompts.fast import compiling
 
     if options.tiny:
         compiling.BACKEND = "eager"  # traces only

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import check_written, generate
-from softprompts.backbones.memory import Memory
 from softprompts.errors import BackboneError, PromptError
 from softprompts.prompts.arranging import arrange, join_memories
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.positions.base import Edges
-from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.prompt import Prompt, PromptOutput
 from softprompts.prompts.splice import Spliced, splice
 from softprompts.recipes.schema import PromptConfig
+from softprompts.training.reader import Request, find_reader
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,15 @@ class SoftPromptModel(nn.Module):
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         draws = self._new_draws(len(input_ids))
-        spliced, memory = self._given(input_ids, mask, token_type_ids, draws)
-        inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
+        spliced, output = self._given(input_ids, mask, token_type_ids, draws)
         last = spliced.embeddings.shape[1] - 1
         places = spliced.token_positions.clamp(max=last)  # (batch, tokens)
         keep = mask[..., None]  # (batch, tokens, 1)
+        gather = places if self.with_logits else None  # else states of rows are returned too
+        request = Request(output, spliced, gather, self.with_logits)
+        (states,) = find_reader().read(self.backbone, [request])
         if self.with_logits:
-            logits = self.backbone.logits(*inputs, gather=places, memory=memory)
-            return SoftPromptOutput(None, None, logits * keep.to(logits))
-        states = self.backbone.hidden(*inputs, memory=memory)  # (batch, width, hidden)
+            return SoftPromptOutput(None, None, states * keep.to(states))
         rows = spliced.row_positions.clamp(max=last)  # (batch, length)
         tokens = _take(states, places) * keep.to(states)
         return SoftPromptOutput(tokens, _take(states, rows), None)
@@ -165,7 +165,8 @@ class SoftPromptModel(nn.Module):
             PromptError: if the input and the prompt alone are.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        spliced, memory = self._given(input_ids, mask, None, None)
+        spliced, output = self._given(input_ids, mask, None, None)
+        memory = join_memories([output], spliced)
         check_written(self.backbone, mask, (spliced.lengths, memory), options)
         inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
         return generate(self.backbone, inputs, memory, **options)
@@ -192,7 +193,7 @@ class SoftPromptModel(nn.Module):
 
     def _given(
         self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None, draws: Draws | None
-    ) -> tuple[Spliced, Memory | None]:
+    ) -> tuple[Spliced, PromptOutput]:
         """Return what the backbone reads, without columns that are all padding.
 
         Raises:
@@ -201,14 +202,15 @@ class SoftPromptModel(nn.Module):
         backbone = self.backbone
         segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         start, end = self._edges(input_ids, mask)
-        tokens = backbone.embed(input_ids)
-        instances = self._instances(tokens, mask, segments) if self.prompt.needs_instances else None
+        tokens = self.prompt.embed(backbone.embed(input_ids), input_ids)
+        instances = None
+        if self.prompt.needs_instances:
+            instances = self._instances(backbone.embed(input_ids), mask, segments)
         output = self.prompt(Edges.unmarked(start, end), instances, draws)
         spliced = arrange(output, (tokens, mask, segments), (start, end))
         longest = int(spliced.lengths.max())
         spliced = spliced.cut(longest)
-        memory = join_memories([output], spliced)
-        if memory is not None:
+        if output.prefixes or spliced.gates is not None:
             _ = backbone.slots  # found now, if a prompt that exists already comes to a new backbone
         limit = backbone.context_length
         taken = longest
@@ -219,7 +221,7 @@ class SoftPromptModel(nn.Module):
                 f"input and prompt must take at most {limit} positions of {backbone.name}, but "
                 f"take {taken}."
             )
-        return spliced, memory
+        return spliced, output
 
     def _edges(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Find where rows before and behind the input stand, by the special tokens there."""

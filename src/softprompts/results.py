@@ -30,10 +30,10 @@ from softprompts.training.evaluation import (
 )
 from softprompts.training.execution import Outcome
 from softprompts.training.finished import load_finished, prompt_header, read_result
-from softprompts.training.forward import write
+from softprompts.training.forward import Part, write
 from softprompts.training.journal import read_about
 from softprompts.training.resources import Resources
-from softprompts.training.tracks import Model
+from softprompts.training.trainable import Model
 
 
 @final
@@ -182,7 +182,7 @@ class Result:
             return []
         tokenizer = self.backbone.tokenizer
         batch = collate(encoded, tokenizer.pad_token_id).to(self.backbone.device)
-        ids = write(self.model.backbone, track.prompt, batch, **options)
+        ids = write(self.model.backbone, Part(track.prompt, readout, batch), **options)
         texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
         return texts
 

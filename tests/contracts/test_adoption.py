@@ -17,9 +17,9 @@ from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.study import parse_study
-from softprompts.training.adopting import adopt
 from softprompts.training.building import build_model
 from softprompts.training.execution import execute
+from softprompts.training.warm_start import adopt
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from architectures import AS_DECODER, DECODERS, NOT_BUILT, build_any, text_types
+from softprompts.backbones.decoder_inputs import DecoderInputs
 from softprompts.backbones.generation import generate
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.members import find_body, without_cache
-from softprompts.backbones.passing import DecoderInputs
 from softprompts.errors import BackboneError
 
 LENGTHS = torch.tensor([19, 7, 12])

@@ -9,8 +9,8 @@ from torch._dynamo.utils import counters
 import softprompts.training.execution as execution
 from contracts.conftest import run_config
 from contracts.test_memory import gradients
-from softprompts.backbones import compiling
 from softprompts.backbones.loading import load_backbone
+from softprompts.fast import compiling
 from softprompts.training.building import build_model
 from softprompts.training.progress import Progress
 

@@ -17,6 +17,9 @@ from contracts.conftest import run_config
 from softprompts import cache_folder
 from softprompts.encoding.batch import collate
 from softprompts.errors import PromptError, RecipeError, StorageError
+from softprompts.fast import READER, cache_key, readings
+from softprompts.fast.disk_cache import _read
+from softprompts.fast.reader import Ways
 from softprompts.prompts.positions.fixed import FixedPosition
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.registry import ACTIVE_LENGTHS, POOLS, POSITIONS
@@ -24,13 +27,12 @@ from softprompts.prompts.rows.plain import PlainRows
 from softprompts.readouts.linear import LinearReadout
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
-from softprompts.training import forward, frozen, readings, surroundings
+from softprompts.training import features, forward
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import EncodedSplit, evaluate, score_examples
 from softprompts.training.execution import execute
 from softprompts.training.forward import Part
 from softprompts.training.progress import Progress
-from softprompts.training.shards import Shard
 
 KINDS = ["bert", "albert", "modernbert", "gpt2", "t5"]
 RUNS = [("adap-ins-vec-pos", "states"), ("adap-ins-vec-pos", "embeddings"), ("head-only", "states")]
@@ -55,14 +57,13 @@ def cache(tmp_path, monkeypatch):
 def forwards(tiny, monkeypatch):
     """Return the number of inputs of each forward for hidden states."""
     calls = []
-    kind = type(tiny("bert"))
-    hidden = kind.hidden
+    read = Ways.read_joint
 
-    def counted(self, embeddings, *rest, **more):
-        calls.append(embeddings.shape[0])
-        return hidden(self, embeddings, *rest, **more)
+    def counted(self, joint, below=()):
+        calls.append(len(joint.spliced.embeddings))
+        return read(self, joint, below)
 
-    monkeypatch.setattr(kind, "hidden", counted)
+    monkeypatch.setattr(Ways, "read_joint", counted)
     return calls
 
 
@@ -106,14 +107,14 @@ def test_a_frozen_prompt_is_no_bare_run(tiny, task):
     backbone = tiny("bert")
     model = build_model(run_config(backbone, "prompt-tuning", "linear"), backbone, task.format)
     model.prompt.requires_grad_(False)
-    assert not frozen.is_bare(backbone, model.prompt, model.readout)
+    assert not features.is_bare(backbone, model.prompt, model.readout)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "electra", "gemma3"])
 def test_embeddings_are_averaged_over_the_inputs_own_tokens(tiny, task, kind, forwards):
     backbone = tiny(kind)
     _, batch = batch_of(backbone, task)
-    found = frozen.instance_vectors(backbone, batch, "embeddings")
+    found = features.instance_vectors(backbone, batch, "embeddings")
     assert found.shape == (len(batch.items), backbone.embedding_size)
     assert len({len(item.ids) for item in batch.items}) > 1
     for line, item in zip(found, batch.items, strict=True):
@@ -126,7 +127,7 @@ def test_embeddings_are_averaged_over_the_inputs_own_tokens(tiny, task, kind, fo
 def test_no_label_enters_an_instance_vector(tiny, task, kind):
     backbone = tiny("gpt2")
     _, batch = batch_of(backbone, task, "text", "adap-ins-vec-pos")
-    vectors = frozen.instance_vectors(backbone, batch, kind)
+    vectors = features.instance_vectors(backbone, batch, kind)
     first = vectors[batch.examples == 0]
     assert len(first) > 1
     assert all(torch.equal(first[0], other) for other in first[1:])
@@ -137,11 +138,11 @@ def test_no_label_enters_an_instance_vector(tiny, task, kind):
 def test_vectors_do_not_depend_on_the_batch(tiny, task, kind):
     backbone = tiny("bert")
     _, batch = batch_of(backbone, task)
-    whole = frozen.instance_vectors(backbone, batch, kind)
+    whole = features.instance_vectors(backbone, batch, kind)
     readings.forget_readings()
     for place in range(len(batch.items)):
         alone = replace(batch, items=batch.items[place : place + 1])
-        assert torch.equal(frozen.instance_vectors(backbone, alone, kind)[0], whole[place])
+        assert torch.equal(features.instance_vectors(backbone, alone, kind)[0], whole[place])
 
 
 @pytest.mark.parametrize("kind", ["albert", "electra", "bert"])
@@ -184,7 +185,7 @@ def test_a_users_own_loop_sees_the_same_embeddings(tiny, task, kind, side):
     if side == "left":
         ids, mask = ids.flip(1), mask.flip(1)
     model(ids, mask)
-    expected = frozen.instance_vectors(backbone, batch, "embeddings")
+    expected = features.instance_vectors(backbone, batch, "embeddings")
     torch.testing.assert_close(seen[0], expected, atol=1e-6, rtol=1e-5)
 
 
@@ -258,15 +259,15 @@ def test_cold_warm_and_no_cache_give_the_same_bytes(
 def test_what_was_read_is_on_disk_after_an_evaluation(tiny, task, cache, forwards):
     backbone = tiny("bert")
     model, batch = batch_of(backbone, task)
-    first = frozen.instance_vectors(backbone, batch)
+    first = features.instance_vectors(backbone, batch)
     assert not cache.exists()
-    frozen.save_readings(backbone)
+    READER.save(backbone)
     (shard,) = cache.rglob("*.safetensors")
-    frozen.save_readings(backbone)
+    READER.save(backbone)
     assert list(cache.rglob("*.safetensors")) == [shard]
     num_read = len(forwards)
     readings.forget_readings()
-    assert torch.equal(frozen.instance_vectors(backbone, batch), first)
+    assert torch.equal(features.instance_vectors(backbone, batch), first)
     assert len(forwards) == num_read > 0
     assert model.prompt.needs_instances
 
@@ -298,12 +299,12 @@ def test_many_readings_are_saved_without_being_asked(tiny, task, cache, monkeypa
     backbone = tiny("bert")
     _, batch = batch_of(backbone, task)
     monkeypatch.setattr(readings, "_MOST_WAITING", 3)
-    frozen.instance_vectors(backbone, batch)
+    features.instance_vectors(backbone, batch)
     distinct = len({item.ids for item in batch.items})
     assert len(list(cache.rglob("*.safetensors"))) == distinct // 3 > 1
     monkeypatch.setattr(readings, "_MOST_WAITING", 10**6)
     monkeypatch.setattr(readings, "_MOST_SECONDS", 0.0)
-    frozen.instance_vectors(tiny("gpt2"), batch_of(tiny("gpt2"), task)[1])
+    features.instance_vectors(tiny("gpt2"), batch_of(tiny("gpt2"), task)[1])
     assert len(list(cache.rglob("*.safetensors"))) == distinct // 3 + distinct
 
 
@@ -312,7 +313,7 @@ import sys
 import softprompts as sp
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample, EncodedInput
-from softprompts.training.frozen import instance_vectors
+from softprompts.training.features import instance_vectors
 
 item = EncodedInput((5, 6, 7), (0, 0, 0), (0, 0, 0), 0, 3)
 batch = collate([EncodedExample((item,), 1, (), False)], 0)
@@ -326,15 +327,15 @@ def test_the_end_of_a_process_saves(backbone_folder, cache):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     (path,) = cache.rglob("*.safetensors")
-    shard = Shard(path)
-    assert shard.keys == [readings.digest(("instance/states", (5, 6, 7), (0, 0, 0)))]
-    assert shard.read(0).tolist() == json.loads(done.stdout)
+    rows = _read(path)
+    assert list(rows) == [readings.reading_key(("instance/states", (5, 6, 7), (0, 0, 0)))]
+    assert rows.popitem()[1].tolist() == json.loads(done.stdout)[0]
 
 
 def test_the_end_of_a_backbone_saves(backbone_folder, task, cache, tiny):
     batch = batch_of(tiny("bert"), task)[1]
     backbone = sp.load_backbone(str(backbone_folder("bert")))
-    frozen.instance_vectors(backbone, batch)
+    features.instance_vectors(backbone, batch)
     assert not cache.exists()
     del backbone
     gc.collect()
@@ -344,10 +345,10 @@ def test_the_end_of_a_backbone_saves(backbone_folder, task, cache, tiny):
 def test_kinds_of_readings_are_apart(tiny, task, cache, forwards):
     backbone = tiny("bert")
     model, batch = batch_of(backbone, task)
-    vectors = frozen.instance_vectors(backbone, batch)
-    bare = frozen.bare_summary(backbone, model.readout, batch)
+    vectors = features.instance_vectors(backbone, batch)
+    bare = features.bare_summary(backbone, model.readout, batch)
     model.readout.pool = model.readout.summary_name = "cls"
-    first = frozen.bare_summary(backbone, model.readout, batch)
+    first = features.bare_summary(backbone, model.readout, batch)
     distinct = len({item.ids for item in batch.items})
     assert len(forwards) == 3 * distinct
     assert not torch.equal(bare, first)
@@ -370,54 +371,54 @@ def test_a_readout_that_no_registry_knows_is_kept_in_memory_only(tiny, task, cac
 
     backbone = tiny("bert")
     _, batch = batch_of(backbone, task)
-    first = frozen.bare_summary(backbone, Strange(), batch)
+    first = features.bare_summary(backbone, Strange(), batch)
     num_read = len(forwards)
-    assert torch.equal(frozen.bare_summary(backbone, Strange(), batch), first)
+    assert torch.equal(features.bare_summary(backbone, Strange(), batch), first)
     assert len(forwards) == num_read > 0
-    frozen.save_readings(backbone)
+    READER.save(backbone)
     assert not cache.exists()
 
 
 def test_other_weights_have_readings_of_their_own(backbone_folder, task, cache):
     backbone = sp.load_backbone(str(backbone_folder("bert")))
     _, batch = batch_of(backbone, task)
-    before = frozen.instance_vectors(backbone, batch)
-    frozen.save_readings(backbone)
+    before = features.instance_vectors(backbone, batch)
+    READER.save(backbone)
     other = sp.load_backbone(str(backbone_folder("bert")))
     assert other.fingerprint == backbone.fingerprint
     with torch.no_grad():
         next(iter(other.model.parameters())).mul_(1.5)
-    after = frozen.instance_vectors(other, batch)
+    after = features.instance_vectors(other, batch)
     assert not torch.equal(before, after)
     readings.forget_readings()
-    assert torch.equal(frozen.instance_vectors(other, batch), after)
+    assert torch.equal(features.instance_vectors(other, batch), after)
 
 
 @pytest.mark.parametrize("kind", ["states", "embeddings"])
 def test_nothing_is_kept_of_a_backbone_that_is_trained(backbone_folder, task, cache, kind):
     backbone = sp.load_backbone(str(backbone_folder("bert")))
     model, batch = batch_of(backbone, task)
-    frozen_vectors = frozen.instance_vectors(backbone, batch, kind)
+    frozen_vectors = features.instance_vectors(backbone, batch, kind)
     table = backbone.model.get_input_embeddings().weight
     backbone.train_only([table])
-    assert torch.equal(frozen.instance_vectors(backbone, batch, kind), frozen_vectors)
+    assert torch.equal(features.instance_vectors(backbone, batch, kind), frozen_vectors)
     readings.forget_readings()
     with torch.no_grad():
         table.mul_(1.5)
-    trained = frozen.instance_vectors(backbone, batch, kind)
+    trained = features.instance_vectors(backbone, batch, kind)
     assert not torch.equal(trained, frozen_vectors)
     assert not trained.requires_grad
     with torch.no_grad():
         table.mul_(1.5)
-    assert not torch.equal(frozen.instance_vectors(backbone, batch, kind), trained)
-    frozen.save_readings(backbone)
+    assert not torch.equal(features.instance_vectors(backbone, batch, kind), trained)
+    READER.save(backbone)
     assert not cache.exists()
     assert model.prompt.needs_instances
 
 
 def surroundings_of(backbone):
-    about = surroundings.describe_surroundings(backbone, surroundings.read_switches())
-    return surroundings.surroundings_key(about)
+    about = cache_key.describe_reading(backbone, cache_key.read_switches())
+    return json.dumps(about, sort_keys=True)
 
 
 def test_the_key_covers_what_the_bits_depend_on(tiny, backbone_folder, monkeypatch):
@@ -428,7 +429,7 @@ def test_the_key_covers_what_the_bits_depend_on(tiny, backbone_folder, monkeypat
     keys.append(surroundings_of(sp.load_backbone(folder, attention="eager")))
     for name, value in (("CACHE_FORMAT", 99), ("version", lambda _: "0")):
         with monkeypatch.context() as patch:
-            patch.setattr(surroundings, name, value)
+            patch.setattr(cache_key, name, value)
             keys.append(surroundings_of(backbone))
     for name, value in (("MKL_CBWR", "COMPATIBLE"), ("ONEDNN_MAX_CPU_ISA", "AVX2")):
         with monkeypatch.context() as patch:
@@ -450,25 +451,25 @@ def test_the_key_covers_what_the_bits_depend_on(tiny, backbone_folder, monkeypat
 def test_another_number_of_threads_reads_anew(tiny, task, forwards):
     backbone = tiny("bert")
     _, batch = batch_of(backbone, task)
-    frozen.instance_vectors(backbone, batch)
+    features.instance_vectors(backbone, batch)
     num_read, threads = len(forwards), torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
-        frozen.instance_vectors(backbone, batch)
+        features.instance_vectors(backbone, batch)
         assert len(forwards) == 2 * num_read > 0
     finally:
         torch.set_num_threads(threads)
-    frozen.instance_vectors(backbone, batch)
+    features.instance_vectors(backbone, batch)
     assert len(forwards) == 2 * num_read
 
 
 def test_a_callers_modes_do_not_reach_a_reading(tiny, task):
     backbone = tiny("bert")
     model, batch = batch_of(backbone, task, method="adap-ins-vec")
-    plain = frozen.instance_vectors(backbone, batch)
+    plain = features.instance_vectors(backbone, batch)
     readings.forget_readings()
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(frozen.instance_vectors(backbone, batch), plain)
+        assert torch.equal(features.instance_vectors(backbone, batch), plain)
     score = forward.score(backbone, [Part(model.prompt, model.readout, batch)])[0]
     score.sum().backward()  # what was read in inference mode serves training too
     assert model.prompt.pool.weight.grad is not None
@@ -478,7 +479,7 @@ def test_a_wrong_bound_is_said(tiny, task, cache, monkeypatch):
     monkeypatch.setenv(cache_folder.BYTES, "2 GiB")
     backbone = tiny("bert")
     with pytest.raises(StorageError, match=r"`SOFTPROMPTS_CACHE_BYTES` must be .* is '2 GiB'"):
-        frozen.instance_vectors(backbone, batch_of(backbone, task)[1])
+        features.instance_vectors(backbone, batch_of(backbone, task)[1])
 
 
 def test_an_unusable_folder_never_fails_a_run(tiny, task, tmp_path, monkeypatch, caplog):

@@ -10,6 +10,7 @@ import torch
 from contracts.test_regularizers import PLACES, config_of, member_of
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
+from softprompts.fast.reader import Ways
 from softprompts.prompts.draws import Draws
 from softprompts.regularizers.base import Inputs
 from softprompts.regularizers.field_tokens import FieldTokens
@@ -176,10 +177,16 @@ def test_forwards_are_as_many_as_promised(tiny, task, options, expected, consist
     """A random start costs `steps + 2` reads, of which the last two share a forward."""
     backbone, reads, backs = tiny("bert"), [], []
     share = share_of(backbone, task, "linear", None, {"kind": "gradient-ascent", **options})
-    hidden, backward, grad = backbone.hidden, torch.autograd.backward, torch.autograd.grad
+    backward, grad = torch.autograd.backward, torch.autograd.grad
     num_inputs = len(share.part.batch.ids)
+    read = Ways.read_joint
     monkeypatch.setattr(
-        backbone, "hidden", lambda e, *a, **k: (reads.append(len(e)), hidden(e, *a, **k))[1]
+        Ways,
+        "read_joint",
+        lambda self, joint, below=(): (
+            reads.append(len(joint.spliced.lengths)),
+            read(self, joint, below),
+        )[1],
     )
     monkeypatch.setattr(
         torch.autograd, "backward", lambda *a, **k: (backs.append(1), backward(*a, **k))[1]

@@ -11,22 +11,23 @@ import torch
 import backbones
 from backbones import BOS, LIKE_LLAMA, Kind, _plain
 from contracts.conftest import run_config
+from reads import forget_kept, ways
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.input_keys import can_read_on, read_input_keys
 from softprompts.backbones.loading import load_backbone
-from softprompts.backbones.shortcuts import Shortcuts
 from softprompts.encoding.batch import collate
+from softprompts.fast import READER, reader
+from softprompts.fast.input_keys import can_read_on, read_input_keys
+from softprompts.fast.kept import Kept
+from softprompts.fast.reader import Ways
+from softprompts.fast.shortcuts import Shortcuts
 from softprompts.prompts.draws import Draws
 from softprompts.recipes.schema import RunConfig
 from softprompts.regularizers.row_norm import RowNorm
-from softprompts.training import cutting as training_cutting
-from softprompts.training import forward, known
+from softprompts.training import micro_batches as training_cutting
 from softprompts.training.building import build_model
 from softprompts.training.execution import encode_splits, make_member
 from softprompts.training.forward import Part, score
-from softprompts.training.input_keys import num_positions
 from softprompts.training.journal import NoJournal
-from softprompts.training.known import Known, known_of
 from softprompts.training.resources import Resources
 
 MORE_KINDS = {
@@ -98,20 +99,20 @@ def built(kind, folder, name=None, **overrides):
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
     """Let each test begin with nothing kept."""
-    monkeypatch.setattr(known, "_KNOWN", type(known._KNOWN)())
+    forget_kept()
 
 
 @pytest.fixture
 def widths(monkeypatch):
     """Return the widths of the batches that are read for scores."""
     found: list[int] = []
-    true = forward._read
+    true = Ways.read_joint
 
-    def spy(backbone, parts, given, places):
-        found.append(given[0].embeddings.shape[1])
-        return true(backbone, parts, given, places)
+    def spy(self, joint, below=()):
+        found.append(joint.spliced.embeddings.shape[1])
+        return true(self, joint, below)
 
-    monkeypatch.setattr(forward, "_read", spy)
+    monkeypatch.setattr(Ways, "read_joint", spy)
     return found
 
 
@@ -154,7 +155,7 @@ def results(backbone, models, parts):
 def recomputed(monkeypatch, call):
     """Return what a call returns where nothing is known ahead."""
     with monkeypatch.context() as patch:
-        patch.setattr(forward, "read_ahead", lambda *given: None)
+        patch.setattr(reader, "read_ahead", lambda *given: None)
         return call()
 
 
@@ -276,7 +277,7 @@ def test_labels_share_the_keys_of_their_input(decoder, task):
     _, part = part_of(backbone, task, config_of(backbone, "text", PROMPTS["plain"]))
     score(backbone, [part])
     assert len(part.batch.items) == 3 * 4
-    assert known_of(backbone).num_read == 4
+    assert ways(backbone).kept.num_read == 4
 
 
 @pytest.mark.parametrize("prompt", ["plain", "length"])
@@ -287,7 +288,7 @@ def test_what_is_kept_has_the_bits_of_what_is_read_now(decoder, task, prompt, mo
     cold = results(backbone, [model], [part])
     warm = results(backbone, [model], [part])
     assert all(map(torch.equal, cold, warm))
-    monkeypatch.setattr(known, "_KNOWN", type(known._KNOWN)())
+    forget_kept()
     others = part_of(backbone, task, config, slice(2, 9))[1]
     results(backbone, [model], [others])  # half of the inputs are met in other company
     assert all(map(torch.equal, results(backbone, [model], [part]), cold))
@@ -313,7 +314,7 @@ def test_the_latest_are_kept_within_the_limit_and_an_evaluation_displaces_none()
         reads.append(group)
         return [torch.full((len(one),), float(one[0])) for one in group]
 
-    store = Known(torch.device("cpu"), most_bytes=2 * 3 * 4)
+    store = Kept(torch.device("cpu"), most_bytes=2 * 3 * 4)
     for one in ("abc", "def", "abc", "ghi"):
         store.find("letters", [one.encode()], read)
     assert reads == [[b"abc"], [b"def"], [b"ghi"]]
@@ -351,7 +352,7 @@ def test_an_update_is_cut_by_what_is_read_of_its_examples(
         model, part = part_of(backbone, task, config, slice(place, place + 1))
         score(backbone, [part])
         example = model.readout.encode(task.train[place])
-        assert num_positions(backbone, model.prompt, example) == widths[-1]
+        assert READER.num_positions(backbone, model.prompt, example, True) == widths[-1]
 
 
 def test_with_regularizers_an_update_is_cut_by_whole_inputs(decoder, task, monkeypatch):
@@ -366,7 +367,7 @@ def test_with_regularizers_an_update_is_cut_by_whole_inputs(decoder, task, monke
         member = make_member(config, model, splits, NoJournal())
         if weight is not None:
             member.penalties.regularizers = (RowNorm(backbone, weight=weight),)
-        monkeypatch.setattr(training_cutting, "_OVERHEAD_TOKENS", {"packed": 8})
+        monkeypatch.setattr(training_cutting, "_OVERHEAD_TOKENS", {"joined": 8})
         sizes.append(len(member.parts(backbone)))
     assert sizes[0] == sizes[1] == 1 < sizes[2]
 
@@ -433,7 +434,7 @@ def test_a_model_that_fails_the_trial_is_read_whole(decoder, task, monkeypatch, 
         return true(self, states, *given, position_ids=position_ids, **options)
 
     monkeypatch.setattr(type(backbone.stacks[0].layers[0]), "forward", strict)
-    monkeypatch.setitem(backbone.__dict__, "shortcuts", Shortcuts())
+    monkeypatch.setitem(vars(ways(backbone)), "shortcuts", Shortcuts())
     _, part = part_of(backbone, task, config_of(backbone, "linear", PROMPTS["plain"]))
     score(backbone, [part])
     assert widths == [part.batch.ids.shape[1] + 4]
@@ -469,6 +470,6 @@ def test_a_reading_in_inference_mode_can_be_trained_on(decoder, task):
     model, part = part_of(backbone, task, config_of(backbone, "text", PROMPTS["plain"]))
     with torch.inference_mode():
         score(backbone, [part])
-    assert known_of(backbone).num_read == 4
+    assert ways(backbone).kept.num_read == 4
     assert results(backbone, [model], [part])[-1].abs().sum() > 0
-    assert known_of(backbone).num_read == 4
+    assert ways(backbone).kept.num_read == 4

@@ -10,12 +10,13 @@ import torch
 from backbones import KINDS
 from contracts.conftest import run_config
 from contracts.test_input_keys import assert_same, part_of, results
-from softprompts.backbones.lower_states import can_skip_layers
-from softprompts.backbones.shortcuts import Shortcuts
+from reads import forget_kept, ways
+from softprompts.fast import reader
+from softprompts.fast.lower_states import can_skip_layers
+from softprompts.fast.reader import Ways
+from softprompts.fast.shortcuts import Shortcuts
 from softprompts.recipes.schema import RunConfig
-from softprompts.training import forward, known
 from softprompts.training.forward import score
-from softprompts.training.known import known_of
 
 HANDS_ON_MORE = ("t5", "deberta-v2")
 SKIPPED = [kind for kind in KINDS if kind not in HANDS_ON_MORE]
@@ -24,16 +25,17 @@ SKIPPED = [kind for kind in KINDS if kind not in HANDS_ON_MORE]
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
     """Let each test begin with nothing kept."""
-    monkeypatch.setattr(known, "_KNOWN", type(known._KNOWN)())
+    forget_kept()
 
 
 @pytest.fixture
 def runs(monkeypatch):
     """Return how many layers ran in each forward for scores."""
     found: list[int] = []
-    true = forward._read
+    true = Ways.read_joint
 
-    def spy(backbone, parts, given, places):
+    def spy(self, joint, below=()):
+        backbone = self.backbone
         count = 0
 
         def note(*_):
@@ -45,13 +47,13 @@ def runs(monkeypatch):
             for module in backbone.model.modules()
             if "attention" in type(module).__name__.lower() and hasattr(module, "config")
         ]
-        result = true(backbone, parts, given, places)
+        result = true(self, joint, below)
         for handle in handles:
             handle.remove()
         found.append(count)
         return result
 
-    monkeypatch.setattr(forward, "_read", spy)
+    monkeypatch.setattr(Ways, "read_joint", spy)
     return found
 
 
@@ -65,7 +67,7 @@ def config_of(backbone, readout="linear", **prompt):
 def whole(monkeypatch, call):
     """Return what a call returns where no layer is left out."""
     with monkeypatch.context() as patch:
-        patch.setattr(forward, "read_below", lambda *given: None)
+        patch.setattr(reader, "read_below", lambda *given: None)
         return call()
 
 
@@ -131,11 +133,11 @@ def test_what_is_kept_has_the_bits_of_what_is_read_now(tiny, task, kind):
     backbone = tiny(kind)
     model, part = part_of(backbone, task, config_of(backbone))
     cold = results(backbone, [model], [part])
-    number = known_of(backbone).num_read
+    number = ways(backbone).kept.num_read
     assert number == len(part.batch.items)
     assert all(map(torch.equal, results(backbone, [model], [part]), cold))
-    assert known_of(backbone).num_read == number
-    known._KNOWN.clear()
+    assert ways(backbone).kept.num_read == number
+    forget_kept()
     results(backbone, [model], [part_of(backbone, task, config_of(backbone), slice(2, 9))[1]])
     assert all(map(torch.equal, results(backbone, [model], [part]), cold))
 

@@ -8,13 +8,13 @@ import torch
 from contracts.conftest import run_config
 from contracts.test_packs import member
 from contracts.test_regularizers import STRONG
-from softprompts.backbones import fused_attention, packed_weights, prepacking, shortcuts
 from softprompts.backbones.loading import load_backbone
+from softprompts.fast import fused_attention, prepacking, shortcuts, weight_layouts
 from softprompts.recipes.schema import RunConfig
 from softprompts.training.objective import accumulate
 
 pytestmark = pytest.mark.skipif(
-    fused_attention.why_not() is not None or not packed_weights.works(torch.bfloat16),
+    fused_attention.why_not() is not None or not weight_layouts.works(torch.bfloat16),
     reason="nothing is compiled or packed here",
 )
 

@@ -17,13 +17,13 @@ from softprompts.recipes.schema import RunConfig
 from softprompts.seeding import generator
 from softprompts.training import evaluation, footprint, pack
 from softprompts.training.building import build_model
-from softprompts.training.cutting import cut
 from softprompts.training.execution import encode_splits, make_member
 from softprompts.training.forward import Part, score
 from softprompts.training.journal import NoJournal
+from softprompts.training.memory import Room
+from softprompts.training.micro_batches import cut
 from softprompts.training.pack import train_pack
 from softprompts.training.resources import Resources
-from softprompts.training.room import Room
 
 READOUT = {"bert": "cloze", "gpt2": "text", "t5": "text"}
 

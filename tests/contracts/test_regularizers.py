@@ -140,16 +140,17 @@ def test_all_but_field_tokens_is_read_as_it_was(
     """Rows, padding, special tokens, masks and label words, each at its place, in every layer."""
     backbone, clean, others = tiny(kind), {}, []
 
-    def watched(backbone, batch, output, embeddings=None):
-        spliced = splice_one(backbone, batch, output, embeddings)
-        if embeddings is None or torch.equal(embeddings, backbone.embed(batch.ids)):
-            clean[id(batch)] = (output, spliced, batch)
+    def watched(backbone, part, output):
+        request, given = ask_one(backbone, part, output), part.embeddings
+        found = (output, request.spliced, part.batch)
+        if given is None or torch.equal(given, backbone.embed(part.batch.ids)):
+            clean[id(part.batch)] = found
         else:
-            others.append((output, spliced, batch))
-        return spliced
+            others.append(found)
+        return request
 
-    splice_one = forward._splice
-    monkeypatch.setattr(forward, "_splice", watched)
+    ask_one = forward.ask
+    monkeypatch.setattr(forward, "ask", watched)
     config = config_of(backbone, method, readout, [ptp(name)], steps=1)
     run = member_of(config, backbone, task)
     for share in run.shares(backbone):

@@ -27,7 +27,7 @@ from softprompts.prompts.selection import select
 from softprompts.prompts.splice import choose, splice
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS
-from softprompts.training import frozen
+from softprompts.training import features
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import score_examples
 from softprompts.training.execution import execute
@@ -231,7 +231,7 @@ def test_instance_vectors_are_the_masked_mean_of_the_bare_backbone(tiny, task, k
 
     encoded = [model.readout.encode(row) for row in task.train]
     batch = collate(encoded, backbone.tokenizer.pad_token_id)
-    found = frozen.instance_vectors(backbone, batch)
+    found = features.instance_vectors(backbone, batch)
     with torch.no_grad():
         states = backbone.hidden(backbone.embed(batch.ids), batch.attention_mask, batch.segments)
     mask = batch.attention_mask[..., None]
@@ -247,7 +247,7 @@ def test_the_label_being_scored_does_not_choose_the_prompt(tiny, task):
     encoded = [model.readout.encode(task.train[0])]
     batch = collate(encoded, backbone.tokenizer.pad_token_id)
     assert len(set(batch.continuations.tolist())) > 1
-    vectors = frozen.instance_vectors(backbone, batch)
+    vectors = features.instance_vectors(backbone, batch)
     assert len(vectors) > 1
     for a, b in itertools.pairwise(vectors):
         assert torch.equal(a, b)

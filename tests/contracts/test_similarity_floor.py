@@ -106,9 +106,8 @@ def reads_of(backbone, task, monkeypatch, **options):
     """Return how often the backbone is read in a run, its records and its tensors."""
     reads: list[int] = []
     with monkeypatch.context() as patch:
-        for name in ("read", "_states_at"):
-            read = getattr(backbone, name)
-            patch.setattr(backbone, name, lambda *a, read=read: (reads.append(1), read(*a))[1])
+        read = backbone.run_body
+        patch.setattr(backbone, "run_body", lambda *a: (reads.append(1), read(*a))[1])
         regularizer = ptp("word-substitution")
         regularizer["perturbation"] |= options
         records, state = trained(backbone, task, "prompt-tuning", "linear", [regularizer])

@@ -13,8 +13,8 @@ import torch
 
 from softprompts import PromptConfig, TrainingConfig, train
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.decoder_inputs import DecoderInputs
 from softprompts.backbones.loading import load_backbone
-from softprompts.backbones.passing import DecoderInputs
 from softprompts.examples import Example
 from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.base import Readout

@@ -90,8 +90,9 @@ def test_the_unit_is_what_the_first_layer_receives(tiny, kind):
 def test_keys_and_values_have_units_of_their_own(tiny):
     backbone = tiny("gpt2")
     ids = torch.arange(64) * (backbone.vocabulary_size // 64)
-    found = measure_attentions(backbone)
     pairs = backbone.keys_and_values(backbone.embed(ids))
+    found = measure_attentions(pairs)
+    assert found == backbone.attention_units
     parts = built(backbone, "plain", "every-layer").pool.rows.parts
     for part, (slot, pair) in zip(parts, pairs.items(), strict=True):
         keys, values = (float(one.square().mean().sqrt()) for one in (pair.keys, pair.values))

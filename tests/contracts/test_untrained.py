@@ -13,11 +13,13 @@ from backbones import KINDS
 from contracts.conftest import UNTRAINED, rows, run_config
 from softprompts.encoding.template import Role
 from softprompts.errors import DataError, PromptError, RecipeError
+from softprompts.fast import reader
+from softprompts.fast.reader import Ways
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.tasks import sampling
 from softprompts.tasks.sampling import draw_demonstrations
-from softprompts.training import forward, resources
+from softprompts.training import resources
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import evaluate_tasks, score_examples
 from softprompts.training.execution import execute, show_demonstrations
@@ -170,18 +172,18 @@ def test_what_stands_in_front_of_all_inputs_is_read_once(
     outcome = execute_on(backbone, own, "in-context", readout="text", num_demonstrations=6)
     short = brief.validation
     widths = []
-    read = type(backbone).logits
+    read = Ways.read_joint
 
-    def watched(self, embeddings, *args, **kwargs):
-        widths.append(embeddings.shape[1])
-        return read(self, embeddings, *args, **kwargs)
+    def watched(self, joint, below=()):
+        widths.append(joint.spliced.embeddings.shape[1])
+        return read(self, joint, below)
 
-    monkeypatch.setattr(type(backbone), "logits", watched)
+    monkeypatch.setattr(Ways, "read_joint", watched)
     fast = scores(backbone, outcome.model, short)
     longest = max(outcome.model.readout.encode(row).num_tokens for row in short)
     lead = outcome.model.readout.encode(short[0]).inputs[0].lead
     assert max(widths) == longest - lead
-    monkeypatch.setattr(forward, "read_ahead", lambda *_: None)
+    monkeypatch.setattr(reader, "read_ahead", lambda *_: None)
     widths.clear()
     whole = scores(backbone, outcome.model, short)
     assert max(widths) == longest

@@ -14,8 +14,9 @@ from hub_server import hub
 
 import softprompts as sp
 from softprompts.errors import StorageError
+from softprompts.examples import Example, TaskFormat
 from softprompts.interop.hub import card, is_hub_name, push
-from softprompts.tasks.base import Example, Task, TaskFormat
+from softprompts.tasks.base import Task
 
 FORMAT = TaskFormat("moods", 1, ("bad", "good"), {"linear": "{text}"}, {}, ("accuracy",))
 WORDS = ("awful", "fine", "grim", "lovely")

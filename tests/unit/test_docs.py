@@ -17,9 +17,10 @@ import softprompts as sp
 from softprompts.cli.main import VERBS, build_app, main
 from softprompts.errors import UnknownNameError
 from softprompts.lab.studies.grid import expand
-from softprompts.recipes.field_table import COMPONENTS, MARKED, refreshed, table
+from softprompts.recipes.field_table import MARKED, refreshed, table
 from softprompts.recipes.loading import load_recipe, shipped_recipes
 from softprompts.recipes.presets import METHODS
+from softprompts.recipes.registries import COMPONENTS
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.tasks.registry import TASKS

@@ -1,7 +1,7 @@
-"""Attention with a memory: keys and values of a prompt in every layer, gates on input positions.
+"""Attention with a memory: through transformers' interface, in whatever model.
 
-Models of transformers send their attention through one function, chosen by name. While a memory is
-in place that name leads here: the keys and values of the layer are put before the layer's own, the
+A model of transformers looks up its attention by the name in its configuration. While a layer runs
+with a memory, that name leads to its `Pass`: keys and values are put before the layer's own, the
 mask grows with them, and gates weigh what may be attended to. The function that was chosen before
 does the arithmetic, so scaling, biases, soft caps and grouped heads stay the model's own.
 """
@@ -9,131 +9,106 @@ does the arithmetic, so scaling, biases, soft caps and grouped heads stay the mo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from softprompts.backbones.fused_attention import NAME as FUSED
-from softprompts.backbones.fused_attention import Spans, Wanted, add_biases, attend_row, fits
 from softprompts.backbones.gating import mix
 from softprompts.backbones.memory import KeyValues, Memory, Slot
-from softprompts.backbones.narrowing import end_narrowing
-from softprompts.backbones.packing import NAME as PACKED
-from softprompts.backbones.packing import Active, Packing, implementation
-from softprompts.backbones.tail import Tail
 from softprompts.errors import BackboneError
 
-INTERFACE = "softprompts"
-"""The name under which transformers finds `attend`."""
+
+class Pass(ABC):
+    """One pass through the layers of a half: what they do, and what their attention is given.
+
+    Attributes:
+        number: attentions of the half that have run, in the order they run.
+    """
+
+    number = 0
+
+    @abstractmethod
+    def run_layer(
+        self,
+        number: int,
+        layer: nn.Module,
+        forward: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        """Run a layer and return what it gives.
+
+        Args:
+            number: runs of layers before this one; a layer may run more than once.
+            layer: the layer.
+            forward: its own forward.
+            arguments: what it is given by place.
+            options: what it is given by name.
+        """
+
+    @abstractmethod
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend within a layer; called by transformers.
+
+        Args:
+            module: the attention of the model.
+            query: queries. Shape `(batch, heads, tokens, size)`.
+            key: keys; heads may be fewer. Shape `(batch, heads, keys, size)`.
+            value: values, of as many heads. Shape `(batch, heads, keys, size)`.
+            attention_mask: what may be attended to, boolean or added to the scores, or `None`.
+            options: whatever else the model gives its attention.
+
+        Returns:
+            The output. Shape `(batch, tokens, heads, size)`. And weights, where there are any.
+        """
+
+
+IMPLEMENTATIONS = {
+    **{name: name for name in ("eager", "sdpa", "flash_attention_2")},
+    **{name: f"softprompts-{name}" for name in ("plain", "fused")},
+}
+"""What transformers calls an implementation of attention, by its name in a recipe."""
 
 
 @final
-@dataclass(eq=False)
-class Reading:
-    """One pass through a stack: which attention runs next, and what it is given.
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What one attention is given beside its own keys and values.
 
     Attributes:
-        stack: the half that is read.
-        memory: what its attentions are given.
+        memory: keys, values and gates for all attentions.
         base: the attention implementation that the model was loaded with.
-        slots: the attentions of the stack in the order they run; `None` while they are found.
-        number: attentions that have run.
-        seen: key, value and window of each attention, where they are recorded.
-        packing: where the inputs stand, if they stand in one row.
-        tail: where the last layer's output is read, while that layer runs.
-        copies: how many targets that follow each other read the same input, each its own where 1.
+        slot: which attention it is; `None` while attentions are found.
+        gates: weight of each of its own keys; all 1 when `None`. Shape `(batch, keys)`.
     """
 
-    stack: Literal["encoder", "decoder"]
     memory: Memory
     base: str
-    slots: Sequence[Slot] | None
-    number: int = 0
-    seen: list[tuple[Tensor, Tensor, int | None]] | None = None
-    packing: Packing | None = None
-    tail: Tail | None = None
-    copies: int = 1
-    _joint: tuple[Tensor, Tensor | None, Tensor | None] | None = None
-
-    def __post_init__(self) -> None:
-        memory = self.memory
-        if memory.prefixes or memory.gates is not None or memory.prefix_gates is not None:
-            _ = self.group_memories  # now, not within a layer that is run again backwards
-
-    @cached_property
-    def group_memories(self) -> list[Memory]:
-        """The memory of each group of a packing."""
-        groups = [] if self.packing is None else self.packing.groups
-        return [self.memory.take(group.inputs).cut(group.width) for group in groups]
-
-    @cached_property
-    def spans(self) -> Spans:
-        """Where the inputs of a packing stand in the row; the queries that run may be fewer."""
-        packing = self.packing
-        assert packing is not None
-        starts, counts = packing.starts.contiguous(), packing.lengths.contiguous()
-        return Spans(starts, counts, starts, counts, packing.total, packing.total)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether attention is given nothing, and inputs stand as the model expects them."""
-        memory = self.memory
-        given = (memory.gates, memory.prefix_gates, memory.lengths, memory.below, self.packing)
-        return self.copies == 1 and not memory.prefixes and all(one is None for one in given)
-
-    def add_bias(self, mask: Tensor | None, options: dict[str, Any]) -> Tensor | None:
-        """Return a mask with a bias of positions, which is taken from the options.
-
-        Layers that share both get the same tensor.
-        """
-        bias = options.pop("position_bias", None)
-        if bias is None:
-            return mask
-        if self._joint is None or self._joint[0] is not bias or self._joint[1] is not mask:
-            self._joint = (bias, mask, add_biases(mask, bias))
-        return self._joint[2]
-
-    def next_slot(self) -> Slot | None:
-        """Return the attention that runs now."""
-        number, self.number = self.number, self.number + 1
-        return None if self.slots is None else self.slots[number]
-
-    def gates_of(self, slot: Slot | None, memory: Memory) -> Tensor | None:
-        """Return the gates on an attention's own keys."""
-        if slot is None or (self.stack == "decoder" and slot.kind == "self" and self._is_half):
-            return None
-        return memory.gates
-
-    @property
-    def _is_half(self) -> bool:
-        """Whether this decoder reads an encoder, whose positions the gates are about."""
-        return self.slots is not None and any(slot.kind == "cross" for slot in self.slots)
-
-
-_ACTIVE: Active[Reading] = Active()
-
-
-def reading(state: Reading, configs: Sequence[Any]) -> AbstractContextManager[None]:
-    """Send the attention of some configurations through `attend` while this lasts."""
-    name = INTERFACE if state.packing is None else PACKED  # which it is already within a pass
-    return implementation(configs, name, _ACTIVE, state)
+    slot: Slot | None = None
+    gates: Tensor | None = None
 
 
 def attend(
     module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    states: tuple[Tensor, Tensor, Tensor],
     attention_mask: Tensor | None,
-    **options: Any,
+    given: Given,
+    options: Mapping[str, Any],
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend with the active memory; called by transformers.
+    """Attend with a memory and gates on the attention's own keys.
 
     Gated attention weighs every key with its gate, `w_ij = g_j e^{s_ij} / sum_k g_k e^{s_ik}`. A
     gate of 0 hides a key, and its gradient says what showing it would do. Every position reads
@@ -141,88 +116,15 @@ def attend(
 
     Args:
         module: the attention of the model.
-        query: queries. Shape `(batch, heads, tokens, size)`.
-        key: keys; heads may be fewer. Shape `(batch, heads, keys, size)`.
-        value: values, of as many heads. Shape `(batch, heads, keys, size)`.
-        attention_mask: what may be attended to, boolean or added to the scores, or `None`.
+        states: queries, keys and values; see `Pass.attend`.
+        attention_mask: what may be attended to.
+        given: what attention is given.
         options: whatever else the model gives its attention.
 
     Returns:
-        The output. Shape `(batch, tokens, heads, size)`. And weights, where there are any.
+        As `Pass.attend` does.
     """
-    state, wanted = _ACTIVE.states[-1], end_narrowing()
-    if state.seen is not None:
-        state.seen.append((key, value, options.get("sliding_window")))
-    slot = state.next_slot()
-    if state.tail is not None:
-        key, value, attention_mask = state.tail.keep(module, key, value, attention_mask)
-    states = (query, key, value)
-    if len(key) < len(query) and not _is_fused(state, states, attention_mask, slot, options):
-        key, value = (one.repeat_interleave(state.copies, dim=0) for one in (key, value))
-        if attention_mask is not None and len(attention_mask) > 1:
-            attention_mask = attention_mask.repeat_interleave(state.copies, dim=0)
-    if state.packing is None:
-        given = (state.memory, state.gates_of(slot, state.memory), slot)
-        return _attend(module, (query, key, value), attention_mask, given, options)
-    pass_ = (state, slot, wanted)
-    return _attend_packed(module, (query, key, value), attention_mask, pass_, options), None
-
-
-def _is_fused(
-    state: Reading,
-    states: tuple[Tensor, Tensor, Tensor],
-    mask: Tensor | None,
-    slot: Slot | None,
-    options: dict[str, Any],
-) -> bool:
-    """Return whether compiled attention runs, on inputs as they stand, with nothing beside them."""
-    is_given = slot is not None and slot in state.memory.prefixes
-    is_gated = state.memory.gates is not None or state.memory.prefix_gates is not None
-    return state.base == FUSED and not is_given and not is_gated and fits(states, mask, options)
-
-
-def _attend_packed(
-    module: nn.Module,
-    states: tuple[Tensor, Tensor, Tensor],
-    shared: Tensor | None,
-    pass_: tuple[Reading, Slot | None, Wanted | None],
-    options: dict[str, Any],
-) -> Tensor:
-    """Attend in each input of a packing. Shape `(1, places, heads, size)`."""
-    state, slot, wanted = pass_
-    packing, tail, (query, key, value) = state.packing, state.tail, states
-    assert packing is not None
-    options = dict(options)
-    is_fused = _is_fused(state, states, shared, slot, options)
-    shared = state.add_bias(shared, options)
-    if is_fused:
-        spans = state.spans
-        if tail is not None:
-            spans, shared = tail.spans(spans), tail.bias(shared)
-        scaling = options.get("scaling")
-        scaling = query.shape[3] ** -0.5 if scaling is None else scaling
-        return attend_row(query, key, value, spans, shared, scaling, wanted)
-    queries = packing.take(query) if tail is None else tail.take(query)
-    parts = zip(queries, packing.take(key), packing.take(value), strict=True)
-    outputs = []
-    for group, memory, part in zip(packing.groups, state.group_memories, parts, strict=True):
-        mask = group.mask(shared, query.dtype)
-        if tail is not None:
-            mask = tail.mask(group, mask)
-        given = (memory, state.gates_of(slot, memory), slot)
-        outputs.append(_attend(module, part, mask, given, options)[0])
-    return packing.put(outputs) if tail is None else tail.put(outputs)
-
-
-def _attend(
-    module: nn.Module,
-    states: Sequence[Tensor],
-    attention_mask: Tensor | None,
-    given: tuple[Memory, Tensor | None, Slot | None],
-    options: dict[str, Any],
-) -> tuple[Tensor, Tensor | None]:
-    """Attend with a memory and gates on the attention's own keys."""
-    (query, key, value), (memory, gates, slot) = states, given
+    (query, key, value), memory, slot, gates = states, given.memory, given.slot, given.gates
     options = dict(options)
     prefix = None if slot is None else memory.prefixes.get(slot)
     length = 0 if prefix is None else prefix.keys.shape[2]
@@ -235,11 +137,9 @@ def _attend(
             options["position_bias"] = functional.pad(options["position_bias"], (length, 0))
     prefix_gates = memory.prefix_gates if prefix is not None else None
     if gates is None and prefix_gates is None:
-        return _base(module, _ACTIVE.states[-1].base)(
-            module, query, key, value, attention_mask, **options
-        )
+        return _function(module, given.base)(module, query, key, value, attention_mask, **options)
     mask = _visible(module, query, key, attention_mask)
-    _, weights = _base(module, "eager")(module, query, key, value[..., :0], mask, **options)
+    _, weights = _function(module, "eager")(module, query, key, value[..., :0], mask, **options)
     copies = weights.shape[1] // value.shape[1]
     values = value if copies == 1 else value.repeat_interleave(copies, dim=1)
     joint = _joint_gates(prefix_gates, gates, length, key)
@@ -314,7 +214,7 @@ def _visible(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None)
     return mask
 
 
-def _base(module: nn.Module, name: str) -> Callable[..., tuple[Tensor, Any]]:
+def _function(module: nn.Module, name: str) -> Callable[..., tuple[Tensor, Any]]:
     """Return the attention function that a model would use by itself."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

@@ -169,7 +169,7 @@ def _write_from_encoder(
     mask = _hide_closed(inputs[1], memory)
     encoded = backbone.read(*inputs, memory)
     aside = None if memory is None else replace(_hidden(memory), gates=None).take(batch)
-    with backbone.stacks[-1].running(aside):
+    with backbone.stacks[-1].running(backbone.memory_pass(aside, -1)):
         ids: Tensor = backbone.model.generate(
             encoder_outputs=encoded, attention_mask=mask, **options
         )
@@ -223,7 +223,7 @@ def _continue(
         if memory.offsets is not None:
             positions = positions + memory.offsets[:, None]
     mask = _hide_closed(whole, memory).gather(1, sources)
-    with backbone.stacks[-1].running(aside):
+    with backbone.stacks[-1].running(backbone.memory_pass(aside, -1)):
         ids: Tensor = backbone.model.generate(
             inputs_embeds=embeddings.gather(1, sources[..., None].expand_as(embeddings)),
             attention_mask=mask,

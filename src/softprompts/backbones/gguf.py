@@ -18,7 +18,8 @@ from typing import Any
 
 from softprompts.backbones.families import find_class, find_family
 from softprompts.backbones.gguf_header import GgufHeader, read_header
-from softprompts.backbones.sources import Source, check_digest, check_folder, sampled
+from softprompts.backbones.registry import Source
+from softprompts.backbones.sources import check_digest, check_folder, sampled
 from softprompts.cache_folder import find_cache_folder
 from softprompts.errors import BackboneError, StorageError
 from softprompts.storage import read_json, write_json

@@ -3,74 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from functools import cached_property
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from softprompts.backbones.attention import INTERFACE, Reading, attend, reading
-from softprompts.backbones.compiling import CompiledLayer, parts_of
-from softprompts.backbones.fused_attention import Wanted
+from softprompts.backbones.attention import Given, Pass, attend
 from softprompts.backbones.memory import Memory, Slot
-from softprompts.backbones.narrowing import narrowing
-from softprompts.backbones.packing import NAME as PACKED
-from softprompts.backbones.packing import (
-    Packing,
-    biased_attentions,
-    packed_masks,
-    square_biases,
-)
 from softprompts.backbones.spreading import is_spread, wrapped_forwards
-from softprompts.backbones.tail import InterruptedLayerError, Tail
 from softprompts.errors import BackboneError
 
-
-@final
-@dataclass(frozen=True)
-class Route:
-    """How a batch is read.
-
-    Attributes:
-        packing: where the inputs stand, if they stand in one row.
-        first_position: position of an input's first token in such a row; `None` where the model
-            takes no positions.
-        tail: where the output of the last layer is read, if that is not everywhere.
-        num_runs: how often a layer runs in one pass, where there is a tail.
-        copies: how many targets that follow each other read the same input of an encoder.
-        wanted: places of a row whose embeddings have a gradient; all when `None`.
-    """
-
-    packing: Packing | None = None
-    first_position: int | None = None
-    tail: Tail | None = None
-    num_runs: int = 0
-    copies: int = 1
-    wanted: Wanted | None = None
-
-    @property
-    def is_direct(self) -> bool:
-        """Whether all is read as the model would read it."""
-        return self.packing is None and self.tail is None and self.copies == 1
-
-    def lead(self, inputs: dict[str, Any], gather: Tensor) -> tuple[dict[str, Any], Tensor]:
-        """Return a model's arguments and the places to read, as this way has them.
-
-        Args:
-            inputs: arguments for a padded batch.
-            gather: positions that are read, long. Shape `(batch, slots)`.
-        """
-        if self.packing is None:
-            return inputs, gather
-        return self.packing.inputs(inputs, self.first_position), self.packing.at(gather)
-
-
-_DIRECT = Route()
-_NONE_COMPILED: Mapping[int, CompiledLayer] = {}
+_NUMBERS = count()
 
 
 @final
@@ -83,19 +32,23 @@ class Stack:
     Args:
         body: the half.
         name: which half it is.
-        is_compiled: run compiled layers where gradients are taken.
         lock: held by a thread while it runs the model, which is changed meanwhile; one for both
             halves.
+
+    Attributes:
+        slots: its attentions in the order they run; `None` before they are found.
+        base: the attention implementation that it was loaded with; empty where parts differ.
+        interface: the name under which transformers finds the attention of the pass that runs.
+        current: that pass, while a layer of it runs.
     """
 
     def __init__(
         self,
         body: nn.Module,
         name: Literal["encoder", "decoder"],
-        is_compiled: bool = False,
         lock: threading.RLock | None = None,
     ) -> None:
-        self.name, self.body, self.is_compiled = name, body, is_compiled
+        self.name, self.body = name, body
         self.lock = lock or threading.RLock()
         self.layers = _outermost_layers(body)
         self.is_spread = is_spread(body)
@@ -105,75 +58,77 @@ class Stack:
         names = {config._attn_implementation for config in self.configs}
         self.base: str = names.pop() if len(names) == 1 else ""
         self.slots: tuple[Slot, ...] | None = None
-        self._compiled: dict[int, CompiledLayer] = {}
-
-    @cached_property
-    def has_parts(self) -> bool:
-        """Whether each layer has something beside its attention that compiling changes."""
-        return all(parts_of(layer) for layer in self.layers)
-
-    @cached_property
-    def _biased(self) -> list[Any]:
-        """Attentions that make a bias of relative positions."""
-        return biased_attentions(self.body)
+        self.current: Pass | None = None
+        self._firsts: list[int] = []  # the number of each layer's first attention
+        self.interface = f"softprompts-{next(_NUMBERS)}"
+        _register(self)
 
     @contextmanager
-    def running(
-        self,
-        memory: Memory | None,
-        is_checkpointed: bool = False,
-        route: Route = _DIRECT,
-    ) -> Iterator[None]:
-        """Run the layers with a memory while this lasts; other threads wait.
+    def running(self, given: Pass | None, is_checkpointed: bool = False) -> Iterator[None]:
+        """Run the layers as a pass has them while this lasts; other threads wait.
 
         Args:
-            memory: what the attention is given; `None` leaves it alone.
+            given: the pass; `None` leaves the layers alone.
             is_checkpointed: forget what a layer computed, and compute it again backwards.
-            route: how the batch is read.
-
-        Raises:
-            BackboneError: if layers are compiled that have nothing to compile beside attention,
-                and attention is given a memory.
         """
         is_checkpointed = is_checkpointed and torch.is_grad_enabled()
         with self.lock:
-            compiled = self._find_compiled(memory) if torch.is_grad_enabled() else {}
-            if memory is None and route.is_direct and not is_checkpointed and not compiled:
+            if given is None and not is_checkpointed:
                 yield
                 return
-            state = None
-            if memory is not None or not route.is_direct:
-                given, packing = memory or Memory(), route.packing
-                state = Reading(
-                    self.name, given, self.base, self.slots, packing=packing, copies=route.copies
-                )
-            with (
-                self._packed(route.packing),
-                self._wrapped(state, is_checkpointed, route, compiled=compiled),
-            ):
+            wrap = partial(self._wrap, given, is_checkpointed, count())
+            with wrapped_forwards(self.layers, wrap):
                 yield
 
     @contextmanager
-    def _packed(self, packing: Packing | None) -> Iterator[None]:
-        """Let the half make masks and biases of positions for packed inputs while this lasts."""
-        if packing is None:
+    def attending(self, given: Pass) -> Iterator[None]:
+        """Send the attention of the half through a pass while this lasts."""
+        before = [config._attn_implementation for config in self.configs]
+        last, self.current = self.current, given
+        for config in self.configs:
+            config._attn_implementation = self.interface
+        try:
             yield
-            return
-        with packed_masks(packing, self.configs), square_biases(self._biased, packing.longest):
-            yield
+        finally:
+            self.current = last
+            for config, own in zip(self.configs, before, strict=True):
+                config._attn_implementation = own
 
-    def _find_compiled(self, memory: Memory | None) -> dict[int, CompiledLayer]:
-        """Return the compiled forms of layers by identity; none where they are not compiled."""
-        if not self.is_compiled:
-            return {}
-        if memory is not None and not self.has_parts:
-            raise BackboneError(
-                "`backbone.compile` must be false for a prompt that reaches into the attention of "
-                f"{type(self.layers[0]).__name__}, which has no parts beside it to compile."
-            )
-        if not self._compiled:
-            self._compiled = {id(layer): CompiledLayer(layer) for layer in self.layers}
-        return self._compiled
+    def _wrap(
+        self,
+        given: Pass | None,
+        is_checkpointed: bool,
+        numbers: Iterator[int],
+        layer: nn.Module,
+        forward: Callable[..., Any],
+    ) -> Callable[..., Any]:
+        """Return what a layer does in a pass; it may run more than once."""
+
+        def run(*arguments: Any, **options: Any) -> Any:
+            number, firsts = next(numbers), self._firsts
+            first = 0 if given is None else given.number
+            if firsts:
+                first = firsts[number % len(firsts)]
+
+            def once(*arguments: Any, **options: Any) -> Any:
+                if given is None:
+                    return forward(*arguments, **options)
+                given.number = first
+                return given.run_layer(number, layer, forward, arguments, options)
+
+            def again(*arguments: Any, **options: Any) -> Any:
+                with self.lock:  # backwards, `running` has ended
+                    return once(*arguments, **options)
+
+            if not is_checkpointed:
+                return once(*arguments, **options)
+            # to its end in a spread model, whose hooks then take weights out of memory again
+            with set_checkpoint_early_stop(not self.is_spread):
+                return checkpoint(
+                    again, *arguments, use_reentrant=False, preserve_rng_state=False, **options
+                )
+
+        return run
 
     @contextmanager
     def counting(self) -> Iterator[list[int]]:
@@ -197,14 +152,11 @@ class Stack:
             num_encoder_tokens: length of the encoder's input, for a decoder that reads one; it must
                 differ from the decoder's own.
         """
-        state = Reading(self.name, Memory(), self.base, None, seen=[])
-        places: list[int] = []
-        register()
-        with self._wrapped(state, False, places=places):
+        seen: list[tuple[int, Tensor, Tensor, int | None]] = []
+        with self.running(MemoryPass(self, Memory(), seen)):
             run()
         slots = []
-        for number, (layer, seen) in enumerate(zip(places, state.seen or (), strict=True)):
-            key, value, window = seen
+        for number, (layer, key, value, window) in enumerate(seen):
             if key.shape[3] != value.shape[3]:
                 raise BackboneError(
                     "keys and values must be of one width for a prompt that reaches into "
@@ -215,14 +167,19 @@ class Stack:
                 kind = "cross"
             slots.append(Slot(self.name, number, layer, kind, key.shape[1], key.shape[3], window))
         self.slots = tuple(slots)
+        self._firsts = [
+            slot.number
+            for before, slot in zip([None, *slots], slots, strict=False)
+            if before is None or before.layer != slot.layer
+        ]
 
     def record(self, run: Callable[[], Any]) -> dict[Slot, tuple[Tensor, Tensor]]:
         """Return keys and values of each attention in one run. Shape of `KeyValues` each."""
-        state = Reading(self.name, Memory(), self.base, self.slots, seen=[])
-        with self._wrapped(state, False):
+        seen: list[tuple[int, Tensor, Tensor, int | None]] = []
+        with self.running(MemoryPass(self, Memory(), seen)):
             run()
-        seen = [(key, value) for key, value, _ in state.seen or ()]
-        return dict(zip(self.slots or (), seen, strict=True))
+        pairs = [(key, value) for _, key, value, _ in seen]
+        return dict(zip(self.slots or (), pairs, strict=True))
 
     def outputs(
         self, run: Callable[[], Any], num_layers: int, given: list[Any] | None = None
@@ -250,103 +207,80 @@ class Stack:
             run()
         return found
 
-    def _is_first(self, slot: Slot) -> bool:
-        """Return whether an attention is the first of its layer."""
-        slots = self.slots or ()
-        return slot.number == 0 or slots[slot.number - 1].layer != slot.layer
+    def gates_of(self, slot: Slot | None, memory: Memory) -> Tensor | None:
+        """Return the gates on an attention's own keys."""
+        if slot is None:
+            return None
+        is_behind = any(one.kind == "cross" for one in self.slots or ())
+        # a decoder's own positions are not those of the encoder, which the gates are about
+        return None if is_behind and slot.kind == "self" else memory.gates
 
-    @contextmanager
-    def _wrapped(
+
+@final
+class MemoryPass(Pass):
+    """A pass in which attention is given a memory, and all else is as the model has it.
+
+    Args:
+        stack: the half.
+        memory: what attention is given.
+        seen: takes layer, key, value and window of each attention, where they are recorded.
+    """
+
+    def __init__(
         self,
-        state: Reading | None,
-        is_checkpointed: bool,
-        route: Route = _DIRECT,
-        places: list[int] | None = None,
-        compiled: Mapping[int, CompiledLayer] = _NONE_COMPILED,
-    ) -> Iterator[None]:
-        """Wrap the `forward` of each layer; a layer may run more than once."""
-        firsts = [slot.number for slot in self.slots or () if self._is_first(slot)]
-        count = 0
+        stack: Stack,
+        memory: Memory,
+        seen: list[tuple[int, Tensor, Tensor, int | None]] | None = None,
+    ) -> None:
+        self._stack, self._memory, self._seen = stack, memory, seen
+        self._layer = 0
 
-        def wrap(layer: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-            own = compiled.get(id(layer))
+    def run_layer(
+        self,
+        number: int,
+        layer: nn.Module,
+        forward: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        """Run a layer as it is, its attention with the memory."""
+        self._layer = number
+        with self._stack.attending(self):
+            return forward(*arguments, **options)
 
-            def run(*arguments: Any, **options: Any) -> Any:
-                nonlocal count
-                layer, count = count, count + 1
-                first = 0 if state is None else state.number
-                if firsts:
-                    first = firsts[layer % len(firsts)]
-
-                if state is not None and state.memory.below is not None:
-                    num_layers, states = state.memory.below
-                    if layer < num_layers:
-                        packing = state.packing
-                        return states if packing is None else packing.pack(states)
-
-                is_last = route.tail is not None and layer == route.num_runs - 1
-                is_plain = state is None or (own is not None and state.is_plain and not is_last)
-
-                def once(*arguments: Any, **options: Any) -> Any:
-                    if state is None or is_plain:
-                        return (forward if own is None else own.whole)(*arguments, **options)
-                    state.number = first
-                    parts = nullcontext() if own is None else own.by_parts()
-                    wanted = route.wanted if layer == 0 and not is_last else None
-                    with reading(state, self.configs), parts, narrowing(wanted):
-                        if route.tail is not None and is_last:
-                            return _run_tail(forward, state, route.tail, arguments, options)
-                        output = forward(*arguments, **options)
-                    if places is not None:
-                        places.extend([layer] * (state.number - first))
-                    return output
-
-                if not is_checkpointed:
-                    return once(*arguments, **options)
-
-                def again(*arguments: Any, **options: Any) -> Any:
-                    with self.lock:  # backwards, `running` has ended
-                        return once(*arguments, **options)
-
-                # to its end in a spread model, whose hooks then take weights out of memory again
-                with set_checkpoint_early_stop(not self.is_spread):
-                    return checkpoint(
-                        again, *arguments, use_reentrant=False, preserve_rng_state=False, **options
-                    )
-
-            return run
-
-        with self.lock, wrapped_forwards(self.layers, wrap):
-            yield
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend with the memory."""
+        number, self.number = self.number, self.number + 1
+        if self._seen is not None:
+            self._seen.append((self._layer, key, value, options.get("sliding_window")))
+        slots = self._stack.slots
+        slot = None if slots is None else slots[number]
+        gates = self._stack.gates_of(slot, self._memory)
+        given = Given(self._memory, self._stack.base, slot, gates)
+        return attend(module, (query, key, value), attention_mask, given, options)
 
 
-def _run_tail(
-    forward: Callable[..., Any],
-    state: Reading,
-    tail: Tail,
-    arguments: Sequence[Any],
-    options: dict[str, Any],
-) -> Any:
-    """Run a layer where its output is read."""
-    first, state.tail = state.number, tail
-    tail.begin(arguments[0] if arguments else options["hidden_states"])
-    try:
-        with suppress(InterruptedLayerError):
-            forward(*arguments, **options)
-        state.number = first
-        narrow = {name: tail.narrow(value) for name, value in options.items()}
-        output = forward(*map(tail.narrow, arguments), **narrow)
-    finally:
-        state.tail = None
-    return tail.widen(output)
-
-
-def register() -> None:
-    """Make `attend` known to transformers under its names."""
+def _register(stack: Stack) -> None:
+    """Let transformers find the attention of a stack's pass, for as long as there is the stack."""
     from transformers import AttentionInterface
 
-    for name in (INTERFACE, PACKED):
-        AttentionInterface.register(name, attend)
+    there = weakref.ref(stack)
+
+    def run(module: nn.Module, *states: Any, **options: Any) -> Any:
+        stack = there()
+        assert stack is not None
+        assert stack.current is not None
+        return stack.current.attend(module, *states, **options)
+
+    AttentionInterface.register(stack.interface, run)
 
 
 def _outermost_layers(body: nn.Module) -> Sequence[nn.Module]:

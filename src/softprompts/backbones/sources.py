@@ -10,11 +10,10 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softprompts.backbones.registry import BACKBONES
+from softprompts.backbones.registry import BACKBONES, Source
 from softprompts.errors import BackboneError
 
 GGUF_SUFFIX = ".gguf"
@@ -27,26 +26,6 @@ VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "dtype", "to
 
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 4096
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a backbone's files are.
-
-    Attributes:
-        name: the name that was asked for.
-        folder: the folder with `config.json`, weights and tokenizer.
-        sha256: the pinned digest of `model.safetensors`, or of `file`; `None` where nothing is
-            pinned.
-        file: the GGUF file that holds all of it, else `None`.
-        identity: the fingerprint of the weights, where it is not that of the folder.
-    """
-
-    name: str
-    folder: Path
-    sha256: str | None = None
-    file: Path | None = None
-    identity: str | None = None
 
 
 def resolve(name: str, revision: str | None = None) -> Source:

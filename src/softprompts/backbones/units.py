@@ -5,18 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from softprompts.backbones.memory import Slot
-
-if TYPE_CHECKING:
-    from softprompts.backbones.backbone import Backbone
-
-_NUM_TOKENS = 64
-"""Tokens, spread evenly over the vocabulary, whose keys and values are measured."""
+from softprompts.backbones.memory import KeyValues, Slot
 
 
 @dataclass(frozen=True)
@@ -32,32 +25,15 @@ class Units:
     attentions: Mapping[Slot, tuple[float, float]] = field(default_factory=dict)
 
 
-def measure(backbone: Backbone, is_input: bool) -> Units:
-    """Measure what a prompt's rows stand beside.
+@torch.no_grad()
+def measure_attentions(
+    found: Mapping[Slot, KeyValues],
+) -> dict[Slot, tuple[float, float]]:
+    """Measure keys and values by attention.
 
     Args:
-        backbone: the frozen model.
-        is_input: whether rows stand in the input alone; else keys and values are measured too.
-
-    Raises:
-        BackboneError: if the attention cannot be reached.
+        found: those that a backbone makes of tokens from all over its vocabulary.
     """
-    embedding = nearest_power(backbone.embedding_rms)
-    return Units(embedding, {} if is_input else backbone.attention_units)
-
-
-@torch.no_grad()
-def measure_attentions(backbone: Backbone) -> dict[Slot, tuple[float, float]]:
-    """Measure the keys and values that the backbone makes of tokens from all over its vocabulary.
-
-    Raises:
-        BackboneError: if the attention cannot be reached.
-    """
-    num_tokens = min(_NUM_TOKENS, backbone.vocabulary_size)
-    if backbone.context_length is not None:
-        num_tokens = min(num_tokens, backbone.context_length)
-    ids = torch.arange(num_tokens) * (backbone.vocabulary_size // num_tokens)
-    found = backbone.keys_and_values(backbone.embed(ids))
     return {slot: (_unit(pair.keys), _unit(pair.values)) for slot, pair in found.items()}
 
 

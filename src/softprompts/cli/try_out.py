@@ -23,9 +23,9 @@ def try_out(
     """Answer inputs that are typed, or come line by line, until they end."""
     announce_threads()
     with uncollected():
+        from softprompts.encoding.template_syntax import template_fields
         from softprompts.lab.ensembles import load, members_of
         from softprompts.storage import is_there
-        from softprompts.encoding.template_syntax import template_fields
 
     result = load(run_dir / "ensemble" if is_there(run_dir / "fit.json") else run_dir, backbone)
     member = members_of(result)[0]

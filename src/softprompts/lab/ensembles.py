@@ -44,9 +44,9 @@ from softprompts.storage import is_there, make_new_folder
 from softprompts.training.batching import by_length
 from softprompts.training.evaluation import Evaluation, best_column
 from softprompts.training.forward import Part, score
-from softprompts.training.frozen import save_readings
-from softprompts.training.room import first_line, free_memory, is_out_of_memory
-from softprompts.training.tracks import Track
+from softprompts.training.memory import first_line, free_memory, is_out_of_memory
+from softprompts.training.reader import find_reader
+from softprompts.training.trainable import Track
 
 
 @final
@@ -192,7 +192,7 @@ class Ensemble:
         losses = [_loss(logs, one) for logs, one in zip(found, encoded[0], strict=True)]
         num_cut = sum(any(one.is_cut for one in views) for views in zip(*encoded, strict=True))
         for backbone, _ in self._readers(task):
-            save_readings(backbone)
+            find_reader().save(backbone)
         return Evaluation(scores, metrics, fmean(metrics.values()), fmean(losses), num_cut)
 
     def cost(self, examples: Sequence[Example], task: str | None = None) -> Cost:

@@ -35,7 +35,7 @@ from softprompts.training.registry import (
     SCHEDULES,
     TEMPERATURES,
 )
-from softprompts.training.tracks import Model, Track, per_task
+from softprompts.training.trainable import Model, Track, per_task
 
 
 def build_model(

@@ -14,7 +14,7 @@ from softprompts.metrics.scoring import majority
 from softprompts.tasks.base import Task
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.member import Member
-from softprompts.training.tracks import Model
+from softprompts.training.trainable import Model
 
 MEAN = "mean over tasks"
 """What the metric of a mixture is called."""

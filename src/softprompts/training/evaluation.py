@@ -21,9 +21,9 @@ from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.base import Readout
 from softprompts.training.batching import by_length
 from softprompts.training.forward import Part, score
-from softprompts.training.frozen import save_readings
-from softprompts.training.room import first_line, free_memory, is_out_of_memory
-from softprompts.training.tracks import Model
+from softprompts.training.memory import first_line, free_memory, is_out_of_memory
+from softprompts.training.reader import find_reader
+from softprompts.training.trainable import Model
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def evaluate(
     """
     choices = ChoiceLog()
     scores, losses = score_examples(backbone, prompt, readout, split.encoded, choices)
-    save_readings(backbone)
+    find_reader().save(backbone)
     predictions = [best_column(line) for line in scores]
     metrics = compute(format.metrics, predictions, split.examples, format)
     loss = sum(losses) / len(losses)

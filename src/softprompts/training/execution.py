@@ -27,7 +27,6 @@ from softprompts.storage import is_there
 from softprompts.tasks.base import Task
 from softprompts.tasks.checking import check_task
 from softprompts.tasks.sampling import draw_demonstrations
-from softprompts.training.adopting import adopt
 from softprompts.training.building import (
     build_model,
     build_optimizer,
@@ -43,7 +42,8 @@ from softprompts.training.pack import train_pack
 from softprompts.training.progress import Progress
 from softprompts.training.regularizing import build_regularizers, check_kept_fields
 from softprompts.training.resources import Resources
-from softprompts.training.tracks import Model, per_task
+from softprompts.training.trainable import Model, per_task
+from softprompts.training.warm_start import adopt
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from softprompts.training.stored import RunResult, check_result, required
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softprompts.training.tracks import Model
+    from softprompts.training.trainable import Model
 
 RESULT = required(RunResult)
 """What `result.json` must have to be read: what summaries and reports are made from."""

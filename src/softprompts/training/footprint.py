@@ -21,13 +21,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.prepacking import packed_bytes
+from softprompts.backbones.preparing import find_preparer
 from softprompts.errors import SoftPromptsWarning
 from softprompts.machine_memory import free_bytes, total_bytes
-from softprompts.training.cutting import Taken
 from softprompts.training.member import Member
+from softprompts.training.micro_batches import Taken
 from softprompts.training.objective import accumulate
-from softprompts.training.tracks import Model
+from softprompts.training.reader import find_reader
+from softprompts.training.trainable import Model
 
 _COPIES = 6
 """Parameters, gradient, two moments, the best so far, and a checkpoint that is being written."""
@@ -70,7 +71,7 @@ def measure_footprint(member: Member) -> Footprint:
     longest = member.longest()
     positions = longest.width * len(longest.encoded.inputs) * reads
     peaks = []
-    least = 2 if backbone.shortcuts.packs else 1  # a single input would not be packed
+    least = 1 if find_reader().reads_padding(backbone) else 2  # one alone would be
     for count in (least, least, 2 * least):  # the first reading pays for what is done once
         member.draw()
         read = [longest] * count
@@ -177,7 +178,9 @@ def weight_bytes(backbone: Backbone) -> int:
     """Return the bytes of a backbone's parameters and buffers on its device, packed ones too."""
     model = backbone.model
     tensors = (t for t in (*model.parameters(), *model.buffers()) if t.device == backbone.device)
-    return packed_bytes(model) + sum(int(t.numel() * t.element_size()) for t in tensors)
+    return find_preparer().extra_bytes(model) + sum(
+        int(t.numel() * t.element_size()) for t in tensors
+    )
 
 
 def budget_bytes(device: torch.device) -> int:

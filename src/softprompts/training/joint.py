@@ -18,11 +18,11 @@ from softprompts.training.execution import Setup, set_up
 from softprompts.training.footprint import bound_positions
 from softprompts.training.journal import Checkpoint, RunFolder, check_free
 from softprompts.training.member import Member
+from softprompts.training.memory import is_out_of_memory
 from softprompts.training.pack import Keeper, train_pack
 from softprompts.training.pack_folder import PackedRun, PackFolder
 from softprompts.training.progress import Progress
 from softprompts.training.resources import Resources
-from softprompts.training.room import is_out_of_memory
 
 Report = Callable[[str, dict[str, Any] | None, Exception | None], None]
 """Is told how a run ended: its identity, its result, and its error."""

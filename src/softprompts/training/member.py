@@ -22,16 +22,15 @@ from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.draws import Draws
 from softprompts.readouts.base import Readout
 from softprompts.regularizers.base import Regularizer
-from softprompts.training.cutting import Taken, cut
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.forward import Part
-from softprompts.training.frozen import save_readings
-from softprompts.training.input_keys import num_positions
 from softprompts.training.journal import Checkpoint, Journal
+from softprompts.training.micro_batches import Taken, cut
 from softprompts.training.mixing import Mixing
 from softprompts.training.objective import Share
 from softprompts.training.penalties import PenaltyLog
-from softprompts.training.tracks import Model, under
+from softprompts.training.reader import find_reader
+from softprompts.training.trainable import Model, under
 
 _NUM_SHOWN = 3
 """Examples that a regularizer shows of a task, at the first update and at each evaluation."""
@@ -166,8 +165,8 @@ class Member:
 
     def _take(self, task: str, index: int, place: int) -> Taken:
         prompt, encoded = self.model.tracks[task].prompt, self.train[task].encoded[index]
-        is_read_on = all(one.is_idle for one in self.penalties.regularizers)
-        width = num_positions(self.backbone, prompt, encoded, is_read_on)
+        is_clean = all(one.is_idle for one in self.penalties.regularizers)
+        width = find_reader().num_positions(self.backbone, prompt, encoded, is_clean)
         return Taken(task, encoded, place, width)
 
     def share(self, taken: Sequence[Taken], backbone: Backbone) -> Share:
@@ -264,7 +263,7 @@ class Member:
     def save(self, backbone: Backbone) -> None:
         """Give a checkpoint to the journal."""
         with self.timed():
-            save_readings(backbone)
+            find_reader().save(backbone)
             self.journal.save(self._checkpoint())
 
     def after_update(self, backbone: Backbone) -> None:

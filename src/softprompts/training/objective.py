@@ -19,8 +19,8 @@ from softprompts.errors import PromptError
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.regularizers.base import Inputs, Penalty, Perturbed, Regularizer, Seen
 from softprompts.regularizers.field_tokens import FieldTokens
-from softprompts.training.forward import Part, held, score
-from softprompts.training.frozen import instance_vectors, vectors_of
+from softprompts.training.features import instance_vectors, vectors_of
+from softprompts.training.forward import Part, embed, held, score
 
 Note = Callable[[int, Penalty], None]
 """Takes note of what a regularizer, by its number, said of a micro-batch."""
@@ -96,7 +96,7 @@ def _prepare(backbone: Backbone, share: Share) -> _Reading:
     """Return a share that is ready to have the gradient taken that its regularizers ask for."""
     part, reading = share.part, _Reading(share, share.part)
     if any(one.needs_gradient for _, one, _ in share.regularizers):
-        embeddings = backbone.embed(part.batch.ids)
+        embeddings = embed(backbone, part.prompt, part.batch)
         reading.probe = torch.zeros_like(embeddings, requires_grad=True)
         reading.part = replace(part, embeddings=embeddings + reading.probe)
     return reading
@@ -144,7 +144,8 @@ def _inputs(backbone: Backbone, part: Part) -> Inputs:
         now = vectors_of(backbone, part.batch, embeddings, chosen=chosen)
         return functional.cosine_similarity(clean, now, dim=1)
 
-    embeddings, fields = backbone.embed(part.batch.ids), FieldTokens.of(part.batch)
+    embeddings = embed(backbone, part.prompt, part.batch)
+    fields = FieldTokens.of(part.batch)
     return Inputs(
         part.batch, embeddings, fields, part.draws, held_loss=held_loss, similarity=similarity
     )

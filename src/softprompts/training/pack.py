@@ -12,11 +12,11 @@ import torch
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import BackboneError, SoftPromptsWarning
-from softprompts.training.cutting import cut
 from softprompts.training.member import Member
+from softprompts.training.memory import Room, first_line, free_memory, is_out_of_memory
+from softprompts.training.micro_batches import cut
 from softprompts.training.objective import accumulate
 from softprompts.training.progress import Progress, Silent
-from softprompts.training.room import Room, first_line, free_memory, is_out_of_memory
 
 
 class Keeper(ABC):

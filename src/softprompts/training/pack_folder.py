@@ -23,7 +23,7 @@ from softprompts.storage import (
     write_tensors,
 )
 from softprompts.training.journal import Checkpoint, Journal, RunFolder
-from softprompts.training.tracks import under
+from softprompts.training.trainable import under
 
 
 @final

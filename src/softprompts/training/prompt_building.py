@@ -10,7 +10,6 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.units import measure
 from softprompts.encoding.tokenization import room_beside
 from softprompts.errors import PromptError
 from softprompts.prompts.depths.base import Depth
@@ -83,7 +82,7 @@ def build_prompts(
     place = _build_depth(depth, backbone, reads_decoder)
     if place.is_input or backbone.family == "decoder":
         room_beside(backbone, config.length)  # before rows take memory
-    units = measure(backbone, place.is_input) if config.unit == "relative" else None
+    units = backbone.units(place.is_input) if config.unit == "relative" else None
     words = partial(Surroundings, backbone, label_words, instruction=instruction)
     starts = _initial_rows(config, words, seed)
     sets = _build_sets(config, partial(place.build_rows, units=units), starts, words, seed)

@@ -18,10 +18,10 @@ from softprompts.recipes.checks import is_trained
 from softprompts.recipes.schema import BackboneConfig, RunConfig, TaskConfig
 from softprompts.tasks.base import Task
 from softprompts.tasks.loading import load_task
-from softprompts.training.encoding_cache import LEAST_ROWS, EncodingCache, open_encoding_cache
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
-from softprompts.training.room import free_memory
-from softprompts.training.tracks import Model
+from softprompts.training.memory import free_memory
+from softprompts.training.reader import find_reader
+from softprompts.training.trainable import Model
 
 
 @final
@@ -37,7 +37,6 @@ class Resources:
         self.device, self.tracking = device, tracking
         self._backbones: dict[str, Backbone] = {}
         self._tasks: dict[str, Task] = {}
-        self._caches: dict[str, EncodingCache | None] = {}
         self._evaluated: dict[Hashable, Mapping[str, Evaluation]] = {}
         self._encoded: dict[tuple[str, int], tuple[Example, EncodedExample]] = {}
 
@@ -82,8 +81,6 @@ class Resources:
     ) -> tuple[EncodedExample, ...]:
         """Encode examples of a task, or return what an earlier run with the same encoding kept.
 
-        Many rows are looked for on disk too; see `EncodingCache`.
-
         Args:
             config: the run.
             name: the task's name in it.
@@ -96,12 +93,7 @@ class Resources:
         about = (prompt.length, prompt.depth, prompt.position)
         key = repr((config.backbone, task, config.readout, about))
         missing = [example for example in examples if (key, id(example)) not in self._encoded]
-        cache = None
-        if len(missing) >= LEAST_ROWS:
-            if key not in self._caches:
-                self._caches[key] = open_encoding_cache(config.readout, readout)
-            cache = self._caches[key]
-        fresh = cache.encode(readout, missing) if cache else map(readout.encode, missing)
+        fresh = find_reader().encode(config.readout, readout, missing)
         for example, encoded in zip(missing, fresh, strict=True):
             self._encoded[key, id(example)] = (example, encoded)
         return tuple(self._encoded[key, id(example)][1] for example in examples)

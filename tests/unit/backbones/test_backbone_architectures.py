@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from backbones import KINDS
-from softprompts.backbones.fused_attention import why_not
-from softprompts.backbones.loading import ATTENTIONS, load_backbone
-from softprompts.backbones.passing import DecoderInputs
+from reads import logits, shortcuts
+from softprompts.backbones.attention import IMPLEMENTATIONS
+from softprompts.backbones.decoder_inputs import DecoderInputs
+from softprompts.backbones.loading import load_backbone
+from softprompts.fast.fused_attention import why_not
 
 FAMILIES = {"t5": "encoder-decoder", "bart": "encoder-decoder"}
 FAMILIES |= dict.fromkeys(("gpt2", "llama", "qwen3", "gemma3"), "decoder")
@@ -193,16 +195,16 @@ def test_encoder_runs_once_for_many_targets(tiny: Any, kind: str) -> None:
     backbone = tiny(kind)
     ids, mask, segments = draw_batch(backbone)
     decoder, gather = draw_decoder(backbone)
-    assert backbone.shortcuts
+    assert shortcuts(backbone)
     batches: list[int] = []
     handle = backbone.model.get_encoder().register_forward_hook(
         lambda _module, _arguments, output: batches.append(len(output.last_hidden_state))
     )
     try:
-        backbone.logits(backbone.embed(ids), mask, segments, gather, decoder)
+        logits(backbone, backbone.embed(ids), mask, segments, gather, decoder)
     finally:
         handle.remove()
-    assert batches == [1 if backbone.shortcuts.packs else 3]
+    assert batches == [1 if shortcuts(backbone).packs else 3]
 
 
 @every_kind
@@ -278,7 +280,7 @@ def test_attention_implementations_agree(tiny: Any, kind: str, attention: str) -
     fused = tiny(kind)
     plain = load_backbone(fused.name, attention=attention)
     assert fused.model.config._attn_implementation == "sdpa"
-    assert plain.model.config._attn_implementation == ATTENTIONS[attention]
+    assert plain.model.config._attn_implementation == IMPLEMENTATIONS[attention]
     ids, mask, segments = draw_batch(fused)
     embeddings, is_real = fused.embed(ids), mask.bool()
     torch.testing.assert_close(

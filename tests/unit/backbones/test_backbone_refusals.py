@@ -24,10 +24,11 @@ from transformers import (
 from transformers.models.auto import modeling_auto
 
 from backbones import scatter
+from reads import hidden, logits
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.decoder_inputs import DecoderInputs, only_at
 from softprompts.backbones.families import REFUSED, find_class, find_family, names_head
 from softprompts.backbones.frame import Frame, probe_frame
-from softprompts.backbones.passing import DecoderInputs, only_at
 from softprompts.errors import BackboneError, SoftPromptsError
 
 IDS = torch.arange(12, 22).reshape(2, 5)
@@ -120,14 +121,16 @@ def test_inputs_that_do_not_fit(tiny: Any, where: str) -> None:
 def test_gather_that_does_not_fit(tiny: Any) -> None:
     backbone = tiny("bert")
     embeddings = backbone.embed(IDS)
-    for call in (backbone.hidden, backbone.logits):
+    fast = (partial(hidden, backbone), partial(logits, backbone))
+    for call in (backbone.hidden, backbone.logits, *fast):
         with pytest.raises(
             BackboneError, match=r"gather must have shape \(2, k\) with k > 0, but has \(3, 1\)"
         ):
             call(embeddings, MASK, None, torch.zeros(3, 1, dtype=torch.long))
         with pytest.raises(BackboneError, match=r"but has \(2, 0\)"):
             call(embeddings, MASK, None, GATHER[:, :0])
-        gap = torch.tensor([[1, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
+    gap = torch.tensor([[1, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
+    for call in fast:
         with pytest.raises(BackboneError, match=r"attention_mask must be 1 at the left .* a gap"):
             call(embeddings, gap, None, GATHER)
     assert not backbone.model.base_model._forward_hooks

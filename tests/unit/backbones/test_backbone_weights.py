@@ -18,8 +18,7 @@ from transformers.utils import logging
 from backbones import KINDS, build
 from softprompts.backbones import minilm, sources
 from softprompts.backbones.loading import load_backbone
-from softprompts.backbones.registry import BACKBONES
-from softprompts.backbones.sources import Source
+from softprompts.backbones.registry import BACKBONES, Source
 from softprompts.errors import BackboneError
 
 # ----------------------------------------------------------------------------- weights

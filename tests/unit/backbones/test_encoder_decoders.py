@@ -10,9 +10,10 @@ import torch
 from memories import draw_memory
 from torch import Tensor
 
+from reads import logits, shortcuts
+from softprompts.backbones.decoder_inputs import DecoderInputs, count_copies
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.memory import Memory
-from softprompts.backbones.passing import DecoderInputs, count_copies
 
 LENGTHS = (19, 7, 40, 33)
 both_kinds = pytest.mark.parametrize("kind", ["t5", "bart"])
@@ -43,7 +44,7 @@ def alone(backbone: Any, rows: Tensor, mask: Tensor, decoder: DecoderInputs, mem
         )
         given = None if memory is None else memory.take(torch.tensor([source])).cut(length)
         inputs = (rows[one, :length], mask[one, :length], None)
-        found.append(backbone.logits(*inputs, torch.arange(3)[None], single, given))
+        found.append(logits(backbone, *inputs, torch.arange(3)[None], single, given))
     return torch.cat(found)
 
 
@@ -67,7 +68,7 @@ def test_logits_and_gradients_are_those_of_one_target_at_a_time(
     draws = torch.Generator().manual_seed(2)
     factors = torch.randn(len(decoder.ids), 3, backbone.vocabulary_size, generator=draws)
     joint_rows, own_rows = rows.clone().requires_grad_(), rows.clone().requires_grad_()
-    joint = backbone.logits(joint_rows, mask, None, gather, decoder)
+    joint = logits(backbone, joint_rows, mask, None, gather, decoder)
     expected = alone(backbone, own_rows, mask, decoder, None)
     torch.testing.assert_close(joint, expected, atol=1e-4, rtol=1e-4)
     (gradient,) = torch.autograd.grad((joint * factors).sum(), joint_rows)
@@ -82,7 +83,7 @@ def test_keys_of_a_prompt_reach_both_halves(tiny: Any, kind: str, is_hidden: boo
     backbone = tiny(kind)
     rows, mask, decoder, gather = draw(backbone, SOURCES["as many each"])
     memory = draw_memory(backbone, len(rows), is_hidden)
-    joint = backbone.logits(rows, mask, None, gather, decoder, memory)
+    joint = logits(backbone, rows, mask, None, gather, decoder, memory)
     expected = alone(backbone, rows, mask, decoder, memory)
     torch.testing.assert_close(joint, expected, atol=1e-4, rtol=1e-4)
 
@@ -95,10 +96,10 @@ def test_gates_hide_the_same_positions(tiny: Any, kind: str) -> None:
     gates = torch.ones(mask.shape)
     gates[::2, 2:4] = 0
     memory = Memory(gates=gates, gated=(1, 6))
-    joint = backbone.logits(rows, mask, None, gather, decoder, memory)
+    joint = logits(backbone, rows, mask, None, gather, decoder, memory)
     expected = alone(backbone, rows, mask, decoder, memory)
     torch.testing.assert_close(joint, expected, atol=1e-4, rtol=1e-4)
-    without = backbone.logits(rows, mask, None, gather, decoder)
+    without = logits(backbone, rows, mask, None, gather, decoder)
     assert (joint - without).abs().max() > 1e-3
 
 
@@ -122,12 +123,12 @@ def test_targets_share_where_each_input_has_as_many(
 def test_keys_of_an_input_are_made_once_for_all_its_targets(tiny: Any) -> None:
     backbone = tiny("t5")
     rows, mask, decoder, gather = draw(backbone, SOURCES["as many each"])
-    assert backbone.shortcuts.shares
+    assert shortcuts(backbone).shares
     sizes: list[int] = []
     cross = backbone.model.decoder.block[0].layer[1].EncDecAttention.k
     handle = cross.register_forward_hook(lambda _m, given, _o: sizes.append(len(given[0])))
     try:
-        backbone.logits(rows, mask, None, gather, decoder)
+        logits(backbone, rows, mask, None, gather, decoder)
     finally:
         handle.remove()
     assert sizes == [len(LENGTHS)]
@@ -145,13 +146,13 @@ def test_a_trained_bias_of_positions_gets_its_gradient(tiny: Any, attention: str
     weights = [half.SelfAttention.relative_attention_bias.weight for half in halves]
     backbone.train_only(weights)
     found = torch.autograd.grad(
-        backbone.logits(rows, mask, None, gather, decoder).float().square().sum(), weights
+        logits(backbone, rows, mask, None, gather, decoder).float().square().sum(), weights
     )
     reference = load_backbone(exact.name)
     halves = [reference.model.encoder.block[0].layer[0], reference.model.decoder.block[0].layer[0]]
     weights = [half.SelfAttention.relative_attention_bias.weight for half in halves]
     reference.train_only(weights)
-    logits = alone(reference, rows.float(), mask, decoder, None)
-    expected = torch.autograd.grad(logits.square().sum(), weights)
+    values = alone(reference, rows.float(), mask, decoder, None)
+    expected = torch.autograd.grad(values.square().sum(), weights)
     for one, other in zip(found, expected, strict=True):
         assert (one.float() - other).norm() < 0.4 * other.norm()  # eager code is off by 0.26

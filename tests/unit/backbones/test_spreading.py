@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from reads import hidden, logits, shortcuts
 from softprompts.backbones.adaptations.copying import copy_backbone
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.decoder_inputs import DecoderInputs
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.memory import KeyValues, Memory
-from softprompts.backbones.passing import DecoderInputs
 from softprompts.backbones.spreading import device_of, map_of, wrapped_forwards
 from softprompts.errors import BackboneError
 from softprompts.recipes.reading import read_yaml
@@ -68,7 +69,7 @@ def on_disk(backbone: Backbone) -> set[str]:
 def read(backbone: Backbone, memory: Memory | None, gather: Any = None) -> list[torch.Tensor]:
     """Return states and the gradient with respect to the rows that go in."""
     rows = backbone.embed(IDS).clone().requires_grad_(True)
-    states = backbone.hidden(rows, MASK, None, gather, memory)
+    states = hidden(backbone, rows, MASK, None, gather, memory)
     weights = torch.linspace(-1, 1, states.numel()).view_as(states)
     return [states.detach(), *torch.autograd.grad((states * weights).sum(), rows)]
 
@@ -113,15 +114,15 @@ def test_logits_of_a_spread_backbone(pair):
     if whole.family == "encoder-decoder":
         decoder = DecoderInputs(IDS[:, :3], torch.tensor([1, 0]), torch.ones(2, 3).long())
     rows = whole.embed(IDS)
-    found, expected = (one.logits(rows, MASK, None, gather, decoder) for one in (spread, whole))
+    found, expected = (logits(one, rows, MASK, None, gather, decoder) for one in (spread, whole))
     assert is_close(found, expected)
 
 
 def test_no_shortcut_is_taken_where_hooks_stand(pair):
     _, spread = pair
     assert spread.is_spread
-    assert not spread.shortcuts.packs
-    assert not spread.shortcuts.trims
+    assert not shortcuts(spread).packs
+    assert not shortcuts(spread).trims
 
 
 def test_hooks_come_back_after_layers_were_wrapped(pair):
@@ -152,7 +153,7 @@ def test_embeddings_on_disk_are_read_where_their_hook_runs_them(backbone_folder,
 def test_a_map_to_one_device_is_no_spreading(backbone_folder):
     backbone = load_backbone(str(backbone_folder("bert")), device_map={"": "cpu"})
     assert not backbone.is_spread
-    assert backbone.shortcuts.packs
+    assert shortcuts(backbone).packs
 
 
 def test_transformers_makes_the_map_within_the_memory_that_is_allowed(backbone_folder, tiny):

@@ -12,8 +12,9 @@ import torch
 from memories import draw_memory
 from torch import Tensor
 
+from reads import hidden, logits
+from softprompts.backbones.decoder_inputs import DecoderInputs
 from softprompts.backbones.loading import load_backbone
-from softprompts.backbones.passing import DecoderInputs
 
 LENGTHS = (19, 7, 40, 33)
 ROUNDS = 12
@@ -44,9 +45,9 @@ def reader(backbone: Any, seed: int, is_given: bool) -> Callable[[], list[Tensor
     def read() -> list[Tensor]:
         rows = backbone.embed(ids).requires_grad_()
         if decoder is None:
-            states = backbone.hidden(rows, mask, None, gather, memory)
+            states = hidden(backbone, rows, mask, None, gather, memory)
         else:
-            states = backbone.logits(rows, mask, None, gather, decoder, memory)
+            states = logits(backbone, rows, mask, None, gather, decoder, memory)
         return [states.detach(), *torch.autograd.grad(states.float().square().sum(), rows)]
 
     return read

@@ -68,7 +68,7 @@ def reached(
     Returns:
         Those that a gradient reaches, in the order given.
     """
-    with torch.enable_grad(), backbone.uncompiled():
+    with torch.enable_grad():
         total = read_once(backbone, needs_head).float().sum()
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     pairs = zip(parameters.items(), found, strict=True)

@@ -17,7 +17,7 @@ from softprompts.lab.analysis.curvature import estimate_trace, hessian_product, 
 from softprompts.lab.analysis.subjects import Sample, Subject, load_subject
 from softprompts.lab.analysis.surfaces import InputSurface, PromptSurface
 from softprompts.seeding import generator
-from softprompts.training.frozen import save_readings
+from softprompts.training.reader import find_reader
 from softprompts.training.resources import Resources
 
 MEASURES = ("input", "prompt", "curvature")
@@ -136,7 +136,7 @@ def measure_sharpness(
             dtype=CURVATURE_DTYPE,
         )
         found["curvature"] = _measure_curvature(load_subject(folder, few, resources), effort)
-    save_readings(subject.backbone)
+    find_reader().save(subject.backbone)
     found["seconds"] = time.perf_counter() - began
     return found
 

@@ -24,7 +24,7 @@ from softprompts.training.building import choose_splits
 from softprompts.training.finished import read_result
 from softprompts.training.journal import read_about
 from softprompts.training.resources import Resources
-from softprompts.training.tracks import Track
+from softprompts.training.trainable import Track
 
 SPLITS = ("train", "held-out", "validation")
 DTYPES = ("float32", "bfloat16", "float16")

@@ -13,12 +13,12 @@ from softprompts.lab.studies.progress import StudyProgress
 from softprompts.lab.studies.store import Store
 from softprompts.recipes.study import StudyConfig
 from softprompts.storage import is_there
-from softprompts.training.adopting import adopt
 from softprompts.training.building import build_model, choose_splits
 from softprompts.training.execution import describe_run
 from softprompts.training.footprint import budget_bytes, state_bytes
 from softprompts.training.journal import check_free
 from softprompts.training.resources import Resources
+from softprompts.training.warm_start import adopt
 
 _STATE_SHARE = 0.25
 """The part of memory that parameters and optimizer states of a pack may take."""

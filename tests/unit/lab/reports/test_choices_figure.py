@@ -21,7 +21,8 @@ from PIL import Image
 
 from softprompts.lab.reports.choices import Choices, read_choices
 from softprompts.lab.reports.choices_figure import MOST_CLASSES, build_figure, draw_choices
-from softprompts.lab.reports.figures import MAKER, drawable, printable, short, style
+from softprompts.lab.reports.figures import drawable, printable, short, style
+from softprompts.lab.reports.page import MAKER
 
 HOSTILE = ["$x^{2}$", "<script>alert(1)</script>&", 'say "no"', "日本語", "a\nb\x01", "\ud800"]
 LONG = [f"a class with a name that is far too long to be shown {i}" for i in range(20)]

@@ -1,0 +1,278 @@
+"""Reads what a plain reader reads, with less work: what is known is not read, padding neither."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.decoder_inputs import (
+    DecoderInputs,
+    count_copies,
+    decoder_call,
+    gather_positions,
+)
+from softprompts.backbones.layers import Stack
+from softprompts.backbones.memory import Memory
+from softprompts.component import Component
+from softprompts.encoding.inputs import EncodedExample
+from softprompts.errors import BackboneError
+from softprompts.examples import Example
+from softprompts.fast.compiling import CompiledLayer, parts_of
+from softprompts.fast.encoding_cache import LEAST_ROWS, open_encoding_cache
+from softprompts.fast.input_keys import Ahead, input_memory, num_positions, read_ahead
+from softprompts.fast.kept import Kept
+from softprompts.fast.lower_states import Below, pad_states, read_below
+from softprompts.fast.prepacking import hints_of
+from softprompts.fast.readings import all_readings, readings_of
+from softprompts.fast.route import FastPass, Route
+from softprompts.fast.shortcuts import Shortcuts, find_shortcuts, register_masks
+from softprompts.prompts.prompt import Prompt
+from softprompts.training.reader import Joint, Reader, Request, join, part
+
+if TYPE_CHECKING:
+    from softprompts.readouts.base import Readout
+
+
+@final
+class FastReader(Reader):
+    """Reads with all shortcuts that give the same; one for all backbones."""
+
+    def __init__(self) -> None:
+        self._ways: weakref.WeakKeyDictionary[Backbone, Ways] = weakref.WeakKeyDictionary()
+
+    def ways(self, backbone: Backbone) -> Ways:
+        """Return the ways to read through a backbone."""
+        found = self._ways.get(backbone)
+        if found is None:
+            found = self._ways[backbone] = Ways(backbone)
+        return found
+
+    def read(self, backbone: Backbone, requests: Sequence[Request]) -> list[Tensor]:
+        """Read requests through one forward, or through one for each kind of what is known."""
+        ways = self.ways(backbone)
+        known = [ways.known(request) for request in requests]
+        kinds = [(type(one), one.num_layers if isinstance(one, Below) else 0) for one in known]
+        found: dict[int, Tensor] = {}
+        for kind in dict.fromkeys(kinds):
+            group = [number for number, other in enumerate(kinds) if other == kind]
+            chosen = [requests[number] for number in group]
+            values = ways.read_alike(chosen, [known[number] for number in group])
+            found |= dict(zip(group, values, strict=True))
+        return [found[number] for number in range(len(requests))]
+
+    def find(
+        self,
+        backbone: Backbone,
+        keys: Sequence[tuple[Any, ...]],
+        read: Callable[[int], Tensor],
+        *,
+        is_durable: bool,
+    ) -> list[Tensor]:
+        """Return what is read of inputs, once per key, kept on disk where it is durable."""
+        readings = readings_of(backbone)
+        return [
+            readings.find(key, partial(read, place), is_durable) for place, key in enumerate(keys)
+        ]
+
+    def save(self, backbone: Backbone) -> None:
+        """Make durable what waits; trouble with the disk is a warning, never an error."""
+        for readings in all_readings(backbone):
+            readings.save()
+
+    def num_positions(
+        self, backbone: Backbone, prompt: Prompt, example: EncodedExample, is_clean: bool
+    ) -> int:
+        """Return how many positions are read, without those whose keys are kept."""
+        kept = self.ways(backbone).kept
+        return num_positions(backbone, prompt, example, is_clean, kept)
+
+    def reads_padding(self, backbone: Backbone) -> bool:
+        """Return whether inputs cannot stand in one row."""
+        return not self.ways(backbone).shortcuts.packs
+
+    def encode(
+        self, config: Component, readout: Readout, examples: Sequence[Example]
+    ) -> list[EncodedExample]:
+        """Return encoded examples; many of them are looked for on disk."""
+        cache = None
+        if len(examples) >= LEAST_ROWS:
+            cache = open_encoding_cache(config, readout)
+        return cache.encode(readout, examples) if cache else list(map(readout.encode, examples))
+
+
+@final
+class Ways:
+    """The ways to read through one backbone.
+
+    Args:
+        backbone: the model.
+
+    Attributes:
+        kept: what is kept of its inputs.
+        hints: what its modules are told of values.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = weakref.ref(backbone)
+        self.kept, self.hints = Kept(backbone.device), hints_of(backbone.model)
+        self._compiled: dict[str, dict[int, CompiledLayer]] = {}
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model."""
+        found = self._backbone()
+        assert found is not None
+        return found
+
+    @cached_property
+    def shortcuts(self) -> Shortcuts:
+        """Ways to read a batch with less work; they are tried when they are first asked for."""
+        for stack in self.backbone.stacks:
+            register_masks(stack)
+        return find_shortcuts(self.backbone, self._states_at, self._decode)
+
+    def known(self, request: Request) -> Ahead | Below | None:
+        """Return what is known of a request's inputs."""
+        ahead = read_ahead(self.backbone, request, self.kept)
+        return ahead or read_below(self.backbone, request, self.kept)
+
+    def read_alike(
+        self, requests: Sequence[Request], known: Sequence[Ahead | Below | None]
+    ) -> list[Tensor]:
+        """Read requests of one kind through one forward."""
+        ahead = [one for one in known if isinstance(one, Ahead)]
+        if ahead:
+            requests = [_behind(request, one) for request, one in zip(requests, ahead, strict=True)]
+        joint = join(self.backbone, requests)
+        if ahead:
+            spliced = joint.spliced
+            keys, lead = [one for each in ahead for one in each.kept], [one.lead for one in ahead]
+            memory = input_memory(ahead[0].slots, keys, torch.cat(lead))
+            memory = replace(memory, gates=spliced.gates, gated=spliced.gated)
+            joint = replace(joint, memory=memory)
+        below = [one for one in known if isinstance(one, Below)]
+        return part(requests, self.read_joint(joint, below))
+
+    def read_joint(self, joint: Joint, below: Sequence[Below] = ()) -> Tensor:
+        """Read a batch by its route. Shape `(reads, slots, width)`."""
+        backbone, spliced, memory = self.backbone, joint.spliced, joint.memory
+        given = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
+        if joint.needs_head:
+            backbone.check_head(joint.decoder)
+        inputs = backbone.body_inputs(*given, memory)
+        wanted = spliced.is_row if backbone.is_frozen and torch.is_grad_enabled() else None
+        route = Route()
+        if joint.decoder is not None:
+            route = self.shortcuts.whole(spliced.attention_mask, wanted)
+        elif joint.places is not None:
+            route = self.shortcuts.route(spliced.attention_mask, joint.places, memory, wanted)
+        if below:
+            states = pad_states([one for each in below for one in each.states], given[0].shape[1])
+            route = replace(route, below=(below[0].num_layers, states))
+        if joint.decoder is not None:
+            return self._read_both(inputs, joint, joint.decoder, route)
+        if joint.places is None or not joint.needs_head:
+            return self._states(inputs, joint.places, memory, route)
+        inputs, places = route.lead(inputs, joint.places)
+        one = self._pass(backbone.stacks[0], memory, route)
+        with nullcontext() if one is None else one.surrounding():
+            logits = backbone.run_head(inputs, places, one)
+        return logits.view(*joint.places.shape, -1)
+
+    def _read_both(
+        self,
+        inputs: dict[str, Any],
+        joint: Joint,
+        decoder: DecoderInputs,
+        route: Route,
+    ) -> Tensor:
+        """Run the encoder once, in a row where it may be, and the decoder on what it gives."""
+        backbone, mask = self.backbone, joint.spliced.attention_mask
+        packing, one = route.packing, self._pass(backbone.stacks[0], joint.memory, route)
+        if packing is not None:
+            inputs = packing.inputs(inputs, route.first_position)
+        with nullcontext() if one is None else one.surrounding():
+            encoded = backbone.run_body(inputs, one)
+        copies = count_copies(decoder.source, len(mask)) if self.shortcuts.shares else 1
+        memory = None if joint.memory is None else joint.memory.take(decoder.source)
+        assert joint.places is not None
+        if packing is None:
+            return self._decode(encoded, mask, joint.places, decoder, copies, memory)
+        row = encoded.last_hidden_state
+        encoded.last_hidden_state = batch = packing.unpack(row)
+        with self.hints.remembering(batch, row, packing):
+            return self._decode(encoded, mask, joint.places, decoder, copies, memory)
+
+    def _decode(
+        self,
+        encoded: Any,
+        mask: Tensor,
+        gather: Tensor,
+        decoder: DecoderInputs,
+        copies: int,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """Return logits at positions of the decoder. Shape `(targets, slots, vocab)`."""
+        inputs = decoder_call(encoded, mask, decoder, copies)
+        one = self._pass(self.backbone.stacks[-1], memory, Route(copies=copies))
+        return self.backbone.run_decoder(inputs, gather, one)
+
+    def _states_at(self, embeddings: Tensor, mask: Tensor, gather: Tensor, route: Route) -> Tensor:
+        inputs = self.backbone.body_inputs(embeddings, mask, None)
+        return self._states(inputs, gather, None, route)
+
+    def _states(
+        self, inputs: dict[str, Any], gather: Tensor | None, memory: Memory | None, route: Route
+    ) -> Tensor:
+        """Run the body and return its states. Shape `(batch, slots, hidden)`."""
+        backbone = self.backbone
+        places = gather
+        if gather is not None:
+            inputs, places = route.lead(inputs, gather)
+        one = self._pass(backbone.stacks[0], memory, route)
+        with nullcontext() if one is None else one.surrounding():
+            states: Tensor = backbone.run_body(inputs, one).last_hidden_state
+        if gather is None or places is None:
+            return states
+        return gather_positions(states, places).view(*gather.shape, -1)
+
+    def _pass(self, stack: Stack, memory: Memory | None, route: Route) -> FastPass | None:
+        """Return the pass through a half; `None` where it is as the model would have it."""
+        compiled = self._find_compiled(stack, memory) if torch.is_grad_enabled() else {}
+        if memory is None and route.is_direct and not compiled:
+            return None
+        return FastPass(stack, memory, route, self.hints, compiled)
+
+    def _find_compiled(self, stack: Stack, memory: Memory | None) -> dict[int, CompiledLayer]:
+        """Return the compiled forms of layers by identity; none where they are not compiled.
+
+        Raises:
+            BackboneError: if layers are compiled that have nothing to compile beside attention,
+                and attention is given a memory.
+        """
+        if not self.backbone.is_compiled:
+            return {}
+        if memory is not None and not all(parts_of(layer) for layer in stack.layers):
+            raise BackboneError(
+                "`backbone.compile` must be false for a prompt that reaches into the attention of "
+                f"{type(stack.layers[0]).__name__}, which has no parts beside it to compile."
+            )
+        if stack.name not in self._compiled:
+            layers = {id(layer): CompiledLayer(layer) for layer in stack.layers}
+            self._compiled[stack.name] = layers
+        return self._compiled[stack.name]
+
+
+def _behind(request: Request, known: Ahead) -> Request:
+    """Return what is to be read behind the first tokens of a request's inputs."""
+    assert request.places is not None
+    rest, places = request.spliced.behind(known.lead), request.places - known.lead[:, None]
+    return replace(request, spliced=rest, places=places)

@@ -1,0 +1,207 @@
+"""Which shortcuts give what reading a padded batch with all layers gives; found by trying."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.decoder_inputs import DecoderInputs, check_gather, gather_positions
+from softprompts.backbones.layers import Stack
+from softprompts.backbones.memory import Memory
+from softprompts.backbones.probing import is_same, run_low
+from softprompts.fast.compiling import parts_of
+from softprompts.fast.joined_inputs import Packing
+from softprompts.fast.route import FastPass, Route
+from softprompts.fast.tail import Tail
+
+Read = Callable[[Tensor, Tensor, Tensor, Route], Tensor]
+"""Returns states of embeddings and a mask, at positions, read in some way."""
+
+Decode = Callable[[Any, Tensor, Tensor, DecoderInputs, int], Tensor]
+"""Returns logits of what an encoder gave, a mask, positions, a decoder's inputs and copies."""
+
+_LEAST_SAVING = 4
+"""Positions for each that is read, so that the last layer is cut to those that are."""
+_LONG_TOKENS = 12
+"""Tokens of three inputs that fill a row with more places than attention gives one of them."""
+
+
+@final
+@dataclass(frozen=True)
+class Shortcuts:
+    """Ways to read a batch with less work.
+
+    Attributes:
+        packs: whether inputs may stand one behind the other in one row, and that pays.
+        first_position: position of an input's first token in such a row; `None` where the model
+            takes no positions.
+        num_runs: how often a layer runs in one pass.
+        trims: whether the last run may be cut to the positions that are read.
+        shares: whether a decoder's targets may read the same keys of an input, made once.
+    """
+
+    packs: bool = False
+    first_position: int | None = None
+    num_runs: int = 0
+    trims: bool = False
+    shares: bool = False
+
+    def packing(self, mask: Tensor) -> Packing | None:
+        """Return where inputs stand in one row, if they may. Shape of `mask` `(batch, tokens)`."""
+        return Packing(mask) if self.packs and len(mask) > 1 else None
+
+    def whole(self, mask: Tensor, wanted: Tensor | None = None) -> Route:
+        """Return the way for a batch of which all is read; see `route`."""
+        packing = self.packing(mask)
+        places = None if packing is None or wanted is None else packing.wanted(wanted)
+        return Route(packing, self.first_position, wanted=places)
+
+    def route(
+        self,
+        mask: Tensor,
+        gather: Tensor | None,
+        memory: Memory | None,
+        wanted: Tensor | None = None,
+    ) -> Route:
+        """Return the way for a batch.
+
+        Args:
+            mask: 1 on positions that count. Shape `(batch, tokens)`.
+            gather: positions that are read; all when `None`. Shape `(batch, slots)`.
+            memory: what attention is given beside the input.
+            wanted: positions whose embeddings have a gradient, boolean; all when `None`. Shape
+                `(batch, tokens)`.
+        """
+        if gather is None:
+            return Route()
+        check_gather(gather, len(mask))
+        whole = self.whole(mask, wanted)
+        is_trimmed = self.trims and _LEAST_SAVING * gather.shape[1] <= mask.shape[1]
+        if memory is not None and _asks_for_places(memory):
+            is_trimmed = False
+        tail = Tail(gather, whole.packing) if is_trimmed else None
+        return replace(whole, tail=tail, num_runs=self.num_runs)
+
+
+def _asks_for_places(memory: Memory) -> bool:
+    """Return whether attention must know where queries stand.
+
+    A position reads itself, whatever its gate; and windows over an input's own kept keys move.
+    """
+    has_windows = any(
+        pair.is_input and slot.window is not None for slot, pair in memory.prefixes.items()
+    )
+    return memory.gates is not None or has_windows
+
+
+@torch.no_grad()
+def find_shortcuts(backbone: Backbone, read: Read, decode: Decode) -> Shortcuts:
+    """Read a small batch in all ways, and return which of them agree.
+
+    Args:
+        backbone: the frozen model.
+        read: reads in a given way.
+        decode: lets targets that follow each other read what was made once.
+    """
+    stack, device = backbone.stacks[0], backbone.device
+    if not stack.base or backbone.is_spread:
+        return Shortcuts()  # hooks of a spread model stand where layers are cut
+    ids = torch.arange(15, device=device).view(3, 5) * (backbone.vocabulary_size // 16)
+    counts = torch.tensor([[5], [2], [4]], device=device)
+    mask = (torch.arange(5, device=device) < counts).long()
+    gather = torch.tensor([[0, 3], [1, 1], [2, 3]], device=device)
+    rows = backbone.embed(ids)
+    with stack.counting() as runs:
+        expected = gather_positions(backbone.read(rows, mask).last_hidden_state, gather)
+
+    def agrees(route: Route) -> bool:
+        try:
+            return is_same(expected, read(rows, mask, gather, route))
+        except Exception:  # whatever a model does with what it does not know
+            return False
+
+    shares = _can_share(backbone, rows, mask, decode)
+    trims = agrees(Route(tail=Tail(gather, None), num_runs=len(runs)))
+    is_packable = device.type == "cpu" and (
+        not backbone.is_compiled or all(parts_of(layer) for layer in stack.layers)
+    )
+    for first in _first_positions(backbone) if is_packable else ():
+        packing = Packing(mask)
+        if agrees(Route(packing, first)) and _packs_long(backbone, first, read):
+            tail = Tail(gather, packing)
+            trims = trims and agrees(Route(packing, first, tail, len(runs)))
+            return Shortcuts(True, first, len(runs), trims, shares)
+    return Shortcuts(num_runs=len(runs), trims=trims, shares=shares)
+
+
+def _packs_long(backbone: Backbone, first: int | None, read: Read) -> bool:
+    """Return whether a packed row may have more places than attention gives an input.
+
+    The lowest layers tell, where all are alike.
+    """
+    device, most = backbone.device, min(_LONG_TOKENS, backbone.context_length or _LONG_TOKENS)
+    mask = torch.ones(3, most, dtype=torch.long, device=device)
+    mask[1:, -1] = 0
+    ids = torch.arange(3 * most, device=device).view(3, most) % 16
+    rows = backbone.embed(ids * (backbone.vocabulary_size // 16))
+    gather = torch.tensor([[0, most - 2]] * 3, device=device)
+
+    def states(route: Route) -> Tensor:
+        return read(rows, mask, gather, route)
+
+    stack, packed = backbone.stacks[0], Route(Packing(mask), first)
+    try:
+        return is_same(
+            run_low(stack, lambda: states(Route())), run_low(stack, lambda: states(packed))
+        )
+    except Exception:  # whatever a model does with what it does not know
+        return False
+
+
+def _can_share(backbone: Backbone, rows: Tensor, mask: Tensor, decode: Decode) -> bool:
+    """Return whether a decoder reads the same where targets read keys that were made once."""
+    if backbone.family != "encoder-decoder" or not backbone.has_language_head:
+        return False
+    num_targets = 2 * len(mask)
+    source = torch.arange(num_targets, device=mask.device) // 2
+    ids = (torch.arange(3 * num_targets, device=mask.device) % 7).view(num_targets, 3)
+    decoder = DecoderInputs(ids, source, torch.ones_like(ids))
+
+    def logits(copies: int) -> Tensor:
+        return decode(backbone.read(rows, mask), mask, ids % 3, decoder, copies)
+
+    expected = logits(1)
+    try:
+        return is_same(expected, logits(2))
+    except Exception:  # whatever a model does with what it does not know
+        return False
+
+
+def _first_positions(backbone: Backbone) -> Sequence[int | None]:
+    """Return what a model may call its first position: 0, or the one behind padding's."""
+    body = backbone.stacks[0].body
+    if "position_ids" not in inspect.signature(body.forward).parameters:
+        return (None,)
+    return (0, (backbone.tokenizer.pad_token_id or 0) + 1)
+
+
+def register_masks(stack: Stack) -> None:
+    """Let transformers find the masks of a stack's pass, under the name of its attention."""
+    from transformers.masking_utils import AttentionMaskInterface
+
+    there = weakref.ref(stack)
+
+    def make(**options: Any) -> Tensor | None:
+        stack = there()
+        assert stack is not None
+        assert isinstance(stack.current, FastPass)
+        return stack.current.make_mask(**options)
+
+    AttentionMaskInterface.register(stack.interface, make)
