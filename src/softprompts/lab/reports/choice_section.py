@@ -8,24 +8,22 @@ from statistics import fmean, stdev
 from typing import Any, final
 
 from softprompts.errors import SoftPromptsError
-from softprompts.lab.reports.choice_parts import UNITS, histogram, weight_table
-from softprompts.lab.reports.chosen import SELECTORS, Chosen, Mixed
-from softprompts.lab.reports.last_choices import read_last_choices
-from softprompts.lab.reports.markup import Html, joined, tag
+from softprompts.lab.reports.choices import read_last_choices
+from softprompts.lab.reports.choices_figures import draw_shares, draw_weights, share_hints
+from softprompts.lab.reports.chosen import SELECTORS, UNITS, Chosen, Mixed
+from softprompts.lab.reports.pages import MOST_ROWS, Part, Section
 from softprompts.lab.reports.report_tables import place_columns, place_of
-from softprompts.lab.reports.sections import (
-    MOST_OPEN,
-    MOST_ROWS,
-    Section,
-    folded,
-    note,
-    panels,
-    with_sources,
-)
+from softprompts.lab.reports.score_sections import MOST_OPEN
 from softprompts.lab.reports.study_record import Entry, StudyRecord
 from softprompts.lab.reports.tabular import Column, Table
 
 _MOST_CLASSES = 12
+_MOST_PICTURES = 60
+_MOST_SAID = 20
+_LEAD = (
+    "Shares of inputs on the reported split (held-out rows where that is not there yet), mean over "
+    "seeds; points are seeds. softprompts choices RUN_DIR draws one run over its updates."
+)
 
 
 @final
@@ -57,26 +55,20 @@ def choice_section(record: StudyRecord) -> Section | None:
         record: the study.
     """
     groups, problems = choice_groups(record)
-    charts = [chart for group in groups for chart in _charts(group)]
-    if not charts and not problems:
+    pictures = [
+        picture for number, group in enumerate(groups) for picture in _pictures(group, number)
+    ]
+    if not pictures and not problems:
         return None
-    tables = tuple(
-        table
-        for table in (selector_table(record, groups), mixture_table(record, groups))
-        if table.rows
-    )
-    lead = tag(
-        "p",
-        "Shares of inputs on the reported split (held-out rows where that is not there yet), mean "
-        "over seeds; points are seeds. ",
-        tag("code", "softprompts choices RUN_DIR"),
-        " draws one run over its updates.",
-        class_="note",
-    )
-    parts = [lead, *(tag("p", text, class_="warning") for text in problems), panels(charts, 0)]
+    parts = [Part("note", _LEAD), *(Part("warning", text) for text in problems)]
+    parts.append(Part("pictures", pictures[:_MOST_PICTURES]))
+    if pictures[_MOST_PICTURES:]:
+        rest = (Part("pictures", pictures[_MOST_PICTURES:]),)
+        parts.append(Part("fold", rest, f"{len(pictures) - _MOST_PICTURES} more"))
     parts += _mixtures([group for group in groups if group.pools])
-    parts += [with_sources(table, is_folded=True) for table in tables]
-    return Section("choices", "What prompts chose", joined(parts), tables)
+    tables = (selector_table(record, groups), mixture_table(record, groups))
+    parts += [Part("folded-table", table) for table in tables]
+    return Section("choices", "What prompts chose", tuple(parts))
 
 
 def choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
@@ -111,56 +103,57 @@ def _group(record: StudyRecord, entry: Entry, name: str, found: Mapping[int, Cho
     return Group(", ".join(part for part in parts if part), place, found)
 
 
-def _charts(group: Group) -> list[Html]:
-    """Return a histogram of each selector, and of the pool's weights."""
-    charts = []
+def _pictures(group: Group, number: int) -> list[Part]:
+    """Return the shares of each selector, and the pool's weights."""
+    pictures: list[Part] = []
+
+    def add(what: str, seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float]) -> None:
+        name, title = f"choices-{number}-{len(pictures)}", f"{group.title}: {what}"
+        said = "; ".join(share_hints(seeds, first, stds)[:_MOST_SAID])
+        drawn = draw_shares(name, title, seeds, first, stds)
+        pictures.append(Part("picture", drawn, f"{title}: {said}"))
+
     for name in SELECTORS:
         shares = [one.selected[name].shares for one in group.found.values() if name in one.selected]
         if shares:
-            charts.append(histogram(f"{group.title}: {UNITS[name]}", shares, 0))
+            add(UNITS[name], shares, 0, ())
     pools = list(group.pools.values())
     if pools:
-        seeds = [known for pool in pools if (known := _known(pool.weights))]
         stds = [known for pool in pools if (known := _known(pool.stds))]
         spread = [fmean(values) for values in zip(*stds, strict=True)]
-        charts.append(histogram(f"{group.title}: weight of each set", seeds, 1, spread))
-    return charts
+        add("weight of each set", [_known(pool.weights) for pool in pools], 1, spread)
+    return pictures
 
 
 def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _mixtures(groups: Sequence[Group]) -> list[Html]:
-    """Return a table for each pool: weights by seed and class."""
+def _mixtures(groups: Sequence[Group]) -> list[Part]:
+    """Return a map for each pool: weights by seed and class."""
     if not groups:
         return []
     said = "Mean weight of each set in percent"
     if any(pool.stds for group in groups for pool in group.pools.values()):
-        said += (
-            ", ± its standard deviation over inputs. Upright lines above are that deviation, "
-            "averaged over seeds"
-        )
+        said += "; upright lines above are its standard deviation over inputs, averaged over seeds"
     said += ". Each run numbers its sets: set 1 of one seed has nothing to do with that of another."
-    tables = []
-    for group in groups:
-        rows = [line for seed, pool in group.pools.items() for line in _lines(seed, pool)]
+    parts = [Part("heading", "Mixtures"), Part("note", said)]
+    for number, group in enumerate(groups):
+        lines = {
+            f"seed {seed}, {name}": weights
+            for seed, pool in group.pools.items()
+            for place, (name, weights, _) in enumerate(pool.lines)
+            if not place or name in pool.apart(_MOST_CLASSES)
+        }
         most = max(len(pool.by_class) for pool in group.pools.values())
-        drawn = [weight_table(group.title, ("seed", "inputs"), rows)]
+        drawn = draw_weights(f"mixtures-{number}", list(lines), list(lines.values()))
+        shown = [Part("picture", drawn, f"{group.title}: the table of mixtures has the weights.")]
         if most > _MOST_CLASSES:
-            drawn.insert(0, note(f"The {_MOST_CLASSES} of {most} classes that differ most."))
-        is_open = len(groups) <= MOST_OPEN and len(rows) <= MOST_ROWS
-        tables.append(folded(group.title, *drawn, is_open=is_open))
-    return [tag("h3", "Mixtures"), note(said), *tables]
-
-
-def _lines(seed: int, pool: Mixed) -> list[tuple[tuple[str, str], Any, Any]]:
-    kept = pool.apart(_MOST_CLASSES)
-    return [
-        (("" if place else str(seed), name), weights, stds)
-        for place, (name, weights, stds) in enumerate(pool.lines)
-        if not place or name in kept
-    ]
+            text = f"The {_MOST_CLASSES} of {most} classes that differ most."
+            shown.insert(0, Part("note", text))
+        is_open = len(groups) <= MOST_OPEN and len(lines) <= MOST_ROWS
+        parts.append(Part("fold", shown, group.title, is_open))
+    return parts
 
 
 def selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:

@@ -18,6 +18,9 @@ EVERYTHING = "all inputs"
 SELECTORS = ("position", "length")
 """What may be selected among `length + 1` values, by its key in a run's records."""
 
+UNITS = {"position": "rows in front", "length": "active rows"}
+"""What the values of each selector count."""
+
 
 @final
 @dataclass(frozen=True)

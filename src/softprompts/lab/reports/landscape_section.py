@@ -8,40 +8,34 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from softprompts.lab.reports.landscape import title_of
-from softprompts.lab.reports.landscape_kept import kept_landscapes
-from softprompts.lab.reports.markup import Html, block, joined, tag
+from softprompts.lab.reports.landscapes import kept_landscapes, title_of
+from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.report_tables import place_columns, place_of
-from softprompts.lab.reports.sections import Section, note, with_sources
 from softprompts.lab.reports.study_record import StudyRecord
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.storage import is_there, read_json
 
-Panels = Mapping[str, Mapping[str, Any]]
 
-
-def landscape_section(record: StudyRecord) -> tuple[Section | None, Panels]:
-    """Return the section on landscapes and sharpness, and what its script is to draw.
+def landscape_section(record: StudyRecord) -> tuple[Section | None, str]:
+    """Return the section on landscapes and sharpness, and the program that its surfaces need.
 
     Args:
         record: the study.
 
     Returns:
-        The section, `None` before the first finished run; and its panels, none where nothing is
-        kept to be drawn.
+        The section, `None` before the first finished run; and the program, empty without surfaces.
     """
     if not record.results:
-        return None, {}
+        return None, ""
     table = sharpness_table(record)
-    surfaces, panels = _surfaces(record)
-    commands = _commands(record, has_table=bool(table.rows), has_surfaces=bool(panels))
-    parts = [
-        surfaces,
-        *([tag("h3", table.title), with_sources(table)] if table.rows else []),
-        *([note("Not measured yet:"), block("\n".join(commands), "Commands")] if commands else []),
-    ]
-    tables = (table,) if table.rows else ()
-    return Section("landscapes", "Landscapes and sharpness", joined(parts), tables), panels
+    pictures, program = _pictures(record)
+    commands = _commands(record, has_table=bool(table.rows), has_pictures=bool(pictures))
+    parts = list(pictures)
+    if table.rows:
+        parts += [Part("heading", table.title), Part("table", table)]
+    if commands:
+        parts += [Part("note", "Not measured yet:"), Part("code", "\n".join(commands), "Commands")]
+    return Section("landscapes", "Landscapes and sharpness", tuple(parts)), program
 
 
 def sharpness_table(record: StudyRecord) -> Table:
@@ -111,23 +105,20 @@ def _measures(found: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     return {name: (heading, v) for name, (heading, v) in values.items() if v is not None}
 
 
-def _surfaces(record: StudyRecord) -> tuple[Html | None, dict[str, Mapping[str, Any]]]:
-    """Return the kept landscapes, and their panels."""
+def _pictures(record: StudyRecord) -> tuple[list[Part], str]:
+    """Return the kept landscapes, and the program that their surfaces need."""
     kept = kept_landscapes(record.path)
     if not kept:
-        return None, {}
-    from softprompts.lab.reports.landscape_page import MOST_SURFACES, landscape_parts
+        return [], ""
+    from softprompts.lab.reports.landscape_figures import plotly_js
+    from softprompts.lab.reports.landscape_page import has_surfaces, landscape_parts
 
-    count = sum(len(run["spaces"]) for found in kept for run in found["runs"])
-    parts: list[Html] = []
-    panels: dict[str, Mapping[str, Any]] = {}
+    are_surfaces, parts = has_surfaces(kept), []
     labels = {c.identity: entry.label for entry in record.whole_entries for c in entry.cells}
     for number, found in enumerate(_by_variant(one, labels) for one in kept):
-        prefix = f"landscape-{number}-"
-        body, own = landscape_parts(found, prefix, are_surfaces=count <= MOST_SURFACES)
-        parts += [tag("h3", title_of(found)), Html("\n".join(body))]
-        panels |= own
-    return joined(parts), panels
+        own = landscape_parts(found, f"landscape-{number}-", are_surfaces=are_surfaces)
+        parts.append(Part("fold", own, title_of(found), is_open=True))
+    return parts, plotly_js() if are_surfaces else ""
 
 
 def _by_variant(found: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
@@ -136,11 +127,11 @@ def _by_variant(found: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str
     return {**found, "runs": runs}
 
 
-def _commands(record: StudyRecord, *, has_table: bool, has_surfaces: bool) -> list[str]:
+def _commands(record: StudyRecord, *, has_table: bool, has_pictures: bool) -> list[str]:
     """Return the commands that measure what is missing."""
     study = shlex.quote(str(record.path))
     commands = []
-    if not has_surfaces:
+    if not has_pictures:
         runs = " ".join(shlex.quote(str(record.path / "runs" / one)) for one in _examples(record))
         if runs:
             commands.append(f"softprompts landscape {runs}")

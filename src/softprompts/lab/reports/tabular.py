@@ -1,4 +1,4 @@
-"""Tables that are written three ways: HTML to read, CSV to compute with, LaTeX to print."""
+"""Tables: CSV to compute with, LaTeX to print, and values as readers see them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
-
-from softprompts.lab.reports.markup import Html, tag
 
 KINDS: Final = (
     "text",
@@ -78,6 +76,11 @@ class Column:
     def keys(self) -> tuple[str, ...]:
         """The columns that CSV has for it."""
         return self.parts or (self.key,)
+
+    @property
+    def look(self) -> str:
+        """Its class on a page."""
+        return self.kind if self.kind in ("text", "long") else ""
 
 
 @final
@@ -161,22 +164,6 @@ def in_latex(text: str) -> str:
     return "".join(_letter(letter) for letter in text)
 
 
-def to_html(table: Table) -> Html:
-    """Return a table as HTML, in a box that scrolls sideways where it is too wide.
-
-    Args:
-        table: the table; the columns that readers see are written.
-    """
-    columns = table.shown
-    head = tag("tr", (tag("th", c.heading, class_=_class(c), scope="col") for c in columns))
-    body = (
-        tag("tr", (tag("td", shown_value(c, row), class_=_class(c)) for c in columns))
-        for row in table.rows
-    )
-    drawn = tag("table", tag("thead", head), tag("tbody", body), aria_label=table.title)
-    return tag("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=table.title)
-
-
 def shown_value(column: Column, row: Mapping[str, Any]) -> str:
     """Return a value as readers see it.
 
@@ -221,10 +208,6 @@ def _number(kind: str, value: float | None) -> str:
 def _has(column: Column, row: Mapping[str, Any]) -> bool:
     value = row.get(column.key)
     return value is not None and value != "" and not (isinstance(value, tuple) and value[0] is None)
-
-
-def _class(column: Column) -> str | None:
-    return {"text": "text", "long": "text long"}.get(column.kind)
 
 
 def _all(column: Column, row: Mapping[str, Any]) -> Sequence[Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from softprompts.lab.reports.markup import joined, tag
-from softprompts.lab.reports.sections import Section, note, with_sources
+from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.study_record import StudyRecord, point_label, shown
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.lab.studies.tuning_record import TuningRecord, read_tuning
@@ -33,24 +32,21 @@ def tuning_section(record: StudyRecord) -> Section | None:
         text = (
             f"{tune.field} is not tuned yet: what this page shows is of the values before tuning."
         )
-        return Section("tuning", "Tuning", note(text))
+        return Section("tuning", "Tuning", (Part("note", text),))
     found = read_tuning(record.path, tune)
     if found is None:
         return None
-    table = tuning_table(found)
     seeds = ", ".join(map(str, found.seeds))
-    said = tag(
-        "p",
+    said = (
         f"{found.field} was chosen among {', '.join(map(shown, found.values))} by successive "
         f"halving on held-out rows, with seeds {seeds}. Every variant had the same candidates and "
-        "the same number of updates. The reported rows decided nothing.",
+        "the same number of updates. The reported rows decided nothing."
     )
-    untrained = (
-        note(f"Not tuned, since nothing is trained: {', '.join(found.untrained)}.")
-        if found.untrained
-        else None
-    )
-    return Section("tuning", "Tuning", joined([said, with_sources(table), untrained]), (table,))
+    parts = [Part("text", said), Part("table", tuning_table(found))]
+    if found.untrained:
+        text = f"Not tuned, since nothing is trained: {', '.join(found.untrained)}."
+        parts.append(Part("note", text))
+    return Section("tuning", "Tuning", tuple(parts))
 
 
 def tuning_table(found: TuningRecord) -> Table:

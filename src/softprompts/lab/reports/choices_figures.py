@@ -1,4 +1,4 @@
-"""The figure of what a run's prompt chose: a panel for everything that exists."""
+"""The figures of what prompts chose: of a run over its updates, and of a study over its seeds."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 from typing import Any, final
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from softprompts.lab.reports.choices import Choices
-from softprompts.lab.reports.chosen import Chosen, Selected
+from softprompts.lab.reports.chosen import Chosen, Selected, Weights
 from softprompts.lab.reports.figures import (
     BLUE,
     GREEN,
     GREY,
+    INK,
     ORANGE,
     ROUND_STEPS,
     Panel,
@@ -27,12 +30,13 @@ from softprompts.lab.reports.figures import (
     add_colour_bar,
     add_legend,
     drawable,
-    printable,
+    hint,
+    inline,
     save,
-    short,
     stack,
     style,
 )
+from softprompts.lab.reports.spelling import printable, short
 
 MOST_CLASSES = 60
 MOST_SETS_WITH_NUMBERS = 16
@@ -91,6 +95,82 @@ def build_figure(choices: Choices, spell: Spelling = printable) -> Figure:
     return stack(_panels(choices, spell), title, choices.notes)
 
 
+def draw_inline(choices: Choices) -> Markup:
+    """Return the figure as markup of a page, without its title.
+
+    Args:
+        choices: what `read_choices` returned.
+    """
+    with style():
+        return inline(stack(_panels(choices, printable)), "choices")
+
+
+def draw_shares(
+    name: str, title: str, seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float] = ()
+) -> Markup:
+    """Return shares as bars: their mean over seeds, and a dot for each of several seeds.
+
+    Args:
+        name: the figure's name on its page.
+        title: its title.
+        seeds: the shares of each seed.
+        first: the number of the first bar.
+        stds: standard deviation over inputs of each bar, where known.
+    """
+
+    def draw(axes: Axes) -> None:
+        shares = 100 * np.array(seeds)
+        means = shares.mean(axis=0)
+        places = np.arange(first, first + len(means))
+        bars = axes.bar(places, means, color=BLUE, alpha=0.75)
+        if stds:
+            axes.errorbar(places, means, 100 * np.array(stds), fmt="none", ecolor=INK, capsize=0)
+        if len(seeds) > 1:
+            axes.plot(np.tile(places, len(seeds)), shares.ravel(), "o", color=INK, markersize=3)
+        for patch, text in zip(bars, share_hints(seeds, first, stds), strict=True):
+            hint(patch, text)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(11, integer=True, steps=ROUND_STEPS))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_ylabel("%")
+        axes.set_title(short(printable(title), 52))
+
+    with style():
+        return inline(stack([Panel(1.1, draw, 0, 0.5, 0.15)]), name)
+
+
+def share_hints(seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float]) -> list[str]:
+    """Return what bars say: their mean, the spread over inputs, and single seeds.
+
+    Args:
+        seeds: the shares of each seed.
+        first: the number of the first bar.
+        stds: standard deviation over inputs of each bar, where known.
+    """
+    said = []
+    for place, values in enumerate(zip(*seeds, strict=True)):
+        parts = [f"{first + place}: {100 * fmean(values):.0f} %"]
+        parts += [f"± {100 * one:.0f} over inputs" for one in stds[place : place + 1]]
+        if len(values) > 1:
+            parts.append(f"({', '.join(f'{100 * one:.0f}' for one in values)})")
+        said.append(" ".join(parts))
+    return said
+
+
+def draw_weights(name: str, labels: Sequence[str], weights: Sequence[Weights]) -> Markup:
+    """Return the mean weights of a pool's sets as a map with numbers.
+
+    Args:
+        name: the figure's name on its page.
+        labels: what each row is of.
+        weights: its weights.
+    """
+    spelled = [short(printable(label), LONGEST_PLACE) for label in labels]
+    rows = np.array([_floats(line) for line in weights])
+    with style():
+        return inline(stack([_weight_panel(spelled, rows, ("Weights of the pool",))]), name)
+
+
 def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
     """Return a panel for everything that exists."""
     learned = [name for name in choices.parts if name in _LOOKS]
@@ -111,29 +191,26 @@ def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
     return panels
 
 
-def _draw_shares(choices: Choices, name: str, axes: Axes, bar: Axes) -> None:
+def _draw_shares(choices: Choices, name: str, axes: Axes) -> None:
     """Draw how often each value was drawn, over the updates."""
     look = _LOOKS[name]
     shares = np.array([window.selected[name].shares for window in choices.windows]).T
     axes.set_title(f"{look.title} while training")
     axes.set_ylabel(look.unit)
-    _draw_heatmap(choices, shares, (axes, bar), "share of inputs")
+    _draw_heatmap(choices, shares, axes, "share of inputs")
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND_STEPS))
 
 
-def _draw_pool(choices: Choices, weights: Matrix, axes: Axes, bar: Axes) -> None:
+def _draw_pool(choices: Choices, weights: Matrix, axes: Axes) -> None:
     """Draw the mean weight of each set over the updates."""
     axes.set_title("Pool while training")
     axes.set_ylabel("set of rows")
-    _draw_heatmap(choices, weights, (axes, bar), "mean weight", first=1)
+    _draw_heatmap(choices, weights, axes, "mean weight", first=1)
     axes.set_yticks(_places_of_sets(len(weights), 8))
 
 
-def _draw_heatmap(
-    choices: Choices, values: Matrix, place: tuple[Axes, Axes], unit: str, first: int = 0
-) -> None:
+def _draw_heatmap(choices: Choices, values: Matrix, axes: Axes, unit: str, first: int = 0) -> None:
     """Draw one column per window, and the colours' meaning beside it."""
-    axes, bar = place
     size = choices.windows[0].last_step
     right = len(choices.windows) * size + 0.5  # the last window may reach past the last update
     image = axes.imshow(
@@ -144,7 +221,7 @@ def _draw_heatmap(
         vmin=0,
         vmax=_largest(values),
     )
-    add_colour_bar(image, bar, unit)
+    add_colour_bar(image, unit)
     _finish_updates(choices, axes)
 
 
@@ -159,7 +236,7 @@ def _finish_updates(choices: Choices, axes: Axes) -> None:
         axes.axvline(choices.selected_step, color="black", linewidth=1.2, linestyle=":")
 
 
-def _draw_entropy(choices: Choices, axes: Axes, bar: Axes) -> None:
+def _draw_entropy(choices: Choices, axes: Axes) -> None:
     """Draw the selectors' entropy, on training and held-out rows, and the temperature."""
     num_values = choices.about["length"] + 1
     most = math.log(num_values)
@@ -218,9 +295,7 @@ def _draw_temperature(choices: Choices, axes: Axes) -> list[Any]:
     return list(lines)
 
 
-def _draw_histogram(
-    name: str, found: Sequence[tuple[str, Selected]], axes: Axes, bar: Axes
-) -> None:
+def _draw_histogram(name: str, found: Sequence[tuple[str, Selected]], axes: Axes) -> None:
     """Draw how inputs were spread where the prompt was scored: bars, then an outline."""
     look = _LOOKS[name]
     edges = np.arange(len(found[0][1].counts) + 1) - 0.5
@@ -251,18 +326,23 @@ def _class_panel(where: str, chosen: Chosen, spell: Spelling) -> Panel:
         classes = {label: classes[label] for label in chosen.pool.apart(MOST_CLASSES)}
     labels = ["all inputs", *(short(spell(label), LONGEST_LABEL) for label in classes)]
     weights = np.array([mean, *classes.values()])
-    paint = partial(_draw_classes, labels, weights, notes)
+    return _weight_panel(labels, weights, ("Weights of the pool", *notes))
+
+
+def _weight_panel(labels: Sequence[str], weights: Matrix, titles: Sequence[str]) -> Panel:
+    """Return a panel of weights with a row per label."""
     left = 0.25 + 0.075 * max(map(len, labels))
-    return Panel(0.21 * len(labels), paint, len(notes), left)
+    paint = partial(_draw_classes, labels, weights, titles)
+    return Panel(0.21 * len(labels), paint, len(titles) - 1, left)
 
 
 def _draw_classes(
-    labels: Sequence[str], weights: Matrix, notes: Sequence[str], axes: Axes, bar: Axes
+    labels: Sequence[str], weights: Matrix, titles: Sequence[str], axes: Axes
 ) -> None:
     """Draw a pool's weights per class, with numbers where they fit."""
     most = _largest(weights)
     image = axes.imshow(weights, aspect="auto", vmin=0, vmax=most, origin="upper")
-    axes.set_title("\n".join(["Weights of the pool", *notes]), fontsize=9, linespacing=1.3)
+    axes.set_title("\n".join(titles), fontsize=9, linespacing=1.3)
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(left=False)
     axes.axhline(0.5, color="white", linewidth=2.5)
@@ -270,7 +350,7 @@ def _draw_classes(
     axes.set_xticks([place - 1 for place in places], [str(place) for place in places])
     axes.set_xlabel("set of rows")
     if weights.shape[1] > MOST_SETS_WITH_NUMBERS:
-        add_colour_bar(image, bar, "mean weight")
+        add_colour_bar(image, "mean weight")
         return
     axes.set_xlabel("set of rows; weights in percent")
     size = 8 if weights.shape[1] <= 10 else 7
