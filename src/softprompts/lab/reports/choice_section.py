@@ -10,7 +10,7 @@ from typing import Any, final
 from softprompts.errors import SoftPromptsError
 from softprompts.lab.reports.choices import read_last_choices
 from softprompts.lab.reports.choices_figures import draw_shares, draw_weights, share_hints
-from softprompts.lab.reports.chosen import SELECTORS, UNITS, Chosen, Mixed
+from softprompts.lab.reports.chosen import UNITS, Chosen, Mixed
 from softprompts.lab.reports.pages import MOST_ROWS, Part, Section
 from softprompts.lab.reports.report_tables import place_columns, place_of
 from softprompts.lab.reports.score_sections import MOST_OPEN
@@ -113,7 +113,7 @@ def _pictures(group: Group, number: int) -> list[Part]:
         drawn = draw_shares(name, title, seeds, first, stds)
         pictures.append(Part("picture", drawn, f"{title}: {said}"))
 
-    for name in SELECTORS:
+    for name in UNITS:
         shares = [one.selected[name].shares for one in group.found.values() if name in one.selected]
         if shares:
             add(UNITS[name], shares, 0, ())
@@ -142,8 +142,7 @@ def _mixtures(groups: Sequence[Group]) -> list[Part]:
         lines = {
             f"seed {seed}, {name}": weights
             for seed, pool in group.pools.items()
-            for place, (name, weights, _) in enumerate(pool.lines)
-            if not place or name in pool.apart(_MOST_CLASSES)
+            for name, weights, _ in pool.few_lines(_MOST_CLASSES)
         }
         most = max(len(pool.by_class) for pool in group.pools.values())
         drawn = draw_weights(f"mixtures-{number}", list(lines), list(lines.values()))
@@ -172,7 +171,7 @@ def selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
     )
     rows = []
     for group in groups:
-        for name in SELECTORS:
+        for name in UNITS:
             seeds = [o.selected[name].shares for o in group.found.values() if name in o.selected]
             for value, shares in enumerate(zip(*seeds, strict=True)):
                 spread = stdev(shares) if len(shares) > 1 else None

@@ -10,15 +10,7 @@ from statistics import fmean
 from typing import Any, final
 
 from softprompts.errors import RunFolderError, StorageError
-from softprompts.lab.reports.chosen import (
-    Chosen,
-    Mixed,
-    Selected,
-    chosen_as_json,
-    is_count,
-    read_chosen,
-    require_same,
-)
+from softprompts.lab.reports.chosen import Chosen, Mixed, Selected, is_count, read_chosen
 from softprompts.lab.reports.records import read_lines, require
 from softprompts.storage import check_run_folder, entries, is_there, read_record
 
@@ -98,17 +90,18 @@ class Choices:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
+        kept = ("status", "num_updates", "selected_step", "split", "is_cut")
         return {
             **self.about,
-            "status": self.status,
-            "num_updates": self.num_updates,
-            "selected_step": self.selected_step,
-            "split": self.split,
-            "is_cut": self.is_cut,
-            "windows": [chosen_as_json(window) for window in self.windows],
-            "held_out": [chosen_as_json(chosen) for chosen in self.held_out],
-            "reported": None if self.reported is None else chosen_as_json(self.reported),
+            **{key: getattr(self, key) for key in kept},
+            "windows": [_as_json(window) for window in self.windows],
+            "held_out": [_as_json(chosen) for chosen in self.held_out],
+            "reported": self.reported and _as_json(self.reported),
         }
+
+
+def _as_json(chosen: Chosen) -> dict[str, Any]:
+    return chosen.model_dump(mode="json", exclude_unset=True)
 
 
 def read_choices(folder: str | Path) -> Choices:
@@ -131,7 +124,8 @@ def read_choices(folder: str | Path) -> Choices:
     held_out: list[Chosen] = []
     for place, line in lines:
         chosen = read_chosen(line, place, about["length"])
-        require_same(chosen, updates, place)
+        if updates:
+            chosen.require_like(updates[0], place)
         if "split" in line:
             require(line["split"] == "held_out", place, "`split`", "held_out", line["split"])
             held_out.append(chosen)
@@ -149,7 +143,7 @@ def read_choices(folder: str | Path) -> Choices:
         )
     result = _read_result(path, about)
     if result["reported"] is not None:
-        require_same(result["reported"], updates, str(path / "result.json"))
+        result["reported"].require_like(updates[0], str(path / "result.json"))
     return Choices(
         about=about,
         windows=_windows(updates),
@@ -250,19 +244,22 @@ def _windows(updates: Sequence[Chosen]) -> tuple[Chosen, ...]:
 def _merged(updates: Sequence[Chosen]) -> Chosen:
     """Return one window of updates: counts are added, everything else is averaged."""
     first, last = updates[0], updates[-1]
-    selected = {}
+    parts: dict[str, Any] = {}
     for name in first.selected:
         found = [update.selected[name] for update in updates]
         counts = tuple(map(sum, zip(*(one.counts for one in found), strict=True)))
-        selected[name] = Selected(counts, _mean([one.entropy for one in found]))
+        parts[name] = Selected(counts=counts, entropy=_mean([one.entropy for one in found]))
     pools = [update.pool for update in updates if update.pool]
-    pool = None
     if pools:
-        lines = ([one.weights for one in pools], [one.stds for one in pools if one.stds])
-        weights, stds = (tuple(map(_mean, zip(*line, strict=True))) for line in lines)
-        pool = Mixed(weights, stds=stds)
+        lines = {"weights": [p.weights for p in pools], "stds": [p.stds for p in pools if p.stds]}
+        means: Any = {
+            key: tuple(map(_mean, zip(*of, strict=True))) for key, of in lines.items() if of
+        }
+        parts["pool"] = Mixed(**means)
     temperature = _mean([update.temperature for update in updates])
-    return Chosen(first.first_step, last.last_step, selected, pool, temperature)
+    if temperature is not None:
+        parts["temperature"] = temperature
+    return Chosen(first_step=first.first_step, last_step=last.last_step, **parts)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -318,15 +318,13 @@ def _draw_histogram(name: str, found: Sequence[tuple[str, Selected]], axes: Axes
 def _class_panel(where: str, chosen: Chosen, spell: Spelling) -> Panel:
     """Return the panel of a pool's weights per class; of very many, those that differ most."""
     assert chosen.pool is not None
-    mean = _floats(chosen.pool.weights)
-    classes = {label: _floats(line) for label, line in chosen.pool.by_class.items()}
-    notes = [f"on {where}" + ", by class" * bool(classes)]
-    if len(classes) > MOST_CLASSES:
-        notes.append(f"the {MOST_CLASSES} of {len(classes)} classes that differ most")
-        classes = {label: classes[label] for label in chosen.pool.apart(MOST_CLASSES)}
-    labels = ["all inputs", *(short(spell(label), LONGEST_LABEL) for label in classes)]
-    weights = np.array([mean, *classes.values()])
-    return _weight_panel(labels, weights, ("Weights of the pool", *notes))
+    num_classes = len(chosen.pool.by_class)
+    titles = ["Weights of the pool", f"on {where}" + ", by class" * bool(num_classes)]
+    if num_classes > MOST_CLASSES:
+        titles.append(f"the {MOST_CLASSES} of {num_classes} classes that differ most")
+    names, weights, _ = zip(*chosen.pool.few_lines(MOST_CLASSES), strict=True)
+    labels = [short(spell(name), LONGEST_LABEL) for name in names]
+    return _weight_panel(labels, np.array([_floats(line) for line in weights]), titles)
 
 
 def _weight_panel(labels: Sequence[str], weights: Matrix, titles: Sequence[str]) -> Panel:

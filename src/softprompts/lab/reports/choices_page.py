@@ -43,23 +43,24 @@ def weight_table(choices: Choices, where: str) -> Table:
     """
     pool = choices.scored[0][1].pool
     assert pool is not None
-    kept = pool.apart(MOST_CLASSES)
     sets = [f"set {number}" for number, _ in enumerate(pool.weights, start=1)]
     kind = "score" if pool.stds else "percent"
-    columns = (Column("inputs", "inputs"), *(Column(name, name, kind) for name in sets))
+    columns = [Column("inputs", "inputs")]
+    for name in sets:
+        parts = (f"{name} mean", f"{name} std") if pool.stds else ()
+        columns.append(Column(name, name, kind, parts))
     rows = tuple(
         {
             "inputs": name,
             **dict(zip(sets, zip(means, stds, strict=True) if stds else means, strict=True)),
         }
-        for place, (name, means, stds) in enumerate(pool.lines)
-        if not place or name in kept
+        for name, means, stds in pool.few_lines(MOST_CLASSES)
     )
     said = f"On {where}: mean weight of each set in percent"
     said += ", ± its standard deviation over inputs." if pool.stds else "."
     if len(pool.by_class) > MOST_CLASSES:
         said += f" The {MOST_CLASSES} of {len(pool.by_class)} classes that differ most."
-    return Table("weights", "Weights of the pool", columns, rows, said)
+    return Table("weights", "Weights of the pool", tuple(columns), rows, said)
 
 
 def _largest(choices: Choices) -> str:

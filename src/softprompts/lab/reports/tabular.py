@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -82,6 +82,21 @@ class Column:
         """Its class on a page."""
         return self.kind if self.kind in ("text", "long") else ""
 
+    def value(self, row: Mapping[str, Any]) -> Any:
+        """Return its value in a row; of two values, both.
+
+        Args:
+            row: the row: two values stand in it as a pair, or by the names of the parts.
+        """
+        if not self.parts or self.key in row:
+            return row.get(self.key)
+        return [row.get(part) for part in self.parts]
+
+    def is_in(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row has its value."""
+        value = self.value(row)
+        return (value[0] if value and self.parts else value) not in (None, "")
+
 
 @final
 @dataclass(frozen=True)
@@ -92,7 +107,7 @@ class Table:
         name: what its files are called.
         title: one line about it.
         columns: its columns.
-        rows: values by column key; a missing value is `None`, two values are a pair.
+        rows: values by column key, among others; a missing value is `None`, two are a pair.
         note: what a reader must know of it.
     """
 
@@ -105,7 +120,7 @@ class Table:
     @property
     def shown(self) -> tuple[Column, ...]:
         """The columns that readers see; those without any value are left out."""
-        return tuple(c for c in self.columns if c.is_shown and any(_has(c, r) for r in self.rows))
+        return tuple(c for c in self.columns if c.is_shown and any(c.is_in(r) for r in self.rows))
 
 
 def to_csv(table: Table) -> str:
@@ -125,7 +140,11 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(file, lineterminator="\r\n")
     writer.writerow([_safe(key) for column in table.columns for key in column.keys])
     for row in table.rows:
-        writer.writerow([_plain(value) for column in table.columns for value in _all(column, row)])
+        values = [
+            (column.value(row) or [None, None]) if column.parts else [column.value(row)]
+            for column in table.columns
+        ]
+        writer.writerow([_plain(value) for some in values for value in some])
     return file.getvalue()
 
 
@@ -171,14 +190,12 @@ def shown_value(column: Column, row: Mapping[str, Any]) -> str:
         column: its column.
         row: its row.
     """
-    value: Any = row.get(column.key)
-    if not _has(column, row):
+    if not column.is_in(row):
         return "–"
+    value = column.value(row)
     if column.kind in ("text", "long"):
         return str(value)
-    if column.kind in ("score", "range", "difference", "ratios"):
-        return _pair(column.kind, value[0], value[1])
-    return _number(column.kind, value)
+    return _pair(column.kind, *value) if column.parts else _number(column.kind, value)
 
 
 def _pair(kind: str, first: float | None, second: float | None) -> str:
@@ -203,19 +220,6 @@ def _number(kind: str, value: float | None) -> str:
     else:
         text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return text.replace("-", "−")
-
-
-def _has(column: Column, row: Mapping[str, Any]) -> bool:
-    value = row.get(column.key)
-    return value is not None and value != "" and not (isinstance(value, tuple) and value[0] is None)
-
-
-def _all(column: Column, row: Mapping[str, Any]) -> Sequence[Any]:
-    """Return the values of a column that CSV writes."""
-    value = row.get(column.key)
-    if not column.parts:
-        return [value]
-    return list(value) if value is not None else [None] * len(column.parts)
 
 
 def _plain(value: Any) -> str:
