@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
-from typing import Any, final
+from typing import Any, Final
 
 import numpy as np
 from markupsafe import Markup
@@ -17,7 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from softprompts.lab.reports.choices import Choices
-from softprompts.lab.reports.chosen import Chosen, Selected, Weights
+from softprompts.lab.reports.chosen import UNITS, Chosen, Selected, Weights
 from softprompts.lab.reports.figures import (
     BLUE,
     GREEN,
@@ -45,23 +44,8 @@ LONGEST_PLACE = 40
 
 Matrix = NDArray[np.float64]
 
-
-@final
-@dataclass(frozen=True)
-class _Look:
-    """How a selector is shown: words, colour, line and marker."""
-
-    title: str
-    unit: str
-    colour: str
-    line: str
-    marker: str
-
-
-_LOOKS = {
-    "position": _Look("Position", "rows in front", BLUE, "-", "o"),
-    "length": _Look("Length", "active rows", GREEN, "--", "s"),
-}
+_LOOKS: Final = {"position": (BLUE, "-", "o"), "length": (GREEN, "--", "s")}
+"""Colour, line and marker of a selector."""
 
 
 def draw_choices(choices: Choices, format: str = "svg") -> bytes:
@@ -124,19 +108,16 @@ def draw_shares(
         places = np.arange(first, first + len(means))
         bars = axes.bar(places, means, color=BLUE, alpha=0.75)
         if stds:
-            axes.errorbar(places, means, 100 * np.array(stds), fmt="none", ecolor=INK, capsize=0)
+            axes.errorbar(places, means, 100 * np.array(stds), fmt="none", ecolor=INK)
         if len(seeds) > 1:
             axes.plot(np.tile(places, len(seeds)), shares.ravel(), "o", color=INK, markersize=3)
         for patch, text in zip(bars, share_hints(seeds, first, stds), strict=True):
             hint(patch, text)
-        axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(11, integer=True, steps=ROUND_STEPS))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.set_ylabel("%")
         axes.set_title(short(printable(title), 52))
+        _finish_shares(axes, "%")
 
     with style():
-        return inline(stack([Panel(1.1, draw, 0, 0.5, 0.15)]), name)
+        return inline(stack([Panel(1.1, draw, 0, 0.5, 0.15, 0.3)]), name)
 
 
 def share_hints(seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float]) -> list[str]:
@@ -166,17 +147,21 @@ def draw_weights(name: str, labels: Sequence[str], weights: Sequence[Weights]) -
         weights: its weights.
     """
     spelled = [short(printable(label), LONGEST_PLACE) for label in labels]
-    rows = np.array([_floats(line) for line in weights])
     with style():
-        return inline(stack([_weight_panel(spelled, rows, ("Weights of the pool",))]), name)
+        return inline(stack([_weight_panel(spelled, weights, ("Weights of the pool",))]), name)
 
 
 def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
     """Return a panel for everything that exists."""
-    learned = [name for name in choices.parts if name in _LOOKS]
+    windows = choices.windows
+    learned = list(windows[0].selected)
     scored = [(short(spell(where), LONGEST_PLACE), chosen) for where, chosen in choices.scored]
-    height = 1.2 + 0.01 * min(choices.about["length"], 60)
-    panels = [Panel(height, partial(_draw_shares, choices, name)) for name in learned]
+    panels = []
+    for name in learned:
+        shares = _floats([window.selected[name].shares for window in windows])
+        words = (f"{name.capitalize()} while training", UNITS[name], "share of inputs")
+        height = 1.2 + 0.01 * min(choices.about["length"], 60)
+        panels.append(Panel(height, partial(_draw_map, choices, shares, words, 0)))
     if learned:
         num_lines = 1 + len(learned) * (1 + bool(choices.held_out)) + _has_temperature(choices)
         panels.append(Panel(1.3, partial(_draw_entropy, choices), math.ceil(num_lines / 2)))
@@ -184,45 +169,37 @@ def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
         found = [(where, chosen.selected[name]) for where, chosen in scored]
         panels.append(Panel(1.1, partial(_draw_histogram, name, found), len(found)))
     if "pool" in choices.parts:
-        weights = _weights(choices.windows)
-        height = 0.6 + 0.06 * min(len(weights), 30)
-        panels.append(Panel(height, partial(_draw_pool, choices, weights)))
+        weights = _floats([window.pool.weights for window in windows if window.pool])
+        words = ("Pool while training", "set of rows", "mean weight")
+        height = 0.6 + 0.06 * min(weights.shape[1], 30)
+        panels.append(Panel(height, partial(_draw_map, choices, weights, words, 1)))
         panels += [_class_panel(where, chosen, spell) for where, chosen in scored[:1]]
     return panels
 
 
-def _draw_shares(choices: Choices, name: str, axes: Axes) -> None:
-    """Draw how often each value was drawn, over the updates."""
-    look = _LOOKS[name]
-    shares = np.array([window.selected[name].shares for window in choices.windows]).T
-    axes.set_title(f"{look.title} while training")
-    axes.set_ylabel(look.unit)
-    _draw_heatmap(choices, shares, axes, "share of inputs")
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND_STEPS))
-
-
-def _draw_pool(choices: Choices, weights: Matrix, axes: Axes) -> None:
-    """Draw the mean weight of each set over the updates."""
-    axes.set_title("Pool while training")
-    axes.set_ylabel("set of rows")
-    _draw_heatmap(choices, weights, axes, "mean weight", first=1)
-    axes.set_yticks(_places_of_sets(len(weights), 8))
-
-
-def _draw_heatmap(choices: Choices, values: Matrix, axes: Axes, unit: str, first: int = 0) -> None:
+def _draw_map(
+    choices: Choices, values: Matrix, words: tuple[str, str, str], first: int, axes: Axes
+) -> None:
     """Draw one column per window, and the colours' meaning beside it."""
-    size = choices.windows[0].last_step
-    right = len(choices.windows) * size + 0.5  # the last window may reach past the last update
+    title, what, unit = words
+    count = values.shape[1]
+    right = len(values) * choices.windows[0].last_step + 0.5  # may reach past the last update
     image = axes.imshow(
-        values,
-        extent=(0.5, right, first - 0.5, first + len(values) - 0.5),
+        values.T,
+        extent=(0.5, right, first - 0.5, first + count - 0.5),
         aspect="auto",
         origin="lower",
         vmin=0,
         vmax=_largest(values),
     )
+    axes.set_title(title)
+    axes.set_ylabel(what)
     add_colour_bar(image, unit)
     _finish_updates(choices, axes)
+    if first:
+        axes.set_yticks(_places_of_sets(count, 8))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND_STEPS))
 
 
 def _finish_updates(choices: Choices, axes: Axes) -> None:
@@ -233,86 +210,68 @@ def _finish_updates(choices: Choices, axes: Axes) -> None:
     axes.set_xlabel("update")
     if choices.selected_step:
         axes.axvline(choices.selected_step, color="white", linewidth=2.2)
-        axes.axvline(choices.selected_step, color="black", linewidth=1.2, linestyle=":")
+        axes.axvline(choices.selected_step, color=INK, linewidth=1.2, linestyle=":")
 
 
 def _draw_entropy(choices: Choices, axes: Axes) -> None:
     """Draw the selectors' entropy, on training and held-out rows, and the temperature."""
-    num_values = choices.about["length"] + 1
+    windows, num_values = choices.windows, choices.about["length"] + 1
     most = math.log(num_values)
     label = f"most, log {num_values} = {most:.2f}"
-    lines = [axes.axhline(most, color=GREY, linewidth=1, label=label)]
+    lines: list[Any] = [axes.axhline(most, color=GREY, linewidth=1, label=label)]
     _finish_updates(choices, axes)
-    for name in choices.windows[0].selected:
-        lines += _draw_entropy_of(choices, name, axes)
+    middles = [(window.first_step + window.last_step) / 2 for window in windows]
+    dot = "" if len(windows) > 1 else "."
+    for name in windows[0].selected:
+        colour, line, marker = _LOOKS[name]
+        heights, held = (
+            _floats([one.selected[name].entropy for one in of])
+            for of in (windows, choices.held_out)
+        )
+        lines += axes.plot(middles, heights, f"{dot}{line}", color=colour, label=name)
+        if choices.held_out:
+            label = f"{name}, held-out rows"
+            steps = [chosen.first_step for chosen in choices.held_out]
+            own: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "white", "clip_on": False}
+            lines += axes.plot(steps, held, marker, color=colour, label=label, **own)
     axes.set_ylim(0, most * 1.08 or 1)
     axes.set_ylabel("entropy, nats")
     if _has_temperature(choices):
-        lines += _draw_temperature(choices, axes)
+        twin, heights = axes.twinx(), _floats([window.temperature for window in windows])
+        lines += twin.plot(middles, heights, f"{dot}-.", color=ORANGE, label="temperature")
+        twin.set_ylim(0, _largest(heights) * 1.08)
+        twin.set_ylabel("temperature")
+        twin.yaxis.set_major_locator(MaxNLocator(4))
+        twin.spines["right"].set_visible(True)
     add_legend(axes, lines, "Entropy and temperature of the choice", 2)
-
-
-def _draw_entropy_of(choices: Choices, name: str, axes: Axes) -> list[Any]:
-    """Draw the entropy of one selector: a line, and marks for the held-out rows."""
-    look = _LOOKS[name]
-    many = len(choices.windows) > 1
-    own: dict[str, Any] = {
-        "color": look.colour,
-        "linestyle": look.line,
-        "marker": "" if many else ".",
-    }
-    lines = axes.plot(_middles(choices), _entropies(choices.windows, name), label=name, **own)
-    if choices.held_out:
-        lines += axes.plot(
-            [chosen.first_step for chosen in choices.held_out],
-            _entropies(choices.held_out, name),
-            linestyle="",
-            color=look.colour,
-            marker=look.marker,
-            markersize=4.5,
-            markerfacecolor="white",
-            clip_on=False,
-            label=f"{name}, held-out rows",
-        )
-    return list(lines)
 
 
 def _has_temperature(choices: Choices) -> bool:
     return any(window.temperature is not None for window in choices.windows)
 
 
-def _draw_temperature(choices: Choices, axes: Axes) -> list[Any]:
-    """Draw the temperature on an axis of its own."""
-    heights = _floats([window.temperature for window in choices.windows])
-    twin = axes.twinx()
-    marker = "" if len(heights) > 1 else "."
-    own: dict[str, Any] = {"color": ORANGE, "linestyle": "-.", "marker": marker}
-    lines = twin.plot(_middles(choices), heights, label="temperature", **own)
-    twin.set_ylim(0, _largest(heights) * 1.08)
-    twin.set_ylabel("temperature")
-    twin.yaxis.set_major_locator(MaxNLocator(4))
-    twin.spines["right"].set_visible(True)
-    return list(lines)
-
-
 def _draw_histogram(name: str, found: Sequence[tuple[str, Selected]], axes: Axes) -> None:
     """Draw how inputs were spread where the prompt was scored: bars, then an outline."""
-    look = _LOOKS[name]
     edges = np.arange(len(found[0][1].counts) + 1) - 0.5
     lines: list[Any] = []
-    for place, (where, selected) in enumerate(found):
+    for where, selected in found:
         label = f"{where}, {sum(selected.counts)} input{'s' * (sum(selected.counts) != 1)}"
-        own: dict[str, Any] = {"color": "black", "linewidth": 1.2}
-        if place == 0:
-            own = {"color": look.colour, "fill": True, "alpha": 0.75}
+        own: dict[str, Any] = {"color": INK, "linewidth": 1.2}
+        if not lines:
+            own = {"color": _LOOKS[name][0], "fill": True, "alpha": 0.75}
         lines.append(axes.stairs(selected.shares, edges, label=label, **own))
     axes.set_xlim(edges[0] - 0.1, edges[-1] + 0.1)
+    axes.set_xlabel(UNITS[name])
+    _finish_shares(axes, "share of inputs")
+    add_legend(axes, lines, f"{name.capitalize()} where the prompt was scored", 1)
+
+
+def _finish_shares(axes: Axes, unit: str) -> None:
+    """Give bars their axes."""
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(11, integer=True, steps=ROUND_STEPS))
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.set_xlabel(look.unit)
-    axes.set_ylabel("share of inputs")
-    add_legend(axes, lines, f"{look.title} where the prompt was scored", 1)
+    axes.set_ylabel(unit)
 
 
 def _class_panel(where: str, chosen: Chosen, spell: Spelling) -> Panel:
@@ -323,39 +282,38 @@ def _class_panel(where: str, chosen: Chosen, spell: Spelling) -> Panel:
     if num_classes > MOST_CLASSES:
         titles.append(f"the {MOST_CLASSES} of {num_classes} classes that differ most")
     names, weights, _ = zip(*chosen.pool.few_lines(MOST_CLASSES), strict=True)
-    labels = [short(spell(name), LONGEST_LABEL) for name in names]
-    return _weight_panel(labels, np.array([_floats(line) for line in weights]), titles)
+    return _weight_panel([short(spell(name), LONGEST_LABEL) for name in names], weights, titles)
 
 
-def _weight_panel(labels: Sequence[str], weights: Matrix, titles: Sequence[str]) -> Panel:
-    """Return a panel of weights with a row per label."""
-    left = 0.25 + 0.075 * max(map(len, labels))
-    paint = partial(_draw_classes, labels, weights, titles)
-    return Panel(0.21 * len(labels), paint, len(titles) - 1, left)
+def _weight_panel(
+    labels: Sequence[str], weights: Sequence[Weights], titles: Sequence[str]
+) -> Panel:
+    """Return a panel of weights with a row per label, with numbers where they fit."""
+    values = _floats(weights)
+    most, count = _largest(values), values.shape[1]
 
+    def draw(axes: Axes) -> None:
+        image = axes.imshow(values, aspect="auto", vmin=0, vmax=most, origin="upper")
+        axes.set_title("\n".join(titles), fontsize=9, linespacing=1.3)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.tick_params(left=False)
+        axes.axhline(0.5, color="white", linewidth=2.5)
+        places = _places_of_sets(count, 16)
+        axes.set_xticks([place - 1 for place in places], [str(place) for place in places])
+        axes.set_xlabel("set of rows")
+        if count > MOST_SETS_WITH_NUMBERS:
+            add_colour_bar(image, "mean weight")
+            return
+        axes.set_xlabel("set of rows; weights in percent")
+        for (row, column), weight in np.ndenumerate(values):
+            text = "–" if np.isnan(weight) else f"{100 * weight:.0f}"
+            own: dict[str, Any] = {
+                "color": "white" if weight < 0.55 * most else "black",
+                "ha": "center",
+            }
+            axes.text(column, row, text, va="center", fontsize=8 if count <= 10 else 7, **own)
 
-def _draw_classes(
-    labels: Sequence[str], weights: Matrix, titles: Sequence[str], axes: Axes
-) -> None:
-    """Draw a pool's weights per class, with numbers where they fit."""
-    most = _largest(weights)
-    image = axes.imshow(weights, aspect="auto", vmin=0, vmax=most, origin="upper")
-    axes.set_title("\n".join(titles), fontsize=9, linespacing=1.3)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.tick_params(left=False)
-    axes.axhline(0.5, color="white", linewidth=2.5)
-    places = _places_of_sets(weights.shape[1], 16)
-    axes.set_xticks([place - 1 for place in places], [str(place) for place in places])
-    axes.set_xlabel("set of rows")
-    if weights.shape[1] > MOST_SETS_WITH_NUMBERS:
-        add_colour_bar(image, "mean weight")
-        return
-    axes.set_xlabel("set of rows; weights in percent")
-    size = 8 if weights.shape[1] <= 10 else 7
-    for (row, column), weight in np.ndenumerate(weights):
-        text = "–" if np.isnan(weight) else f"{100 * weight:.0f}"
-        colour = "white" if weight < 0.55 * most else "black"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+    return Panel(0.21 * len(labels), draw, len(titles) - 1, 0.25 + 0.075 * max(map(len, labels)))
 
 
 def _places_of_sets(size: int, most: int) -> list[int]:
@@ -363,21 +321,9 @@ def _places_of_sets(size: int, most: int) -> list[int]:
     return list(range(1, size + 1, math.ceil(size / most)))
 
 
-def _middles(choices: Choices) -> list[float]:
-    return [(window.first_step + window.last_step) / 2 for window in choices.windows]
-
-
-def _weights(windows: Sequence[Chosen]) -> Matrix:
-    """Return the pool's weights: a row per set, a column per window."""
-    return np.array([_floats(window.pool.weights) for window in windows if window.pool]).T
-
-
-def _entropies(chosen: Sequence[Chosen], name: str) -> Matrix:
-    return _floats([one.selected[name].entropy for one in chosen])
-
-
-def _floats(values: Sequence[float | None]) -> Matrix:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+def _floats(values: Sequence[Any]) -> Matrix:
+    """Return numbers as an array; where one is missing, it is not finite."""
+    return np.array(values, dtype=np.float64)
 
 
 def _largest(values: Matrix) -> float:
