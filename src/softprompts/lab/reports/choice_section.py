@@ -54,7 +54,7 @@ def choice_section(record: StudyRecord) -> Section | None:
     Args:
         record: the study.
     """
-    groups, problems = choice_groups(record)
+    groups, problems = _choice_groups(record)
     pictures = [
         picture for number, group in enumerate(groups) for picture in _pictures(group, number)
     ]
@@ -66,20 +66,13 @@ def choice_section(record: StudyRecord) -> Section | None:
         rest = (Part("pictures", pictures[_MOST_PICTURES:]),)
         parts.append(Part("fold", rest, f"{len(pictures) - _MOST_PICTURES} more"))
     parts += _mixtures([group for group in groups if group.pools])
-    tables = (selector_table(record, groups), mixture_table(record, groups))
+    tables = (_selector_table(record, groups), _mixture_table(record, groups))
     parts += [Part("folded-table", table) for table in tables]
     return Section("choices", "What prompts chose", tuple(parts))
 
 
-def choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
-    """Return what every variant chose on every task, and why runs could not be read.
-
-    Args:
-        record: the study.
-
-    Returns:
-        The groups, tasks of a mixture one by one, and sentences on runs whose records are broken.
-    """
+def _choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
+    """Return what every variant chose on every task, and why runs could not be read."""
     groups, problems = [], []
     for entry in record.whole_entries:
         tasks: dict[str, dict[int, Chosen]] = {}
@@ -155,13 +148,8 @@ def _mixtures(groups: Sequence[Group]) -> list[Part]:
     return parts
 
 
-def selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
-    """Return how inputs were spread over positions and lengths, over seeds.
-
-    Args:
-        record: the study.
-        groups: what was chosen.
-    """
+def _selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
+    """Return how inputs were spread over positions and lengths, over seeds."""
     columns = (
         *place_columns(record),
         Column("selector", "selector"),
@@ -181,13 +169,8 @@ def selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
     return Table("choices", "Positions and lengths", columns, tuple(rows), said)
 
 
-def mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
-    """Return how pools were mixed: a row per seed, class and set.
-
-    Args:
-        record: the study.
-        groups: what was chosen.
-    """
+def _mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
+    """Return how pools were mixed: a row per seed, class and set."""
     columns = (
         *place_columns(record),
         Column("seed", "seed", "count"),

@@ -27,20 +27,15 @@ def draw_page(choices: Choices) -> bytes:
     sections = [Section("figure", "Choices", (Part("picture", draw_inline(choices), said),))]
     for where, chosen in choices.scored[:1]:
         if chosen.pool is not None:
-            parts = (Part("table", weight_table(choices, where)),)
+            parts = (Part("table", _weight_table(choices, where)),)
             sections.append(Section("pool", "Weights of the pool", parts))
     fold = Part("fold", (Part("code", _numbers(choices), "Numbers"),), "Numbers")
     sections.append(Section("numbers", "Numbers", (fold,)))
     return page(f"What {choices.title} chose", head, sections).encode()
 
 
-def weight_table(choices: Choices, where: str) -> Table:
-    """Return the weights of a pool with their spread, a row per label.
-
-    Args:
-        choices: what was chosen; its pool is that of the first place where it was scored.
-        where: that place.
-    """
+def _weight_table(choices: Choices, where: str) -> Table:
+    """Return the weights of a pool with their spread, a row per label."""
     pool = choices.scored[0][1].pool
     assert pool is not None
     sets = [f"set {number}" for number, _ in enumerate(pool.weights, start=1)]

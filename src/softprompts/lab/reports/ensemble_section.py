@@ -112,18 +112,14 @@ def ensemble_section(record: StudyRecord) -> Section | None:
     Args:
         record: the study.
     """
-    table = ensemble_table(record)
+    table = _ensemble_table(record)
     if not table.rows:
         return None
     return Section("ensembles", "Ensembles", (Part("table", table),))
 
 
-def ensemble_table(record: StudyRecord) -> Table:
-    """Return single members and ensembles, a row per variant, size, task and grid point.
-
-    Args:
-        record: the study; what it no longer has is left out.
-    """
+def _ensemble_table(record: StudyRecord) -> Table:
+    """Return single members and ensembles, a row per variant, size, task and grid point."""
     rows = []
     for found in kept_ensembles(record.path):
         for line in found["cells"]:

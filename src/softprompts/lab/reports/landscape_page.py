@@ -78,7 +78,7 @@ def landscape_parts(
     for plane in found.get("seed_planes", ()):
         said = f"{letters_of(plane, names)}; distances in that from A to B"
         parts.append(Part("note", said))
-    parts.append(Part("table", run_table(found, names, f"{prefix}runs")))
+    parts.append(Part("table", _run_table(found, names, f"{prefix}runs")))
     for space in spaces_of(found):
         parts.append(Part("note", f"{TITLES[space]}: x and y in units of {UNITS[space]}"))
     groups = groups_of(found, names)
@@ -88,14 +88,8 @@ def landscape_parts(
     return [*parts, Part("fold", (Part("code", numbers, "Numbers"),), "Numbers")]
 
 
-def run_table(found: Mapping[str, Any], names: Sequence[str], name: str) -> Table:
-    """Return the loss of each run, and how steep it is there.
-
-    Args:
-        found: what `measure_landscapes` returned.
-        names: a name for each run.
-        name: the table's name.
-    """
+def _run_table(found: Mapping[str, Any], names: Sequence[str], name: str) -> Table:
+    """Return the loss of each run, and how steep it is there."""
     spaces = spaces_of(found)
     columns = [Column("run", "run"), Column("loss", "loss", "number")]
     columns += [Column(one, f"slope, {TITLES[one].lower()}", "number") for one in spaces]

@@ -27,7 +27,7 @@ def landscape_section(record: StudyRecord) -> tuple[Section | None, str]:
     """
     if not record.results:
         return None, ""
-    table = sharpness_table(record)
+    table = _sharpness_table(record)
     pictures, program = _pictures(record)
     commands = _commands(record, has_table=bool(table.rows), has_pictures=bool(pictures))
     parts = list(pictures)
@@ -38,12 +38,8 @@ def landscape_section(record: StudyRecord) -> tuple[Section | None, str]:
     return Section("landscapes", "Landscapes and sharpness", tuple(parts)), program
 
 
-def sharpness_table(record: StudyRecord) -> Table:
-    """Return the mean sharpness of every variant, task and grid point that was measured.
-
-    Args:
-        record: the study.
-    """
+def _sharpness_table(record: StudyRecord) -> Table:
+    """Return the mean sharpness of every variant, task and grid point that was measured."""
     kept = _kept_sharpness(record)
     counts = Counter(key for found in kept.values() for key in found)
     if not counts:

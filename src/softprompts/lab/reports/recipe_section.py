@@ -25,7 +25,7 @@ def recipe_section(record: StudyRecord) -> Section:
         record: the study.
     """
     name = file_name(record.name)
-    recipe, is_own = recipe_text(record), not is_shipped(record)
+    recipe, is_own = recipe_text(record), not _is_shipped(record)
     given = shlex.quote(f"{name}.yaml" if is_own else record.name)
     said = "Save the recipe, and run it." if is_own else "The recipe comes with the library."
     is_short = recipe.count("\n") < 60
@@ -74,12 +74,8 @@ def file_name(name: str) -> str:
     return "-".join(spelled.split()).strip(".-") or "study"
 
 
-def is_shipped(record: StudyRecord) -> bool:
-    """Return whether the study is a recipe that comes with the library, unchanged.
-
-    Args:
-        record: the study.
-    """
+def _is_shipped(record: StudyRecord) -> bool:
+    """Return whether the study is a recipe that comes with the library, unchanged."""
     if record.name not in shipped_recipes():
         return False
     shipped = load_recipe(record.name)

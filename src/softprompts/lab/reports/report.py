@@ -47,7 +47,7 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     """
     record = read_study(study)
     path = html or study / "report.html"
-    sections, program = sections_of(record)
+    sections, program = _sections_of(record)
     said, is_done = findings(record), record.num_finished == record.num_runs
     answers = (
         ("Compared", said.compared),
@@ -90,15 +90,8 @@ def tables_folder(study: Path, html: Path | None) -> Path:
     return study / "tables" if html is None else html.with_name(f"{html.stem}-tables")
 
 
-def sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], str]:
-    """Return the sections of a report; those that have nothing to show are left out.
-
-    Args:
-        record: the study.
-
-    Returns:
-        The sections, and the program that their pictures need, if any.
-    """
+def _sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], str]:
+    """Return the sections of a report; those that have nothing to show are left out."""
     landscapes, program = landscape_section(record)
     found = (
         score_section(record),

@@ -258,15 +258,11 @@ def _run_row(record: StudyRecord, entry: Entry, number: int) -> Row:
     if result is None:
         return row
     lost = {} if result["status"] == "finished" else {"score": None, "last_score": None}
-    return {**row, **result, "reason": reason_of(result), **lost}
+    return {**row, **result, "reason": _reason_of(result), **lost}
 
 
-def reason_of(result: Mapping[str, Any]) -> str | None:
-    """Return why a run diverged, in words.
-
-    Args:
-        result: content of `result.json`.
-    """
+def _reason_of(result: Mapping[str, Any]) -> str | None:
+    """Return why a run diverged, in words."""
     found = result.get("divergence")
     if not found:
         return None

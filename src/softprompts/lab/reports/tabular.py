@@ -161,25 +161,17 @@ def to_latex(table: Table) -> str:
         r"% needs \usepackage{booktabs,textcomp}",
         rf"\begin{{tabular}}{{{spec}}}",
         r"\toprule",
-        " & ".join(in_latex(column.heading) for column in columns) + r" \\",
+        " & ".join(_in_latex(column.heading) for column in columns) + r" \\",
         r"\midrule",
     ]
     for row in table.rows:
-        cells = [in_latex(shown_value(column, row)) for column in columns]
+        cells = [_in_latex(shown_value(column, row)) for column in columns]
         lines.append(" & ".join(f"{{}}{c}" if c[:1] in "[*" else c for c in cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def in_latex(text: str) -> str:
-    r"""Return text that LaTeX shows as it is; letters that it may lack become their numbers.
-
-    Args:
-        text: the text.
-
-    Example:
-        >>> print(in_latex("100% _x_"))
-        100\% \_x\_
-    """
+def _in_latex(text: str) -> str:
+    r"""Return text that LaTeX shows as it is; letters that it may lack become their numbers."""
     return "".join(_letter(letter) for letter in text)
 
 

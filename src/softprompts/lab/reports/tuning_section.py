@@ -42,19 +42,15 @@ def tuning_section(record: StudyRecord) -> Section | None:
         f"halving on held-out rows, with seeds {seeds}. Every variant had the same candidates and "
         "the same number of updates. The reported rows decided nothing."
     )
-    parts = [Part("text", said), Part("table", tuning_table(found))]
+    parts = [Part("text", said), Part("table", _tuning_table(found))]
     if found.untrained:
         text = f"Not tuned, since nothing is trained: {', '.join(found.untrained)}."
         parts.append(Part("note", text))
     return Section("tuning", "Tuning", tuple(parts))
 
 
-def tuning_table(found: TuningRecord) -> Table:
-    """Return what was chosen, a row per variant and point.
-
-    Args:
-        found: what tuning found.
-    """
+def _tuning_table(found: TuningRecord) -> Table:
+    """Return what was chosen, a row per variant and point."""
     rows = [
         {
             "task": one.task,
