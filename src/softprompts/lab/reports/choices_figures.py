@@ -28,9 +28,9 @@ from softprompts.lab.reports.figures import (
     Spelling,
     add_colour_bar,
     add_legend,
+    as_markup,
     drawable,
     hint,
-    inline,
     save,
     stack,
     style,
@@ -85,8 +85,7 @@ def draw_inline(choices: Choices) -> Markup:
     Args:
         choices: what `read_choices` returned.
     """
-    with style():
-        return inline(stack(_panels(choices, printable)), "choices")
+    return as_markup("choices", _panels(choices, printable))
 
 
 def draw_shares(
@@ -116,8 +115,7 @@ def draw_shares(
         axes.set_title(short(printable(title), 52))
         _finish_shares(axes, "%")
 
-    with style():
-        return inline(stack([Panel(1.1, draw, 0, 0.5, 0.15, 0.3)]), name)
+    return as_markup(name, [Panel(1.1, draw, 0, 0.5, 0.15, 0.3)])
 
 
 def share_hints(seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float]) -> list[str]:
@@ -147,8 +145,7 @@ def draw_weights(name: str, labels: Sequence[str], weights: Sequence[Weights]) -
         weights: its weights.
     """
     spelled = [short(printable(label), LONGEST_PLACE) for label in labels]
-    with style():
-        return inline(stack([_weight_panel(spelled, weights, ("Weights of the pool",))]), name)
+    return as_markup(name, [_weight_panel(spelled, weights, ("Weights of the pool",))])
 
 
 def _panels(choices: Choices, spell: Spelling) -> list[Panel]:

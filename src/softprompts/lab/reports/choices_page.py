@@ -1,15 +1,59 @@
-"""The page of what a run's prompt chose: its figure, the weights of its pool, and all numbers."""
+"""What prompts chose, on pages: one run on a page of its own, a study in its report."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, final
 
-from softprompts.lab.reports.choices import Choices
-from softprompts.lab.reports.choices_figures import MOST_CLASSES, draw_inline
-from softprompts.lab.reports.pages import Head, Part, Section, page
+from softprompts.errors import SoftPromptsError
+from softprompts.lab.reports.choices import Choices, read_last_choices
+from softprompts.lab.reports.choices_figures import (
+    MOST_CLASSES,
+    draw_inline,
+    draw_shares,
+    draw_weights,
+    share_hints,
+)
+from softprompts.lab.reports.chosen import UNITS, Chosen, Mixed
+from softprompts.lab.reports.pages import MOST_ROWS, Head, Part, Section, page
+from softprompts.lab.reports.report_tables import place_columns, place_of
+from softprompts.lab.reports.score_sections import MOST_OPEN
+from softprompts.lab.reports.study_record import Entry, StudyRecord
 from softprompts.lab.reports.tabular import Column, Table
 
-_MOST_SAID = 5
+_MOST_CLASSES = 12  # of a study's pool
+_MOST_LARGE = 5
+_MOST_PICTURES = 60
+_MOST_SAID = 20
+_LEAD = (
+    "Shares of inputs on the reported split (held-out rows where that is not there yet), mean over "
+    "seeds; points are seeds. softprompts choices RUN_DIR draws one run over its updates."
+)
+
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """What one variant chose on one task, over seeds.
+
+    Attributes:
+        title: what it is, in words.
+        place: the values of `place_columns`.
+        found: what was chosen, by seed.
+    """
+
+    title: str
+    place: Mapping[str, Any]
+    found: Mapping[int, Chosen]
+
+    @property
+    def pools(self) -> dict[int, Mixed]:
+        """How the pool was mixed, by seed; those left out whose weights are not all finite."""
+        pools = {seed: one.pool for seed, one in self.found.items() if one.pool is not None}
+        return {seed: one for seed, one in pools.items() if None not in one.weights}
 
 
 def draw_page(choices: Choices) -> bytes:
@@ -64,7 +108,7 @@ def _largest(choices: Choices) -> str:
     where, chosen = (*choices.scored, (f"update {last.last_step}", last))[0]
     said = []
     for name, selected in chosen.selected.items():
-        shares = sorted(enumerate(selected.shares), key=lambda one: -one[1])[:_MOST_SAID]
+        shares = sorted(enumerate(selected.shares), key=lambda one: -one[1])[:_MOST_LARGE]
         values = ", ".join(f"{value}: {100 * share:.0f} %" for value, share in shares if share)
         said.append(f"On {where}, inputs by {name}: {values}.")
     return " ".join(said)
@@ -80,3 +124,152 @@ def _numbers(choices: Choices) -> str:
             text = f"[\n  {records}\n ]"
         lines.append(f' "{key}": {text}')
     return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def choice_section(record: StudyRecord) -> Section | None:
+    """Return the section with what prompts chose; `None` where nothing is chosen.
+
+    Args:
+        record: the study.
+    """
+    groups, problems = _choice_groups(record)
+    pictures = [
+        picture for number, group in enumerate(groups) for picture in _pictures(group, number)
+    ]
+    if not pictures and not problems:
+        return None
+    parts = [Part("note", _LEAD), *(Part("warning", text) for text in problems)]
+    parts.append(Part("pictures", pictures[:_MOST_PICTURES]))
+    if pictures[_MOST_PICTURES:]:
+        rest = (Part("pictures", pictures[_MOST_PICTURES:]),)
+        parts.append(Part("fold", rest, f"{len(pictures) - _MOST_PICTURES} more"))
+    parts += _mixtures([group for group in groups if group.pools])
+    tables = (_selector_table(record, groups), _mixture_table(record, groups))
+    parts += [Part("folded-table", table) for table in tables]
+    return Section("choices", "What prompts chose", tuple(parts))
+
+
+def _choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
+    """Return what every variant chose on every task, and why runs could not be read."""
+    groups, problems = [], []
+    for entry in record.whole_entries:
+        tasks: dict[str, dict[int, Chosen]] = {}
+        for cell in entry.cells:
+            try:
+                own = read_last_choices(record.folder(cell))
+            except SoftPromptsError as error:
+                problems.append(f"What a run chose could not be read: {error}")
+                continue
+            for name, chosen in own.items():
+                tasks.setdefault(name, {})[cell.config.seed] = chosen
+        groups += [_group(record, entry, name, found) for name, found in tasks.items()]
+    return groups, problems
+
+
+def _group(record: StudyRecord, entry: Entry, name: str, found: Mapping[int, Chosen]) -> Group:
+    parts = [entry.label, name or (entry.task if len(record.tasks) > 1 else "")]
+    place = place_of(record, entry)
+    if name:
+        place["task"] = f"{name} (within {entry.task})"
+    return Group(", ".join(part for part in parts if part), place, found)
+
+
+def _pictures(group: Group, number: int) -> list[Part]:
+    """Return the shares of each selector, and the pool's weights."""
+    pictures: list[Part] = []
+
+    def add(what: str, seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float]) -> None:
+        name, title = f"choices-{number}-{len(pictures)}", f"{group.title}: {what}"
+        said = "; ".join(share_hints(seeds, first, stds)[:_MOST_SAID])
+        drawn = draw_shares(name, title, seeds, first, stds)
+        pictures.append(Part("picture", drawn, f"{title}: {said}"))
+
+    for name in UNITS:
+        shares = [one.selected[name].shares for one in group.found.values() if name in one.selected]
+        if shares:
+            add(UNITS[name], shares, 0, ())
+    pools = list(group.pools.values())
+    if pools:
+        stds = [known for pool in pools if (known := _known(pool.stds))]
+        spread = [fmean(values) for values in zip(*stds, strict=True)]
+        add("weight of each set", [_known(pool.weights) for pool in pools], 1, spread)
+    return pictures
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mixtures(groups: Sequence[Group]) -> list[Part]:
+    """Return a map for each pool: weights by seed and class."""
+    if not groups:
+        return []
+    said = "Mean weight of each set in percent"
+    if any(pool.stds for group in groups for pool in group.pools.values()):
+        said += "; upright lines above are its standard deviation over inputs, averaged over seeds"
+    said += ". Each run numbers its sets: set 1 of one seed has nothing to do with that of another."
+    parts = [Part("heading", "Mixtures"), Part("note", said)]
+    for number, group in enumerate(groups):
+        lines = {
+            f"seed {seed}, {name}": weights
+            for seed, pool in group.pools.items()
+            for name, weights, _ in pool.few_lines(_MOST_CLASSES)
+        }
+        most = max(len(pool.by_class) for pool in group.pools.values())
+        drawn = draw_weights(f"mixtures-{number}", list(lines), list(lines.values()))
+        shown = [Part("picture", drawn, f"{group.title}: the table of mixtures has the weights.")]
+        if most > _MOST_CLASSES:
+            text = f"The {_MOST_CLASSES} of {most} classes that differ most."
+            shown.insert(0, Part("note", text))
+        is_open = len(groups) <= MOST_OPEN and len(lines) <= MOST_ROWS
+        parts.append(Part("fold", shown, group.title, is_open))
+    return parts
+
+
+def _selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
+    """Return how inputs were spread over positions and lengths, over seeds."""
+    columns = (
+        *place_columns(record),
+        Column("selector", "selector"),
+        Column("value", "rows", "count"),
+        Column("share", "share ± std over seeds", "score", ("mean", "std")),
+        Column("num_runs", "runs", "count"),
+    )
+    rows = []
+    for group in groups:
+        for name in UNITS:
+            seeds = [o.selected[name].shares for o in group.found.values() if name in o.selected]
+            for value, shares in enumerate(zip(*seeds, strict=True)):
+                spread = stdev(shares) if len(shares) > 1 else None
+                row = {"selector": name, "value": value, "share": (fmean(shares), spread)}
+                rows.append({**group.place, **row, "num_runs": len(shares)})
+    said = "Shares of inputs in percent, with their standard deviation over seeds."
+    return Table("choices", "Positions and lengths", columns, tuple(rows), said)
+
+
+def _mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
+    """Return how pools were mixed: a row per seed, class and set."""
+    columns = (
+        *place_columns(record),
+        Column("seed", "seed", "count"),
+        Column("inputs", "inputs"),
+        Column("is_class", "of one class"),
+        Column("set", "set", "count"),
+        Column("weight", "weight ± std over inputs", "score", ("mean", "std")),
+    )
+    rows = [
+        {
+            **group.place,
+            "seed": seed,
+            "inputs": name,
+            "is_class": "yes" if place else "no",
+            "set": number,
+            "weight": (weight, stds[number - 1] if stds else None),
+        }
+        for group in groups
+        for seed, pool in group.pools.items()
+        for place, (name, weights, stds) in enumerate(pool.lines)
+        for number, weight in enumerate(weights, start=1)
+    ]
+    said = "Mean weights in percent, with their standard deviation over inputs, not over seeds."
+    return Table("mixtures", "Mixtures", columns, tuple(rows), said)

@@ -153,6 +153,17 @@ def save(figure: Figure, format: str) -> bytes:
     return file.getvalue()
 
 
+def as_markup(name: str, panels: Sequence[Panel]) -> Markup:
+    """Return panels as markup of a page.
+
+    Args:
+        name: the figure's name; another for each figure of a page.
+        panels: the panels.
+    """
+    with style():
+        return inline(stack(panels), name)
+
+
 def hint(artist: Artist, text: str) -> None:
     """Say what a page shows where a reader points at something.
 

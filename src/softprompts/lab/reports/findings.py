@@ -56,6 +56,30 @@ def main_comparisons(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list({(*_key(one), *one["tasks"]): one for one in kept}.values())
 
 
+def conclusions(summary: Mapping[str, Any]) -> list[str]:
+    """Return what may be concluded of each variant against the baseline.
+
+    Of several tasks only their mean is spoken of; the single tasks are in `summary.json`.
+
+    Args:
+        summary: content of `summary.json`.
+
+    Returns:
+        Two texts per variant and grid point: on means, and on spread over seeds. None comes twice.
+    """
+    found = summary["comparisons"]
+    joint = {(repr(c["point"]), c["variant"]) for c in found if len(c["tasks"]) > 1}
+    texts = []
+    for comparison in found:
+        is_joint = (repr(comparison["point"]), comparison["variant"]) in joint
+        if is_joint and len(comparison["tasks"]) == 1:
+            continue
+        point = " ".join(f"{field}={value}" for field, value in comparison["point"].items())
+        place = f"{point}, " if point else ""
+        texts += [f"{place}{comparison[key]}" for key in ("conclusion", "conclusion_on_spread")]
+    return list(dict.fromkeys(texts))  # a mean over tasks may so far be that of one
+
+
 def state_of(record: StudyRecord) -> str:
     """Return how far a study is, in a word or two.
 

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from softprompts.lab.reports.choice_section import choice_section
+from softprompts.lab.reports.choices_page import choice_section
 from softprompts.lab.reports.ensemble_section import ensemble_section
 from softprompts.lab.reports.findings import findings, state_of
-from softprompts.lab.reports.landscape_section import landscape_section
+from softprompts.lab.reports.landscape_page import landscape_section
 from softprompts.lab.reports.pages import Head, Section, page
 from softprompts.lab.reports.recipe_section import recipe_section
 from softprompts.lab.reports.robustness_section import robustness_section
@@ -22,12 +22,12 @@ from softprompts.lab.reports.run_sections import (
     curve_section,
     example_section,
     run_section,
+    tuning_section,
 )
 from softprompts.lab.reports.score_sections import comparison_section, score_section
 from softprompts.lab.reports.study_record import StudyRecord, read_study
 from softprompts.lab.reports.table_files import check_tables, write_tables
 from softprompts.lab.reports.tabular import to_csv, to_latex
-from softprompts.lab.reports.tuning_section import tuning_section
 from softprompts.storage import lock, make_folder, write_bytes
 
 

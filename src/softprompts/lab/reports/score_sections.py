@@ -9,8 +9,7 @@ from markupsafe import Markup
 
 from softprompts.lab.analysis.reading import without_task
 from softprompts.lab.analysis.wording import RATE
-from softprompts.lab.reports.conclusions import conclusions
-from softprompts.lab.reports.findings import main_comparisons
+from softprompts.lab.reports.findings import conclusions, main_comparisons
 from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.report_tables import (
     average_table,

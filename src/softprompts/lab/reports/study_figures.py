@@ -24,10 +24,8 @@ from softprompts.lab.reports.figures import (
     SOFT,
     Panel,
     add_legend,
+    as_markup,
     hint,
-    inline,
-    stack,
-    style,
 )
 from softprompts.lab.reports.robustness import number, start_of_axis
 from softprompts.lab.reports.spelling import printable, short
@@ -128,11 +126,10 @@ def draw_rows(
             hint(line, f"{what}: {_with_unit(value, unit)}")
         _finish_rows(axes, rows, scale, unit)
 
-    with style():
-        tall = _TALL + 0.08 * any("\n" in row.text for row in rows)
-        right = 0.75 if unit == "%" else 1.35
-        panel = Panel(tall * len(rows) + 0.1, draw, -1, 1.75, right, 0.25)
-        return inline(stack([panel]), name)
+    tall = _TALL + 0.08 * any("\n" in row.text for row in rows)
+    right = 0.75 if unit == "%" else 1.35
+    panel = Panel(tall * len(rows) + 0.1, draw, -1, 1.75, right, 0.25)
+    return as_markup(name, [panel])
 
 
 def _finish_rows(axes: Axes, rows: Sequence[Row], scale: Scale, unit: str) -> None:
@@ -247,8 +244,7 @@ def draw_curves(
         for place, about in enumerate(axes_of)
         if any(of[place] for _, of, _ in looks)
     ]
-    with style():
-        return inline(stack(panels), name)
+    return as_markup(name, panels)
 
 
 def draw_sweep(
@@ -295,8 +291,7 @@ def draw_sweep(
         axes.set_xlabel(short(printable(curve["field"]), 40))
         axes.set_ylabel("score, %")
 
-    with style():
-        return inline(stack([Panel(1.5, draw, 0, 0.6, 0.15)]), name)
+    return as_markup(name, [Panel(1.5, draw, 0, 0.6, 0.15)])
 
 
 def _draw_means(axes: Axes, places: Sequence[float], curve: Mapping[str, Any], look: str) -> None:

@@ -165,7 +165,9 @@ def test_a_page_needs_nothing_else_and_says_all_it_knows(found):
     assert set(panels_of(page)) <= places
     text = page.decode()
     assert "script-src 'unsafe-inline' blob:\">" in text
-    assert text.count("plotly.js v") == draw_page(landscapes(found["runs"][0])).count(b"plotly.js v")
+    assert text.count("plotly.js v") == draw_page(landscapes(found["runs"][0])).count(
+        b"plotly.js v"
+    )
     assert "barrier 0.35" in text
     assert "head-only, seed 2: no prompt rows: no rows" in text
     numbers = re.search(r'<pre[^>]*label="Numbers">(.*?)</pre>', text, re.DOTALL)
