@@ -207,7 +207,7 @@ def _finish_updates(choices: Choices, axes: Axes) -> None:
     axes.set_xlabel("update")
     if choices.selected_step:
         axes.axvline(choices.selected_step, color="white", linewidth=2.2)
-        axes.axvline(choices.selected_step, color=INK, linewidth=1.2, linestyle=":")
+        axes.axvline(choices.selected_step, color="black", linewidth=1.2, linestyle=":")
 
 
 def _draw_entropy(choices: Choices, axes: Axes) -> None:

@@ -153,15 +153,16 @@ def save(figure: Figure, format: str) -> bytes:
     return file.getvalue()
 
 
-def as_markup(name: str, panels: Sequence[Panel]) -> Markup:
+def as_markup(name: str, panels: Sequence[Panel], title: str = "") -> Markup:
     """Return panels as markup of a page.
 
     Args:
         name: the figure's name; another for each figure of a page.
         panels: the panels.
+        title: the figure's title, if it has one.
     """
     with style():
-        return inline(stack(panels), name)
+        return inline(stack(panels, title), name)
 
 
 def hint(artist: Artist, text: str) -> None:

@@ -47,7 +47,12 @@ _AXES = {"first": "x", "second": "y"}
 _COLOURS = (BLUE, ORANGE, GREEN, GREY)
 _LINES = ("-", "--", ":")
 _WIDEST = 72
-_PLAIN = "#808080"  # text that can be read on light and on dark
+_SURFACE = {
+    "showlegend": False,
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "font": {"color": "#808080"},  # can be read on light and on dark
+    "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
+}
 
 Ends = tuple[float, float]
 
@@ -150,46 +155,33 @@ def draw_surface(key: str, plane: Mapping[str, Any], scale: Ends) -> Markup:
         plane: the plane.
         scale: lowest and highest loss of all planes.
     """
-    from plotly import graph_objects
+    from plotly.io import to_html
 
+    surface = {
+        "type": "surface",
+        "x": plane["axis"],
+        "y": plane["axis"],
+        "z": plane["losses"],
+        "cmin": scale[0],
+        "cmax": scale[1],
+        "colorscale": "Cividis",
+        "colorbar": {"thickness": 8, "len": 0.6, "title": {"text": "loss"}},
+        "hovertemplate": "x %{x:.3g}<br>y %{y:.3g}<br>loss %{z:.4g}<extra></extra>",
+    }
+    marker = {"size": 4, "color": ORANGE}
+    own = {"type": "scatter3d", "x": [0], "y": [0], "z": [plane["loss"]], "marker": marker}
     ends = {"range": [-plane["radius"], plane["radius"]], "nticks": 5}
-    bar = {"thickness": 8, "len": 0.6, "title": {"text": "loss"}}
-    surface = graph_objects.Surface(
-        x=plane["axis"],
-        y=plane["axis"],
-        z=plane["losses"],
-        cmin=scale[0],
-        cmax=scale[1],
-        colorscale="Cividis",
-        colorbar=bar,
-        hovertemplate="x %{x:.3g}<br>y %{y:.3g}<br>loss %{z:.4g}<extra></extra>",
-    )
-    mark = graph_objects.Scatter3d(
-        x=[0], y=[0], z=[plane["loss"]], mode="markers", marker={"size": 4, "color": ORANGE}
-    )
-    figure = graph_objects.Figure(
-        [surface, mark],
-        layout={
-            "template": "none",
-            "showlegend": False,
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "font": {"color": _PLAIN},
-            "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
-            "scene": {
-                "xaxis": {**ends, "title": {"text": "x"}},
-                "yaxis": {**ends, "title": {"text": "y"}},
-                "zaxis": {"range": list(scale), "nticks": 5, "title": {"text": ""}},
-                "camera": {"eye": {"x": 1.75, "y": -1.75, "z": 1.1}},
-                "aspectmode": "cube",
-            },
-        },
-    )
+    scene = {
+        "xaxis": {**ends, "title": {"text": "x"}},
+        "yaxis": {**ends, "title": {"text": "y"}},
+        "zaxis": {"range": list(scale), "nticks": 5, "title": {"text": ""}},
+        "camera": {"eye": {"x": 1.75, "y": -1.75, "z": 1.1}},
+        "aspectmode": "cube",
+    }
     config = {"responsive": True, "displaylogo": False, "displayModeBar": False}
-    return Markup(
-        figure.to_html(
-            config, include_plotlyjs=False, full_html=False, div_id=key, default_height="20rem"
-        )
-    )
+    drawn = {"data": [surface, own], "layout": {**_SURFACE, "scene": scene}}
+    asked = {"include_plotlyjs": False, "full_html": False, "default_height": "20rem"}
+    return Markup(to_html(drawn, config, div_id=key, validate=False, **asked))
 
 
 def plotly_js() -> str:

@@ -109,6 +109,7 @@ def curve_section(record: StudyRecord) -> Section | None:
                 name = f"curves-{len(pictures)}"
                 drawn = draw_curves(
                     name,
+                    facet.title,
                     [(entry.label, pair) for entry, pair in some],
                     first and (first[0].label, first[1]),
                     axes,

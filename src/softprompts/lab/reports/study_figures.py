@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -199,6 +201,7 @@ def _with_unit(value: float, unit: str) -> str:
 
 def draw_curves(
     name: str,
+    title: str,
     curves: Sequence[tuple[str, Sequence[Curve | None]]],
     base: tuple[str, Sequence[Curve | None]] | None,
     axes_of: Sequence[tuple[str, float, Scale]],
@@ -207,6 +210,7 @@ def draw_curves(
 
     Args:
         name: the figure's name on its page.
+        title: its title.
         curves: up to three, by label; each with a curve per panel.
         base: the one that they are compared with, drawn in grey.
         axes_of: per panel what its values are, their unit, and their axis.
@@ -214,37 +218,33 @@ def draw_curves(
     looks = [(label, of, colour) for (label, of), colour in zip(curves, _COLOURS, strict=False)]
     if base is not None:
         looks.insert(0, (*base, GREY))
+    panels = []
+    for place, about in enumerate(axes_of):
+        shown = [(label, curve, colour) for label, of, colour in looks if (curve := of[place])]
+        if shown:
+            panels.append(Panel(1.3, partial(_draw_curves, shown, about), len(shown), 0.5, 0.15))
+    return as_markup(name, panels, short(printable(title), 2 * _LONGEST))
 
-    def panel(place: int, title: str, unit: float, y: Scale) -> Panel:
-        shown = [(label, of[place], colour) for label, of, colour in looks if of[place]]
 
-        def draw(axes: Axes) -> None:
-            lines = []
-            for label, curve, colour in shown:
-                assert curve is not None
-                lows, means, highs = (
-                    [unit * one for one in of] for of in (curve.lows, curve.means, curve.highs)
-                )
-                if max(curve.counts) > 1:
-                    axes.fill_between(curve.steps, lows, highs, color=colour, alpha=0.15, lw=0)
-                spelled = short(printable(label), 2 * _LONGEST)
-                lines += axes.plot(curve.steps, means, color=colour, label=spelled)
-                hint(lines[-1], f"{label}: from {means[0]:.3g} to {means[-1]:.3g}")
-            axes.set_xlim(left=0)
-            axes.set_ylim(unit * y.low, unit * y.high)
-            axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND_STEPS))
-            axes.set_xlabel("update")
-            add_legend(axes, lines, title, 1)
-
-        return Panel(1.3, draw, len(shown), 0.5, 0.15)
-
-    panels = [
-        panel(place, *about)
-        for place, about in enumerate(axes_of)
-        if any(of[place] for _, of, _ in looks)
-    ]
-    return as_markup(name, panels)
+def _draw_curves(
+    shown: Sequence[tuple[str, Curve, str]], about: tuple[str, float, Scale], axes: Axes
+) -> None:
+    """Draw curves of one kind of value."""
+    title, unit, y = about
+    lines = []
+    for label, curve, colour in shown:
+        lows, means, highs = (unit * np.array(of) for of in (curve.lows, curve.means, curve.highs))
+        if max(curve.counts) > 1:
+            axes.fill_between(curve.steps, lows, highs, color=colour, alpha=0.15, lw=0)
+        spelled = short(printable(label), 2 * _LONGEST)
+        lines += axes.plot(curve.steps, means, color=colour, label=spelled)
+        hint(lines[-1], f"{label}: from {means[0]:.3g} to {means[-1]:.3g}")
+    axes.set_xlim(left=0)
+    axes.set_ylim(unit * y.low, unit * y.high)
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND_STEPS))
+    axes.set_xlabel("update")
+    add_legend(axes, lines, title, 1)
 
 
 def draw_sweep(
