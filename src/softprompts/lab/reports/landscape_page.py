@@ -135,23 +135,18 @@ def _sharpness_table(record: StudyRecord) -> Table:
         return Table("sharpness", "Sharpness", (), ())
     key = counts.most_common(1)[0][0]
     own = {name: found[key] for name, found in kept.items() if key in found}
-    rows, measures = [], dict[str, str]()
+    rows = []
     for entry in record.whole_entries:
         found = [_measures(own[c.identity]) for c in entry.cells if c.identity in own]
-        if not found:
-            continue
-        for one in found:
-            measures |= {name: heading for name, (heading, _) in one.items()}
-        values = {
-            name: fmean([one[name][1] for one in found if name in one])
-            for name in measures
-            if any(name in one for one in found)
-        }
-        rows.append({**place_of(record, entry), "num_runs": len(found), **values})
+        names = dict.fromkeys(name for one in found for name in one)
+        means = {name: fmean([one[name] for one in found if name in one]) for name in names}
+        if found:
+            rows.append({**place_of(record, entry), "num_runs": len(found), **means})
+    measures = dict.fromkeys(name for one in own.values() for name in _measures(one))
     columns = (
         *place_columns(record),
         Column("num_runs", "runs", "count"),
-        *(Column(name, heading, "number") for name, heading in measures.items()),
+        *(Column(name, _heading(name), "number") for name in measures),
     )
     any_run = next(iter(own.values()))
     sample = any_run["sample"]
@@ -176,18 +171,24 @@ def _kept_sharpness(record: StudyRecord) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _measures(found: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-    """Return the numbers of one run by name, each with its heading."""
-    values: dict[str, tuple[str, float | None]] = {"loss": ("loss", found.get("loss"))}
-    for space, what in (("input", "inputs"), ("prompt", "rows")):
+def _measures(found: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of one run by name."""
+    values = {"loss": found.get("loss")}
+    for space in TITLES:
         for one in (found.get(space) or {}).get("radii", []):
-            radius = one["radius"]
-            for name, word in (("worst", "rise"), ("noise", "noise")):
-                key, heading = f"{space}_{name}_{radius}", f"{what}, {word} at {radius}"
-                values[key] = (heading, one.get(name))
-    for name in ("top", "trace"):
-        values[f"curvature_{name}"] = (f"Hessian, {name}", (found.get("curvature") or {}).get(name))
-    return {name: (heading, v) for name, (heading, v) in values.items() if v is not None}
+            values |= {f"{space}_{key}_{one['radius']}": one.get(key) for key in ("worst", "noise")}
+    curvature = found.get("curvature") or {}
+    values |= {f"curvature_{key}": curvature.get(key) for key in ("top", "trace")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _heading(name: str) -> str:
+    """Return a number's name in words."""
+    words = {"input": "inputs", "prompt": "rows", "worst": "rise"}
+    first, *others = [words.get(part, part) for part in name.split("_")]
+    if first == "curvature":
+        return f"Hessian, {others[0]}"
+    return f"{first}, {others[0]} at {others[1]}" if others else first
 
 
 def _kept_pictures(record: StudyRecord) -> tuple[list[Part], str]:

@@ -103,10 +103,7 @@ def comparison_table(record: StudyRecord) -> Table:
         Column("difference", "difference", "points"),
         Column("interval", "95 % interval", "difference", ("interval_low", "interval_high")),
         Column(
-            "interval_with_items",
-            "with other items",
-            "difference",
-            ("items_low", "items_high"),
+            "interval_with_items", "with other items", "difference", ("items_low", "items_high")
         ),
         Column("p", "p", "p", is_shown=False),
         Column("p_adjusted", "p corrected", "p"),
@@ -258,7 +255,8 @@ def _run_row(record: StudyRecord, entry: Entry, number: int) -> Row:
     if result is None:
         return row
     lost = {} if result["status"] == "finished" else {"score": None, "last_score": None}
-    return {**row, **result, "reason": _reason_of(result), **lost}
+    ended = {"status": result["status"], "reason": _reason_of(result)}
+    return {**result, **row, **ended, **lost}
 
 
 def _reason_of(result: Mapping[str, Any]) -> str | None:

@@ -9,21 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-KINDS: Final = (
-    "text",
-    "long",
-    "count",
-    "number",
-    "percent",
-    "score",
-    "range",
-    "points",
-    "difference",
-    "ratios",
-    "p",
-)
-"""How a column's values are shown; `score`, `range`, `difference` and `ratios` hold two values."""
-
 _RISKY: Final = ("=", "+", "-", "@", "\t", "\r", "'")
 _LATEX: Final = {
     "\\": r"\textbackslash{}",
@@ -61,7 +46,8 @@ class Column:
     Attributes:
         key: what CSV calls it; unique in its table.
         heading: what a reader sees.
-        kind: one of `KINDS`.
+        kind: how its values are shown: `text`, `long` text, `count`, `number`, `percent`, `points`
+            or `p`; of two values `score`, `range`, `difference` or `ratios`.
         parts: what CSV calls its two values, where it has two.
         is_shown: whether readers see it; CSV has every column.
     """
@@ -82,20 +68,19 @@ class Column:
         """Its class on a page."""
         return self.kind if self.kind in ("text", "long") else ""
 
-    def value(self, row: Mapping[str, Any]) -> Any:
-        """Return its value in a row; of two values, both.
+    def values(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return its value in a row, or its two values.
 
         Args:
             row: the row: two values stand in it as a pair, or by the names of the parts.
         """
-        if not self.parts or self.key in row:
-            return row.get(self.key)
-        return [row.get(part) for part in self.parts]
+        if not self.parts:
+            return (row.get(self.key),)
+        return tuple(row.get(self.key, [row.get(part) for part in self.parts]) or (None, None))
 
     def is_in(self, row: Mapping[str, Any]) -> bool:
         """Return whether a row has its value."""
-        value = self.value(row)
-        return (value[0] if value and self.parts else value) not in (None, "")
+        return self.values(row)[0] not in (None, "")
 
 
 @final
@@ -140,11 +125,8 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(file, lineterminator="\r\n")
     writer.writerow([_safe(key) for column in table.columns for key in column.keys])
     for row in table.rows:
-        values = [
-            (column.value(row) or [None, None]) if column.parts else [column.value(row)]
-            for column in table.columns
-        ]
-        writer.writerow([_plain(value) for some in values for value in some])
+        values = [value for column in table.columns for value in column.values(row)]
+        writer.writerow([_plain(value) for value in values])
     return file.getvalue()
 
 
@@ -184,10 +166,10 @@ def shown_value(column: Column, row: Mapping[str, Any]) -> str:
     """
     if not column.is_in(row):
         return "–"
-    value = column.value(row)
-    if column.kind in ("text", "long"):
-        return str(value)
-    return _pair(column.kind, *value) if column.parts else _number(column.kind, value)
+    values = column.values(row)
+    if column.parts:
+        return _pair(column.kind, *values)
+    return str(values[0]) if column.look else _number(column.kind, values[0])
 
 
 def _pair(kind: str, first: float | None, second: float | None) -> str:
