@@ -274,7 +274,7 @@ def picture(study: Found) -> bytes | None:
         return None
 
     def panel(task: str, field: str, group: Sequence[Found]) -> Panel:
-        def draw(axes: Axes, bar: Axes) -> None:
+        def draw(axes: Axes) -> None:
             for curve, (colour, look) in zip(group, LOOKS, strict=False):
                 draw_curve(axes, curve, colour, look)
             for default in {c["default_value"] for c in group} - {None}:

@@ -305,7 +305,7 @@ def _shares(section: Mapping[str, Any]) -> Any:
     """Return bars: the share of the limit, by case and contestant."""
     cases = {n: c["contestants"] for n, c in section["cases"].items() if "skipped" not in c}
 
-    def draw(axes: Axes, bar: Axes) -> None:
+    def draw(axes: Axes) -> None:
         names = list(COLOURS)
         for number, who in enumerate(names):
             places = [row + 0.19 * (number - 1.5) for row in range(len(cases))]
@@ -333,8 +333,8 @@ def _curves(section: Mapping[str, Any]) -> Any:
     return stack(panels, "Throughput of training", ["minilm, RTE; one size changes at a time"])
 
 
-def _curve(name: str, points: list[dict[str, Any]]) -> Callable[[Axes, Axes], None]:
-    def draw(axes: Axes, bar: Axes) -> None:
+def _curve(name: str, points: list[dict[str, Any]]) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
         sizes = [point["size"] for point in points]
         for who in points[0]["contestants"]:
             colour, line = LINES[who]

@@ -49,7 +49,7 @@ def _picture(found: Choices, format: str) -> bytes:
         from softprompts.lab.reports.choices_page import draw_page
 
         return draw_page(found)
-    from softprompts.lab.reports.choices_figure import draw_choices
+    from softprompts.lab.reports.choices_figures import draw_choices
 
     return draw_choices(found, format)
 

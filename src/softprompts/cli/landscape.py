@@ -106,7 +106,7 @@ def _draw(
     """Draw the landscapes of runs, or print their numbers."""
     from softprompts.errors import DataError
     from softprompts.lab.analysis.landscapes import measure_landscapes
-    from softprompts.lab.reports.landscape import MOST_RUNS, names_of
+    from softprompts.lab.reports.landscapes import MOST_RUNS, names_of
     from softprompts.storage import is_there
 
     path = Path("landscape.html") if out is None and not as_json else out
@@ -150,7 +150,7 @@ def _keep(found: Mapping[str, Any], runs: Sequence[Path]) -> None:
     import warnings
 
     from softprompts.errors import SoftPromptsWarning, StorageError
-    from softprompts.lab.reports.landscape_kept import keep_landscapes, study_of
+    from softprompts.lab.reports.landscapes import keep_landscapes, study_of
 
     try:
         study = study_of(runs)
@@ -167,7 +167,7 @@ def _picture(found: Mapping[str, Any], format: str) -> bytes:
         from softprompts.lab.reports.landscape_page import draw_page
 
         return draw_page(found)
-    from softprompts.lab.reports.landscape_figure import draw_landscapes
+    from softprompts.lab.reports.landscape_figures import draw_landscapes
 
     return draw_landscapes(found, format)
 

@@ -86,7 +86,7 @@ def _lies_in(path: Path, folders: Sequence[Path]) -> bool:
 def _check_earlier(path: Path, what: str) -> None:
     """Check that what is at a place, if anything, was written by this library."""
     from softprompts.errors import RunFolderError, StorageError
-    from softprompts.lab.reports.page import MAKER
+    from softprompts.lab.reports.pages import MAKER
     from softprompts.storage import file_at, is_there
 
     if not is_there(file_at(path)):  # a pipe is refused here: opening it would wait

@@ -137,7 +137,7 @@ def _own_folder(name: str, recipe: str) -> Path:
 def _print(summary: dict[str, Any], folder: Path, page: str | None) -> None:
     """Print scores, what follows from them, and where the rest is."""
     from softprompts.lab.reports import robustness
-    from softprompts.lab.reports.conclusions import conclusions
+    from softprompts.lab.reports.findings import conclusions
     from softprompts.lab.reports.table import HEADINGS, notes, score_rows
 
     print_table(HEADINGS, score_rows(summary))

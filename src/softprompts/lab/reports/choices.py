@@ -10,15 +10,7 @@ from statistics import fmean
 from typing import Any, final
 
 from softprompts.errors import RunFolderError, StorageError
-from softprompts.lab.reports.chosen import (
-    Chosen,
-    Mixed,
-    Selected,
-    chosen_as_json,
-    is_count,
-    read_chosen,
-    require_same,
-)
+from softprompts.lab.reports.chosen import Chosen, Mixed, Selected, is_count, read_chosen
 from softprompts.lab.reports.records import read_lines, require
 from softprompts.storage import check_run_folder, entries, is_there, read_record
 
@@ -98,17 +90,18 @@ class Choices:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
+        kept = ("status", "num_updates", "selected_step", "split", "is_cut")
         return {
             **self.about,
-            "status": self.status,
-            "num_updates": self.num_updates,
-            "selected_step": self.selected_step,
-            "split": self.split,
-            "is_cut": self.is_cut,
-            "windows": [chosen_as_json(window) for window in self.windows],
-            "held_out": [chosen_as_json(chosen) for chosen in self.held_out],
-            "reported": None if self.reported is None else chosen_as_json(self.reported),
+            **{key: getattr(self, key) for key in kept},
+            "windows": [_as_json(window) for window in self.windows],
+            "held_out": [_as_json(chosen) for chosen in self.held_out],
+            "reported": self.reported and _as_json(self.reported),
         }
+
+
+def _as_json(chosen: Chosen) -> dict[str, Any]:
+    return chosen.model_dump(mode="json", exclude_unset=True)
 
 
 def read_choices(folder: str | Path) -> Choices:
@@ -131,7 +124,8 @@ def read_choices(folder: str | Path) -> Choices:
     held_out: list[Chosen] = []
     for place, line in lines:
         chosen = read_chosen(line, place, about["length"])
-        require_same(chosen, updates, place)
+        if updates:
+            chosen.require_like(updates[0], place)
         if "split" in line:
             require(line["split"] == "held_out", place, "`split`", "held_out", line["split"])
             held_out.append(chosen)
@@ -149,7 +143,7 @@ def read_choices(folder: str | Path) -> Choices:
         )
     result = _read_result(path, about)
     if result["reported"] is not None:
-        require_same(result["reported"], updates, str(path / "result.json"))
+        result["reported"].require_like(updates[0], str(path / "result.json"))
     return Choices(
         about=about,
         windows=_windows(updates),
@@ -158,6 +152,33 @@ def read_choices(folder: str | Path) -> Choices:
         is_cut=is_cut,
         **result,
     )
+
+
+def read_last_choices(folder: str | Path) -> dict[str, Chosen]:
+    """Read what the selected state of a run, or the last one, chose where it was scored.
+
+    Args:
+        folder: a run folder, of one task or of a mixture; one that is not there yet chose nothing.
+
+    Returns:
+        By task: what was chosen on the reported split, or on held-out rows where that is not there
+        yet. Empty where nothing is chosen, or nothing was scored. The task of a run with one task
+        goes by the empty name.
+
+    Raises:
+        StorageError: if a file is broken or of another run.
+    """
+    path = Path(folder)
+    if not is_there(path / "config.json") or not read_lines(path / "metrics.jsonl")[0]:
+        return {}
+    content = read_record(path / "config.json", ("identity", "config"))
+    if isinstance(content["config"], dict) and content["config"].get("mixture"):
+        return _of_mixture(path, content)
+    try:
+        found = read_choices(path)
+    except RunFolderError:  # it selects nothing
+        return {}
+    return {"": found.scored[0][1]} if found.scored else {}
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
@@ -223,22 +244,59 @@ def _windows(updates: Sequence[Chosen]) -> tuple[Chosen, ...]:
 def _merged(updates: Sequence[Chosen]) -> Chosen:
     """Return one window of updates: counts are added, everything else is averaged."""
     first, last = updates[0], updates[-1]
-    selected = {}
+    parts: dict[str, Any] = {}
     for name in first.selected:
         found = [update.selected[name] for update in updates]
         counts = tuple(map(sum, zip(*(one.counts for one in found), strict=True)))
-        selected[name] = Selected(counts, _mean([one.entropy for one in found]))
+        parts[name] = Selected(counts=counts, entropy=_mean([one.entropy for one in found]))
     pools = [update.pool for update in updates if update.pool]
-    pool = None
     if pools:
-        lines = ([one.weights for one in pools], [one.stds for one in pools if one.stds])
-        weights, stds = (tuple(map(_mean, zip(*line, strict=True))) for line in lines)
-        pool = Mixed(weights, stds=stds)
+        lines = {"weights": [p.weights for p in pools], "stds": [p.stds for p in pools if p.stds]}
+        means: Any = {
+            key: tuple(map(_mean, zip(*of, strict=True))) for key, of in lines.items() if of
+        }
+        parts["pool"] = Mixed(**means)
     temperature = _mean([update.temperature for update in updates])
-    return Chosen(first.first_step, last.last_step, selected, pool, temperature)
+    if temperature is not None:
+        parts["temperature"] = temperature
+    return Chosen(first_step=first.first_step, last_step=last.last_step, **parts)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     """Return the mean; `None` where a value is missing."""
     known = [value for value in values if value is not None]
     return fmean(known) if len(known) == len(values) else None
+
+
+def _of_mixture(folder: Path, about: Mapping[str, Any]) -> dict[str, Chosen]:
+    """Read what was chosen for each task of a mixture."""
+    path, step = folder / "result.json", None
+    if is_there(path):
+        result = read_record(path, ("identity", "selected_step", "tasks"))
+        wanted, step = about["identity"], result["selected_step"]
+        require(result["identity"] == wanted, str(path), "`identity`", wanted, result["identity"])
+        own = _tasks(result["tasks"], str(path))
+        reported = {name: one.get("choices") or {} for name, one in own.items()}
+        found = _chosen_by_task(reported, str(path), step, about)
+        if found:
+            return found
+    records = [one for one in read_lines(folder / "metrics.jsonl")[0] if "split" in one[1]]
+    scored = [one for one in records if step is None or one[1].get("step") == step]
+    if not scored:
+        return {}
+    place, record = scored[-1]
+    return _chosen_by_task(_tasks(record.get("tasks", {}), place), place, record.get("step"), about)
+
+
+def _tasks(value: Any, place: str) -> dict[str, dict[str, Any]]:
+    is_right = isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
+    require(is_right, place, "`tasks`", "an object of objects", value)
+    return dict(value)
+
+
+def _chosen_by_task(
+    tasks: Mapping[str, Mapping[str, Any]], place: str, step: Any, about: Mapping[str, Any]
+) -> dict[str, Chosen]:
+    length = about["config"]["prompt"]["length"]
+    found = {k: read_chosen({**one, "step": step}, place, length) for k, one in tasks.items()}
+    return {name: chosen for name, chosen in found.items() if chosen.parts}

@@ -1,31 +1,59 @@
-"""The page of what a run's prompt chose: a chart for everything that exists, and the numbers.
-
-It stands on the style of a study's report, so it follows light and dark, prints, and fits a phone.
-"""
+"""What prompts chose, on pages: one run on a page of its own, a study in its report."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, final
 
-from softprompts.lab.reports.choice_parts import UNITS, histogram, weight_table
-from softprompts.lab.reports.choices import Choices
-from softprompts.lab.reports.chosen import Chosen, Mixed
-from softprompts.lab.reports.curves_of_runs import Curve
-from softprompts.lab.reports.markup import Html, block, joined, tag
-from softprompts.lab.reports.page import page
-from softprompts.lab.reports.report_style import REPORT_STYLE
-from softprompts.lab.reports.sections import Section, chart, folded, note, swatch, swatches
-from softprompts.lab.reports.svg import Scale, cells, plot, point, upright
+from softprompts.errors import SoftPromptsError
+from softprompts.lab.reports.choices import Choices, read_last_choices
+from softprompts.lab.reports.choices_figures import (
+    MOST_CLASSES,
+    draw_inline,
+    draw_shares,
+    draw_weights,
+    share_hints,
+)
+from softprompts.lab.reports.chosen import UNITS, Chosen, Mixed
+from softprompts.lab.reports.pages import MOST_ROWS, Head, Part, Section, page
+from softprompts.lab.reports.report_tables import place_columns, place_of
+from softprompts.lab.reports.score_sections import MOST_OPEN
+from softprompts.lab.reports.study_record import Entry, StudyRecord
+from softprompts.lab.reports.tabular import Column, Table
 
-MOST_CLASSES = 60
-"""Most classes whose weights are shown."""
+_MOST_CLASSES = 12  # of a study's pool
+_MOST_LARGE = 5
+_MOST_PICTURES = 60
+_MOST_SAID = 20
+_LEAD = (
+    "Shares of inputs on the reported split (held-out rows where that is not there yet), mean over "
+    "seeds; points are seeds. softprompts choices RUN_DIR draws one run over its updates."
+)
 
-_MOST_SAID = 5
-_TITLES = {"position": "Position", "length": "Length"}
-_LOOKS = {"position": "", "length": "second"}
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """What one variant chose on one task, over seeds.
+
+    Attributes:
+        title: what it is, in words.
+        place: the values of `place_columns`.
+        found: what was chosen, by seed.
+    """
+
+    title: str
+    place: Mapping[str, Any]
+    found: Mapping[int, Chosen]
+
+    @property
+    def pools(self) -> dict[int, Mixed]:
+        """How the pool was mixed, by seed; those left out whose weights are not all finite."""
+        pools = {seed: one.pool for seed, one in self.found.items() if one.pool is not None}
+        return {seed: one for seed, one in pools.items() if None not in one.weights}
 
 
 def draw_page(choices: Choices) -> bytes:
@@ -37,205 +65,53 @@ def draw_page(choices: Choices) -> bytes:
     Returns:
         The page, as UTF-8.
     """
-    sections = [_training(choices), *_scored(choices)]
-    numbers = folded("Numbers", block(_numbers(choices), "Numbers"))
-    body = [_head(choices), *(section.as_html() for section in sections), numbers]
-    return page(f"What {choices.title} chose", body, REPORT_STYLE).encode()
+    state = "" if choices.status == "finished" else choices.status
+    head = Head("softprompts choices", choices.title, state, lead="; ".join(choices.notes))
+    said = f"What {choices.title} chose. {_largest(choices)}"
+    sections = [Section("figure", "Choices", (Part("picture", draw_inline(choices), said),))]
+    for where, chosen in choices.scored[:1]:
+        if chosen.pool is not None:
+            parts = (Part("table", _weight_table(choices, where)),)
+            sections.append(Section("pool", "Weights of the pool", parts))
+    fold = Part("fold", (Part("code", _numbers(choices), "Numbers"),), "Numbers")
+    sections.append(Section("numbers", "Numbers", (fold,)))
+    return page(f"What {choices.title} chose", head, sections).encode()
 
 
-def _head(choices: Choices) -> Html:
-    """Return whose choices these are, and what a reader must know of them."""
-    is_done = choices.status == "finished"
-    state = None if is_done else tag("span", choices.status, class_="state open")
-    return tag(
-        "header",
-        tag("p", "softprompts choices", class_="over"),
-        tag("h1", choices.title, " ", state),
-        tag("p", "; ".join(choices.notes), class_="lead"),
+def _weight_table(choices: Choices, where: str) -> Table:
+    """Return the weights of a pool with their spread, a row per label."""
+    pool = choices.scored[0][1].pool
+    assert pool is not None
+    sets = [f"set {number}" for number, _ in enumerate(pool.weights, start=1)]
+    kind = "score" if pool.stds else "percent"
+    columns = [Column("inputs", "inputs")]
+    for name in sets:
+        parts = (f"{name} mean", f"{name} std") if pool.stds else ()
+        columns.append(Column(name, name, kind, parts))
+    rows = tuple(
+        {
+            "inputs": name,
+            **dict(zip(sets, zip(means, stds, strict=True) if stds else means, strict=True)),
+        }
+        for name, means, stds in pool.few_lines(MOST_CLASSES)
     )
-
-
-def _training(choices: Choices) -> Section:
-    """Return the section on what was chosen over the updates."""
-    learned = list(choices.windows[0].selected)
-    charts = [_shares(choices, name) for name in learned]
-    if "pool" in choices.parts:
-        charts.append(_pool(choices))
-    if learned:
-        charts.append(_entropies(choices, learned))
-    if any(window.temperature is not None for window in choices.windows):
-        charts.append(_temperature(choices))
-    maps = note("Maps: the fuller the colour, the larger the share; point at one to see it.")
-    marks = [(swatch("rule", "selected"), "the selected state")] if choices.selected_step else []
-    for name in learned:
-        marks.append((swatch("bar", f"curve {_LOOKS[name]}"), f"entropy of the {name}"))
-        if choices.held_out:
-            marks.append((_dot(name), f"entropy of the {name} on held-out rows"))
-    if learned:
-        marks.append((swatch("bar", "curve most"), "the most there can be"))
-    body = joined([swatches(*marks), maps, tag("div", *charts, class_="small broad")])
-    return Section("training", "While training", body)
-
-
-def _dot(name: str) -> Html:
-    return tag("path", d="M13 7h0", class_=f"held {_LOOKS[name]}")
-
-
-def _scored(choices: Choices) -> list[Section]:
-    """Return the sections on what was chosen where the prompt was scored."""
-    found, sections = choices.scored, []
-    if not found:
-        return []
-    where, chosen = found[0]
-    charts = []
-    for name, selected in chosen.selected.items():
-        others = [other.selected[name].shares for _, other in found[1:]]
-        title = f"{_TITLES[name]}: {UNITS[name]}, {_inputs(sum(selected.counts))}"
-        charts.append(histogram(title, [selected.shares], 0, outline=others[0] if others else ()))
-    if charts:
-        said = f"Columns: {where}." + "".join(f" Outline: {other}." for other, _ in found[1:])
-        body = joined([note(said), tag("div", *charts, class_="small broad")])
-        sections.append(Section("scored", "Where the prompt was scored", body))
-    if chosen.pool is not None:
-        body = _weights(chosen.pool, where)
-        sections.append(Section("pool", "Weights of the pool", body))
-    return sections
-
-
-def _weights(pool: Mixed, where: str) -> Html:
-    """Return the table of a pool's weights; of very many classes, those that differ most."""
-    kept = pool.apart(MOST_CLASSES)
-    rows = [
-        ((name,), weights, stds)
-        for place, (name, weights, stds) in enumerate(pool.lines)
-        if not place or name in kept
-    ]
     said = f"On {where}: mean weight of each set in percent"
     said += ", ± its standard deviation over inputs." if pool.stds else "."
     if len(pool.by_class) > MOST_CLASSES:
         said += f" The {MOST_CLASSES} of {len(pool.by_class)} classes that differ most."
-    return joined([note(said), weight_table("Weights of the pool", ("inputs",), rows)])
+    return Table("weights", "Weights of the pool", tuple(columns), rows, said)
 
 
-def _shares(choices: Choices, name: str) -> Html:
-    """Return the map of how often each value was drawn, over the updates."""
-    lines = [window.selected[name].shares for window in choices.windows]
-    title = f"{_TITLES[name]}: {UNITS[name]}"
-    return _map(choices, title, lines, 0)
-
-
-def _pool(choices: Choices) -> Html:
-    """Return the map of the mean weight of each set, over the updates."""
-    lines = [window.pool.weights for window in choices.windows if window.pool is not None]
-    return _map(choices, "Pool: weight of each set", lines, 1)
-
-
-def _map(choices: Choices, title: str, lines: Sequence[Sequence[float | None]], first: int) -> Html:
-    titles = [
-        f"{_updates(window)}: {_largest(line, first)}"
-        for window, line in zip(choices.windows, lines, strict=True)
-    ]
-    most = max([one for line in lines for one in line if one is not None], default=0.0)
-    label = f"{title}, full colour {100 * most:.0f} %"
-    picture = cells(f"{label}. {titles[-1]}", lines, titles)
-    marked = [_rule(choices)] if choices.selected_step else []
-    ends = (str(first + len(lines[0]) - 1), str(first))
-    return chart(label, joined([picture, *marked]), ends, _xs(choices), "tall")
-
-
-def _rule(choices: Choices) -> Html:
-    """Return the line of the selected state above a map, which goes on to its last window's end."""
-    windows = choices.windows
-    whole = len(windows) * windows[0].last_step
-    x = 100 * ((choices.selected_step or 0) - 0.5) / whole
-    line = upright(x, (0, 100), "selected")
-    return tag(
-        "svg",
-        line,
-        viewBox="0 0 100 100",
-        preserveAspectRatio="none",
-        class_="plot over-map",
-        aria_hidden="true",
-    )
-
-
-def _entropies(choices: Choices, learned: Sequence[str]) -> Html:
-    """Return the chart of the selectors' entropy, on training and on held-out rows."""
-    num_values = choices.about["length"] + 1
-    most = math.log(num_values)
-    y = Scale(0.0, 1.05 * most or 1.0)
-    x = Scale(0.0, 1.02 * choices.num_updates)
-    level = Curve((0, choices.num_updates), (most, most), (most, most), (most, most), (1, 1))
-    curves, dots = [(level, "most")], []
-    for name in learned:
-        curves += [(one, _LOOKS[name]) for one in _curves(choices, _entropy_of(name))]
-        for chosen in choices.held_out:
-            entropy = chosen.selected[name].entropy
-            if entropy is not None:
-                at = (x.place(chosen.first_step), 100 - y.place(entropy))
-                said = f"{name}, held-out rows, update {chosen.first_step}: {entropy:.3g}"
-                dots.append(point(*at, f"held {_LOOKS[name]}", said))
-    title = f"Entropy in nats; the most is log {num_values} = {most:.2f}"
-    last = [f"{name} {_shown(choices.windows[-1].selected[name].entropy)}" for name in learned]
-    picture = plot(
-        f"{title}; at the end {', '.join(last)}", curves, x, y, [*dots, *_mark(choices, x)]
-    )
-    return chart(title, picture, (f"{y.high:.2g}", "0"), ("0", str(choices.num_updates)), "tall")
-
-
-def _entropy_of(name: str) -> Callable[[Chosen], float | None]:
-    return lambda window: window.selected[name].entropy
-
-
-def _temperature(choices: Choices) -> Html:
-    """Return the chart of the temperature."""
-    found = [window.temperature for window in choices.windows if window.temperature is not None]
-    x, y = Scale(0.0, 1.02 * choices.num_updates), Scale(0.0, 1.05 * max(found) or 1.0)
-    curves = [(one, "") for one in _curves(choices, lambda window: window.temperature)]
-    said = f"Temperature, from {found[0]:.3g} to {found[-1]:.3g}"
-    picture = plot(said, curves, x, y, _mark(choices, x))
-    return chart(said, picture, (f"{y.high:.2g}", "0"), ("0", str(choices.num_updates)), "tall")
-
-
-def _mark(choices: Choices, x: Scale) -> list[Html]:
-    step = choices.selected_step
-    return [upright(x.place(step), (0, 100), "selected")] if step else []
-
-
-def _curves(choices: Choices, value: Callable[[Chosen], float | None]) -> list[Curve]:
-    """Return lines over the updates, which end at gaps."""
-    curves = []
-    for is_known, group in groupby(choices.windows, lambda window: value(window) is not None):
-        if is_known:
-            own = list(group)
-            steps = tuple((window.first_step + window.last_step) / 2 for window in own)
-            heights = tuple(number for window in own if (number := value(window)) is not None)
-            curves.append(Curve(steps, heights, heights, heights, (1,) * len(own)))
-    return curves
-
-
-def _largest(line: Sequence[float | None], first: int) -> str:
-    """Return the largest shares, in words."""
-    known = [(share, first + number) for number, share in enumerate(line) if share]
-    said = sorted(known, key=lambda one: (-one[0], one[1]))[:_MOST_SAID]
-    return ", ".join(f"{number}: {100 * share:.0f} %" for share, number in said) or "–"
-
-
-def _updates(window: Chosen) -> str:
-    first, last = window.first_step, window.last_step
-    return f"update {first}" if first == last else f"updates {first} to {last}"
-
-
-def _xs(choices: Choices) -> tuple[str, str]:
-    return "update 1", str(choices.windows[-1].last_step)
-
-
-def _inputs(count: int) -> str:
-    return f"{count} input{'s' * (count != 1)}"
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+def _largest(choices: Choices) -> str:
+    """Return the largest shares where the prompt was scored, or last trained, in words."""
+    last = choices.windows[-1]
+    where, chosen = (*choices.scored, (f"update {last.last_step}", last))[0]
+    said = []
+    for name, selected in chosen.selected.items():
+        shares = sorted(enumerate(selected.shares), key=lambda one: -one[1])[:_MOST_LARGE]
+        values = ", ".join(f"{value}: {100 * share:.0f} %" for value, share in shares if share)
+        said.append(f"On {where}, inputs by {name}: {values}.")
+    return " ".join(said)
 
 
 def _numbers(choices: Choices) -> str:
@@ -248,3 +124,152 @@ def _numbers(choices: Choices) -> str:
             text = f"[\n  {records}\n ]"
         lines.append(f' "{key}": {text}')
     return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def choice_section(record: StudyRecord) -> Section | None:
+    """Return the section with what prompts chose; `None` where nothing is chosen.
+
+    Args:
+        record: the study.
+    """
+    groups, problems = _choice_groups(record)
+    pictures = [
+        picture for number, group in enumerate(groups) for picture in _pictures(group, number)
+    ]
+    if not pictures and not problems:
+        return None
+    parts = [Part("note", _LEAD), *(Part("warning", text) for text in problems)]
+    parts.append(Part("pictures", pictures[:_MOST_PICTURES]))
+    if pictures[_MOST_PICTURES:]:
+        rest = (Part("pictures", pictures[_MOST_PICTURES:]),)
+        parts.append(Part("fold", rest, f"{len(pictures) - _MOST_PICTURES} more"))
+    parts += _mixtures([group for group in groups if group.pools])
+    tables = (_selector_table(record, groups), _mixture_table(record, groups))
+    parts += [Part("folded-table", table) for table in tables]
+    return Section("choices", "What prompts chose", tuple(parts))
+
+
+def _choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
+    """Return what every variant chose on every task, and why runs could not be read."""
+    groups, problems = [], []
+    for entry in record.whole_entries:
+        tasks: dict[str, dict[int, Chosen]] = {}
+        for cell in entry.cells:
+            try:
+                own = read_last_choices(record.folder(cell))
+            except SoftPromptsError as error:
+                problems.append(f"What a run chose could not be read: {error}")
+                continue
+            for name, chosen in own.items():
+                tasks.setdefault(name, {})[cell.config.seed] = chosen
+        groups += [_group(record, entry, name, found) for name, found in tasks.items()]
+    return groups, problems
+
+
+def _group(record: StudyRecord, entry: Entry, name: str, found: Mapping[int, Chosen]) -> Group:
+    parts = [entry.label, name or (entry.task if len(record.tasks) > 1 else "")]
+    place = place_of(record, entry)
+    if name:
+        place["task"] = f"{name} (within {entry.task})"
+    return Group(", ".join(part for part in parts if part), place, found)
+
+
+def _pictures(group: Group, number: int) -> list[Part]:
+    """Return the shares of each selector, and the pool's weights."""
+    pictures: list[Part] = []
+
+    def add(what: str, seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float]) -> None:
+        name, title = f"choices-{number}-{len(pictures)}", f"{group.title}: {what}"
+        said = "; ".join(share_hints(seeds, first, stds)[:_MOST_SAID])
+        drawn = draw_shares(name, title, seeds, first, stds)
+        pictures.append(Part("picture", drawn, f"{title}: {said}"))
+
+    for name in UNITS:
+        shares = [one.selected[name].shares for one in group.found.values() if name in one.selected]
+        if shares:
+            add(UNITS[name], shares, 0, ())
+    pools = list(group.pools.values())
+    if pools:
+        stds = [known for pool in pools if (known := _known(pool.stds))]
+        spread = [fmean(values) for values in zip(*stds, strict=True)]
+        add("weight of each set", [_known(pool.weights) for pool in pools], 1, spread)
+    return pictures
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mixtures(groups: Sequence[Group]) -> list[Part]:
+    """Return a map for each pool: weights by seed and class."""
+    if not groups:
+        return []
+    said = "Mean weight of each set in percent"
+    if any(pool.stds for group in groups for pool in group.pools.values()):
+        said += "; upright lines above are its standard deviation over inputs, averaged over seeds"
+    said += ". Each run numbers its sets: set 1 of one seed has nothing to do with that of another."
+    parts = [Part("heading", "Mixtures"), Part("note", said)]
+    for number, group in enumerate(groups):
+        lines = {
+            f"seed {seed}, {name}": weights
+            for seed, pool in group.pools.items()
+            for name, weights, _ in pool.few_lines(_MOST_CLASSES)
+        }
+        most = max(len(pool.by_class) for pool in group.pools.values())
+        drawn = draw_weights(f"mixtures-{number}", list(lines), list(lines.values()))
+        shown = [Part("picture", drawn, f"{group.title}: the table of mixtures has the weights.")]
+        if most > _MOST_CLASSES:
+            text = f"The {_MOST_CLASSES} of {most} classes that differ most."
+            shown.insert(0, Part("note", text))
+        is_open = len(groups) <= MOST_OPEN and len(lines) <= MOST_ROWS
+        parts.append(Part("fold", shown, group.title, is_open))
+    return parts
+
+
+def _selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
+    """Return how inputs were spread over positions and lengths, over seeds."""
+    columns = (
+        *place_columns(record),
+        Column("selector", "selector"),
+        Column("value", "rows", "count"),
+        Column("share", "share ± std over seeds", "score", ("mean", "std")),
+        Column("num_runs", "runs", "count"),
+    )
+    rows = []
+    for group in groups:
+        for name in UNITS:
+            seeds = [o.selected[name].shares for o in group.found.values() if name in o.selected]
+            for value, shares in enumerate(zip(*seeds, strict=True)):
+                spread = stdev(shares) if len(shares) > 1 else None
+                row = {"selector": name, "value": value, "share": (fmean(shares), spread)}
+                rows.append({**group.place, **row, "num_runs": len(shares)})
+    said = "Shares of inputs in percent, with their standard deviation over seeds."
+    return Table("choices", "Positions and lengths", columns, tuple(rows), said)
+
+
+def _mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
+    """Return how pools were mixed: a row per seed, class and set."""
+    columns = (
+        *place_columns(record),
+        Column("seed", "seed", "count"),
+        Column("inputs", "inputs"),
+        Column("is_class", "of one class"),
+        Column("set", "set", "count"),
+        Column("weight", "weight ± std over inputs", "score", ("mean", "std")),
+    )
+    rows = [
+        {
+            **group.place,
+            "seed": seed,
+            "inputs": name,
+            "is_class": "yes" if place else "no",
+            "set": number,
+            "weight": (weight, stds[number - 1] if stds else None),
+        }
+        for group in groups
+        for seed, pool in group.pools.items()
+        for place, (name, weights, stds) in enumerate(pool.lines)
+        for number, weight in enumerate(weights, start=1)
+    ]
+    said = "Mean weights in percent, with their standard deviation over inputs, not over seeds."
+    return Table("mixtures", "Mixtures", columns, tuple(rows), said)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, final
+from typing import final
 
 from softprompts.lab.reports.records import read_lines
 
@@ -38,25 +38,14 @@ class Curve:
     counts: tuple[int, ...]
 
 
-@final
-@dataclass(frozen=True)
-class RunCurves:
-    """What one run logged.
-
-    Attributes:
-        losses: training loss by update; where it was not finite it is left out.
-        scores: score on held-out rows by update.
-    """
-
-    losses: Points
-    scores: Points
-
-
-def read_curves(folder: Path) -> RunCurves:
+def read_curves(folder: Path) -> tuple[Points, Points]:
     """Read what a run logged so far.
 
     Args:
         folder: the run's folder; one that is not there yet has logged nothing.
+
+    Returns:
+        Training losses, but those that are not finite; and scores on held-out rows.
 
     Raises:
         StorageError: if its records are broken.
@@ -70,7 +59,7 @@ def read_curves(folder: Path) -> RunCurves:
         is_number = isinstance(value, int | float) and math.isfinite(value)
         if isinstance(step, int) and is_number and (is_score or "split" not in record):
             (scores if is_score else losses)[step] = float(value or 0.0)
-    return RunCurves(losses, scores)
+    return losses, scores
 
 
 def curve_of(runs: Sequence[Points], most_windows: int = MOST_WINDOWS) -> Curve | None:
@@ -100,18 +89,12 @@ def curve_of(runs: Sequence[Points], most_windows: int = MOST_WINDOWS) -> Curve 
     return Curve(*map(tuple, zip(*rows, strict=True)))
 
 
-def curves_of(
-    folders: Sequence[Path], read: Callable[[Path], RunCurves] = read_curves
-) -> tuple[Curve | None, Curve | None]:
+def curves_of(folders: Sequence[Path]) -> tuple[Curve | None, Curve | None]:
     """Return the curves of the training loss and of the held-out score.
 
     Args:
         folders: run folders, one per seed.
-        read: reads one.
     """
-    found: list[Any] = [read(folder) for folder in folders]
-    scores = [run.scores for run in found]
-    return (
-        curve_of([run.losses for run in found]),
-        curve_of(scores) if max(map(len, scores), default=0) > 1 else None,
-    )
+    losses, scores = zip(*map(read_curves, folders), strict=True)
+    is_curve = max(map(len, scores)) > 1
+    return curve_of(losses), curve_of(scores) if is_curve else None

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from softprompts.lab.reports.markup import joined
+from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.report_tables import place_columns, place_of
-from softprompts.lab.reports.sections import Section, with_sources
 from softprompts.lab.reports.study_record import StudyRecord
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.storage import is_there, lock, read_record, write_json
@@ -113,18 +112,14 @@ def ensemble_section(record: StudyRecord) -> Section | None:
     Args:
         record: the study.
     """
-    table = ensemble_table(record)
+    table = _ensemble_table(record)
     if not table.rows:
         return None
-    return Section("ensembles", "Ensembles", joined([with_sources(table)]), (table,))
+    return Section("ensembles", "Ensembles", (Part("table", table),))
 
 
-def ensemble_table(record: StudyRecord) -> Table:
-    """Return single members and ensembles, a row per variant, size, task and grid point.
-
-    Args:
-        record: the study; what it no longer has is left out.
-    """
+def _ensemble_table(record: StudyRecord) -> Table:
+    """Return single members and ensembles, a row per variant, size, task and grid point."""
     rows = []
     for found in kept_ensembles(record.path):
         for line in found["cells"]:

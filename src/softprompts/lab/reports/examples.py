@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -11,6 +12,7 @@ from softprompts.storage import is_there
 
 FILE: Final = "examples.txt"
 _BEFORE, _AFTER = "  before: ", "  after:  "
+_MARKED: Final = re.compile(r"\[((?:\[[^\[\]]*\]|[^\[\]])*)\]")  # with tokens such as [MASK] within
 
 
 @final
@@ -27,6 +29,16 @@ class Example:
     heading: str
     before: str
     after: str
+
+    @property
+    def before_pieces(self) -> list[str]:
+        """The input in pieces; every second one was replaced."""
+        return _MARKED.split(self.before)
+
+    @property
+    def after_pieces(self) -> list[str]:
+        """The changed input in pieces; every second one is new."""
+        return _MARKED.split(self.after)
 
 
 def read_examples(folder: Path, most: int) -> tuple[Example, ...]:

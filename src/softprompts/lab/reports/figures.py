@@ -1,36 +1,53 @@
 """Figures as stacks of panels; matplotlib without its global state.
 
 A figure is one column, so that it can be read at 400 pixels and on paper. Sizes are in inches.
+The same figure is a file, as SVG or PNG, or stands in a page, where it follows light and dark.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, final
+from xml.etree import ElementTree
 
 import matplotlib.style
+from markupsafe import Markup
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from softprompts.lab.reports.page import MAKER
+from softprompts.lab.reports.pages import MAKER
+from softprompts.lab.reports.spelling import number_of, printable
+
+INK, SOFT, LINE, MARK = "#1c1d20", "#bcd3ec", "#dededa", "#ffe8a3"
+BLUE, GREEN, ORANGE, GREY = "#0072b2", "#009e73", "#d55e00", "#666666"
+"""Colours that differ for every kind of sight; lines differ in style too."""
 
 STYLE: Final[Mapping[str, Any]] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "font.size": 9,
+    "text.color": INK,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "legend.fontsize": 8,
     "legend.frameon": False,
     "legend.borderaxespad": 0.3,
@@ -42,9 +59,12 @@ STYLE: Final[Mapping[str, Any]] = {
     "svg.hashsalt": "softprompts",
     "savefig.dpi": 160,
 }
-
-BLUE, GREEN, ORANGE, GREY = "#0072B2", "#009E73", "#D55E00", "#666666"
-"""Colours that differ for every kind of sight; lines differ in style too."""
+_VARIABLES: Final = {
+    INK: "ink", SOFT: "soft", LINE: "line", MARK: "mark", BLUE: "accent", GREEN: "second",
+    ORANGE: "other", GREY: "faint",
+}  # fmt: skip
+_COLOUR: Final = re.compile("|".join(_VARIABLES))
+_HINT: Final = "hint: "
 
 WIDTH, RIGHT, BELOW, HEADING_LINE, LEGEND_LINE = 5.0, 0.8, 0.5, 0.19, 0.18
 
@@ -62,16 +82,19 @@ class Panel:
 
     Attributes:
         height: height of its axes.
-        draw: draws into the panel's axes; the second axes are narrow, stand beside them and are
-            hidden unless `add_colour_bar` uses them.
+        draw: draws into its axes.
         num_above: lines of text between title and axes.
         left: room for labels on the left.
+        right: room on the right.
+        below: room for the names of the axis.
     """
 
     height: float
-    draw: Callable[[Axes, Axes], None]
+    draw: Callable[[Axes], None]
     num_above: int = 0
     left: float = 0.6
+    right: float = RIGHT
+    below: float = BELOW
 
     @property
     def above(self) -> float:
@@ -91,31 +114,29 @@ def style() -> Iterator[None]:
         yield
 
 
-def stack(panels: Sequence[Panel], title: str, notes: Sequence[str]) -> Figure:
+def stack(panels: Sequence[Panel], title: str = "", notes: Sequence[str] = ()) -> Figure:
     """Return a figure of panels, one under the other.
 
     Args:
         panels: the panels, the first on top.
-        title: the figure's title.
+        title: the figure's title, if it has one.
         notes: lines under it.
     """
-    head = 0.1 + HEADING_LINE * (1 + len(notes))
-    tall = head + sum(panel.above + panel.height + BELOW for panel in panels)
+    heading = (title, *notes) if title else ()
+    head = 0.1 * bool(title) + HEADING_LINE * len(heading)
+    tall = head + sum(panel.above + panel.height + panel.below for panel in panels)
     figure = Figure(figsize=(WIDTH, tall))
-    for place, text in enumerate((title, *notes)):
+    for place, text in enumerate(heading):
         weight = "normal" if place else "bold"
         height = 1 - (0.08 + HEADING_LINE * place) / tall
         figure.text(0.08 / WIDTH, height, text, va="top", fontsize=9, fontweight=weight, zorder=-1)
     top = tall - head
     for panel in panels:
         bottom = top - panel.above - panel.height
-        share = (bottom / tall, panel.height / tall)
-        wide = WIDTH - panel.left - RIGHT
-        axes = figure.add_axes((panel.left / WIDTH, share[0], wide / WIDTH, share[1]))
-        bar = figure.add_axes(((WIDTH - RIGHT + 0.08) / WIDTH, share[0], 0.1 / WIDTH, share[1]))
-        bar.set_axis_off()
-        panel.draw(axes, bar)
-        top = bottom - BELOW
+        wide = WIDTH - panel.left - panel.right
+        box = (panel.left / WIDTH, bottom / tall, wide / WIDTH, panel.height / tall)
+        panel.draw(figure.add_axes(box))
+        top = bottom - panel.below
     return figure
 
 
@@ -132,15 +153,72 @@ def save(figure: Figure, format: str) -> bytes:
     return file.getvalue()
 
 
-def add_colour_bar(image: AxesImage, bar: Axes, unit: str) -> None:
+def as_markup(name: str, panels: Sequence[Panel], title: str = "") -> Markup:
+    """Return panels as markup of a page.
+
+    Args:
+        name: the figure's name; another for each figure of a page.
+        panels: the panels.
+        title: the figure's title, if it has one.
+    """
+    with style():
+        return inline(stack(panels, title), name)
+
+
+def hint(artist: Artist, text: str) -> None:
+    """Say what a page shows where a reader points at something.
+
+    Args:
+        artist: what is pointed at.
+        text: what is shown.
+    """
+    artist.set_gid(f"{_HINT}{printable(text)}")
+
+
+def inline(figure: Figure, name: str) -> Markup:
+    """Return a figure as markup of a page, in the colours of the page's style.
+
+    Args:
+        figure: the figure.
+        name: what the names within it begin with; another for each figure of a page.
+    """
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(file.getvalue())
+    for parent in list(root.iter()):
+        for child in [one for one in parent if one.tag.endswith(("}metadata", "}style"))]:
+            parent.remove(child)
+    for one in list(root.iter()):
+        one.tag = one.tag.partition("}")[2]
+        one.attrib = {
+            key.rpartition("}")[2]: _attribute(key, value, name) for key, value in one.items()
+        }
+        if one.get("id", "").startswith(_HINT):
+            ElementTree.SubElement(one, "title").text = one.attrib.pop("id")[len(_HINT) :]
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _attribute(key: str, value: str, name: str) -> str:
+    """Return an attribute with the figure's name in front of its names, in the page's colours."""
+    if key == "id":
+        return value if value.startswith(_HINT) else f"{name}-{value}"
+    if key.endswith("href") and value.startswith("#"):
+        return f"#{name}-{value[1:]}"
+    if key == "clip-path":
+        return value.replace("url(#", f"url(#{name}-")
+    if key == "style":
+        return _COLOUR.sub(lambda found: f"var(--{_VARIABLES[found[0]]})", value)
+    return value
+
+
+def add_colour_bar(image: AxesImage, unit: str) -> None:
     """Explain the colours of an image beside it.
 
     Args:
         image: the image.
-        bar: the narrow axes of its panel.
         unit: what the colours count.
     """
-    bar.set_axis_on()
+    bar = image.axes.inset_axes((1.02, 0, 0.03, 1))
     colours = image.axes.figure.colorbar(image, cax=bar)
     colours.outline.set_visible(False)
     colours.locator = MaxNLocator(3)
@@ -162,36 +240,6 @@ def add_legend(axes: Axes, lines: Sequence[Any], title: str, num_columns: int) -
     axes.set_title(title, pad=6 + 72 * LEGEND_LINE * rows)
 
 
-def short(text: str, longest: int) -> str:
-    """Return a text without its middle where it is too long.
-
-    Args:
-        text: the text.
-        longest: most letters to return.
-
-    Example:
-        >>> short("contradiction", 8)
-        'cont…ion'
-    """
-    if len(text) <= longest:
-        return text
-    half = (longest - 1) // 2
-    return f"{text[: longest - 1 - half]}…{text[-half:]}"
-
-
-def printable(text: str) -> str:
-    r"""Return a text with the numbers of letters that cannot be printed.
-
-    Args:
-        text: the text.
-
-    Example:
-        >>> print(printable("one\ntwo"))
-        one\ntwo
-    """
-    return "".join(letter if letter.isprintable() else _number(letter) for letter in text)
-
-
 def drawable(text: str) -> str:
     """Return a text with the numbers of letters that the font cannot draw.
 
@@ -200,8 +248,4 @@ def drawable(text: str) -> str:
     """
     known = get_font(findfont(FontProperties())).get_charmap()
     spelled = printable(text)
-    return "".join(letter if ord(letter) in known else _number(letter) for letter in spelled)
-
-
-def _number(letter: str) -> str:
-    return letter.encode("unicode_escape").decode()
+    return "".join(one if ord(one) in known else number_of(one) for one in spelled)

@@ -49,11 +49,34 @@ def main_comparisons(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     Args:
         summary: content of `summary.json`.
     """
+    # a mean over tasks of which one is left says what that task alone does: the later counts
+    return list({(*_key(one), *one["tasks"]): one for one in _spoken_of(summary)}.values())
+
+
+def conclusions(summary: Mapping[str, Any]) -> list[str]:
+    """Return what may be concluded of each variant against the baseline.
+
+    Of several tasks only their mean is spoken of; the single tasks are in `summary.json`.
+
+    Args:
+        summary: content of `summary.json`.
+
+    Returns:
+        Two texts per variant and grid point: on means, and on spread over seeds. None comes twice.
+    """
+    texts = []
+    for one in _spoken_of(summary):
+        point = " ".join(f"{field}={value}" for field, value in one["point"].items())
+        place = f"{point}, " if point else ""
+        texts += [f"{place}{one[key]}" for key in ("conclusion", "conclusion_on_spread")]
+    return list(dict.fromkeys(texts))
+
+
+def _spoken_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the comparisons over all tasks, and those of one task where there is no other."""
     found = summary["comparisons"]
     joint = {_key(one) for one in found if len(one["tasks"]) > 1}
-    kept = [one for one in found if len(one["tasks"]) > 1 or _key(one) not in joint]
-    # a mean over tasks of which one is left says what that task alone does: the later counts
-    return list({(*_key(one), *one["tasks"]): one for one in kept}.values())
+    return [one for one in found if len(one["tasks"]) > 1 or _key(one) not in joint]
 
 
 def state_of(record: StudyRecord) -> str:

@@ -1,65 +1,43 @@
-"""The landscapes of several runs as one page: surfaces that turn, under one scale.
-
-The page holds all that it needs, plotly included, and opens without a network.
-"""
+"""Landscapes on pages: runs on a page of their own, a study in its report."""
 
 from __future__ import annotations
 
-import html
 import json
+import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-from softprompts.lab.reports.figures import printable, short
-from softprompts.lab.reports.landscape import (
+from softprompts.lab.reports.figures import as_markup
+from softprompts.lab.reports.landscape_figures import (
+    LONGEST_NAME,
+    Group,
+    draw_surface,
+    groups_of,
+    letters_of,
+    plotly_js,
+)
+from softprompts.lab.reports.landscapes import (
     TITLES,
     UNITS,
+    kept_landscapes,
     left_out,
     names_of,
     notes_of,
-    scale_of,
     spaces_of,
     title_of,
+    without_folders,
 )
-from softprompts.lab.reports.markup import Html, block, tag
-from softprompts.lab.reports.page import page
-from softprompts.lab.reports.report_style import REPORT_STYLE
+from softprompts.lab.reports.pages import Head, Part, Section, page
+from softprompts.lab.reports.report_tables import place_columns, place_of
+from softprompts.lab.reports.spelling import printable, short
+from softprompts.lab.reports.study_record import StudyRecord
+from softprompts.lab.reports.tabular import Column, Table
+from softprompts.storage import is_there, read_json
 
 MOST_SURFACES = 8
 """Browsers keep about sixteen surfaces alive; beyond this, planes are flat maps."""
-
-COLOURS = ("#2a7fba", "#d9731a", "#1f9e77", "#8c6bb1", "#b5485d", "#7a7a7a")
-DASHES = ("solid", "dash", "dot")
-_LONGEST = 48
-_BAR = {"thickness": 8, "title": {"text": "loss"}}
-
-_SCRIPT = """
-const panels = JSON.parse(document.getElementById("panels").textContent);
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
-function draw() {
-  const ink = dark.matches ? "#ececee" : "#1d1d1f";
-  const grid = dark.matches ? "#4a4a50" : "#d5d5da";
-  for (const [id, panel] of Object.entries(panels)) {
-    const layout = structuredClone(panel.layout);
-    Object.assign(layout, {paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: {color: ink, size: 12}, autosize: true});
-    for (const part of [layout, layout.scene || {}])
-      for (const name of ["xaxis", "yaxis", "zaxis"])
-        if (part[name]) Object.assign(part[name], {gridcolor: grid, zerolinecolor: grid,
-          linecolor: grid, color: ink});
-    Plotly.react(id, panel.data, layout, {responsive: true, displaylogo: false,
-      displayModeBar: false});
-  }
-}
-draw();
-dark.addEventListener("change", draw);
-addEventListener("beforeprint", () => {
-  for (const one of document.querySelectorAll("details:not([open])")) {
-    one.open = true;
-    addEventListener("afterprint", () => { one.open = false; }, {once: true});
-  }
-});
-"""
 
 
 def draw_page(found: Mapping[str, Any]) -> bytes:
@@ -71,281 +49,186 @@ def draw_page(found: Mapping[str, Any]) -> bytes:
     Returns:
         The page, as UTF-8.
     """
-    count = sum(len(run["spaces"]) for run in found["runs"])
-    body, panels = landscape_parts(found, are_surfaces=count <= MOST_SURFACES)
-    title = printable(title_of(found))
-    head = tag("header", tag("p", "softprompts landscape", class_="over"), tag("h1", title))
-    return page(title, [head, *body], REPORT_STYLE, scripts(), held(panels)).encode()
+    are_surfaces = _has_surfaces([found])
+    parts = tuple(_parts(found, "", are_surfaces=are_surfaces))
+    head = Head("softprompts landscape", title_of(found))
+    program = plotly_js() if are_surfaces else ""
+    return page(
+        title_of(found), head, [Section("landscapes", "Landscapes", parts)], program
+    ).encode()
 
 
-def landscape_parts(
-    found: Mapping[str, Any], prefix: str = "", *, are_surfaces: bool = True
-) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Return landscapes as parts of a page, without title.
+def landscape_section(record: StudyRecord) -> tuple[Section | None, str]:
+    """Return the section on landscapes and sharpness, and the program that its surfaces need.
 
     Args:
-        found: what `measure_landscapes` returned.
-        prefix: what the names of panels begin with; another for each landscape of a page.
-        are_surfaces: whether planes are surfaces that turn, or flat maps.
+        record: the study.
 
     Returns:
-        The markup, and the panels by the name of their place in it.
+        The section, `None` before the first finished run; and the program, empty without surfaces.
     """
-    names = [short(printable(name), _LONGEST) for name in names_of(found["runs"])]
-    panels: dict[str, dict[str, Any]] = {}
-    body = [_head(found, names)]
-    for space in spaces_of(found):
-        body.append(_space(found, names, (space, prefix), (panels, are_surfaces)))
-    if found["paths"]:
-        ends = [f"{names[path['first']]} to {names[path['second']]}" for path in found["paths"]]
-        lines = [
-            (end, path["shares"], path["losses"])
-            for end, path in zip(ends, found["paths"], strict=True)
-        ]
-        panels[f"{prefix}paths"] = _lines(lines, "share of the second run")
-        said = f"Loss along the straight path from {'; from '.join(ends)}."
-        body.append(f"<h3>Straight path between runs</h3>\n{_place(f'{prefix}paths', said)}")
-    for number, plane in enumerate(found.get("seed_planes", ())):
-        panels[f"{prefix}seeds-{number}"] = _seeds(plane)
-        letters = zip("ABC", (names[place] for place in plane["runs"]), strict=True)
-        said = ", ".join(f"{letter}: {name}" for letter, name in letters)
-        place = _place(f"{prefix}seeds-{number}", f"Loss on the plane through {said}.")
-        text = tag("p", f"{said}; distances in that from A to B")
-        body.append(f"<h3>Plane through three seeds</h3>\n{text}\n{place}")
-    bare = [{k: v for k, v in run.items() if k != "folder"} for run in found["runs"]]
-    numbers = block(json.dumps({**found, "runs": bare}, allow_nan=False), "Numbers")
-    body.append(tag("details", tag("summary", "Numbers"), numbers))
-    return body, panels
+    if not record.results:
+        return None, ""
+    table = _sharpness_table(record)
+    pictures, program = _kept_pictures(record)
+    commands = _commands(record, has_table=bool(table.rows), has_pictures=bool(pictures))
+    parts = list(pictures)
+    if table.rows:
+        parts += [Part("heading", table.title), Part("table", table)]
+    if commands:
+        parts += [Part("note", "Not measured yet:"), Part("code", "\n".join(commands), "Commands")]
+    return Section("landscapes", "Landscapes and sharpness", tuple(parts)), program
 
 
-def _place(key: str, said: str, look: str = "panel wide") -> Html:
-    """Return where a picture is drawn; it is one picture, which a sentence stands for."""
-    return tag("div", class_=look, id=key, role="img", aria_label=said)
+def _has_surfaces(found: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether all landscapes of a page can be surfaces that turn."""
+    count = sum(len(run["spaces"]) for one in found for run in one["runs"])
+    return 0 < count <= MOST_SURFACES
 
 
-def scripts() -> list[str]:
-    """Return the programs that draw panels: the library, and what calls it."""
-    from plotly.offline import get_plotlyjs
-
-    return [get_plotlyjs(), _SCRIPT]
-
-
-def held(panels: Mapping[str, Any]) -> str:
-    """Return what the script draws, as an element.
-
-    Args:
-        panels: panels by the name of their place.
-    """
-    missing = "<noscript><p>The pictures need JavaScript; the numbers are above.</p></noscript>\n"
-    data = _embedded(panels)
-    return f'{missing}<script type="application/json" id="panels">{data}</script>\n'
-
-
-def _embedded(value: Any) -> str:
-    """Return JSON that no tag can leave."""
-    text = json.dumps(value, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _head(found: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return title, notes, and a table of the runs."""
-    spaces = spaces_of(found)
-    heads = ["run", "loss", *(f"slope, {TITLES[space].lower()}" for space in spaces)]
-    rows = [heads]
-    for name, run in zip(names, found["runs"], strict=True):
-        planes = [run["spaces"].get(space) for space in spaces]
-        losses = [plane["loss"] for plane in planes if plane]
-        slopes = [_number(plane["slope"] if plane else None) for plane in planes]
-        rows.append([name, _number(losses[0] if losses else None), *slopes])
-    notes = [*notes_of(found), *left_out(found, names)]
+def _parts(found: Mapping[str, Any], prefix: str, *, are_surfaces: bool) -> list[Part]:
+    """Return landscapes as parts of a page, with surfaces that turn or flat maps."""
+    names = [short(printable(name), LONGEST_NAME) for name in names_of(found["runs"])]
+    parts = [Part("note", text) for text in (*notes_of(found), *left_out(found, names))]
     for path in found["paths"]:
         ends = f"{names[path['first']]} to {names[path['second']]}"
-        notes.append(f"{ends}: barrier {path['barrier']:.3g}")
-    said = [tag("p", printable(note), class_="note") for note in notes]
-    return "\n".join([*said, _table("Loss of each run, and how steep it is there", rows)])
+        parts.append(Part("note", f"{ends}: barrier {path['barrier']:.3g}"))
+    for plane in found.get("seed_planes", ()):
+        said = f"{letters_of(plane, names)}; distances in that from A to B"
+        parts.append(Part("note", said))
+    parts.append(Part("table", _run_table(found, names, f"{prefix}runs")))
+    for space in spaces_of(found):
+        parts.append(Part("note", f"{TITLES[space]}: x and y in units of {UNITS[space]}"))
+    groups = groups_of(found, names)
+    pictures = [_picture(group, f"{prefix}{group.key}", are_surfaces) for group in groups]
+    parts.append(Part("pictures", pictures))
+    numbers = json.dumps(without_folders(found), allow_nan=False)
+    return [*parts, Part("fold", (Part("code", numbers, "Numbers"),), "Numbers")]
 
 
-def _table(title: str, rows: Sequence[Sequence[str]]) -> Html:
-    """Return a table, its first row of headings, in a box that scrolls where it is too wide."""
-    kinds = [("th", "col"), *[("td", None)] * (len(rows) - 1)]
-    heads, *others = (
-        [tag(kind, one, class_=None if at else "text", scope=scope) for at, one in enumerate(row)]
-        for row, (kind, scope) in zip(rows, kinds, strict=True)
+def _run_table(found: Mapping[str, Any], names: Sequence[str], name: str) -> Table:
+    """Return the loss of each run, and how steep it is there."""
+    spaces = spaces_of(found)
+    columns = [Column("run", "run"), Column("loss", "loss", "number")]
+    columns += [Column(one, f"slope, {TITLES[one].lower()}", "number") for one in spaces]
+    rows = []
+    for label, run in zip(names, found["runs"], strict=True):
+        planes = [run["spaces"][space] for space in spaces if space in run["spaces"]]
+        slopes = {space: plane["slope"] for space, plane in run["spaces"].items()}
+        rows.append({"run": label, "loss": planes[0]["loss"] if planes else None, **slopes})
+    title = "Loss of each run, and how steep it is there"
+    return Table(name, title, tuple(columns), tuple(rows))
+
+
+def _picture(group: Group, key: str, are_surfaces: bool) -> Part:
+    """Return a figure; a plane may be a surface instead."""
+    if group.surface is not None and are_surfaces:
+        return Part("surface", draw_surface(key, *group.surface), group.said)
+    return Part("picture", as_markup(key, group.panels), group.said)
+
+
+def _sharpness_table(record: StudyRecord) -> Table:
+    """Return the mean sharpness of every variant, task and grid point that was measured."""
+    kept = _kept_sharpness(record)
+    counts = Counter(key for found in kept.values() for key in found)
+    if not counts:
+        return Table("sharpness", "Sharpness", (), ())
+    key = counts.most_common(1)[0][0]
+    own = {name: found[key] for name, found in kept.items() if key in found}
+    rows = []
+    for entry in record.whole_entries:
+        found = [_measures(own[c.identity]) for c in entry.cells if c.identity in own]
+        names = dict.fromkeys(name for one in found for name in one)
+        means = {name: fmean([one[name] for one in found if name in one]) for name in names}
+        if found:
+            rows.append({**place_of(record, entry), "num_runs": len(found), **means})
+    measures = dict.fromkeys(name for one in own.values() for name in _measures(one))
+    columns = (
+        *place_columns(record),
+        Column("num_runs", "runs", "count"),
+        *(Column(name, _heading(name), "number") for name in measures),
     )
-    drawn = tag(
-        "table",
-        tag("caption", title),
-        tag("thead", tag("tr", *heads)),
-        tag("tbody", (tag("tr", *cells) for cells in others)),
+    any_run = next(iter(own.values()))
+    sample = any_run["sample"]
+    said = (
+        f"Means over runs, on up to {any_run['num_examples']} rows of {sample['split']}. Rise: how "
+        "much the loss rises at most (or under noise) when inputs or rows move by the radius."
     )
-    return tag("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=title)
+    if len(counts) > 1:
+        said += f" Of {len(counts)} ways it was measured, the one with the most runs is shown."
+    return Table("sharpness", "Sharpness", columns, tuple(rows), said)
 
 
-def _number(value: float | None) -> str:
-    return "—" if value is None else f"{value:.3g}"
+def _kept_sharpness(record: StudyRecord) -> dict[str, dict[str, Any]]:
+    """Return what was measured of each run, by identity, then by how it was measured."""
+    folder = record.path / "analysis" / "sharpness"
+    found = {}
+    for entry in record.whole_entries:
+        for cell in entry.cells:
+            path = folder / f"{cell.identity}.json"
+            if is_there(path):
+                found[cell.identity] = dict(read_json(path))
+    return found
 
 
-def _space(
-    found: Mapping[str, Any],
-    names: Sequence[str],
-    where: tuple[str, str],
-    given: tuple[dict[str, dict[str, Any]], bool],
-) -> str:
-    """Add the panels of a space, and return where they stand."""
-    (space, prefix), (panels, are_surfaces) = where, given
-    scale = scale_of(found, space)
-    places = []
-    present = [
-        (name, run["spaces"][space])
-        for name, run in zip(names, found["runs"], strict=True)
-        if space in run["spaces"]
-    ]
-    for number, (name, plane) in enumerate(present):
-        key = f"{prefix}{space}-{number}"
-        limits = (scale.low, scale.high)
-        panels[key] = (_surface if are_surfaces else _map)(plane, name, limits)
-        losses = [loss for line in plane["losses"] for loss in line]
-        said = (
-            f"Loss of {name} over a plane, {TITLES[space].lower()} moved: {plane['loss']:.3g} at "
-            f"the run, {min(losses):.3g} to {max(losses):.3g} around it."
-        )
-        places.append(_place(key, said, "panel"))
-    for which, letter in (("first", "x"), ("second", "y")):
-        key = f"{prefix}{space}-{which}"
-        lines = [(name, plane["line_axis"], plane["lines"][which]) for name, plane in present]
-        panels[key] = _lines(lines, f"{letter} ({UNITS[space]})")
-        said = f"Loss along {letter}, {TITLES[space].lower()} moved, of {'; '.join(names)}."
-        places.append(_place(key, said))
-    return "\n".join(
-        [
-            f"<h3>{TITLES[space]}</h3>",
-            f"<p class='note'>x and y in units of {UNITS[space]}</p>",
-            "<div class='panels'>",
-            *places,
-            "</div>",
-        ]
-    )
+def _measures(found: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of one run by name."""
+    values = {"loss": found.get("loss")}
+    for space in TITLES:
+        for one in (found.get(space) or {}).get("radii", []):
+            values |= {f"{space}_{key}_{one['radius']}": one.get(key) for key in ("worst", "noise")}
+    curvature = found.get("curvature") or {}
+    values |= {f"curvature_{key}": curvature.get(key) for key in ("top", "trace")}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _surface(plane: Mapping[str, Any], name: str, limits: tuple[float, float]) -> dict[str, Any]:
-    """Return a surface of the loss, with the run marked."""
-    low, high = limits
-    axis = {"range": [-plane["radius"], plane["radius"]], "nticks": 5}
-    return {
-        "data": [
-            {**_values(plane, limits), "type": "surface", "colorbar": {**_BAR, "len": 0.6}},
-            {
-                "type": "scatter3d",
-                "mode": "markers",
-                "x": [0],
-                "y": [0],
-                "z": [plane["loss"]],
-                "marker": {"size": 4, "color": "#d9731a"},
-                "name": "the run",
-                "showlegend": False,
-            },
-        ],
-        "layout": {
-            **_titled(name),
-            "margin": {"l": 0, "r": 0, "t": 36, "b": 0},
-            "scene": {
-                "xaxis": {**axis, "title": {"text": "x"}},
-                "yaxis": {**axis, "title": {"text": "y"}},
-                "zaxis": {"range": [low, high], "nticks": 5, "title": {"text": ""}},
-                "camera": {
-                    "eye": {"x": 1.75, "y": -1.75, "z": 1.1},
-                    "center": {"x": 0, "y": 0, "z": -0.15},
-                },
-                "aspectmode": "cube",
-            },
-        },
-    }
+def _heading(name: str) -> str:
+    """Return a number's name in words."""
+    words = {"input": "inputs", "prompt": "rows", "worst": "rise"}
+    first, *others = [words.get(part, part) for part in name.split("_")]
+    if first == "curvature":
+        return f"Hessian, {others[0]}"
+    return f"{first}, {others[0]} at {others[1]}" if others else first
 
 
-def _map(plane: Mapping[str, Any], name: str, limits: tuple[float, float]) -> dict[str, Any]:
-    """Return a flat map of the loss."""
-    return {
-        "data": [
-            {
-                **{k: v for k, v in _values(plane, limits).items() if k not in ("cmin", "cmax")},
-                "zmin": limits[0],
-                "zmax": limits[1],
-                "type": "contour",
-                "colorbar": _BAR,
-            }
-        ],
-        "layout": {
-            **_titled(name),
-            "margin": {"l": 44, "r": 8, "t": 36, "b": 40},
-            "xaxis": {"title": {"text": "x"}},
-            "yaxis": {"title": {"text": "y"}},
-        },
-    }
+def _kept_pictures(record: StudyRecord) -> tuple[list[Part], str]:
+    """Return the kept landscapes, and the program that their surfaces need."""
+    kept = kept_landscapes(record.path)
+    are_surfaces, parts = _has_surfaces(kept), []
+    labels = {c.identity: entry.label for entry in record.whole_entries for c in entry.cells}
+    for number, found in enumerate(_by_variant(one, labels) for one in kept):
+        own = _parts(found, f"landscape-{number}-", are_surfaces=are_surfaces)
+        parts.append(Part("fold", own, title_of(found), is_open=True))
+    return parts, plotly_js() if are_surfaces else ""
 
 
-def _seeds(plane: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a flat map of the loss over the plane through three seeds, which are marked."""
-    losses = [loss for line in plane["losses"] for loss in line]
-    drawn = {**plane, "axis": plane["x_axis"]}
-    panel = _map(drawn, "", (min(losses), max(losses)))
-    panel["data"][0]["y"] = plane["y_axis"]
-    panel["data"].append(
-        {
-            "type": "scatter",
-            "mode": "markers+text",
-            "x": [x for x, _ in plane["marks"]],
-            "y": [y for _, y in plane["marks"]],
-            "text": list("ABC"),
-            "textposition": "top center",
-            "textfont": {"color": "#ffffff"},
-            "marker": {"size": 7, "color": "#d9731a"},
-            "showlegend": False,
-        }
-    )
-    return panel
+def _by_variant(found: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return landscapes whose runs go by what the study calls them, not by their method."""
+    runs = [{**run, "method": labels.get(run["identity"], run["method"])} for run in found["runs"]]
+    return {**found, "runs": runs}
 
 
-def _values(plane: Mapping[str, Any], limits: tuple[float, float]) -> dict[str, Any]:
-    """Return what surfaces and maps share."""
-    return {
-        "x": plane["axis"],
-        "y": plane["axis"],
-        "z": plane["losses"],
-        "cmin": limits[0],
-        "cmax": limits[1],
-        "colorscale": "Cividis",
-        "hovertemplate": "x %{x:.3g}<br>y %{y:.3g}<br>loss %{z:.4g}<extra></extra>",
-    }
+def _commands(record: StudyRecord, *, has_table: bool, has_pictures: bool) -> list[str]:
+    """Return the commands that measure what is missing."""
+    study = shlex.quote(str(record.path))
+    commands = []
+    if not has_pictures:
+        runs = " ".join(shlex.quote(str(record.path / "runs" / one)) for one in _examples(record))
+        if runs:
+            commands.append(f"softprompts landscape {runs}")
+    if not has_table:
+        commands.append(f"softprompts landscape {study} --sharpness-only --quick")
+    return commands
 
 
-def _lines(
-    lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], title: str
-) -> dict[str, Any]:
-    """Return the losses of several runs along one axis."""
-    data = []
-    for number, (name, places, losses) in enumerate(lines):
-        lap, place = divmod(number, len(COLOURS))
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": list(places),
-                "y": list(losses),
-                "name": html.escape(name),
-                "line": {"color": COLOURS[place], "dash": DASHES[lap % len(DASHES)], "width": 2},
-            }
-        )
-    return {
-        "data": data,
-        "layout": {
-            "margin": {"l": 50, "r": 8, "t": 8, "b": 40},
-            "xaxis": {"title": {"text": title}},
-            "yaxis": {"title": {"text": "loss"}},
-            "showlegend": True,
-            "legend": {"orientation": "h", "y": -0.25, "yanchor": "top"},
-        },
-    }
-
-
-def _titled(name: str) -> dict[str, Any]:
-    return {"title": {"text": html.escape(name), "font": {"size": 13}, "x": 0.02}}
+def _examples(record: StudyRecord) -> Sequence[str]:
+    """Return the first finished runs of the baseline and of the first other variant."""
+    found: dict[str, str] = {}
+    for entry in record.whole_entries:
+        for cell in entry.cells:
+            result = record.results.get(cell.identity)
+            if result is not None and result["status"] == "finished":
+                found.setdefault(entry.variant, cell.identity)
+    base = [found[record.baseline]] if record.baseline in found else []
+    others = [identity for variant, identity in found.items() if variant != record.baseline]
+    return (*base, *others)[:2]

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import yaml
 
-from softprompts.lab.reports.markup import block, data_link, joined, tag
-from softprompts.lab.reports.sections import Section, folded, note
+from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.study_record import StudyRecord
 from softprompts.recipes.loading import load_recipe, shipped_recipes
 from softprompts.recipes.study import StudyConfig, with_kept_unit
@@ -26,31 +25,29 @@ def recipe_section(record: StudyRecord) -> Section:
         record: the study.
     """
     name = file_name(record.name)
-    recipe = recipe_text(record)
-    link = data_link(f"{name}.yaml", f"{name}.yaml", recipe.encode(), "application/yaml")
-    is_own = not is_shipped(record)
+    recipe, is_own = recipe_text(record), not _is_shipped(record)
     given = shlex.quote(f"{name}.yaml" if is_own else record.name)
-    again = "The same command again goes on where it stopped."
-    saved = ("Save the recipe, ", link, f", and run it. {again}")
-    shipped = ("The recipe comes with the library. ", again)
+    said = "Save the recipe, and run it." if is_own else "The recipe comes with the library."
+    is_short = recipe.count("\n") < 60
+    command = f"softprompts study {given} --out {shlex.quote(f'studies/{name}')}"
+    texts = (
+        ("The recipe", recipe),
+        ("Every field of every variant, spelled out", _resolved(record)),
+        ("Versions, weights and data", _versions(record)),
+    )
     parts = [
-        tag("p", *(saved if is_own else shipped)),
-        block(f"softprompts study {given} --out {shlex.quote(f'studies/{name}')}", "Command"),
-        folded("The recipe", block(recipe, "The recipe"), is_open=recipe.count("\n") < 60),
-        folded(
-            "Every field of every variant, spelled out", block(_resolved(record), "Every field")
+        Part("text", f"{said} The same command again goes on where it stopped."),
+        *([Part("file", recipe, f"{name}.yaml")] if is_own else []),
+        Part("code", command, "Command"),
+        *(
+            Part("fold", (Part("code", text, title),), title, is_open=text is recipe and is_short)
+            for title, text in texts
+            if text
         ),
+        Part("note", "This page was written by"),
+        Part("code", f"softprompts report {shlex.quote(str(record.path))}", "Command"),
     ]
-    about = _versions(record)
-    if about:
-        parts.append(
-            folded("Versions, weights and data", block(about, "Versions, weights and data"))
-        )
-    parts += [
-        note("This page was written by"),
-        block(f"softprompts report {shlex.quote(str(record.path))}", "Command"),
-    ]
-    return Section("recipe", "Configuration", joined(parts))
+    return Section("recipe", "Configuration", tuple(parts))
 
 
 def recipe_text(record: StudyRecord) -> str:
@@ -77,12 +74,8 @@ def file_name(name: str) -> str:
     return "-".join(spelled.split()).strip(".-") or "study"
 
 
-def is_shipped(record: StudyRecord) -> bool:
-    """Return whether the study is a recipe that comes with the library, unchanged.
-
-    Args:
-        record: the study.
-    """
+def _is_shipped(record: StudyRecord) -> bool:
+    """Return whether the study is a recipe that comes with the library, unchanged."""
     if record.name not in shipped_recipes():
         return False
     shipped = load_recipe(record.name)

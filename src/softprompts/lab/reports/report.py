@@ -10,27 +10,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from softprompts.lab.reports.choice_section import choice_section
+from softprompts.lab.reports.choices_page import choice_section
 from softprompts.lab.reports.ensemble_section import ensemble_section
-from softprompts.lab.reports.findings import Findings, findings, state_of
-from softprompts.lab.reports.landscape_section import Panels, landscape_section
-from softprompts.lab.reports.markup import Html, joined, tag
-from softprompts.lab.reports.page import page
+from softprompts.lab.reports.findings import findings, state_of
+from softprompts.lab.reports.landscape_page import landscape_section
+from softprompts.lab.reports.pages import Head, Section, page
 from softprompts.lab.reports.recipe_section import recipe_section
-from softprompts.lab.reports.report_style import REPORT_STYLE
 from softprompts.lab.reports.robustness_section import robustness_section
 from softprompts.lab.reports.run_sections import (
     cost_section,
     curve_section,
     example_section,
     run_section,
+    tuning_section,
 )
 from softprompts.lab.reports.score_sections import comparison_section, score_section
-from softprompts.lab.reports.sections import Section
 from softprompts.lab.reports.study_record import StudyRecord, read_study
 from softprompts.lab.reports.table_files import check_tables, write_tables
 from softprompts.lab.reports.tabular import to_csv, to_latex
-from softprompts.lab.reports.tuning_section import tuning_section
 from softprompts.storage import lock, make_folder, write_bytes
 
 
@@ -50,9 +47,16 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     """
     record = read_study(study)
     path = html or study / "report.html"
-    sections, panels = sections_of(record)
-    said = findings(record)
-    drawn = draw_report(record, (sections, panels), said)
+    sections, program = _sections_of(record)
+    said, is_done = findings(record), record.num_finished == record.num_runs
+    answers = (
+        ("Compared", said.compared),
+        ("Found", said.found or ("Nothing yet: no run has a score.",)),
+        ("How sure", said.certainty),
+    )
+    lead = record.study.description or ""
+    head = Head("softprompts study", record.name, state_of(record), is_done, lead, answers)
+    drawn = page(f"{record.name}: report", head, sections, program)
     folder, files = tables_folder(study, html), {}
     for table in (table for section in sections for table in section.tables):
         files[f"{table.name}.csv"] = to_csv(table)
@@ -86,16 +90,9 @@ def tables_folder(study: Path, html: Path | None) -> Path:
     return study / "tables" if html is None else html.with_name(f"{html.stem}-tables")
 
 
-def sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], Panels]:
-    """Return the sections of a report; those that have nothing to show are left out.
-
-    Args:
-        record: the study.
-
-    Returns:
-        The sections, and the panels that a script draws in them, if any.
-    """
-    landscapes, panels = landscape_section(record)
+def _sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], str]:
+    """Return the sections of a report; those that have nothing to show are left out."""
+    landscapes, program = landscape_section(record)
     found = (
         score_section(record),
         comparison_section(record),
@@ -110,57 +107,7 @@ def sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], Panels]:
         run_section(record),
         recipe_section(record),
     )
-    return tuple(section for section in found if section is not None), panels
-
-
-def draw_report(
-    record: StudyRecord, parts: tuple[tuple[Section, ...], Panels], said: Findings
-) -> str:
-    """Return the page.
-
-    Args:
-        record: the study.
-        parts: what `sections_of` returned.
-        said: what it found.
-    """
-    sections, panels = parts
-    body = [_head(record, said), _contents(sections), *(one.as_html() for one in sections)]
-    title = f"{record.name}: report"
-    if not panels:
-        return page(title, body, REPORT_STYLE)
-    from softprompts.lab.reports.landscape_page import held, scripts
-
-    return page(title, body, REPORT_STYLE, scripts(), held(panels))
-
-
-def _head(record: StudyRecord, said: Findings) -> Html:
-    """Return what the first screen says."""
-    is_done = record.num_finished == record.num_runs
-    state = tag("span", state_of(record), class_="state" if is_done else "state open")
-    rows = [
-        ("Compared", said.compared, ""),
-        ("Found", said.found or ("Nothing yet: no run has a score.",), "found"),
-        ("How sure", said.certainty, ""),
-    ]
-    described = record.study.description
-    return tag(
-        "header",
-        tag("p", "softprompts study", class_="over"),
-        tag("h1", record.name, " ", state),
-        tag("p", described, class_="lead") if described else None,
-        tag("dl", *(_said(*row) for row in rows if row[1]), class_="sum"),
-    )
-
-
-def _said(title: str, texts: tuple[str, ...], look: str) -> Html:
-    return joined(
-        [tag("dt", title), tag("dd", (tag("p", text) for text in texts), class_=look or None)]
-    )
-
-
-def _contents(sections: tuple[Section, ...]) -> Html:
-    links = (tag("a", section.title, href=f"#{section.name}") for section in sections)
-    return tag("nav", *links, aria_label="Sections")
+    return tuple(section for section in found if section is not None), program
 
 
 def _score(line: Mapping[str, Any], num_seeds: int) -> dict[str, Any]:

@@ -42,7 +42,16 @@ def score_table(record: StudyRecord) -> Table:
         Column("num_failed", "failed", "count", is_shown=False),
         Column("num_missing", "not run", "count", is_shown=False),
     )
-    rows = tuple(_score_row(record, entry) for entry in record.entries)
+    rows = tuple(
+        {
+            **entry.line,
+            **place_of(record, entry),
+            "seeds": seeds_of(entry),
+            "num_scored": entry.num_scored,
+            "num_seeds": entry.num_seeds,
+        }
+        for entry in record.entries
+    )
     note = (
         "Scores in percent, mean and standard deviation over the seeds that finished. The interval "
         "is Student's."
@@ -64,19 +73,17 @@ def average_table(record: StudyRecord) -> Table:
         Column("benchmark", "benchmark"),
         Column("num_seeds", "seeds", "count"),
     )
-    rows = []
-    for one in record.summary["averages"]:
-        spread = one["over_seeds"]
-        rows.append(
-            {
-                **_point(record, one["point"]),
-                "variant": one["variant"],
-                "tasks": ", ".join(one["tasks"]),
-                **_spread(spread),
-                "benchmark": one["benchmark"],
-                "num_seeds": len(one["seeds"]),
-            }
-        )
+    rows = [
+        {
+            **one["over_seeds"],
+            **_point(record, one["point"]),
+            "variant": one["variant"],
+            "tasks": ", ".join(one["tasks"]),
+            "benchmark": one["benchmark"],
+            "num_seeds": len(one["seeds"]),
+        }
+        for one in record.summary["averages"]
+    ]
     note = "Each task weighs the same; a seed counts where every task has its score."
     return Table("averages", "Means over tasks", columns, tuple(rows), note)
 
@@ -96,10 +103,7 @@ def comparison_table(record: StudyRecord) -> Table:
         Column("difference", "difference", "points"),
         Column("interval", "95 % interval", "difference", ("interval_low", "interval_high")),
         Column(
-            "interval_with_items",
-            "with other items",
-            "difference",
-            ("items_low", "items_high"),
+            "interval_with_items", "with other items", "difference", ("items_low", "items_high")
         ),
         Column("p", "p", "p", is_shown=False),
         Column("p_adjusted", "p corrected", "p"),
@@ -111,7 +115,10 @@ def comparison_table(record: StudyRecord) -> Table:
         Column("improvement", "beats the baseline", "percent"),
         Column("detectable", "detectable", "percent"),
     )
-    rows = tuple(_comparison_row(record, one) for one in record.summary["comparisons"])
+    rows = tuple(
+        {**one, **_point(record, one["point"]), "tasks": ", ".join(one["tasks"])}
+        for one in record.summary["comparisons"]
+    )
     note = (
         "Differences in points of a percent, over paired seeds. Corrected by Holm. Detectable: the "
         "difference that a t-test would find in 80 % of such studies."
@@ -203,28 +210,6 @@ def place_of(record: StudyRecord, entry: Entry) -> Row:
     return {"task": task, "variant": entry.variant, **_point(record, entry.line["point"])}
 
 
-def _spread(line: Mapping[str, Any]) -> Row:
-    interval = line.get("interval")
-    return {
-        "score": (line["mean"], line["std"]),
-        "interval": None if interval is None else tuple(interval),
-        **{key: line.get(key) for key in ("min", "max", "median", "interquartile_mean")},
-    }
-
-
-def _score_row(record: StudyRecord, entry: Entry) -> Row:
-    line = entry.line
-    kept = ("majority", "metric", "num_items", "split", "num_diverged", "num_failed", "num_missing")
-    return {
-        **place_of(record, entry),
-        **_spread(line),
-        **{key: line[key] for key in kept},
-        "seeds": seeds_of(entry),
-        "num_scored": entry.num_scored,
-        "num_seeds": entry.num_seeds,
-    }
-
-
 def seeds_of(entry: Entry) -> str:
     """Return how many of how many seeds have a score.
 
@@ -234,20 +219,6 @@ def seeds_of(entry: Entry) -> str:
     """
     whole = entry.num_scored == entry.num_seeds
     return str(entry.num_seeds) if whole else f"{entry.num_scored} of {entry.num_seeds}"
-
-
-def _comparison_row(record: StudyRecord, one: Mapping[str, Any]) -> Row:
-    pairs = ("interval", "interval_with_items", "std_ratio_interval")
-    plain = (
-        "variant", "baseline", "num_pairs", "difference", "p", "p_adjusted", "smallest_p",
-        "std_ratio", "p_spread", "p_spread_adjusted", "improvement", "detectable",
-    )  # fmt: skip
-    return {
-        **{key: one[key] for key in plain},
-        **{key: None if one[key] is None else tuple(one[key]) for key in pairs},
-        **_point(record, one["point"]),
-        "tasks": ", ".join(one["tasks"]),
-    }
 
 
 def _cost_row(record: StudyRecord, entry: Entry) -> Row:
@@ -283,23 +254,13 @@ def _run_row(record: StudyRecord, entry: Entry, number: int) -> Row:
     }
     if result is None:
         return row
-    kept = ("status", "last_score", "held_out_score", "selected_step", "seconds", "peak_bytes")
-    is_scored = result["status"] == "finished"
-    return {
-        **row,
-        **{key: result.get(key) for key in kept},
-        "score": result["score"] if is_scored else None,
-        "last_score": result["last_score"] if is_scored else None,
-        "reason": reason_of(result),
-    }
+    lost = {} if result["status"] == "finished" else {"score": None, "last_score": None}
+    ended = {"status": result["status"], "reason": _reason_of(result)}
+    return {**result, **row, **ended, **lost}
 
 
-def reason_of(result: Mapping[str, Any]) -> str | None:
-    """Return why a run diverged, in words.
-
-    Args:
-        result: content of `result.json`.
-    """
+def _reason_of(result: Mapping[str, Any]) -> str | None:
+    """Return why a run diverged, in words."""
     found = result.get("divergence")
     if not found:
         return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from softprompts.lab.analysis.robustness import is_logarithmic
+
+_OF_CURVE = ("best_value", "default_value", "is_default_on_plateau")
 
 HEADINGS = ("task", "field", "variant", "rows", "best", "within a point", "width", "default")
 
@@ -22,8 +24,46 @@ def robustness_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         it lies off the plateau. Empty where the study sweeps nothing.
     """
     found = summary.get("robustness", {"curves": [], "levels": []})
-    rows = [(*_about(curve), *_curve(curve)) for curve in found["curves"]]
-    return rows + [(*_about(one), *_levels(one)) for one in found["levels"]]
+    rows: list[tuple[str, ...]] = []
+    for one in (*found["curves"], *found["levels"]):
+        own = plateau_of(one, number)
+        point = " ".join(f"{field}={value}" for field, value in one["point"].items())
+        best = _scored(own["best"] or "–", own["best_score"])
+        default = _scored(own["default"] or "–", own["default_score"])
+        off = "*" * (own["is_default_near"] == "no")
+        about = (one["task"], one["field"], f"{one['variant']} {point}".strip(), one["rows"])
+        rows.append((*about, best, own["plateau"] or "–", width(one), f"{default}{off}"))
+    return rows
+
+
+def plateau_of(one: Mapping[str, Any], spell: Callable[[float], str]) -> dict[str, Any]:
+    """Return best value, plateau and default of a curve or of levels; `None` for what is not there.
+
+    Args:
+        one: one of `curves` or `levels` of `robustness` of `summary.json`.
+        spell: writes a swept number.
+    """
+    score = one["score_at_default"]
+    if "names" in one:
+        best, default, near = one["best_name"], one["default_name"], one["near_best"]
+        places, plateau, unit = one["names"], ", ".join(near) or None, None
+        is_near = None if score is None else default in near
+    else:
+        best, default, is_near = (one[key] for key in _OF_CURVE)
+        places, unit = one["values"], "decades" if one["is_logarithmic"] else None
+        plateau = one["plateau"] and " to ".join(map(spell, one["plateau"]))
+    at_best = None if best is None else one["means"][list(places).index(best)]
+    best, default = (spell(end) if isinstance(end, int | float) else end for end in (best, default))
+    return {
+        "best": best,
+        "best_score": at_best,
+        "plateau": plateau,
+        "plateau_width": one.get("plateau_width"),
+        "width_unit": unit,
+        "default": default,
+        "default_score": score,
+        "is_default_near": None if is_near is None else ("yes" if is_near else "no"),
+    }
 
 
 def start_of_axis(values: Sequence[float]) -> float | None:
@@ -46,46 +86,13 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def width(curve: Mapping[str, Any]) -> str:
-    """Return how wide a curve's plateau is, in words."""
-    if curve["plateau_width"] is None:
-        return "–"
-    if curve["is_logarithmic"]:
-        return f"{curve['plateau_width']:.1f} decades"
-    return number(curve["plateau_width"])
-
-
-def _about(found: Mapping[str, Any]) -> tuple[str, ...]:
-    point = " ".join(f"{field}={value}" for field, value in found["point"].items())
-    return found["task"], found["field"], f"{found['variant']} {point}".strip(), found["rows"]
-
-
-def _curve(curve: Mapping[str, Any]) -> tuple[str, ...]:
-    ends = curve["plateau"]
-    mark = "*" if curve["is_default_on_plateau"] is False else ""
-    return (
-        _scored(number(curve["best_value"]), _at(curve, "values", curve["best_value"])),
-        "–" if ends is None else f"{number(ends[0])} to {number(ends[1])}",
-        width(curve),
-        _scored(number(curve["default_value"]), curve["score_at_default"]) + mark,
-    )
-
-
-def _levels(found: Mapping[str, Any]) -> tuple[str, ...]:
-    near, default = found["near_best"], found["default_name"]
-    is_off = found["score_at_default"] is not None and default not in near
-    return (
-        _scored(found["best_name"] or "–", _at(found, "names", found["best_name"])),
-        ", ".join(near) or "–",
-        f"{len(near)} of {len(found['names'])}",
-        _scored(default, found["score_at_default"]) + ("*" if is_off else ""),
-    )
-
-
-def _at(found: Mapping[str, Any], key: str, value: Any) -> float | None:
-    values: Sequence[Any] = found[key]
-    mean: float | None = found["means"][values.index(value)] if value in values else None
-    return mean
+def width(one: Mapping[str, Any]) -> str:
+    """Return how wide a curve's plateau is, or how many levels are near the best, in words."""
+    if "names" in one:
+        return f"{len(one['near_best'])} of {len(one['names'])}"
+    if one["is_logarithmic"] and one["plateau_width"] is not None:
+        return f"{one['plateau_width']:.1f} decades"
+    return number(one["plateau_width"])
 
 
 def _scored(name: str, mean: float | None) -> str:

@@ -1,29 +1,88 @@
-"""The sections on how runs went: learning curves, choices, perturbed inputs, time and memory."""
+"""The sections on how runs went: tuning, learning curves, perturbed inputs, time and memory."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from softprompts.lab.reports.curves_of_runs import Curve, curves_of
-from softprompts.lab.reports.examples import Example, read_examples
-from softprompts.lab.reports.markup import Html, joined, tag
+from softprompts.lab.reports.examples import read_examples
+from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.report_tables import cost_table, lost_table, run_table
-from softprompts.lab.reports.sections import (
-    Section,
-    chart,
-    folded,
-    note,
-    panels,
-    swatch,
-    swatches,
-    with_sources,
-)
-from softprompts.lab.reports.study_record import Entry, StudyRecord
-from softprompts.lab.reports.svg import Scale, plot
+from softprompts.lab.reports.score_sections import MOST_OPEN
+from softprompts.lab.reports.study_figures import Scale, draw_curves, scale_around
+from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label, shown
+from softprompts.lab.reports.tabular import Column, Table
+from softprompts.lab.studies.tuning_record import TuningRecord, read_tuning
 
 _MOST_EXAMPLES = 3
-_MARKED = re.compile(r"\[((?:\[[^\[\]]*\]|[^\[\]])*)\]")  # with tokens such as [MASK] within
+_MOST_CURVES = 3  # of a figure, beside the baseline
+_PANELS = (("Score on held-out rows, %", 100.0, ()), ("Training loss", 1.0, (0.0,)))
+
+Pair = tuple[Curve | None, Curve | None]
+"""The curves of held-out score and training loss."""
+
+
+_TUNED = (
+    Column("task", "task"),
+    Column("variant", "variant"),
+    Column("point", "at"),
+    Column("value", "chosen"),
+    Column("score", "on held-out rows", "percent"),
+    Column("last_rung", "last rung"),
+    Column("num_diverged", "diverged", "count"),
+    Column("updates", "updates", "count"),
+    Column("updates_done", "updates done", "count", is_shown=False),
+    Column("remark", "remark"),
+)
+
+
+def tuning_section(record: StudyRecord) -> Section | None:
+    """Return the section on tuning; `None` where nothing was tuned here.
+
+    Args:
+        record: the study.
+    """
+    tune = record.study.tune
+    if tune is not None and tune.chosen is None:
+        text = (
+            f"{tune.field} is not tuned yet: what this page shows is of the values before tuning."
+        )
+        return Section("tuning", "Tuning", (Part("note", text),))
+    found = read_tuning(record.path, tune)
+    if found is None:
+        return None
+    seeds = ", ".join(map(str, found.seeds))
+    said = (
+        f"{found.field} was chosen among {', '.join(map(shown, found.values))} by successive "
+        f"halving on held-out rows, with seeds {seeds}. Every variant had the same candidates and "
+        "the same number of updates. The reported rows decided nothing."
+    )
+    parts = [Part("text", said), Part("table", _tuning_table(found))]
+    if found.untrained:
+        text = f"Not tuned, since nothing is trained: {', '.join(found.untrained)}."
+        parts.append(Part("note", text))
+    return Section("tuning", "Tuning", tuple(parts))
+
+
+def _tuning_table(found: TuningRecord) -> Table:
+    """Return what was chosen, a row per variant and point."""
+    rows = [
+        {
+            "task": one.task,
+            "variant": one.variant,
+            "point": point_label(one.point) or None,
+            "value": shown(one.value),
+            "score": one.score,
+            "last_rung": ", ".join(shown(t.value) for t in one.rungs[-1].tried),
+            "num_diverged": sum(t.num_diverged for rung in one.rungs for t in rung.tried),
+            "updates": one.updates,
+            "updates_done": one.updates_done,
+            "remark": one.remark or None,
+        }
+        for one in found.choices
+    ]
+    text = "Scores are means over the seeds of tuning, in the last rung, the best first."
+    return Table("tuning", f"Tuned values of {found.field}", _TUNED, tuple(rows), text)
 
 
 def curve_section(record: StudyRecord) -> Section | None:
@@ -32,86 +91,63 @@ def curve_section(record: StudyRecord) -> Section | None:
     Args:
         record: the study.
     """
-    found = {
-        id(entry.cells): curves_of([record.folder(cell) for cell in entry.cells])
-        for entry in record.whole_entries
-    }
-    losses = _panels(record, {key: pair[0] for key, pair in found.items()}, 1.0, "loss")
-    scores = _panels(record, {key: pair[1] for key, pair in found.items()}, 100.0, "score")
-    if losses is None:
-        return None
-    key = swatches(
-        (swatch("bar", "curve"), "mean over seeds"),
-        (swatch("box", "band"), "from the lowest to the highest seed"),
-        *(
-            [(swatch("bar", "curve other"), f"mean of {record.baseline}")]
-            if len(record.study.variants) > 1
-            else []
-        ),
-    )
-    body = joined(
-        [
-            key,
-            *([tag("h3", "Score on held-out rows"), scores] if scores else []),
-            tag("h3", "Training loss"),
-            losses,
-            note(
-                "Loss on the clean inputs of each update's batch, without penalties, averaged in "
-                "windows. A seed that ended early counts as far as it went."
-            ),
-        ]
-    )
-    return Section("curves", "Learning curves", body)
-
-
-def _panels(
-    record: StudyRecord, curves: dict[int, Curve | None], unit: float, what: str
-) -> Html | None:
-    """Return a panel per entry, on one axis for each task."""
-    shown: list[Html] = []
-    number = 0
+    curves = {}
+    for entry in record.whole_entries:
+        losses, scores = curves_of([record.folder(cell) for cell in entry.cells])
+        curves[id(entry.cells)] = (scores, losses)
+    pictures: list[Part] = []
     for task in record.tasks:
-        own = [e for e in record.whole_entries if e.task == task]
-        known = [curve for e in own if (curve := curves[id(e.cells)]) is not None]
-        if not known:
-            continue
-        highs = [high for curve in known for high in curve.highs]
-        lows = [low for curve in known for low in curve.lows]
-        y = Scale(min(0.0 if what == "loss" else 1.0, *lows), max(highs))
-        x = Scale(0, max(curve.steps[-1] for curve in known))
-        if len(record.tasks) > 1:
-            shown.append(tag("h4", task))
+        own = [e for e in record.whole_entries if e.task == task and curves[id(e.cells)][1]]
+        axes = _axes([curves[id(entry.cells)] for entry in own])
         for facet in record.facets(own):
-            base = _base_curve(record, facet.entries, curves)
-            drawn = [(e, curve) for e in facet.entries if (curve := curves[id(e.cells)])]
-            charts = [_panel(e.label, (curve, base), (x, y), unit) for e, curve in drawn]
-            title = facet.title.removeprefix(facet.task).removeprefix(", ")
-            if title and charts:
-                shown.append(note(title))
-            shown.append(panels(charts, number))
-            number += len(charts)
-    return joined(shown) if shown else None
-
-
-def _panel(
-    label: str, curves: tuple[Curve, Curve | None], axes: tuple[Scale, Scale], unit: float
-) -> Html:
-    curve, base = curves
-    x, y = axes
-    shown = [(curve, "")] if base is None or base is curve else [(base, "other"), (curve, "")]
-    first, last = curve.means[0] * unit, curve.means[-1] * unit
-    said = f"{label}: {first:.3g} at update {curve.steps[0]}, {last:.3g} at {curve.steps[-1]}"
-    picture = plot(said, shown, x, y)
-    return chart(
-        label, picture, (f"{y.high * unit:.3g}", f"{y.low * unit:.3g}"), ("0", f"{x.high:g}")
+            pairs = [(entry, curves[id(entry.cells)]) for entry in facet.entries]
+            base = [pair for pair in pairs if pair[0].variant == record.baseline]
+            first = base[0] if len(base) == 1 and len(pairs) > 1 else None
+            rest = [pair for pair in pairs if pair is not first]
+            for start in range(0, len(rest), _MOST_CURVES):
+                some = rest[start : start + _MOST_CURVES]
+                name = f"curves-{len(pictures)}"
+                drawn = draw_curves(
+                    name,
+                    facet.title,
+                    [(entry.label, pair) for entry, pair in some],
+                    first and (first[0].label, first[1]),
+                    axes,
+                )
+                pictures.append(Part("picture", drawn, f"{facet.title}. {_said(some)}"))
+    if not pictures:
+        return None
+    note = (
+        "Lines are means over seeds, bands go from the lowest to the highest seed; the baseline is "
+        "grey. The loss is on the clean inputs of each update's batch, without penalties, averaged "
+        "in windows. A seed that ended early counts as far as it went."
     )
+    parts = [Part("note", note), Part("pictures", pictures[:MOST_OPEN])]
+    if pictures[MOST_OPEN:]:
+        rest_of = (Part("pictures", pictures[MOST_OPEN:]),)
+        parts.append(Part("fold", rest_of, f"{len(pictures) - MOST_OPEN} more"))
+    return Section("curves", "Learning curves", tuple(parts))
 
 
-def _base_curve(
-    record: StudyRecord, entries: Sequence[Entry], curves: dict[int, Curve | None]
-) -> Curve | None:
-    found = [curves[id(e.cells)] for e in entries if e.variant == record.baseline]
-    return found[0] if len(found) == 1 else None
+def _axes(pairs: Sequence[Pair]) -> list[tuple[str, float, Scale]]:
+    """Return the panels of a task's figures: titles, units, and axes that all of them share."""
+    found = []
+    for place, (title, unit, ends) in enumerate(_PANELS):
+        known = [curve for pair in pairs if (curve := pair[place]) is not None]
+        lows = [low for curve in known for low in curve.lows]
+        highs = [high for curve in known for high in curve.highs]
+        found.append((title, unit, scale_around([*ends, *lows, *highs])))
+    return found
+
+
+def _said(pairs: Sequence[tuple[Entry, Pair]]) -> str:
+    """Return where training losses begin and end, in words."""
+    said = []
+    for entry, (_, curve) in pairs:
+        assert curve is not None
+        ends = f"{curve.means[0]:.3g} at update {curve.steps[0]}, {curve.means[-1]:.3g}"
+        said.append(f"Training loss of {entry.label}: {ends} at {curve.steps[-1]}.")
+    return " ".join(said)
 
 
 def example_section(record: StudyRecord) -> Section | None:
@@ -120,36 +156,20 @@ def example_section(record: StudyRecord) -> Section | None:
     Args:
         record: the study.
     """
-    parts: list[Html] = []
+    parts: list[Part] = []
     for entry in record.whole_entries:
         for cell in entry.cells:
             found = read_examples(record.folder(cell), _MOST_EXAMPLES)
             if found:
                 title = entry.label if len(record.tasks) == 1 else f"{entry.label}, {entry.task}"
-                shown = [_example(one) for one in found]
+                shown = tuple(Part("change", one) for one in found)
                 about = f"{title}: seed {cell.config.seed}"
-                parts.append(folded(about, *shown, is_open=not parts))
+                parts.append(Part("fold", shown, about, is_open=not parts))
                 break
     if not parts:
         return None
-    lead = note("The last inputs that a run wrote down; marked words were replaced.")
-    return Section("examples", "Perturbed examples", joined([lead, *parts]))
-
-
-def _example(one: Example) -> Html:
-    return tag(
-        "div",
-        tag("p", one.heading, class_="note"),
-        tag("p", tag("b", "before "), _marked(one.before)),
-        tag("p", tag("b", "after "), _marked(one.after)),
-        class_="change",
-    )
-
-
-def _marked(text: str) -> Html:
-    """Return a text with its replaced words marked."""
-    parts = _MARKED.split(text)
-    return joined([tag("mark", part) if number % 2 else part for number, part in enumerate(parts)])
+    lead = Part("note", "The last inputs that a run wrote down; marked words were replaced.")
+    return Section("examples", "Perturbed examples", (lead, *parts))
 
 
 def cost_section(record: StudyRecord) -> Section | None:
@@ -160,11 +180,11 @@ def cost_section(record: StudyRecord) -> Section | None:
     """
     if not record.results:
         return None
-    table = cost_table(record)
     total = sum(float(result["seconds"]) for result in record.results.values())
     said = f"The seconds of {len(record.results)} runs add up to {_duration(total)}."
-    body = joined([tag("p", said), with_sources(table)])
-    return Section("cost", "Time and memory", body, (table,))
+    return Section(
+        "cost", "Time and memory", (Part("text", said), Part("table", cost_table(record)))
+    )
 
 
 def run_section(record: StudyRecord) -> Section:
@@ -173,7 +193,7 @@ def run_section(record: StudyRecord) -> Section:
     Args:
         record: the study.
     """
-    lost, table = lost_table(record), run_table(record)
+    lost = lost_table(record)
     left = record.num_runs - record.num_finished - len(record.errors)
     said = [f"{record.num_finished} of {record.num_runs} runs have ended with a result."]
     if left:
@@ -184,13 +204,11 @@ def run_section(record: StudyRecord) -> Section:
             f"{strays} other folders in runs/ are of no run of this study as it is now: of other "
             "variants or seeds, or of an earlier version."
         )
-    is_open = left or strays or lost.rows
-    parts = [tag("p", " ".join(said), class_="warning" if is_open else None)]
+    parts = [Part("warning" if left or strays or lost.rows else "text", " ".join(said))]
     if lost.rows:
-        parts += [tag("h3", lost.title), with_sources(lost)]
-    parts.append(with_sources(table, is_folded=True))
-    tables = (table, *([lost] if lost.rows else []))
-    return Section("runs", "Runs", joined(parts), tables)
+        parts += [Part("heading", lost.title), Part("table", lost)]
+    parts.append(Part("folded-table", run_table(record)))
+    return Section("runs", "Runs", tuple(parts))
 
 
 def _duration(seconds: float) -> str:

@@ -1,30 +1,13 @@
-"""Tables that are written three ways: HTML to read, CSV to compute with, LaTeX to print."""
+"""Tables: CSV to compute with, LaTeX to print, and values as readers see them."""
 
 from __future__ import annotations
 
 import csv
 import io
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
-
-from softprompts.lab.reports.markup import Html, tag
-
-KINDS: Final = (
-    "text",
-    "long",
-    "count",
-    "number",
-    "percent",
-    "score",
-    "range",
-    "points",
-    "difference",
-    "ratios",
-    "p",
-)
-"""How a column's values are shown; `score`, `range`, `difference` and `ratios` hold two values."""
 
 _RISKY: Final = ("=", "+", "-", "@", "\t", "\r", "'")
 _LATEX: Final = {
@@ -63,7 +46,8 @@ class Column:
     Attributes:
         key: what CSV calls it; unique in its table.
         heading: what a reader sees.
-        kind: one of `KINDS`.
+        kind: how its values are shown: `text`, `long` text, `count`, `number`, `percent`, `points`
+            or `p`; of two values `score`, `range`, `difference` or `ratios`.
         parts: what CSV calls its two values, where it has two.
         is_shown: whether readers see it; CSV has every column.
     """
@@ -79,6 +63,25 @@ class Column:
         """The columns that CSV has for it."""
         return self.parts or (self.key,)
 
+    @property
+    def look(self) -> str:
+        """Its class on a page."""
+        return self.kind if self.kind in ("text", "long") else ""
+
+    def values(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return its value in a row, or its two values.
+
+        Args:
+            row: the row: two values stand in it as a pair, or by the names of the parts.
+        """
+        if not self.parts:
+            return (row.get(self.key),)
+        return tuple(row.get(self.key, [row.get(part) for part in self.parts]) or (None, None))
+
+    def is_in(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row has its value."""
+        return self.values(row)[0] not in (None, "")
+
 
 @final
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Table:
         name: what its files are called.
         title: one line about it.
         columns: its columns.
-        rows: values by column key; a missing value is `None`, two values are a pair.
+        rows: values by column key, among others; a missing value is `None`, two are a pair.
         note: what a reader must know of it.
     """
 
@@ -102,7 +105,7 @@ class Table:
     @property
     def shown(self) -> tuple[Column, ...]:
         """The columns that readers see; those without any value are left out."""
-        return tuple(c for c in self.columns if c.is_shown and any(_has(c, r) for r in self.rows))
+        return tuple(c for c in self.columns if c.is_shown and any(c.is_in(r) for r in self.rows))
 
 
 def to_csv(table: Table) -> str:
@@ -122,7 +125,8 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(file, lineterminator="\r\n")
     writer.writerow([_safe(key) for column in table.columns for key in column.keys])
     for row in table.rows:
-        writer.writerow([_plain(value) for column in table.columns for value in _all(column, row)])
+        values = [value for column in table.columns for value in column.values(row)]
+        writer.writerow([_plain(value) for value in values])
     return file.getvalue()
 
 
@@ -139,42 +143,18 @@ def to_latex(table: Table) -> str:
         r"% needs \usepackage{booktabs,textcomp}",
         rf"\begin{{tabular}}{{{spec}}}",
         r"\toprule",
-        " & ".join(in_latex(column.heading) for column in columns) + r" \\",
+        " & ".join(_in_latex(column.heading) for column in columns) + r" \\",
         r"\midrule",
     ]
     for row in table.rows:
-        cells = [in_latex(shown_value(column, row)) for column in columns]
+        cells = [_in_latex(shown_value(column, row)) for column in columns]
         lines.append(" & ".join(f"{{}}{c}" if c[:1] in "[*" else c for c in cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def in_latex(text: str) -> str:
-    r"""Return text that LaTeX shows as it is; letters that it may lack become their numbers.
-
-    Args:
-        text: the text.
-
-    Example:
-        >>> print(in_latex("100% _x_"))
-        100\% \_x\_
-    """
+def _in_latex(text: str) -> str:
+    r"""Return text that LaTeX shows as it is; letters that it may lack become their numbers."""
     return "".join(_letter(letter) for letter in text)
-
-
-def to_html(table: Table) -> Html:
-    """Return a table as HTML, in a box that scrolls sideways where it is too wide.
-
-    Args:
-        table: the table; the columns that readers see are written.
-    """
-    columns = table.shown
-    head = tag("tr", (tag("th", c.heading, class_=_class(c), scope="col") for c in columns))
-    body = (
-        tag("tr", (tag("td", shown_value(c, row), class_=_class(c)) for c in columns))
-        for row in table.rows
-    )
-    drawn = tag("table", tag("thead", head), tag("tbody", body), aria_label=table.title)
-    return tag("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=table.title)
 
 
 def shown_value(column: Column, row: Mapping[str, Any]) -> str:
@@ -184,14 +164,12 @@ def shown_value(column: Column, row: Mapping[str, Any]) -> str:
         column: its column.
         row: its row.
     """
-    value: Any = row.get(column.key)
-    if not _has(column, row):
+    if not column.is_in(row):
         return "–"
-    if column.kind in ("text", "long"):
-        return str(value)
-    if column.kind in ("score", "range", "difference", "ratios"):
-        return _pair(column.kind, value[0], value[1])
-    return _number(column.kind, value)
+    values = column.values(row)
+    if column.parts:
+        return _pair(column.kind, *values)
+    return str(values[0]) if column.look else _number(column.kind, values[0])
 
 
 def _pair(kind: str, first: float | None, second: float | None) -> str:
@@ -216,23 +194,6 @@ def _number(kind: str, value: float | None) -> str:
     else:
         text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return text.replace("-", "−")
-
-
-def _has(column: Column, row: Mapping[str, Any]) -> bool:
-    value = row.get(column.key)
-    return value is not None and value != "" and not (isinstance(value, tuple) and value[0] is None)
-
-
-def _class(column: Column) -> str | None:
-    return {"text": "text", "long": "text long"}.get(column.kind)
-
-
-def _all(column: Column, row: Mapping[str, Any]) -> Sequence[Any]:
-    """Return the values of a column that CSV writes."""
-    value = row.get(column.key)
-    if not column.parts:
-        return [value]
-    return list(value) if value is not None else [None] * len(column.parts)
 
 
 def _plain(value: Any) -> str:

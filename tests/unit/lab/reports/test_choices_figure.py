@@ -14,15 +14,28 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from choices_material import write_run
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 from softprompts.lab.reports.choices import Choices, read_choices
+<<<<<<< HEAD
 from softprompts.lab.reports.choices_figure import MOST_CLASSES, build_figure, draw_choices
 from softprompts.lab.reports.figures import drawable, printable, short, style
 from softprompts.lab.reports.page import MAKER
+=======
+from softprompts.lab.reports.choices_figures import (
+    MOST_CLASSES,
+    build_figure,
+    draw_choices,
+    draw_shares,
+    share_hints,
+)
+from softprompts.lab.reports.figures import MAKER, drawable, style
+from softprompts.lab.reports.spelling import printable, short
+>>>>>>> 05251e81bd2ebb16f7489cbd602f6407fa05027f
 
 HOSTILE = ["$x^{2}$", "<script>alert(1)</script>&", 'say "no"', "日本語", "a\nb\x01", "\ud800"]
 LONG = [f"a class with a name that is far too long to be shown {i}" for i in range(20)]
@@ -100,6 +113,31 @@ def test_lines_are_entropy_and_temperature(tmp_path):
     assert lines["most, log 5 = 1.61"].get_ydata()[0] == pytest.approx(np.log(5))
 
 
+def test_bars_are_the_reported_shares_and_the_outline_held_out_ones(tmp_path):
+    found = choices(tmp_path / "run", parts=("position",))
+    with style():
+        figure = build_figure(found)
+    bars, outline = figure.axes[-1].patches
+    assert found.reported is not None
+    assert found.held_out_selected is not None
+    for steps, chosen in ((bars, found.reported), (outline, found.held_out_selected)):
+        assert tuple(steps.get_data().values) == chosen.selected["position"].shares
+    assert (bars.get_fill(), outline.get_fill()) == (True, False)
+
+
+def test_shares_of_a_study_are_means_with_seeds_and_spread():
+    drawn = draw_shares("x", "a < b", [[0.2, 0.8], [0.6, 0.4]], 1, [0.1, 0.3])
+    assert share_hints([[0.2, 0.8], [0.6, 0.4]], 1, [0.1, 0.3]) == [
+        "1: 40 % ± 10 over inputs (20, 60)",
+        "2: 60 % ± 30 over inputs (80, 40)",
+    ]
+    assert "<title>1: 40 % ± 10 over inputs (20, 60)</title>" in drawn
+    assert "a &lt; b" in drawn
+    names = re.findall(r' id="([^"]*)"', drawn)
+    assert names
+    assert all(one.startswith("x-") for one in names)
+
+
 def overlaps(figure: Figure) -> tuple[list[str], list[tuple[str, str]]]:
     """Return texts that stick out of the figure, and pairs of texts that cover each other."""
     canvas = FigureCanvasAgg(figure)
@@ -127,7 +165,7 @@ def overlaps(figure: Figure) -> tuple[list[str], list[tuple[str, str]]]:
 def _shown(figure: Figure) -> Sequence[Text]:
     """Return the texts that are drawn: ticks outside of an axis' limits are not."""
     hidden: set[int] = set()
-    for axes in figure.axes:
+    for axes in figure.findobj(Axes):
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             is_on = axes.axison and axis.get_visible()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from softprompts.lab.reports.conclusions import conclusions
-from softprompts.lab.reports.findings import _on_spread
+from softprompts.lab.reports.findings import _on_spread, conclusions
 
 
 def comparison(variant, tasks, **point):

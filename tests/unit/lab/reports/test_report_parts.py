@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -9,25 +10,15 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import escape
 
 from softprompts.errors import StorageError
 from softprompts.lab.reports.curves_of_runs import curve_of, curves_of, read_curves
 from softprompts.lab.reports.examples import read_examples
-from softprompts.lab.reports.markup import Html, escaped, tag
-from softprompts.lab.reports.svg import Scale, bar, beyond, dots, scale_around
-
-
-def test_a_bar_has_arrow_heads_where_it_leaves_the_axis():
-    scale = Scale(0.0, 1.0)
-    assert "beyond" not in bar(scale, (0.0, 1.0), "items", "all")
-    assert beyond(scale, (0.0, 1.0)) == ""
-    left, right, both = (
-        bar(scale, ends, "items", "all") for ends in ((-1.0, 1.0), (0.0, 2.0), (-1.0, 2.0))
-    )
-    assert re.findall(r'<svg x="([^"]*)"', left) == ["0.00%"]
-    assert re.findall(r'<svg x="([^"]*)"', right) == ["100.00%"]
-    assert re.findall(r'<svg x="([^"]*)"', both) == ["0.00%", "100.00%"]
-    assert both.count("<title>all, beyond the axis</title>") == 3
+from softprompts.lab.reports.pages import Head, Part, Section, page
+from softprompts.lab.reports.spelling import printable
+from softprompts.lab.reports.study_figures import Row, Scale, draw_rows, scale_around
+from softprompts.lab.reports.tabular import Column, Table
 
 
 def test_a_curve_is_mean_and_ends_over_seeds():
@@ -61,8 +52,7 @@ def test_records_are_split_into_losses_and_held_out_scores(tmp_path):
         {"step": 3, "loss": None},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in records))
-    found = read_curves(tmp_path)
-    assert (found.losses, found.scores) == ({1: 0.5}, {1: 0.25})
+    assert read_curves(tmp_path) == ({1: 0.5}, {1: 0.25})
     loss, score = curves_of([tmp_path])
     assert loss is not None
     assert loss.means == (0.5,)
@@ -70,45 +60,40 @@ def test_records_are_split_into_losses_and_held_out_scores(tmp_path):
     assert curves_of([tmp_path / "none"]) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("scale", "ticks"),
-    [
-        (Scale(0.47, 0.66), [0.5, 0.55, 0.6, 0.65]),
-        (Scale(0.0, 1.0), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        (Scale(-12.0, 31.0), [-10.0, 0.0, 10.0, 20.0, 30.0]),
-        (Scale(0.07, 12.0, True), [0.1, 1.0, 10.0]),
-        (Scale(0.4, 2.1, True), [0.5, 1.0, 2.0]),
-        (Scale(2.0, 2.0), [2.0]),
-    ],
-)
-def test_ticks_are_round_and_on_the_axis(scale, ticks):
-    assert scale.ticks() == pytest.approx(ticks)
-
-
-@given(st.floats(1e-6, 1e6), st.floats(1.001, 1e4), st.booleans())
-def test_an_axis_places_its_ends_and_keeps_order(low, factor, is_logarithmic):
-    scale = Scale(low, low * factor, is_logarithmic)
-    assert scale.place(scale.low) == pytest.approx(0, abs=1e-6)
-    assert scale.place(scale.high) == pytest.approx(100)
-    middle = scale.place(low * (1 + factor) / 2)
-    assert 0 < middle < 100
-    assert is_logarithmic or middle == pytest.approx(50)
-    assert (scale.place(low / 2), scale.place(low * factor * 2)) == (0, 100)
-    assert len(scale.ticks()) <= 6
-
-
 def test_an_axis_around_values_holds_them():
     scale = scale_around([0.5, 0.75, math.nan])
     assert scale.low < 0.5 < 0.75 < scale.high
     assert scale_around([0.5]).low < 0.5 < scale_around([0.5]).high
-    assert scale_around([]).holds(0.5)
+    assert scale_around([]).beyond((0.5, 0.5)) == ""
 
 
-def test_dots_that_would_hide_each_other_stand_apart():
-    drawn = dots([10.0, 10.2, 50.0, 10.1], ["a", "b", "c", "d"])
-    heights = [one.split('cy="')[1].split('"')[0] for one in drawn]
-    assert heights[2] == "15"
-    assert len({heights[0], heights[1], heights[3]}) == 3
+def drawn_row(*rows, scale, unit="%"):
+    """Return hints of a figure, and how often each kind of arrow is in it."""
+    drawn = draw_rows("x", rows, scale, {"majority class": 0.5}, unit)
+    return re.findall(r"<title>([^<]*)</title>", drawn), drawn
+
+
+def test_an_interval_is_cut_and_said_where_it_leaves_the_axis():
+    scale = Scale(0.0, 1.0)
+    assert scale.beyond((0.0, 1.0)) == scale.beyond(None) == ""
+    assert scale.beyond((-0.1, 1.0)) == scale.beyond((0.5, 1.1)) == ", beyond the axis"
+    inner, left, both = (
+        drawn_row(Row("a", "b", "c", 0.5, ends), scale=scale)[1]
+        for ends in ((0.0, 1.0), (-1.0, 1.0), (-1.0, 2.0))
+    )
+    assert inner.count("<use") < left.count("<use") < both.count("<use")
+
+
+def test_a_row_says_what_it_is_and_every_dot_its_value():
+    row = Row("<b>", "1 & 2", "all", 0.5, (0.4, 0.6), (0.3, 0.7), (0.4, 0.6), ("one", "<two>"))
+    hints, drawn = drawn_row(row, Row("lost", "no score", "no score", None), scale=Scale(0, 1))
+    assert sorted({*hints}) == ["&lt;two&gt;", "all", "majority class: 50.0", "one"]
+    assert ">&lt;b&gt;</text>" in drawn
+    assert ">1 &amp; 2</text>" in drawn
+    assert ">no score</text>" in drawn
+    assert not re.search(r"#(?:0072b2|1c1d20)", drawn)
+    assert "var(--accent)" in drawn
+    assert "var(--ink)" in drawn
 
 
 def test_examples_are_the_last_and_whole_ones(tmp_path):
@@ -128,15 +113,26 @@ def test_examples_are_the_last_and_whole_ones(tmp_path):
 
 
 @given(st.text())
-def test_text_is_escaped_once_and_markup_never(text):
-    once = tag("p", text, title=text)
-    assert tag("div", once) == f"<div>{once}</div>"
-    assert "<" not in escaped(text)
-    assert '"' not in escaped(text)
-    assert isinstance(once, Html)
-    assert once.count("<") == 2
+def test_text_is_escaped_once_and_never_markup(text):
+    section = Section("a", "b", (Part("text", text), Part("code", text, text)))
+    drawn = page(text, Head("kind", text), [section])
+    assert drawn.count("<p>") == 1
+    inside = re.search(r"<p>(.*)</p>", drawn, re.DOTALL)
+    assert inside
+    assert not {*inside[1]} & {*"<>\"'"}
+    spelled = printable(text, "\n\t")
+    assert html.unescape(inside[1]) == html.unescape(str(escape(spelled)))
+    assert "<script" not in drawn
 
 
-def test_attributes_may_be_left_out():
-    assert tag("details", open=True, class_=None, hidden=False) == "<details open></details>"
-    assert tag("meta", name="a", http_equiv="b") == '<meta name="a" http-equiv="b">'
+def test_a_table_of_a_page_has_headings_caption_and_its_files():
+    columns = (Column("a", "A"), Column("b", "B", "count"), Column("c", "C", is_shown=False))
+    table = Table("t", "T & T", columns, ({"a": "x", "b": 1234, "c": "z"},), "a note")
+    drawn = page("p", Head("k", "t"), [Section("s", "S", (Part("table", table),))])
+    assert '<th class="text" scope="col">A</th><th class="" scope="col">B</th></tr>' in drawn
+    assert "<caption>T &amp; T</caption>" in drawn
+    assert '<td class="text">x</td><td class="">1,234</td></tr>' in drawn
+    assert re.findall(r'download="([^"]*)"', drawn) == ["t.csv", "t.tex"]
+    assert "<summary>T &amp; T: table of" not in drawn
+    folded = page("p", Head("k", "t"), [Section("s", "S", (Part("folded-table", table),))])
+    assert "<summary>T &amp; T: table of 1 rows</summary>" in folded

@@ -1,0 +1,328 @@
+"""The figures of what prompts chose: of a run over its updates, and of a study over its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from statistics import fmean
+from typing import Any, Final
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+from numpy.typing import NDArray
+
+from softprompts.lab.reports.choices import Choices
+from softprompts.lab.reports.chosen import UNITS, Chosen, Selected, Weights
+from softprompts.lab.reports.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    ROUND_STEPS,
+    Panel,
+    Spelling,
+    add_colour_bar,
+    add_legend,
+    as_markup,
+    drawable,
+    hint,
+    save,
+    stack,
+    style,
+)
+from softprompts.lab.reports.spelling import printable, short
+
+MOST_CLASSES = 60
+MOST_SETS_WITH_NUMBERS = 16
+LONGEST_LABEL = 20
+LONGEST_PLACE = 40
+
+Matrix = NDArray[np.float64]
+
+_LOOKS: Final = {"position": (BLUE, "-", "o"), "length": (GREEN, "--", "s")}
+"""Colour, line and marker of a selector."""
+
+
+def draw_choices(choices: Choices, format: str = "svg") -> bytes:
+    """Draw what a run's prompt chose.
+
+    The same choices give the same bytes: nothing depends on the date, on settings of the user or
+    on what was drawn before.
+
+    Args:
+        choices: what `read_choices` returned.
+        format: `svg` or `png`.
+
+    Returns:
+        The content of the picture's file.
+    """
+    spell = drawable if format == "png" else printable
+    with style():
+        return save(build_figure(choices, spell), format)
+
+
+def build_figure(choices: Choices, spell: Spelling = printable) -> Figure:
+    """Return the figure itself; call it and draw it inside `figures.style`.
+
+    Args:
+        choices: what `read_choices` returned.
+        spell: turns text from data into text that the format can show.
+    """
+    about = choices.about
+    method, task = (short(spell(str(about[key])), LONGEST_LABEL) for key in ("method", "task"))
+    title = f"{method} on {task}, seed {about['seed']}"
+    return stack(_panels(choices, spell), title, choices.notes)
+
+
+def draw_inline(choices: Choices) -> Markup:
+    """Return the figure as markup of a page, without its title.
+
+    Args:
+        choices: what `read_choices` returned.
+    """
+    return as_markup("choices", _panels(choices, printable))
+
+
+def draw_shares(
+    name: str, title: str, seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float] = ()
+) -> Markup:
+    """Return shares as bars: their mean over seeds, and a dot for each of several seeds.
+
+    Args:
+        name: the figure's name on its page.
+        title: its title.
+        seeds: the shares of each seed.
+        first: the number of the first bar.
+        stds: standard deviation over inputs of each bar, where known.
+    """
+
+    def draw(axes: Axes) -> None:
+        shares = 100 * np.array(seeds)
+        means = shares.mean(axis=0)
+        places = np.arange(first, first + len(means))
+        bars = axes.bar(places, means, color=BLUE, alpha=0.75)
+        if stds:
+            axes.errorbar(places, means, 100 * np.array(stds), fmt="none", ecolor=INK)
+        if len(seeds) > 1:
+            axes.plot(np.tile(places, len(seeds)), shares.ravel(), "o", color=INK, markersize=3)
+        for patch, text in zip(bars, share_hints(seeds, first, stds), strict=True):
+            hint(patch, text)
+        axes.set_title(short(printable(title), 52))
+        _finish_shares(axes, "%")
+
+    return as_markup(name, [Panel(1.1, draw, 0, 0.5, 0.15, 0.3)])
+
+
+def share_hints(seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float]) -> list[str]:
+    """Return what bars say: their mean, the spread over inputs, and single seeds.
+
+    Args:
+        seeds: the shares of each seed.
+        first: the number of the first bar.
+        stds: standard deviation over inputs of each bar, where known.
+    """
+    said = []
+    for place, values in enumerate(zip(*seeds, strict=True)):
+        parts = [f"{first + place}: {100 * fmean(values):.0f} %"]
+        parts += [f"± {100 * one:.0f} over inputs" for one in stds[place : place + 1]]
+        if len(values) > 1:
+            parts.append(f"({', '.join(f'{100 * one:.0f}' for one in values)})")
+        said.append(" ".join(parts))
+    return said
+
+
+def draw_weights(name: str, labels: Sequence[str], weights: Sequence[Weights]) -> Markup:
+    """Return the mean weights of a pool's sets as a map with numbers.
+
+    Args:
+        name: the figure's name on its page.
+        labels: what each row is of.
+        weights: its weights.
+    """
+    spelled = [short(printable(label), LONGEST_PLACE) for label in labels]
+    return as_markup(name, [_weight_panel(spelled, weights, ("Weights of the pool",))])
+
+
+def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
+    """Return a panel for everything that exists."""
+    windows = choices.windows
+    learned = list(windows[0].selected)
+    scored = [(short(spell(where), LONGEST_PLACE), chosen) for where, chosen in choices.scored]
+    panels = []
+    for name in learned:
+        shares = _floats([window.selected[name].shares for window in windows])
+        words = (f"{name.capitalize()} while training", UNITS[name], "share of inputs")
+        height = 1.2 + 0.01 * min(choices.about["length"], 60)
+        panels.append(Panel(height, partial(_draw_map, choices, shares, words, 0)))
+    if learned:
+        num_lines = 1 + len(learned) * (1 + bool(choices.held_out)) + _has_temperature(choices)
+        panels.append(Panel(1.3, partial(_draw_entropy, choices), math.ceil(num_lines / 2)))
+    for name in learned if scored else ():
+        found = [(where, chosen.selected[name]) for where, chosen in scored]
+        panels.append(Panel(1.1, partial(_draw_histogram, name, found), len(found)))
+    if "pool" in choices.parts:
+        weights = _floats([window.pool.weights for window in windows if window.pool])
+        words = ("Pool while training", "set of rows", "mean weight")
+        height = 0.6 + 0.06 * min(weights.shape[1], 30)
+        panels.append(Panel(height, partial(_draw_map, choices, weights, words, 1)))
+        panels += [_class_panel(where, chosen, spell) for where, chosen in scored[:1]]
+    return panels
+
+
+def _draw_map(
+    choices: Choices, values: Matrix, words: tuple[str, str, str], first: int, axes: Axes
+) -> None:
+    """Draw one column per window, and the colours' meaning beside it."""
+    title, what, unit = words
+    count = values.shape[1]
+    right = len(values) * choices.windows[0].last_step + 0.5  # may reach past the last update
+    image = axes.imshow(
+        values.T,
+        extent=(0.5, right, first - 0.5, first + count - 0.5),
+        aspect="auto",
+        origin="lower",
+        vmin=0,
+        vmax=_largest(values),
+    )
+    axes.set_title(title)
+    axes.set_ylabel(what)
+    add_colour_bar(image, unit)
+    _finish_updates(choices, axes)
+    if first:
+        axes.set_yticks(_places_of_sets(count, 8))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND_STEPS))
+
+
+def _finish_updates(choices: Choices, axes: Axes) -> None:
+    """Give axes their updates, and the line of the selected state."""
+    axes.set_xlim(0.5, choices.num_updates + 0.5)
+    locator = MaxNLocator(6, integer=True) if choices.num_updates > 1 else FixedLocator([1])
+    axes.xaxis.set_major_locator(locator)
+    axes.set_xlabel("update")
+    if choices.selected_step:
+        axes.axvline(choices.selected_step, color="white", linewidth=2.2)
+        axes.axvline(choices.selected_step, color="black", linewidth=1.2, linestyle=":")
+
+
+def _draw_entropy(choices: Choices, axes: Axes) -> None:
+    """Draw the selectors' entropy, on training and held-out rows, and the temperature."""
+    windows, num_values = choices.windows, choices.about["length"] + 1
+    most = math.log(num_values)
+    label = f"most, log {num_values} = {most:.2f}"
+    lines: list[Any] = [axes.axhline(most, color=GREY, linewidth=1, label=label)]
+    _finish_updates(choices, axes)
+    middles = [(window.first_step + window.last_step) / 2 for window in windows]
+    dot = "" if len(windows) > 1 else "."
+    for name in windows[0].selected:
+        colour, line, marker = _LOOKS[name]
+        heights, held = (
+            _floats([one.selected[name].entropy for one in of])
+            for of in (windows, choices.held_out)
+        )
+        lines += axes.plot(middles, heights, f"{dot}{line}", color=colour, label=name)
+        if choices.held_out:
+            label = f"{name}, held-out rows"
+            steps = [chosen.first_step for chosen in choices.held_out]
+            own: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "white", "clip_on": False}
+            lines += axes.plot(steps, held, marker, color=colour, label=label, **own)
+    axes.set_ylim(0, most * 1.08 or 1)
+    axes.set_ylabel("entropy, nats")
+    if _has_temperature(choices):
+        twin, heights = axes.twinx(), _floats([window.temperature for window in windows])
+        lines += twin.plot(middles, heights, f"{dot}-.", color=ORANGE, label="temperature")
+        twin.set_ylim(0, _largest(heights) * 1.08)
+        twin.set_ylabel("temperature")
+        twin.yaxis.set_major_locator(MaxNLocator(4))
+        twin.spines["right"].set_visible(True)
+    add_legend(axes, lines, "Entropy and temperature of the choice", 2)
+
+
+def _has_temperature(choices: Choices) -> bool:
+    return any(window.temperature is not None for window in choices.windows)
+
+
+def _draw_histogram(name: str, found: Sequence[tuple[str, Selected]], axes: Axes) -> None:
+    """Draw how inputs were spread where the prompt was scored: bars, then an outline."""
+    edges = np.arange(len(found[0][1].counts) + 1) - 0.5
+    lines: list[Any] = []
+    for where, selected in found:
+        label = f"{where}, {sum(selected.counts)} input{'s' * (sum(selected.counts) != 1)}"
+        own: dict[str, Any] = {"color": INK, "linewidth": 1.2}
+        if not lines:
+            own = {"color": _LOOKS[name][0], "fill": True, "alpha": 0.75}
+        lines.append(axes.stairs(selected.shares, edges, label=label, **own))
+    axes.set_xlim(edges[0] - 0.1, edges[-1] + 0.1)
+    axes.set_xlabel(UNITS[name])
+    _finish_shares(axes, "share of inputs")
+    add_legend(axes, lines, f"{name.capitalize()} where the prompt was scored", 1)
+
+
+def _finish_shares(axes: Axes, unit: str) -> None:
+    """Give bars their axes."""
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(11, integer=True, steps=ROUND_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set_ylabel(unit)
+
+
+def _class_panel(where: str, chosen: Chosen, spell: Spelling) -> Panel:
+    """Return the panel of a pool's weights per class; of very many, those that differ most."""
+    assert chosen.pool is not None
+    num_classes = len(chosen.pool.by_class)
+    titles = ["Weights of the pool", f"on {where}" + ", by class" * bool(num_classes)]
+    if num_classes > MOST_CLASSES:
+        titles.append(f"the {MOST_CLASSES} of {num_classes} classes that differ most")
+    names, weights, _ = zip(*chosen.pool.few_lines(MOST_CLASSES), strict=True)
+    return _weight_panel([short(spell(name), LONGEST_LABEL) for name in names], weights, titles)
+
+
+def _weight_panel(
+    labels: Sequence[str], weights: Sequence[Weights], titles: Sequence[str]
+) -> Panel:
+    """Return a panel of weights with a row per label, with numbers where they fit."""
+    values = _floats(weights)
+    most, count = _largest(values), values.shape[1]
+
+    def draw(axes: Axes) -> None:
+        image = axes.imshow(values, aspect="auto", vmin=0, vmax=most, origin="upper")
+        axes.set_title("\n".join(titles), fontsize=9, linespacing=1.3)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.tick_params(left=False)
+        axes.axhline(0.5, color="white", linewidth=2.5)
+        places = _places_of_sets(count, 16)
+        axes.set_xticks([place - 1 for place in places], [str(place) for place in places])
+        axes.set_xlabel("set of rows")
+        if count > MOST_SETS_WITH_NUMBERS:
+            add_colour_bar(image, "mean weight")
+            return
+        axes.set_xlabel("set of rows; weights in percent")
+        for (row, column), weight in np.ndenumerate(values):
+            text = "–" if np.isnan(weight) else f"{100 * weight:.0f}"
+            own: dict[str, Any] = {
+                "color": "white" if weight < 0.55 * most else "black",
+                "ha": "center",
+            }
+            axes.text(column, row, text, va="center", fontsize=8 if count <= 10 else 7, **own)
+
+    return Panel(0.21 * len(labels), draw, len(titles) - 1, 0.25 + 0.075 * max(map(len, labels)))
+
+
+def _places_of_sets(size: int, most: int) -> list[int]:
+    """Return the numbers of sets to write at an axis, from 1."""
+    return list(range(1, size + 1, math.ceil(size / most)))
+
+
+def _floats(values: Sequence[Any]) -> Matrix:
+    """Return numbers as an array; where one is missing, it is not finite."""
+    return np.array(values, dtype=np.float64)
+
+
+def _largest(values: Matrix) -> float:
+    """Return the largest number; 1 where none is above 0."""
+    return float(np.nanmax(values, initial=0.0)) or 1.0

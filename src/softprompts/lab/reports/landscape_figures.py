@@ -1,0 +1,279 @@
+"""The figures of landscapes: planes under one scale of colours, lines, paths, and surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from softprompts.lab.reports.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    ROUND_STEPS,
+    Panel,
+    Spelling,
+    add_colour_bar,
+    add_legend,
+    drawable,
+    save,
+    stack,
+    style,
+)
+from softprompts.lab.reports.landscapes import (
+    TITLES,
+    UNITS,
+    left_out,
+    names_of,
+    notes_of,
+    scale_of,
+    spaces_of,
+    title_of,
+)
+from softprompts.lab.reports.spelling import printable, short
+
+LONGEST_NAME = 40
+"""Most letters of a run's name."""
+
+_AXES = {"first": "x", "second": "y"}
+_COLOURS = (BLUE, ORANGE, GREEN, GREY)
+_LINES = ("-", "--", ":")
+_WIDEST = 72
+_SURFACE = {
+    "showlegend": False,
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "font": {"color": "#808080"},  # can be read on light and on dark
+    "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
+}
+
+Ends = tuple[float, float]
+
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """Panels that stand in one figure of a page.
+
+    Attributes:
+        key: the figure's name.
+        said: what they show, in words.
+        panels: the panels.
+        surface: a plane that can be a surface instead, and the scale of its losses.
+    """
+
+    key: str
+    said: str
+    panels: tuple[Panel, ...]
+    surface: tuple[Mapping[str, Any], Ends] | None = None
+
+
+def draw_landscapes(found: Mapping[str, Any], format: str = "svg") -> bytes:
+    """Draw landscapes; the same ones give the same bytes.
+
+    Args:
+        found: what `measure_landscapes` returned.
+        format: `svg` or `png`.
+
+    Returns:
+        The content of the picture's file.
+    """
+    spell = drawable if format == "png" else printable
+    with style():
+        return save(build_landscapes(found, spell), format)
+
+
+def build_landscapes(found: Mapping[str, Any], spell: Spelling = printable) -> Figure:
+    """Return the figure itself; call it and draw it inside `figures.style`.
+
+    Args:
+        found: what `measure_landscapes` returned.
+        spell: turns text from data into text that the format can show.
+    """
+    names = [short(spell(name), LONGEST_NAME) for name in names_of(found["runs"])]
+    notes = [short(spell(note), 90) for note in (*notes_of(found), *left_out(found, names))]
+    panels = [panel for group in groups_of(found, names) for panel in group.panels]
+    return stack(panels, short(spell(title_of(found)), _WIDEST), notes)
+
+
+def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
+    """Return everything that there is to draw.
+
+    Args:
+        found: what `measure_landscapes` returned.
+        names: a name for each run.
+    """
+    groups: list[Group] = []
+    for space in spaces_of(found):
+        scale, moved = scale_of(found, space), f"{TITLES[space].lower()} moved"
+        planes = [
+            (number, name, run["spaces"][space])
+            for number, (name, run) in enumerate(zip(names, found["runs"], strict=True))
+            if space in run["spaces"]
+        ]
+        for place, (_, name, plane) in enumerate(planes):
+            losses = np.array(plane["losses"])
+            said = (
+                f"Loss of {name} over a plane, {moved}: {plane['loss']:.3g} at the run, "
+                f"{losses.min():.3g} to {losses.max():.3g} around it."
+            )
+            panel = Panel(1.9, partial(_draw_plane, plane, (name, scale), space))
+            groups.append(Group(f"{space}-{place}", said, (panel,), (plane, scale)))
+        own = "; ".join(name for _, name, _ in planes)
+        panels = tuple(_line_panel(planes, space, which) for which in _AXES)
+        said = f"Loss along x and y, {moved}, of {own}."
+        groups.append(Group(f"{space}-lines", said, panels))
+    ends = [f"{names[path['first']]} to {names[path['second']]}" for path in found["paths"]]
+    if ends:
+        said = f"Loss along the straight path from {'; from '.join(ends)}."
+        groups.append(Group("paths", said, (_path_panel(found["paths"], ends),)))
+    for number, plane in enumerate(found.get("seed_planes", ())):
+        said = f"Loss on the plane through {letters_of(plane, names)}."
+        panel = Panel(2.2, partial(_draw_seeds, plane, names))
+        groups.append(Group(f"seeds-{number}", said, (panel,)))
+    return groups
+
+
+def letters_of(plane: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return which runs the letters on a plane through seeds stand for."""
+    own = zip("ABC", (names[place] for place in plane["runs"]), strict=True)
+    return ", ".join(f"{letter}: {name}" for letter, name in own)
+
+
+def draw_surface(key: str, plane: Mapping[str, Any], scale: Ends) -> Markup:
+    """Return a surface of the loss that turns, with the run marked; the page needs `plotly_js`.
+
+    Args:
+        key: the figure's name on its page.
+        plane: the plane.
+        scale: lowest and highest loss of all planes.
+    """
+    from plotly.io import to_html
+
+    surface = {
+        "type": "surface",
+        "x": plane["axis"],
+        "y": plane["axis"],
+        "z": plane["losses"],
+        "cmin": scale[0],
+        "cmax": scale[1],
+        "colorscale": "Cividis",
+        "colorbar": {"thickness": 8, "len": 0.6, "title": {"text": "loss"}},
+        "hovertemplate": "x %{x:.3g}<br>y %{y:.3g}<br>loss %{z:.4g}<extra></extra>",
+    }
+    marker = {"size": 4, "color": ORANGE}
+    own = {"type": "scatter3d", "x": [0], "y": [0], "z": [plane["loss"]], "marker": marker}
+    ends = {"range": [-plane["radius"], plane["radius"]], "nticks": 5}
+    scene = {
+        "xaxis": {**ends, "title": {"text": "x"}},
+        "yaxis": {**ends, "title": {"text": "y"}},
+        "zaxis": {"range": list(scale), "nticks": 5, "title": {"text": ""}},
+        "camera": {"eye": {"x": 1.75, "y": -1.75, "z": 1.1}},
+        "aspectmode": "cube",
+    }
+    config = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+    drawn = {"data": [surface, own], "layout": {**_SURFACE, "scene": scene}}
+    asked = {"include_plotlyjs": False, "full_html": False, "default_height": "20rem"}
+    return Markup(to_html(drawn, config, div_id=key, validate=False, **asked))
+
+
+def plotly_js() -> str:
+    """Return the program that turns surfaces, about 5 megabytes."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _draw_plane(plane: Mapping[str, Any], given: tuple[str, Ends], space: str, axes: Axes) -> None:
+    """Draw the loss over one plane, the run in its middle."""
+    name, scale = given
+    _draw_map(axes, (plane["axis"], plane["axis"], plane["losses"]), scale)
+    axes.plot([0], [0], marker="+", color="white", markersize=8)
+    axes.set_title(f"{TITLES[space]}: {name}")
+    axes.set_xlabel(f"x ({UNITS[space]})")
+    axes.set_ylabel("y")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
+
+
+def _draw_seeds(plane: Mapping[str, Any], names: Sequence[str], axes: Axes) -> None:
+    """Draw the loss over the plane through three seeds, each marked by its letter."""
+    losses = np.array(plane["losses"])
+    ends = (float(losses.min()), float(losses.max()))
+    _draw_map(axes, (plane["x_axis"], plane["y_axis"], losses), ends)
+    for letter, (across, up) in zip("ABC", plane["marks"], strict=True):
+        axes.plot([across], [up], marker="o", color="white", markersize=3)
+        axes.annotate(f" {letter}", (across, up), color="white")
+    shown = [short(names[number], 18) for number in plane["runs"]]
+    axes.set_title(f"Plane through {', '.join(shown)}", fontsize=8)
+    axes.set_xlabel("distance, in that from A to B")
+    axes.set_ylabel("likewise, across")
+
+
+def _draw_map(axes: Axes, values: tuple[Any, Any, Any], scale: Ends) -> None:
+    """Draw losses as colours, with lines of equal loss."""
+    x, y, losses = values
+    image = axes.imshow(
+        np.array(losses),
+        extent=(*_edges(x), *_edges(y)),
+        origin="lower",
+        vmin=scale[0],
+        vmax=scale[1],
+        aspect="auto",
+    )
+    if np.ptp(losses) > 0 and scale[1] > scale[0]:
+        levels = np.linspace(*scale, 9)[1:-1]
+        axes.contour(x, y, losses, levels, colors="white", linewidths=0.6)
+    add_colour_bar(image, "loss")
+
+
+def _edges(places: Sequence[float]) -> Ends:
+    """Return where the first and the last cell end."""
+    half = (places[-1] - places[0]) / (len(places) - 1) / 2
+    return places[0] - half, places[-1] + half
+
+
+def _line_panel(
+    planes: Sequence[tuple[int, str, Mapping[str, Any]]], space: str, which: str
+) -> Panel:
+    """Return a panel with the loss of every run along one axis."""
+
+    def draw(axes: Axes) -> None:
+        lines = []
+        for number, name, plane in planes:
+            own = {"label": name, **_look(number)}
+            lines += axes.plot(plane["line_axis"], plane["lines"][which], **own)
+        axes.set_xlabel(f"{_AXES[which]} ({UNITS[space]})")
+        axes.set_ylabel("loss")
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
+        add_legend(axes, lines, f"{TITLES[space]} along {_AXES[which]}", 1)
+
+    return Panel(1.3, draw, len(planes))
+
+
+def _path_panel(paths: Sequence[Mapping[str, Any]], ends: Sequence[str]) -> Panel:
+    """Return a panel with the loss between runs."""
+
+    def draw(axes: Axes) -> None:
+        lines = []
+        for number, (path, between) in enumerate(zip(paths, ends, strict=True)):
+            label = f"{short(between, 58)}: barrier {path['barrier']:.3g}"
+            lines += axes.plot(path["shares"], path["losses"], label=label, **_look(number))
+        axes.set_xlabel("share of the second run")
+        axes.set_ylabel("loss")
+        add_legend(axes, lines, "Straight path between runs", 1)
+
+    return Panel(1.3, draw, len(paths))
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Return colour and line of a run."""
+    lap, place = divmod(number, len(_COLOURS))
+    return {"color": _COLOURS[place], "linestyle": _LINES[lap % len(_LINES)], "linewidth": 1.4}

@@ -1,0 +1,131 @@
+"""Pages that open without a network: sections of parts, which templates write as HTML.
+
+Every text is escaped by the templates; only figures are markup already.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from softprompts.lab.reports.spelling import printable
+from softprompts.lab.reports.tabular import Table, shown_value, to_csv, to_latex
+
+MAKER: Final = "softprompts figure"
+"""What every picture and page says of its origin, near its beginning."""
+
+MOST_ROWS: Final = 24
+"""Most rows of a table that stand open; longer tables are folded."""
+
+Kind = Literal[
+    "text", "note", "warning", "heading", "list", "code", "file", "table", "folded-table",
+    "picture", "pictures", "surface", "change", "fold",
+]  # fmt: skip
+
+
+@final
+@dataclass(frozen=True)
+class Part:
+    """Something that stands in a section; `templates/parts.html` has the markup of each kind.
+
+    Attributes:
+        kind: what it is.
+        content: its text; the texts of a list; a table; the markup of a picture; the parts of a
+            fold and of pictures side by side; the bytes of a file; an example that was changed.
+        title: what a fold is opened by; a file's name; what stands under a surface; what a picture
+            or code is, for those who do not see it.
+        is_open: whether a fold is open from the beginning.
+    """
+
+    kind: Kind
+    content: Any
+    title: str = ""
+    is_open: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Section:
+    """A section of a page.
+
+    Attributes:
+        name: its anchor.
+        title: its heading.
+        parts: what stands in it.
+    """
+
+    name: str
+    title: str
+    parts: tuple[Part, ...]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Its tables, each of which is also a file."""
+        parts = (part for part in self.parts if part.kind in ("table", "folded-table"))
+        return tuple(part.content for part in parts if part.content.rows)
+
+
+@final
+@dataclass(frozen=True)
+class Head:
+    """The first screen of a page.
+
+    Attributes:
+        kind: what kind of page it is, in two words.
+        title: whose page it is.
+        state: how far that is; nothing where that goes without saying.
+        is_done: whether there is nothing left to be done.
+        lead: a sentence under the title.
+        said: what the page says, as titles and texts.
+    """
+
+    kind: str
+    title: str
+    state: str = ""
+    is_done: bool = False
+    lead: str = ""
+    said: tuple[tuple[str, Sequence[str]], ...] = ()
+
+
+def page(title: str, head: Head, sections: Sequence[Section], program: str = "") -> str:
+    """Return an HTML page that asks for nothing from outside, and could not.
+
+    Args:
+        title: the page's title.
+        head: its first screen.
+        sections: what follows.
+        program: a program that its pictures need; without one, none may run.
+    """
+    template = _ENVIRONMENT.get_template("page.html")
+    return template.render(
+        title=title, head=head, sections=sections, program=Markup(program), maker=MAKER
+    )
+
+
+def _spelled(value: Any) -> Any:
+    """Return what a template writes; letters that cannot be printed become their numbers."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value, "\n\t") if is_text else value
+
+
+def _data(content: bytes | str, kind: str) -> str:
+    """Return a link to a file which the page itself holds."""
+    whole = content.encode() if isinstance(content, str) else content
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(whole).decode()}"
+
+
+_ENVIRONMENT: Final = Environment(
+    loader=PackageLoader("softprompts.lab.reports"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+    finalize=_spelled,
+)
+_ENVIRONMENT.filters |= {"csv": to_csv, "latex": to_latex, "data": _data}
+_ENVIRONMENT.globals |= {"shown_value": shown_value, "MOST_ROWS": MOST_ROWS}
