@@ -21,11 +21,6 @@ from matplotlib.text import Text
 from PIL import Image
 
 from softprompts.lab.reports.choices import Choices, read_choices
-<<<<<<< HEAD
-from softprompts.lab.reports.choices_figure import MOST_CLASSES, build_figure, draw_choices
-from softprompts.lab.reports.figures import drawable, printable, short, style
-from softprompts.lab.reports.page import MAKER
-=======
 from softprompts.lab.reports.choices_figures import (
     MOST_CLASSES,
     build_figure,
@@ -35,7 +30,6 @@ from softprompts.lab.reports.choices_figures import (
 )
 from softprompts.lab.reports.figures import MAKER, drawable, style
 from softprompts.lab.reports.spelling import printable, short
->>>>>>> 05251e81bd2ebb16f7489cbd602f6407fa05027f
 
 HOSTILE = ["$x^{2}$", "<script>alert(1)</script>&", 'say "no"', "日本語", "a\nb\x01", "\ud800"]
 LONG = [f"a class with a name that is far too long to be shown {i}" for i in range(20)]
