@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TuningError,
         UnknownNameError,
     )
+    from softprompts.interop.peft import from_peft
     from softprompts.lab.ensembles import Ensemble, ensemble, load
     from softprompts.lab.studies.runner import run_study
     from softprompts.model import SoftPromptModel
@@ -61,6 +62,7 @@ _HOMES = {
         "TuningError",
         "UnknownNameError",
     ),
+    "interop.peft": ("from_peft",),
     "model": ("SoftPromptModel",),
     "prompts.prompt": ("Prompt",),
     "recipes.loading": ("load_recipe",),
@@ -100,6 +102,7 @@ __all__ = [
     "UnknownNameError",
     "__version__",
     "ensemble",
+    "from_peft",
     "load",
     "load_backbone",
     "load_recipe",

@@ -18,6 +18,7 @@ import typer
 from softprompts.cli.choices import choices
 from softprompts.cli.ensemble import ensemble
 from softprompts.cli.evaluate import evaluate
+from softprompts.cli.export import export
 from softprompts.cli.landscape import landscape
 from softprompts.cli.list import list_components
 from softprompts.cli.output import is_printed, leave_quietly, open_streams, print_error, problems_of
@@ -39,6 +40,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "ensemble": ensemble,
     "choices": choices,
     "landscape": landscape,
+    "export": export,
 }
 
 SUCCESS, FAILURE, MISTAKE, INTERRUPTED = 0, 1, 2, 130

@@ -13,6 +13,9 @@ from softprompts.recipes.problems import Problem, show
 from softprompts.recipes.schema import INITIALIZER_AXIS, PromptConfig, SourceConfig
 
 PROMPT_FILE = "prompt.safetensors"
+ADAPTER_FILE = "adapter_model.safetensors"
+"""What peft calls its file in the folder of an adapter."""
+
 WORD_VECTORS, WORD_VECTORS_DIGEST = "word_vectors", "word_vectors_digest"
 """Options of a perturbation: a file, and the digest of its content."""
 
@@ -100,9 +103,13 @@ def rows_file(path: str) -> Path:
     """Return the file that rows are read from.
 
     Args:
-        path: the file, or the run folder that holds it.
+        path: the file, or the folder of a run or of an adapter of peft that holds it.
     """
-    return Path(path) / PROMPT_FILE if Path(path).is_dir() else Path(path)
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder
+    is_adapter = (folder / ADAPTER_FILE).is_file() and not (folder / PROMPT_FILE).is_file()
+    return folder / (ADAPTER_FILE if is_adapter else PROMPT_FILE)
 
 
 def _reason(error: Exception) -> str:
