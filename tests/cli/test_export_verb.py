@@ -52,6 +52,9 @@ def test_wrong_options_are_refused_in_a_line(capsys, finished, tmp_path):
     refused(capsys, [*start, "vocabulary", "--task", "a"], "`task` must be one of")
     gguf = ["--gguf", str(tmp_path / "a.gguf")]
     refused(capsys, [*start, "vocabulary", *gguf], "must be llama for --gguf, but is 'gpt2'")
+    (tmp_path / "a.gguf").write_text("mine")
+    refused(capsys, [*start, "vocabulary", *gguf], "a.gguf must be a new file, but is there")
+    (tmp_path / "a.gguf").unlink()
     inside = ["export", str(out), "--to", "peft", "--out", str(out / "a")]
     refused(capsys, inside, "`--out` must lie outside the run's folder")
     missing = ["export", str(tmp_path / "no"), "--to", "peft", "--out", place]

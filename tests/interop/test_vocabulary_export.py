@@ -15,22 +15,31 @@ from softprompts.interop import probes
 from softprompts.interop.vocabulary import export_vocabulary
 
 AFTER = {"kind": "fixed", "after_bos": True}
-KINDS = {"gpt2": "fixed", "llama": AFTER, "gemma3": AFTER, "t5": "fixed", "bert": "fixed"}
+KINDS = {
+    "gpt2": "fixed",
+    "llama": AFTER,
+    "qwen3": "fixed",
+    "gemma3": AFTER,
+    "t5": "fixed",
+    "bart": "fixed",
+    "bert": "fixed",
+    "roberta": "fixed",
+}
 
 
 def answers(about, model, tokenizer, text):
     """Return log-probabilities of the label words' first tokens, by label, from text alone."""
     given = tokenizer(
-        about["template"].format(text=text),
+        about["template"].format(text=text, mask=tokenizer.mask_token),
         add_special_tokens=about["adds_special_tokens"],
         return_tensors="pt",
     )
     if model.config.is_encoder_decoder:
-        given["decoder_input_ids"] = torch.zeros(1, 1, dtype=torch.long)
+        given["decoder_input_ids"] = torch.tensor([[model.config.decoder_start_token_id]])
     with torch.no_grad():
         logits = model(**given).logits[0]
     place = -1
-    if tokenizer.mask_token is not None:
+    if tokenizer.mask_token is not None and not model.config.is_encoder_decoder:
         place = given["input_ids"][0].tolist().index(tokenizer.mask_token_id)
     return given, logits[place].log_softmax(dim=-1)
 
@@ -225,7 +234,10 @@ def test_gguf_is_for_llamas_shape(tiny, tmp_path):
 def test_gguf_is_read_as_the_folder_is(backbone_folder, tmp_path, dtype):
     backbone = sp.load_backbone(str(backbone_folder("llama")), dtype=dtype)
     result = trained(backbone, position=AFTER)
+    export_vocabulary(result, tmp_path / "in", gguf=tmp_path / "in" / "model.gguf")
+    assert (tmp_path / "in" / "model.gguf").is_file()
     export_vocabulary(result, tmp_path / "out", gguf=tmp_path / "model.gguf")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["in", "model.gguf", "out"]
     model, tokenizer = served(tmp_path / "out", "decoder", dtype="float32")
     again = MODELS["decoder"].from_pretrained(tmp_path, gguf_file="model.gguf", dtype="float32")
     ids = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]

@@ -70,11 +70,12 @@ def _check(target: str, out: Path, given: tuple[Path | None, str | None], run_di
 
     Raises:
         DataError: if an option is wrong, or does not belong to the form.
-        RunFolderError: if the place lies in the run's folder.
+        RunFolderError: if a place lies in the run's folder, or is taken.
         StorageError: if there is no run.
     """
     from softprompts.cli.pictures import lies_in
     from softprompts.errors import DataError, RunFolderError
+    from softprompts.interop.destination import check_places
     from softprompts.storage import check_run_folder
 
     gguf, name = given
@@ -92,3 +93,4 @@ def _check(target: str, out: Path, given: tuple[Path | None, str | None], run_di
                 f"`{option}` must lie outside the run's folder, but is {str(place)!r}."
             )
     check_run_folder(run_dir)
+    check_places(out, *([] if gguf is None else [gguf]))

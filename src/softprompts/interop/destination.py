@@ -12,13 +12,27 @@ from softprompts.errors import RunFolderError, StorageError
 from softprompts.storage import entries, is_folder, is_there
 
 
+def check_places(folder: Path, *files: Path) -> None:
+    """Check that nothing is where something is to be written.
+
+    Raises:
+        RunFolderError: if a place is taken.
+    """
+    if is_there(folder) and not (is_folder(folder) and not entries(folder)):
+        found = entries(folder)[0] if is_folder(folder) else "a file"
+        raise RunFolderError(f"{folder} must be a new or empty folder, but holds {found}.")
+    for file in files:
+        if is_there(file) or file.is_symlink():
+            raise RunFolderError(f"{file} must be a new file, but is there. Choose another name.")
+
+
 @contextmanager
 def new_places(folder: Path, *files: Path) -> Iterator[Sequence[Path]]:
     """Give a folder and files to write, beside their places; they are moved there at the end.
 
     Args:
         folder: where the folder goes: a new or empty one.
-        files: where files go; none of them may be there.
+        files: where files go, in the folder or elsewhere; none of them may be there.
 
     Yields:
         An empty folder, and a path for each file.
@@ -27,27 +41,27 @@ def new_places(folder: Path, *files: Path) -> Iterator[Sequence[Path]]:
         RunFolderError: if a place is taken.
         StorageError: if something cannot be written.
     """
-    if is_there(folder) and not (is_folder(folder) and not entries(folder)):
-        found = entries(folder)[0] if is_folder(folder) else "a file"
-        raise RunFolderError(f"{folder} must be a new or empty folder, but holds {found}.")
-    for file in files:
-        if is_there(file) or file.is_symlink():
-            raise RunFolderError(f"{file} must be a new file, but is there. Choose another name.")
-    places, parts = (folder, *files), list[Path]()
+    check_places(folder, *files)
+    parts: list[Path] = []
     try:
         try:
-            for place in places:
+            for place in (folder, *(file for file in files if not file.is_relative_to(folder))):
                 place.parent.mkdir(parents=True, exist_ok=True)
-                name = f".{place.name}.", ".part"
-                parts.append(Path(tempfile.mkdtemp(name[1], name[0], place.parent)))
-            yield (
-                parts[0],
-                *(part / file.name for part, file in zip(parts[1:], files, strict=True)),
-            )
-            parts[0].chmod(0o755)
-            for part, file in zip(parts[1:], files, strict=True):
-                (part / file.name).rename(file)
-            parts[0].rename(folder)
+                made = tempfile.mkdtemp(".part", f".{place.name}.", place.parent)
+                parts.append(Path(made))
+            whole, rest = parts[0], iter(parts[1:])
+            beside = [
+                whole / file.relative_to(folder)
+                if file.is_relative_to(folder)
+                else next(rest) / file.name
+                for file in files
+            ]
+            yield whole, *beside
+            whole.chmod(0o755)
+            for part, file in zip(beside, files, strict=True):
+                if not part.is_relative_to(whole):
+                    part.rename(file)
+            whole.rename(folder)
         finally:
             for part in parts:
                 shutil.rmtree(part, ignore_errors=True)
