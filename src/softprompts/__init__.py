@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from softprompts.examples import Example, TaskFormat
+    from softprompts.interop.peft import from_peft
     from softprompts.lab.ensembles import Ensemble, ensemble, load
     from softprompts.lab.fit.fitting import Fit, fit
     from softprompts.lab.studies.runner import run_study
@@ -63,6 +64,7 @@ _HOMES = {
         "TuningError",
         "UnknownNameError",
     ),
+    "interop.peft": ("from_peft",),
     "model": ("SoftPromptModel",),
     "prompts.prompt": ("Prompt",),
     "recipes.loading": ("load_recipe",),
@@ -106,6 +108,7 @@ __all__ = [
     "__version__",
     "ensemble",
     "fit",
+    "from_peft",
     "load",
     "load_backbone",
     "load_recipe",

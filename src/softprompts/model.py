@@ -1,65 +1,83 @@
-"""A frozen backbone with a trainable prompt, for a user's own training loop."""
+"""A frozen backbone with trainable prompts, in the shape of a model of transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from transformers.loss.loss_utils import ForCausalLMLoss, ForMaskedLMLoss
+from transformers.utils import ModelOutput
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import check_written, generate
-from softprompts.errors import BackboneError, PromptError
-from softprompts.prompts.arranging import arrange, join_memories
+from softprompts.errors import BackboneError
+from softprompts.interop import prompt_folder
+from softprompts.named_prompts import (
+    ONLY,
+    build,
+    check_given,
+    check_names,
+    choose,
+    resolved,
+    without_source,
+)
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.positions.base import Edges
-from softprompts.prompts.prompt import Prompt, PromptOutput
-from softprompts.prompts.splice import Spliced, splice
+from softprompts.prompts.prompt import Prompt
 from softprompts.recipes.schema import PromptConfig
-from softprompts.training.reader import Request, find_reader
+from softprompts.token_inputs import decoder_logits, logits_of, read_tokens, states_of
+from softprompts.training.reader import join
 
 
-@dataclass(frozen=True)
-class SoftPromptOutput:
+@dataclass
+class SoftPromptOutput(ModelOutput):  # type: ignore[misc]
     """What the backbone says of the caller's tokens, in the caller's own layout.
 
     Attributes:
+        loss: the mean cross-entropy of the labels, where they were given.
+        logits: vocabulary logits per token, zero on padding, where they were asked for, else
+            `None`; of an encoder-decoder, per token of its decoder. Shape
+            `(batch, tokens, vocab)`.
         last_hidden_state: hidden state per token, zero on padding; `None` with logits. Shape
             `(batch, tokens, hidden)`.
         prompt_hidden_state: hidden state per prompt row; `None` with logits. Shape
             `(batch, length, hidden)`.
-        logits: vocabulary logits per token, zero on padding, where they were asked for, else
-            `None`. Shape `(batch, tokens, vocab)`.
     """
 
-    last_hidden_state: Tensor | None
-    prompt_hidden_state: Tensor | None
-    logits: Tensor | None
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    prompt_hidden_state: Tensor | None = None
 
 
 @final
 class SoftPromptModel(nn.Module):
-    """A frozen backbone with a trainable prompt.
+    """A frozen backbone with a trainable prompt, or with several by name.
 
-    `parameters()` are the prompt's alone: the backbone is not a submodule, is never trained and
+    `parameters()` are the prompts' alone: the backbone is not a submodule, is never trained and
     can be shared by many models. Works under left and right padding alike. A copy shares the
     backbone; a pickle holds the prompt and the backbone's name. Rows stay where the backbone is,
-    in float32: `to` refuses another device or dtype.
+    in float32: `to` refuses another device or dtype. `Trainer` and `accelerate` take it as it is.
 
     Args:
         backbone: from `load_backbone`.
-        prompt: how the prompt is made, or a `Prompt` that exists already.
+        prompt: how the prompt is made, or a `Prompt` that exists already; or several by name.
         seed: draws the first rows and, in training mode, dropout.
-        with_logits: return vocabulary logits instead of hidden states (encoders and decoders
-            with a language head).
-        with_decoder: let rows in every layer reach the decoder half of an encoder-decoder too,
-            which only `generate` runs here.
+        with_logits: return vocabulary logits instead of hidden states; of an encoder-decoder those
+            of its decoder.
+        with_decoder: let rows in every layer reach the decoder half of an encoder-decoder too;
+            always so with logits.
+
+    Attributes:
+        config: a copy of the backbone's configuration.
+        generation_config: likewise; `None` where it writes no text.
 
     Raises:
-        BackboneError: if logits are asked of a backbone without a language head, or of an
-            encoder-decoder, whose logits belong to its decoder.
+        BackboneError: if logits are asked of a backbone without a language head.
         PromptError: if the prompt does not fit the backbone, or its rows stand at marked places.
 
     Example:
@@ -71,38 +89,100 @@ class SoftPromptModel(nn.Module):
         ```
     """
 
+    prompt: Prompt
+    accepts_loss_kwargs = True
+    main_input_name = "input_ids"
+    input_modalities = output_modalities = ("text",)
+
     def __init__(
         self,
         backbone: Backbone,
-        prompt: PromptConfig | Prompt | None = None,
+        prompt: PromptConfig | Prompt | Mapping[str, PromptConfig | Prompt] | None = None,
         *,
         seed: int = 0,
         with_logits: bool = False,
         with_decoder: bool = False,
     ) -> None:
         super().__init__()
-        if with_logits and (not backbone.has_language_head or backbone.family == "encoder-decoder"):
+        if with_logits and not backbone.has_language_head:
             raise BackboneError(
-                f"`with_logits` must be False for {backbone.name}: its encoder side has no trained "
-                "language head."
+                f"`with_logits` must be False for {backbone.name}: it has no trained language head."
             )
         self._backbone = (backbone,)  # a tuple, so that nothing of it can be registered
         self.seed, self.with_logits = seed, with_logits
-        if not isinstance(prompt, Prompt):
-            prompt = self._build(prompt, seed, with_decoder)
-        if prompt.position.needs_marks:
-            raise PromptError(
-                "`prompt.position` must have places of its own here, such as fixed, but is marked: "
-                "token ids come without a template that could mark places."
-            )
-        self.prompt = prompt
+        self.with_decoder = with_decoder or (with_logits and backbone.family == "encoder-decoder")
+        given = prompt if isinstance(prompt, Mapping) else {ONLY: prompt}
+        self._configs = {
+            name: None if isinstance(one, Prompt) else resolved(one) for name, one in given.items()
+        }
+        built = {
+            name: build(backbone, self._configs[name] or one, seed, self.with_decoder)
+            for name, one in given.items()
+        }
+        if isinstance(prompt, Mapping):
+            check_names(prompt)
+            self.prompts = nn.ModuleDict(built)
+        else:
+            self.prompt = built[ONLY]
+        self.config = copy.deepcopy(backbone.model.config)
+        self.generation_config = (
+            copy.deepcopy(backbone.model.generation_config) if self.can_generate() else None
+        )
         self.temperature = 1.0
         self._num_forwards = 0
+
+    def __repr__(self) -> str:
+        prompts = ", ".join(
+            f"{f'{name}: ' if name else ''}{one.length} rows" for name, one in self._named.items()
+        )
+        count = sum(one.numel() for one in self.parameters() if one.requires_grad)
+        return f"SoftPromptModel({self.backbone!r}, {prompts}, {count:,} trainable numbers)"
 
     @property
     def backbone(self) -> Backbone:
         """The frozen backbone."""
         return self._backbone[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go in."""
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the backbone and of what it returns; prompts are float32."""
+        return self.backbone.dtype
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        return self.backbone.has_checkpointing
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Compute layers again in the backward pass, to save memory; of all models on the backbone.
+
+        Args:
+            gradient_checkpointing_kwargs: nothing but `use_reentrant: False`, which it does.
+
+        Raises:
+            BackboneError: if it is something else.
+        """
+        if gradient_checkpointing_kwargs not in (None, {}, {"use_reentrant": False}):
+            raise BackboneError(
+                "`gradient_checkpointing_kwargs` must be {'use_reentrant': False}, but is "
+                f"{gradient_checkpointing_kwargs}."
+            )
+        self.backbone.has_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep what layers compute for the backward pass; for all models on the backbone."""
+        self.backbone.has_checkpointing = False
+
+    def can_generate(self) -> bool:
+        """Return whether the backbone writes text."""
+        return self.backbone.family != "encoder" and self.backbone.has_language_head
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
@@ -110,6 +190,11 @@ class SoftPromptModel(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        prompt_names: Sequence[str] | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> SoftPromptOutput:
         """Read token ids with the prompt in place.
 
@@ -121,31 +206,57 @@ class SoftPromptModel(nn.Module):
             attention_mask: 1 on tokens, 0 on padding on either side; all ones when `None`. Shape
                 `(batch, tokens)`.
             token_type_ids: segment ids; zeros when `None`. Shape `(batch, tokens)`.
+            labels: what the logits are to say, -100 where nothing; a decoder is to say the next
+                token. Shape `(batch, tokens)`, or of an encoder-decoder `(batch, targets)`.
+            decoder_input_ids: what the decoder of an encoder-decoder reads; made of the labels when
+                `None`. Shape `(batch, targets)`.
+            prompt_names: the prompt of each input, in a model with several.
+            num_items_in_batch: divides the sum of the losses; their number when `None`.
 
         Returns:
-            States and logits at the caller's tokens.
+            States or logits at the caller's tokens, and the loss.
 
         Raises:
-            PromptError: if the input and the prompt together are longer than the context.
+            BackboneError: if labels or decoder inputs do not fit the backbone.
+            PromptError: if the input and the prompt together are longer than the context, or names
+                are missing or unknown.
         """
+        check_given(self.backbone, labels, decoder_input_ids, with_logits=self.with_logits)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        order, prompts = choose(self._named, prompt_names, input_ids)
+        tokens = (input_ids[order], mask[order], segments[order])
         draws = self._new_draws(len(input_ids))
-        spliced, output = self._given(input_ids, mask, token_type_ids, draws)
-        last = spliced.embeddings.shape[1] - 1
-        places = spliced.token_positions.clamp(max=last)  # (batch, tokens)
-        keep = mask[..., None]  # (batch, tokens, 1)
-        gather = places if self.with_logits else None  # else states of rows are returned too
-        request = Request(output, spliced, gather, self.with_logits)
-        (states,) = find_reader().read(self.backbone, [request])
-        if self.with_logits:
-            return SoftPromptOutput(None, None, states * keep.to(states))
-        rows = spliced.row_positions.clamp(max=last)  # (batch, length)
-        tokens = _take(states, places) * keep.to(states)
-        return SoftPromptOutput(tokens, _take(states, rows), None)
+        found = read_tokens(self.backbone, tokens, prompts, draws)
+        back = order.argsort()
+        if not self.with_logits:
+            states, rows = states_of(self.backbone, found, tokens[1])
+            return SoftPromptOutput(last_hidden_state=states[back], prompt_hidden_state=rows[back])
+        if self.backbone.family == "encoder-decoder":
+            ids = decoder_input_ids
+            if ids is None and labels is not None:
+                ids = self.backbone.shift_right(labels)
+            assert ids is not None
+            logits = decoder_logits(self.backbone, found, ids[order])[back]
+        else:
+            logits = logits_of(self.backbone, found, tokens[1])[back]
+        loss = None
+        if labels is not None:
+            measure = ForCausalLMLoss if self.backbone.family == "decoder" else ForMaskedLMLoss
+            loss = measure(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
+        return SoftPromptOutput(loss=loss, logits=logits)
 
     @torch.no_grad()
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        token_type_ids: Tensor | None = None,
+        prompt_names: Sequence[str] | None = None,
+        with_input: bool = False,
+        labels: Tensor | None = None,
+        **options: Any,
     ) -> Tensor:
         """Write text after an input with the prompt in place.
 
@@ -153,23 +264,94 @@ class SoftPromptModel(nn.Module):
             input_ids: token ids, special tokens included. Shape `(batch, tokens)`.
             attention_mask: 1 on tokens, 0 on padding on either side; all ones when `None`. Shape
                 `(batch, tokens)`.
+            token_type_ids: segment ids; zeros when `None`. Shape `(batch, tokens)`.
+            prompt_names: the prompt of each input, in a model with several.
+            with_input: put a decoder's input in front of what it writes, as `generate` of
+                transformers does with token ids, and pipelines expect.
+            labels: not read; `Seq2SeqTrainer` hands them over.
             options: arguments of `generate` of transformers, such as `max_new_tokens`.
 
         Returns:
-            Token ids, without the input; of an encoder-decoder with its start token. Shape
-            `(batch, tokens)`.
+            Token ids, without the input unless it is asked for; of an encoder-decoder with its
+            start token. Shape `(batch, tokens)`.
 
         Raises:
             BackboneError: if the backbone does not write text, or input, prompt and new tokens
                 together are longer than the context.
-            PromptError: if the input and the prompt alone are.
+            PromptError: if the input and the prompt alone are, or names are missing or unknown.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        spliced, output = self._given(input_ids, mask, None, None)
-        memory = join_memories([output], spliced)
-        check_written(self.backbone, mask, (spliced.lengths, memory), options)
+        segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        order, prompts = choose(self._named, prompt_names, input_ids)
+        tokens = (input_ids[order], mask[order], segments[order])
+        found = read_tokens(self.backbone, tokens, prompts, None)
+        joint = join(self.backbone, found.requests(False, is_everywhere=True))
+        spliced, memory = joint.spliced, joint.memory
+        check_written(self.backbone, tokens[1], (spliced.lengths, memory), options)
         inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
-        return generate(self.backbone, inputs, memory, **options)
+        ids = generate(self.backbone, inputs, memory, **options)
+        copies = len(ids) // len(input_ids)
+        ids = ids.view(len(input_ids), copies, -1)[order.argsort()].flatten(0, 1)
+        if with_input and self.backbone.family == "decoder":
+            ids = torch.cat([input_ids.repeat_interleave(copies, dim=0), ids], dim=1)
+        return ids
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write the prompts, and the backbone's name, to a new or empty folder.
+
+        Raises:
+            PromptError: if a prompt was not made by a configuration.
+            RunFolderError: if the folder holds something.
+        """
+        prompt_folder.write_prompts(Path(save_directory), self._about(), self._kept())
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes; return its address.
+
+        Args:
+            repo_id: the repository; made if it is not there.
+            options: `private`, `token`, and arguments of `HfApi.upload_folder`.
+        """
+        return prompt_folder.push_prompts(repo_id, self._about(), self._kept(), **options)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, backbone: Backbone | str | None = None, revision: str | None = None
+    ) -> SoftPromptModel:
+        """Load what `save_pretrained` or `push_to_hub` wrote.
+
+        Args:
+            name: the folder, or the repository of a hub.
+            backbone: the frozen model, or where it is; `None` for the place that was said.
+            revision: branch, tag or commit of the repository.
+
+        Raises:
+            BackboneError: if the backbone's weights are not those of the prompts.
+            StorageError: if it cannot be read.
+        """
+        about, tensors = prompt_folder.read_prompts(name, revision)
+        found = prompt_folder.backbone_of(about["backbone"], backbone)
+        configs = {n: PromptConfig.model_validate(one) for n, one in about["prompts"].items()}
+        plain = {n: without_source(one) for n, one in configs.items()}
+        model = cls(found, plain.get(ONLY, plain), **about["options"])
+        tensors.pop("rows", None)
+        model.load_state_dict(tensors)
+        model._configs = {n: resolved(one) for n, one in configs.items()}
+        return model
+
+    def _about(self) -> dict[str, Any]:
+        """Return what the prompts are, and how the model is built again."""
+        options = {
+            "seed": self.seed,
+            "with_logits": self.with_logits,
+            "with_decoder": self.with_decoder,
+        }
+        return prompt_folder.describe(self.backbone, self._configs, options)
+
+    def _kept(self) -> dict[str, Tensor]:
+        """Return all tensors and, of one prompt, its baked rows, from which others may start."""
+        rows = {"rows": self.prompt.bake()} if ONLY in self._named else {}
+        return {**self.state_dict(), **rows}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SoftPromptModel:
         """Change all rows, as `to` and its like do, unless that parts them from the backbone.
@@ -191,64 +373,6 @@ class SoftPromptModel(nn.Module):
             )
         return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
-    def _given(
-        self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None, draws: Draws | None
-    ) -> tuple[Spliced, PromptOutput]:
-        """Return what the backbone reads, without columns that are all padding.
-
-        Raises:
-            PromptError: if the input and the prompt together are longer than the context.
-        """
-        backbone = self.backbone
-        segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        start, end = self._edges(input_ids, mask)
-        tokens = self.prompt.embed(backbone.embed(input_ids), input_ids)
-        instances = None
-        if self.prompt.needs_instances:
-            instances = self._instances(backbone.embed(input_ids), mask, segments)
-        output = self.prompt(Edges.unmarked(start, end), instances, draws)
-        spliced = arrange(output, (tokens, mask, segments), (start, end))
-        longest = int(spliced.lengths.max())
-        spliced = spliced.cut(longest)
-        if output.prefixes or spliced.gates is not None:
-            _ = backbone.slots  # found now, if a prompt that exists already comes to a new backbone
-        limit = backbone.context_length
-        taken = longest
-        if output.prefixes and backbone.family == "decoder":
-            taken += self.prompt.length
-        if limit is not None and taken > limit:
-            raise PromptError(
-                f"input and prompt must take at most {limit} positions of {backbone.name}, but "
-                f"take {taken}."
-            )
-        return spliced, output
-
-    def _edges(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Find where rows before and behind the input stand, by the special tokens there."""
-        tokens = input_ids.shape[1]
-        places = torch.arange(tokens, device=input_ids.device)
-        first = mask.long().argmax(dim=1)  # (batch,)
-        stop = (mask * (places + 1)).max(dim=1).values  # (batch,)
-        frame = self.backbone.frame
-        if self.backbone.family != "decoder" or self.prompt.position.after_bos:
-            first = first + _matching(input_ids, first, frame.prefix)
-        size = len(frame.single_suffix)
-        begin = (stop - size).clamp(min=0)
-        return first, stop - _matching(input_ids, begin, frame.single_suffix)
-
-    @torch.no_grad()
-    def _instances(self, tokens: Tensor, mask: Tensor, segments: Tensor) -> Tensor:
-        """Return the instance vector of each input. Shape `(batch, hidden)`, or as embeddings."""
-        if self.prompt.instance == "embeddings":
-            kept = mask[..., None]
-            return (tokens.float() * kept).sum(dim=1) / kept.sum(dim=1)
-        none = tokens.new_zeros(len(tokens), 0, tokens.shape[-1])
-        bare = splice(tokens, mask, segments, none, mask.new_zeros(len(tokens), 0))
-        inputs = (bare.embeddings, bare.attention_mask, bare.segment_ids)
-        states = self.backbone.hidden(*inputs).float()  # (batch, tokens, hidden)
-        keep = bare.attention_mask[..., None]
-        return (states * keep).sum(dim=1) / keep.sum(dim=1)
-
     def _new_draws(self, batch: int) -> Draws | None:
         """Return fresh draws per training forward; `None` in evaluation."""
         if not self.training:
@@ -257,29 +381,9 @@ class SoftPromptModel(nn.Module):
         places = torch.arange(batch, device=self.backbone.device)
         return Draws(self.seed, self._num_forwards, 0, places, batch, self.temperature)
 
-    def _build(self, config: PromptConfig | None, seed: int, with_decoder: bool) -> Prompt:
-        from softprompts.recipes.resolving import resolve_prompt
-        from softprompts.training.prompt_building import build_prompt
-
-        config = resolve_prompt(config or PromptConfig())
-        if config.from_run is not None:
-            raise PromptError(
-                "`prompt.from_run` must be left out here, since only a run checks its source, but "
-                f"is {config.from_run.folder!r}."
-            )
-        return build_prompt(config, self.backbone, (), seed, with_decoder)
-
-
-def _matching(input_ids: Tensor, begin: Tensor, expected: tuple[int, ...]) -> Tensor:
-    """Return `len(expected)` where these tokens stand at `begin`, else 0. Shape `(batch,)`."""
-    if not expected:
-        return torch.zeros_like(begin)
-    offsets = torch.arange(len(expected), device=begin.device)
-    places = (begin[:, None] + offsets).clamp(max=input_ids.shape[1] - 1)
-    found = input_ids.gather(1, places) == torch.tensor(expected, device=begin.device)
-    return found.all(dim=1).long() * len(expected)
-
-
-def _take(states: Tensor, places: Tensor) -> Tensor:
-    """Gather states at places. Shape `(batch, slots, hidden)`."""
-    return states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+    @property
+    def _named(self) -> dict[str, Prompt]:
+        """The prompts by name."""
+        if "prompt" in self._modules:
+            return {ONLY: self.prompt}
+        return {name: one for name, one in self.prompts.items() if isinstance(one, Prompt)}

@@ -24,6 +24,9 @@ _DEEPEST = 100
 _LOCK_TRIES = 5
 _LOCK_PAUSE_SECONDS = 0.01
 PROMPT_FILE = "prompt.safetensors"
+ADAPTER_FILE = "adapter_model.safetensors"
+"""What peft calls its file in the folder of an adapter."""
+
 _DIGEST = "~digest"
 """Under which key a header keeps the digest of its file."""
 
@@ -185,8 +188,16 @@ def file_digest(path: Path) -> str:
 
 
 def rows_file(path: str) -> Path:
-    """Return the file that rows are read from: a file, or that of a run folder."""
-    return Path(path) / PROMPT_FILE if Path(path).is_dir() else Path(path)
+    """Return the file that rows are read from.
+
+    Args:
+        path: the file, or the folder of a run or of an adapter of peft that holds it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder
+    is_adapter = (folder / ADAPTER_FILE).is_file() and not (folder / PROMPT_FILE).is_file()
+    return folder / (ADAPTER_FILE if is_adapter else PROMPT_FILE)
 
 
 def file_at(path: Path) -> Path:

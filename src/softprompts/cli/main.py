@@ -18,6 +18,7 @@ import typer
 from softprompts.cli.choices import choices
 from softprompts.cli.ensemble import ensemble
 from softprompts.cli.evaluate import evaluate
+from softprompts.cli.export import export
 from softprompts.cli.fit import fit
 from softprompts.cli.landscape import landscape
 from softprompts.cli.list import list_components
@@ -43,6 +44,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "ensemble": ensemble,
     "choices": choices,
     "landscape": landscape,
+    "export": export,
 }
 
 SUCCESS, FAILURE, MISTAKE, INTERRUPTED = 0, 1, 2, 130

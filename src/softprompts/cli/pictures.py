@@ -25,7 +25,7 @@ def check_place(path: Path, run_dirs: Sequence[Path]) -> None:
 
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"`--out` must end in {', '.join(FORMATS)}, but is {str(path)!r}.")
-    if _lies_in(path, run_dirs):
+    if lies_in(path, run_dirs):
         raise RunFolderError(f"`--out` must lie outside the run's folder, but is {str(path)!r}.")
     _check_earlier(path, "picture")
 
@@ -46,7 +46,7 @@ def check_page(path: Path, study_dir: Path) -> None:
 
     if path.suffix.lower() != ".html":
         raise DataError(f"`--html` must end in .html, but is {str(path)!r}.")
-    if _lies_in(path, [study_dir / "runs"]):
+    if lies_in(path, [study_dir / "runs"]):
         raise RunFolderError(f"`--html` must lie outside the study's runs, but is {str(path)!r}.")
     _check_earlier(path, "report")
 
@@ -73,11 +73,11 @@ def check_output(path: Path, source: Path, run_dir: Path) -> None:
     place = file_at(path)
     if is_there(place) and is_there(source) and os.path.samefile(place, source):
         raise StorageError(f"{path} must be a file other than the input, but is the input.")
-    if _lies_in(place, [run_dir]):
+    if lies_in(place, [run_dir]):
         raise RunFolderError(f"`--output` must lie outside the run's folder, but is {str(path)!r}.")
 
 
-def _lies_in(path: Path, folders: Sequence[Path]) -> bool:
+def lies_in(path: Path, folders: Sequence[Path]) -> bool:
     """Return whether a place is one of some folders or below one, wherever links lead."""
     place = Path(os.path.realpath(path))
     return any(place.is_relative_to(os.path.realpath(folder)) for folder in folders)

@@ -15,10 +15,11 @@ from softprompts.storage import file_digest, read_tensors, rows_file
 
 @final
 class FileInitializer(Initializer):
-    """The baked rows of a trained prompt.
+    """The baked rows of a trained prompt, of this library or of peft.
 
     Args:
-        path: a `prompt.safetensors` file, or the run folder that holds one.
+        path: a `prompt.safetensors` file, or the run folder that holds one; or the file or folder
+            of an adapter of peft.
         digest: digest that the file must have; any when `None`.
         is_snapped: take, for each row, the embedding of the token that is nearest to it.
     """
@@ -41,9 +42,10 @@ class FileInitializer(Initializer):
                 f"{path} must be the file that rows start from, with digest {self.digest}, but has "
                 f"{found}."
             )
-        if "rows" not in tensors:
+        names = [name for name in ("rows", "prompt_embeddings") if name in tensors]
+        if not names:
             raise PromptError(f"{path} must hold a tensor 'rows', but holds {sorted(tensors)}.")
-        rows = tensors["rows"].float()
+        rows = tensors[names[0]].float()
         expected = (length, surroundings.backbone.embedding_size)
         if tuple(rows.shape) != expected:
             raise PromptError(

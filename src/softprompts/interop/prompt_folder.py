@@ -1,0 +1,135 @@
+"""Prompts of a model as a folder, and on a hub: a few kilobytes that name their backbone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.loading import load_backbone
+from softprompts.errors import BackboneError, PromptError, StorageError
+from softprompts.recipes.schema import PromptConfig
+from softprompts.storage import (
+    PROMPT_FILE,
+    is_folder,
+    make_new_folder,
+    read_record,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+
+ABOUT_FILE = "prompt_config.json"
+_KEYS = ("backbone", "prompts", "options")
+
+
+def describe(
+    backbone: Backbone, configs: Mapping[str, PromptConfig | None], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what is said of prompts and their backbone.
+
+    Args:
+        backbone: what they were trained for.
+        configs: how each prompt is made, by name.
+        options: other arguments of the model.
+
+    Raises:
+        PromptError: if it is not known how one was made.
+    """
+    if None in configs.values():
+        raise PromptError(
+            "`prompt` must be a PromptConfig to be saved, but is a Prompt that existed before: "
+            "save the `state_dict` instead."
+        )
+    about = {
+        "name": backbone.name,
+        "revision": backbone.revision,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "fingerprint": backbone.fingerprint,
+    }
+    prompts = {name: one.model_dump(mode="json") for name, one in configs.items() if one}
+    return {"backbone": about, "prompts": prompts, "options": dict(options)}
+
+
+def write_prompts(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write what prompts are, and their tensors, to a new or empty folder."""
+    make_new_folder(folder)
+    write_tensors(folder / PROMPT_FILE, tensors)
+    write_json(folder / ABOUT_FILE, dict(about))
+
+
+def push_prompts(
+    repo_id: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], **options: Any
+) -> str:
+    """Upload prompts to a hub; return their address there.
+
+    Args:
+        repo_id: the repository; made if it is not there.
+        about: what the prompts are.
+        tensors: their tensors.
+        options: arguments of `HfApi.upload_folder`, such as `commit_message` or `token`.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=options.pop("token", None))
+    api.create_repo(repo_id, private=options.pop("private", None), exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="softprompts-") as scratch:
+        write_prompts(Path(scratch) / "prompts", about, tensors)
+        found = api.upload_folder(repo_id=repo_id, folder_path=Path(scratch) / "prompts", **options)
+    return str(found)
+
+
+def read_prompts(
+    name: str | Path, revision: str | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `write_prompts` or `push_prompts` wrote.
+
+    Args:
+        name: a folder, or a repository of a hub.
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    folder = Path(name)
+    if not is_folder(folder):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        files = [ABOUT_FILE, PROMPT_FILE]
+        try:
+            found = snapshot_download(str(name), revision=revision, allow_patterns=files)
+        except (HFValidationError, HfHubHTTPError, OSError) as error:
+            raise StorageError(
+                f"{name} must be a folder, or a repository of a hub that can be reached, but is "
+                f"not: {str(error).splitlines()[0]}"
+            ) from error
+        folder = Path(found)
+    about = read_record(folder / ABOUT_FILE, _KEYS)
+    tensors, _ = read_tensors(folder / PROMPT_FILE)
+    return about, tensors
+
+
+def backbone_of(about: Mapping[str, Any], given: Backbone | str | None) -> Backbone:
+    """Return the backbone that prompts were trained for.
+
+    Args:
+        about: what is said of it.
+        given: it, or where it is; `None` for the place that is said.
+
+    Raises:
+        BackboneError: if its weights are others.
+    """
+    if not isinstance(given, Backbone):
+        revision = about["revision"] if given is None else None
+        given = load_backbone(given or about["name"], revision=revision, dtype=about["dtype"])
+    if given.fingerprint != about["fingerprint"]:
+        raise BackboneError(
+            f"{given.name} must have the weights that the prompt was trained for, "
+            f"{about['fingerprint']}, but has {given.fingerprint}."
+        )
+    return given

@@ -1,0 +1,367 @@
+"""A model with prompts works where a model of transformers does."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from interop_material import TEXTS
+from safetensors.torch import load_file
+from transformers import (
+    DataCollatorForSeq2Seq,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
+
+import softprompts as sp
+from parity.material import padded
+from softprompts.errors import BackboneError, PromptError, RunFolderError, StorageError
+from softprompts.interop import hub
+
+KINDS = ["bert", "gpt2", "llama", "t5"]
+METHODS = ["prompt-tuning", "residual", "p-tuning-v2"]
+MANY = {"few": sp.PromptConfig(length=2), "more": sp.PromptConfig(method="residual", length=4)}
+
+
+def make(backbone, prompt=None, **options):
+    config = prompt or sp.PromptConfig(length=3)
+    return sp.SoftPromptModel(backbone, config, with_logits=True, **options)
+
+
+def examples(backbone, count=8):
+    """Return examples of equal length with labels, as a data set of transformers."""
+    lines = [backbone.tokenizer(text)["input_ids"][:6] for text in TEXTS]
+    rows = []
+    for number in range(count):
+        ids = lines[number % 2]
+        rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": ids})
+    return rows
+
+
+def arguments(folder, kind=TrainingArguments, **more):
+    given = {
+        "output_dir": str(folder),
+        "max_steps": 4,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 0.1,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "save_steps": 2,
+        "eval_steps": 2,
+        "logging_steps": 2,
+    }
+    return kind(**{**given, **more})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_is_that_of_its_logits(tiny, kind, method):
+    backbone = tiny(kind)
+    model = make(backbone, sp.PromptConfig(method=method, length=3))
+    ids, mask = padded(backbone, TEXTS)
+    labels = ids.masked_fill(mask == 0, -100)
+    output = model(ids, mask, labels=labels)
+    assert isinstance(output, transformers.utils.ModelOutput)
+    assert list(output) == ["loss", "logits"]
+    logits, wanted = output.logits, labels
+    assert logits.shape == (*ids.shape, backbone.vocabulary_size)
+    if backbone.family == "decoder":
+        logits, wanted = logits[:, :-1], labels[:, 1:]
+    chosen = wanted != -100
+    picked = logits.log_softmax(dim=-1)[chosen].gather(1, wanted[chosen][:, None])
+    torch.testing.assert_close(output.loss, -picked.mean())
+    halved = model(ids, mask, labels=labels, num_items_in_batch=2 * int(chosen.sum())).loss
+    torch.testing.assert_close(2 * halved, output.loss)
+    output.loss.backward()
+    assert all(one.grad is not None for one in model.parameters())
+    assert any(one.grad.abs().sum() > 0 for one in model.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_of_an_encoder_decoder_are_those_it_writes_by(tiny, method):
+    backbone = tiny("t5")
+    model = make(backbone, sp.PromptConfig(method=method, length=3)).eval()
+    ids, mask = padded(backbone, TEXTS)
+    written = model.generate(ids, mask, max_new_tokens=5, do_sample=False, eos_token_id=None)
+    logits = model(ids, mask, decoder_input_ids=written).logits
+    assert torch.equal(logits[:, :-1].argmax(dim=-1), written[:, 1:])
+
+
+def test_what_does_not_fit_is_refused(tiny):
+    ids = torch.tensor([[5, 6, 7]])
+    with pytest.raises(BackboneError, match="`labels` or `decoder_input_ids` must be given for lo"):
+        make(tiny("t5"))(ids)
+    with pytest.raises(BackboneError, match="`decoder_input_ids` must be left out for"):
+        make(tiny("gpt2"))(ids, decoder_input_ids=ids)
+    with pytest.raises(BackboneError, match="`labels` must be left out for hidden states of"):
+        sp.SoftPromptModel(tiny("gpt2"))(ids, labels=ids)
+    with pytest.raises(BackboneError, match=r"must be {'use_reentrant': False}, but is {'a': 1}"):
+        make(tiny("gpt2")).gradient_checkpointing_enable({"a": 1})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("third", [{"method": "p-tuning-v2"}, {"active_length": {"count": 1}}])
+def test_several_prompts_read_one_batch(tiny, kind, third):
+    backbone = tiny(kind)
+    names = ["more", "few", "third", "more"]
+    ids, mask = padded(backbone, (*TEXTS, "rain", "a walk"))
+    prompts = {**MANY, "third": sp.PromptConfig.model_validate({"length": 3, **third})}
+    for with_logits in (False, True):
+        model = sp.SoftPromptModel(backbone, prompts, with_logits=with_logits).eval()
+        given = {"decoder_input_ids": ids} if with_logits and kind == "t5" else {}
+        output = model(ids, mask, prompt_names=names, **given)
+        for number, name in enumerate(names):
+            prompt = model.prompts[name]
+            alone = sp.SoftPromptModel(backbone, prompt, with_logits=with_logits).eval()
+            one = {key: value[number : number + 1] for key, value in given.items()}
+            single = alone(ids[number : number + 1], mask[number : number + 1], **one)
+            for key, value in single.items():
+                found = output[key][number : number + 1, : value.shape[1]]
+                torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-5)
+        if not with_logits:
+            assert output.prompt_hidden_state.shape[1] == 4
+            assert output.prompt_hidden_state[1, 2:].abs().sum() == 0
+    if kind != "bert":
+        options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+        whole = model.generate(ids, mask, prompt_names=names, **options)
+        for number, name in enumerate(names):
+            alone = sp.SoftPromptModel(backbone, model.prompts[name])
+            single = alone.generate(ids[number : number + 1], mask[number : number + 1], **options)
+            assert torch.equal(whole[number : number + 1], single)
+
+
+def test_names_of_prompts_are_checked(tiny):
+    ids, model = torch.tensor([[5, 6, 7]]), make(tiny("gpt2"), MANY)
+    for names, said in ((None, "is None"), (["few", "few"], "has 2"), (["no"], r"has \['no'\]")):
+        with pytest.raises(
+            PromptError, match=f"must have one of few, more for each of 1 .* {said}"
+        ):
+            model(ids, prompt_names=names)
+    with pytest.raises(PromptError, match="`prompt_names` must be left out for a model of one"):
+        make(tiny("gpt2"))(ids, prompt_names=["few"])
+    for prompts in ({}, {"a.b": None}, {"keys": None}):
+        with pytest.raises(PromptError, match="prompts must have names, without dots"):
+            make(tiny("gpt2"), prompts) if prompts else sp.SoftPromptModel(tiny("gpt2"), prompts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trainer_trains_evaluates_resumes_and_loads_the_best(tiny, tmp_path, kind):
+    backbone = tiny(kind)
+    before = copy.deepcopy(backbone.model.config.to_dict())
+    rows = examples(backbone)
+
+    def trainer(folder, **more):
+        best = {"eval_strategy": "steps", "load_best_model_at_end": True}
+        return Trainer(
+            make(backbone),
+            arguments(tmp_path / folder, **{**best, **more}),
+            train_dataset=rows,
+            eval_dataset=rows[:4],
+        )
+
+    whole = trainer("whole")
+    start = whole.evaluate()["eval_loss"]
+    whole.train()
+    assert whole.evaluate()["eval_loss"] < start
+    assert whole.predict(rows[:2]).predictions.shape == (2, 6, backbone.vocabulary_size)
+    trainer("parts", max_steps=2, lr_scheduler_type="constant").train()
+    again = trainer("parts", lr_scheduler_type="constant")
+    again.train(resume_from_checkpoint=True)
+    straight = trainer("straight", lr_scheduler_type="constant")
+    straight.train()
+    assert torch.equal(again.model.prompt.bake(), straight.model.prompt.bake())
+    assert backbone.model.config.to_dict() == before
+    assert all(not one.requires_grad for one in backbone.model.parameters())
+
+
+def test_the_best_state_is_the_one_that_is_kept(tiny, tmp_path):
+    rows = examples(tiny("gpt2"))
+    others = [{**row, "labels": [30] * 6} for row in rows]
+    trainer = Trainer(
+        make(tiny("gpt2")),
+        arguments(tmp_path, eval_strategy="steps", load_best_model_at_end=True, max_steps=6),
+        train_dataset=[{**row, "labels": [20] * 6} for row in rows],  # the later, the worse
+        eval_dataset=others,
+    )
+    trainer.train()
+    losses = [line["eval_loss"] for line in trainer.state.log_history if "eval_loss" in line]
+    assert min(losses) < losses[-1]
+    assert math.isclose(trainer.evaluate()["eval_loss"], min(losses), rel_tol=1e-5)
+
+
+def test_a_sequence_to_sequence_trainer_writes(tiny, tmp_path):
+    backbone = tiny("t5")
+    rows = examples(backbone)
+    trainer = Seq2SeqTrainer(
+        make(backbone),
+        arguments(
+            tmp_path,
+            Seq2SeqTrainingArguments,
+            predict_with_generate=True,
+            generation_max_length=7,
+            eval_strategy="steps",
+        ),
+        train_dataset=rows,
+        eval_dataset=rows[:4],
+        processing_class=backbone.tokenizer,
+        data_collator=DataCollatorForSeq2Seq(backbone.tokenizer, model=None),
+    )
+    trainer.train()
+    found = trainer.predict(rows[:2])
+    assert (found.predictions[:, 7:] == backbone.tokenizer.pad_token_id).all()
+    assert (found.predictions[:, 1:7] != backbone.tokenizer.pad_token_id).any()
+    assert found.metrics["test_loss"] > 0
+
+
+def test_gradient_checkpointing_changes_no_number(backbone_folder):
+    backbone = sp.load_backbone(str(backbone_folder("gpt2")))
+    model = make(backbone)
+    ids, mask = padded(backbone, TEXTS)
+    grads = []
+    for switch in (model.gradient_checkpointing_disable, model.gradient_checkpointing_enable):
+        switch()
+        model.zero_grad()
+        model(ids, mask, labels=ids).loss.backward()
+        grads.append(next(model.parameters()).grad.clone())
+    assert model.is_gradient_checkpointing
+    assert torch.equal(*grads)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_pipelines_take_it(tiny):
+    backbone = tiny("gpt2")
+    writer = make(backbone).eval()
+    given = {"model": writer, "tokenizer": backbone.tokenizer, "device": "cpu"}
+    pipe = pipeline("text-generation", **given, with_input=True, max_new_tokens=4, do_sample=False)
+    ids = backbone.tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
+    new = backbone.tokenizer.decode(writer.generate(ids, max_new_tokens=4, do_sample=False)[0])
+    assert pipe(TEXTS[0])[0]["generated_text"] == TEXTS[0] + new
+    backbone = tiny("bert")
+    filler = make(backbone).eval()
+    pipe = pipeline("fill-mask", model=filler, tokenizer=backbone.tokenizer, device="cpu")
+    text = f"the soup was {backbone.tokenizer.mask_token}"
+    given = backbone.tokenizer(text, return_tensors="pt")
+    place = given["input_ids"][0].tolist().index(backbone.tokenizer.mask_token_id)
+    best = int(filler(**given).logits[0, place].argmax())
+    assert pipe(text)[0]["token"] == best
+    states = sp.SoftPromptModel(backbone, filler.prompt).eval()
+    pipe = pipeline("feature-extraction", model=states, tokenizer=backbone.tokenizer, device="cpu")
+    expected = states(**backbone.tokenizer(TEXTS[0], return_tensors="pt")).last_hidden_state
+    torch.testing.assert_close(torch.tensor(pipe(TEXTS[0])), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_give_the_same_model_back(backbone_folder, tmp_path, kind):
+    backbone = sp.load_backbone(str(backbone_folder(kind)))
+    ids, mask = padded(backbone, TEXTS)
+    for number, prompt in enumerate((*(sp.PromptConfig(method=m) for m in METHODS), MANY)):
+        model = make(backbone, prompt, seed=3).eval()
+        with torch.no_grad():
+            for one in model.parameters():
+                one.add_(0.1)
+        names = {"prompt_names": ["few", "more"]} if prompt is MANY else {}
+        model.save_pretrained(tmp_path / str(number))
+        again = sp.SoftPromptModel.from_pretrained(tmp_path / str(number)).eval()
+        labels = {"labels": ids}
+        assert torch.equal(
+            model(ids, mask, **names, **labels).logits, again(ids, mask, **names, **labels).logits
+        )
+        assert again._about() == model._about()
+        with pytest.raises(RunFolderError, match="must be a new or empty folder"):
+            again.save_pretrained(tmp_path / str(number))
+    start = {"kind": "file", "path": str(tmp_path / "0")}
+    first = sp.PromptConfig.model_validate({"length": 10, "initializer": start})
+    kept = sp.SoftPromptModel.from_pretrained(tmp_path / "0", backbone).prompt.bake()
+    torch.testing.assert_close(sp.SoftPromptModel(backbone, first).prompt.bake(), kept)
+
+
+def test_folders_that_do_not_fit_are_refused(tiny, backbone_folder, tmp_path):
+    make(tiny("gpt2")).save_pretrained(tmp_path / "one")
+    with pytest.raises(
+        BackboneError, match="must have the weights that the prompt was trained for"
+    ):
+        sp.SoftPromptModel.from_pretrained(tmp_path / "one", tiny("llama"))
+    existing = sp.SoftPromptModel(tiny("gpt2"), make(tiny("gpt2")).prompt)
+    with pytest.raises(PromptError, match="`prompt` must be a PromptConfig to be saved, but is a"):
+        existing.save_pretrained(tmp_path / "two")
+    assert not (tmp_path / "two").exists()
+    (tmp_path / "one" / "prompt_config.json").unlink()
+    with pytest.raises(StorageError, match=r"[Nn]o such file"):
+        sp.SoftPromptModel.from_pretrained(tmp_path / "one")
+
+
+def test_prompts_go_to_a_hub_and_come_back(backbone_folder, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+
+    class Api:
+        def __init__(self, token=None):
+            calls.append(token)
+
+        def create_repo(self, repo_id, **options):
+            calls.append((repo_id, options))
+
+        def upload_folder(self, *, repo_id, folder_path, **options):
+            Path(folder_path).rename(tmp_path / "kept")
+            return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: tmp_path / "kept")
+    model = make(sp.load_backbone(str(backbone_folder("gpt2"))))
+    assert model.push_to_hub("me/prompt", token="t", private=True) == "https://hub/me/prompt"
+    assert calls == ["t", ("me/prompt", {"private": True, "exist_ok": True})]
+    assert sorted(one.name for one in (tmp_path / "kept").iterdir()) == [
+        "prompt.safetensors",
+        hub.ABOUT_FILE,
+    ]
+    again = sp.SoftPromptModel.from_pretrained("me/prompt")
+    assert torch.equal(again.prompt.bake(), model.prompt.bake())
+
+
+def test_it_says_what_it_is_and_is_copied(backbone_folder):
+    backbone = sp.load_backbone(str(backbone_folder("gpt2")))
+    model = make(backbone, MANY)
+    count = sum(one.numel() for one in model.parameters())
+    assert repr(model).endswith(f"few: 2 rows, more: 4 rows, {count:,} trainable numbers)")
+    assert (model.device.type, model.dtype) == ("cpu", torch.float32)
+    assert model.config is not backbone.model.config
+    assert model.to("cpu") is model
+    ids = torch.tensor([[5, 6, 7]])
+    expected = model(ids, prompt_names=["few"]).logits
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(again(ids, prompt_names=["few"]).logits, expected)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(backbone_folder, tmp_path):
+    script, rows = Path(__file__).with_name("two_processes.py"), []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = ["-m", "torch.distributed.run", "--master-port", port]
+    for count in (1, 2):
+        place = tmp_path / f"{count}.safetensors"
+        given = [str(script), str(backbone_folder("gpt2")), str(place)]
+        command = [sys.executable, *launch, "--nproc-per-node", str(count), *given]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        found = load_file(place)
+        assert int(found["processes"]) == count
+        rows.append(found["rows"])
+    torch.testing.assert_close(*rows)
+    start = make(sp.load_backbone(str(backbone_folder("gpt2")))).prompt.bake()
+    assert not torch.allclose(rows[0], start, atol=1e-3)
