@@ -18,6 +18,7 @@ from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import BackboneError, PromptError
 from softprompts.interop.embeds import export_embeds
+from softprompts.prompts.arranging import arrange
 from softprompts.training import forward
 
 
@@ -35,8 +36,10 @@ def read_by_the_library(result, text):
     track = result.model.track()
     item = track.readout.encode_input(example)
     batch = collate([EncodedExample((item,), 1, (), False)], 0)
-    output = forward._emit(result.backbone, track.prompt, batch)
-    return forward._splice(result.backbone, batch, output).embeddings[0]
+    output = forward.emit(result.backbone, forward.Part(track.prompt, track.readout, batch))
+    tokens = (forward.embed(result.backbone, track.prompt, batch), batch.attention_mask)
+    places = (batch.start, batch.end)
+    return arrange(output, (*tokens, batch.segments), places).embeddings[0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

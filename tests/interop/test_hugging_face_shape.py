@@ -28,7 +28,7 @@ from transformers import (
 import softprompts as sp
 from parity.material import padded
 from softprompts.errors import BackboneError, PromptError, RunFolderError, StorageError
-from softprompts.interop import hub
+from softprompts.interop import prompt_folder
 
 KINDS = ["bert", "gpt2", "llama", "t5"]
 METHODS = ["prompt-tuning", "residual", "p-tuning-v2"]
@@ -326,7 +326,7 @@ def test_prompts_go_to_a_hub_and_come_back(backbone_folder, tmp_path, monkeypatc
     assert calls == ["t", ("me/prompt", {"private": True, "exist_ok": True})]
     assert sorted(one.name for one in (tmp_path / "kept").iterdir()) == [
         "prompt.safetensors",
-        hub.ABOUT_FILE,
+        prompt_folder.ABOUT_FILE,
     ]
     again = sp.SoftPromptModel.from_pretrained("me/prompt")
     assert torch.equal(again.prompt.bake(), model.prompt.bake())
