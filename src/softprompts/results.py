@@ -219,7 +219,7 @@ class Result:
     def _example(self, value: str | Mapping[str, Any], place: int, format: TaskFormat) -> Example:
         """Turn a user's input into an example."""
         source = f"input {place + 1}"
-        fields = template_fields(format.template(self.config.readout.kind) or "")
+        fields = template_fields(format.templates[self.config.readout.kind])
         if isinstance(value, str):
             if len(fields) != 1 or format.has_choices:
                 raise DataError(

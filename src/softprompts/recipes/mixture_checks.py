@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from softprompts.problems import Problem, show
-from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.schema import RunConfig, TaskConfig
-from softprompts.registry import unknown_name
 from softprompts.tasks.files_options import files_problems
 from softprompts.tasks.registry import BUNDLED
 
@@ -61,8 +59,6 @@ def _task_problems(task: TaskConfig, place: str) -> Iterator[Problem]:
             f"`{place}.data_dir` must be the folder with the files of {task.name}, but is null.",
         )
     if task.name == "files":
-        unknown = [kind for kind in task.options["templates"] or () if kind not in READOUTS]
-        found = [unknown_name("readout", kind, READOUTS.names()) for kind in unknown]
-        for sentence in [*found, *files_problems(task.options)]:
+        for sentence in files_problems(task.options):
             text = f"`{place}.options`: {sentence.rstrip('.')}."
             yield Problem((f"{place}.name", f"{place}.options"), text)
