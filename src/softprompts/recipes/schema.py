@@ -69,6 +69,18 @@ AXES: Mapping[str, ComponentOf] = {
 }
 """The axes of a prompt by their recipe key; a preset has an attribute of each name."""
 
+COMPONENT_FIELDS: Mapping[str, ComponentOf] = {
+    "readout": READOUT,
+    "adaptation": ADAPTATION,
+    "mixture.sampling": SAMPLING,
+    **{f"prompt.{name}": axis for name, axis in AXES.items()},
+    "training.optimizer": OPTIMIZER,
+    "training.schedule": SCHEDULE,
+    "training.temperature": TEMPERATURE,
+    "training.average": AVERAGE,
+}
+"""The fields of a run that hold one component; regularizers are a list of some."""
+
 DEFAULT_EPOCHS = 20
 LEARNING_RATE, ABSOLUTE_LEARNING_RATE = 0.1, 0.01
 """The learning rate of rows where a recipe is silent: in units of the embeddings, and without."""

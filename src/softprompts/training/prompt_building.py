@@ -14,7 +14,7 @@ from softprompts.backbones.units import measure
 from softprompts.encoding.tokenization import room_beside
 from softprompts.errors import PromptError
 from softprompts.prompts.depths.base import Depth
-from softprompts.prompts.initializers.base import Surroundings
+from softprompts.prompts.initializers.base import InitializerContext
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.registry import (
     ACTIVE_LENGTHS,
@@ -83,7 +83,7 @@ def build_prompts(
     if place.is_input or backbone.family == "decoder":
         room_beside(backbone, config.length)  # before rows take memory
     units = measure(backbone, place.is_input) if config.unit == "relative" else None
-    words = partial(Surroundings, backbone, label_words, instruction=instruction)
+    words = partial(InitializerContext, backbone, label_words, instruction=instruction)
     starts = _initial_rows(config, words, seed)
     sets = _build_sets(config, partial(place.build_rows, units=units), starts, seed)
     build = partial(_build_parts, config, sets, place.is_input, _instance_width(config, backbone))
@@ -166,7 +166,7 @@ def _build_depth(config: Any, backbone: Backbone, reads_decoder: bool) -> Depth:
 
 
 def _initial_rows(
-    config: PromptConfig, around: Callable[..., Surroundings], seed: int
+    config: PromptConfig, around: Callable[..., InitializerContext], seed: int
 ) -> list[Tensor]:
     """Return the embeddings that each set of rows starts from. Shape `(length, embedding)`."""
     assert config.initializer is not None
