@@ -8,6 +8,7 @@ from typing import Any
 from softprompts.backbones.registry import BACKBONES
 from softprompts.problems import Problem, show
 from softprompts.readouts.registry import READOUTS
+from softprompts.recipes.component_fields import POSITION_AXIS, TEMPERATURE
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.prompt_checks import (
     LENGTH_FIELDS,
@@ -21,8 +22,6 @@ from softprompts.recipes.prompt_checks import (
 )
 from softprompts.recipes.schema import (
     DEFAULT_READOUT_LEARNING_RATE,
-    POSITION_AXIS,
-    TEMPERATURE,
     RunConfig,
     TrainingConfig,
     multiplier_field,

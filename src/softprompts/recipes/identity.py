@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from softprompts.recipes.component_fields import COMPONENT_FIELDS
 from softprompts.recipes.resolving import resolve
-from softprompts.recipes.schema import COMPONENT_FIELDS, RunConfig
+from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.sources import ROWS_DIGEST, ROWS_FILE, WORD_VECTORS, WORD_VECTORS_DIGEST
 from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS

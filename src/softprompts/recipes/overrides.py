@@ -7,8 +7,9 @@ from typing import Any
 
 from softprompts.errors import RecipeError
 from softprompts.problems import show
+from softprompts.recipes.component_fields import COMPONENT_FIELDS
 from softprompts.recipes.reading import read_yaml
-from softprompts.recipes.schema import COMPONENT_FIELDS, RunConfig
+from softprompts.recipes.schema import RunConfig
 
 NAMED_FIELDS = frozenset(COMPONENT_FIELDS) - {"training.average"}
 """Fields where a name stands for a mapping, so that an option can be set on it."""

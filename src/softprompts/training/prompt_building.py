@@ -25,7 +25,8 @@ from softprompts.prompts.registry import (
     ROWS,
 )
 from softprompts.prompts.rows.base import Rows
-from softprompts.recipes.schema import AXES, PromptConfig
+from softprompts.recipes.component_fields import AXES
+from softprompts.recipes.schema import PromptConfig
 from softprompts.seeding import generator
 
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.recipes import identity as identity_module
+from softprompts.recipes.component_fields import COMPONENT_FIELDS
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
-from softprompts.recipes.schema import COMPONENT_FIELDS
 from softprompts.registry import Entry
 from softprompts.tasks.registry import TASKS
 
