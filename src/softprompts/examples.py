@@ -43,7 +43,7 @@ class TaskFormat:
         templates: text per readout kind, and as `chat` for a `text` readout in that form.
             `{field}` names a field, `{choice}` the choice being scored, `{mask}` the place of the
             label words, `{sep}` the border between a text and its pair, `{role:user}` begins a
-            turn; `{{` and `}}` are braces. Under `""` stands that of any other kind.
+            turn; `{{` and `}}` are braces.
         verbalizer: label words per label, for `cloze` and `text`; empty for choice tasks.
         metrics: metric names; the score is their mean.
         reference: where the task comes from.
@@ -63,7 +63,3 @@ class TaskFormat:
     def has_choices(self) -> bool:
         """Whether each row brings its own choices."""
         return not self.labels
-
-    def template(self, readout: str) -> str | None:
-        """Return the template for a readout kind, or `None` where there is none."""
-        return self.templates.get(readout, self.templates.get(""))

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import BackboneError, PromptError
 from softprompts.prompts.prompt import Prompt
+from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.resolving import resolve_prompt
-from softprompts.recipes.schema import AXES, PromptConfig
+from softprompts.recipes.schema import PromptConfig
 from softprompts.training.prompt_building import build_prompt
 
 ONLY = ""

@@ -15,8 +15,9 @@ from softprompts.errors import BackboneError, DataError, RunFolderError, Storage
 from softprompts.examples import Example, TaskFormat
 from softprompts.problems import show
 from softprompts.readouts.text import TextReadout
+from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.parsing import parse_kept_run
-from softprompts.recipes.schema import AXES, BackboneConfig, RunConfig
+from softprompts.recipes.schema import BackboneConfig, RunConfig
 from softprompts.storage import make_new_folder, write_json, write_tensors
 from softprompts.tasks.checking import type_problems
 from softprompts.tasks.rows import refuse_wrong_texts, shown
@@ -225,7 +226,7 @@ class Result:
     def _example(self, value: str | Mapping[str, Any], place: int, format: TaskFormat) -> Example:
         """Turn a user's input into an example."""
         source = f"input {place + 1}"
-        fields = template_fields(format.template(self.config.readout.kind) or "")
+        fields = template_fields(format.templates[self.config.readout.kind])
         if isinstance(value, str):
             if len(fields) != 1 or format.has_choices:
                 raise DataError(

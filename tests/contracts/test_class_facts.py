@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import final
 
 import pytest
@@ -16,8 +17,10 @@ from softprompts.prompts.positions.fixed import FixedPosition
 from softprompts.prompts.registry import ACTIVE_LENGTHS, POSITIONS
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.parsing import parse_run
+from softprompts.recipes.registries import COMPONENTS
 from softprompts.registry import Entry, Option
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
+from softprompts.tasks.templates import readout_names
 from softprompts.training.building import build_model
 
 RUN = {"backbone": {"name": "minilm"}, "task": {"name": "bundled/sentiment"}}
@@ -87,7 +90,7 @@ def test_what_draws_says_so(registry, monkeypatch):
 def test_a_readout_says_whether_it_is_trained(tiny, task, kind, readout):
     model = build_model(run_config(tiny(kind), "prompt-tuning", readout), tiny(kind), task.format)
     assert READOUTS.load(readout).has_parameters == bool(list(model.readout.parameters()))
-    assert {"linear", "cloze", "text"} == set(READOUTS.names())
+    assert readout_names() == READOUTS.names()
     for entry in READOUTS:
         assert entry.facts == {name: getattr(entry.load(), name) for name in entry.facts}
 
@@ -105,3 +108,27 @@ def test_regularizers_say_what_they_need_and_perturbations_whether_they_draw():
     assert [k for k in PERTURBATIONS.names() if not PERTURBATIONS.load(k).draws] == [
         "word-substitution"
     ]
+
+
+OPTIONS = [
+    (kind, entry.name)
+    for kind, registry in COMPONENTS.items()
+    for entry in registry
+    if entry.options
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), OPTIONS)
+def test_options_of_an_entry_are_those_of_its_constructor(kind, name):
+    entry = COMPONENTS[kind].entry(name)
+    taken = inspect.signature(entry.load()).parameters
+    for option, about in entry.options.items():
+        if option == "warmup_fraction":  # the builder makes it `warmup_steps`
+            continue
+        default = taken[option].default
+        if about.default is ...:
+            assert default is inspect.Parameter.empty
+        elif default is not inspect.Parameter.empty:
+            assert default == (
+                tuple(about.default) if isinstance(default, tuple) else about.default
+            )

@@ -147,12 +147,12 @@ def template_for(format: TaskFormat, readout: str) -> Template:
     Raises:
         DataError: if the task has none, or it lacks a place that the readout needs.
     """
-    source = format.template(readout)
-    if source is None:
+    if readout not in format.templates:
         raise DataError(
             f"task {format.name} must have a template for the {readout!r} readout, but has "
             f"{', '.join(format.templates) or 'none'}."
         )
+    source = format.templates[readout]
     problems = template_problems(readout, source, format.has_choices)
     if problems:
         raise DataError(f"task {format.name}: {' '.join(problems)}")

@@ -8,7 +8,7 @@ from typing import Any
 from softprompts.backbones.registry import BACKBONES
 from softprompts.problems import Problem, show
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.mixture_checks import mixture_problems
+from softprompts.recipes.component_fields import POSITION_AXIS, TEMPERATURE
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.prompt_checks import (
     LENGTH_FIELDS,
@@ -22,8 +22,6 @@ from softprompts.recipes.prompt_checks import (
 )
 from softprompts.recipes.schema import (
     DEFAULT_READOUT_LEARNING_RATE,
-    POSITION_AXIS,
-    TEMPERATURE,
     RunConfig,
     TrainingConfig,
     multiplier_field,
@@ -33,9 +31,10 @@ from softprompts.recipes.sources import (
     source_problems,
     word_vector_problems,
 )
-from softprompts.recipes.template_checks import (
+from softprompts.recipes.task_checks import (
     known_marks,
     mark_problems,
+    task_problems,
     task_template_problems,
 )
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
@@ -53,7 +52,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
     return [
         *_revision_problems(config),
         *_spreading_problems(config),
-        *mixture_problems(config),
+        *task_problems(config),
         *source_problems(config.prompt),
         *rows_file_problems(config.prompt),
         *task_template_problems(config),

@@ -31,7 +31,7 @@ from softprompts.recipes.schema import (
 from softprompts.recipes.study import StudyConfig
 from softprompts.recipes.tuning import TuneConfig
 from softprompts.registry import Entry, Registry, unknown_name
-from softprompts.tasks.listing import list_tasks
+from softprompts.tasks.listing import task_format
 from softprompts.tasks.registry import TASKS
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -154,11 +154,11 @@ def _tasks() -> str:
     lines = [
         (
             f"`{task.name}`",
-            ", ".join(f"`{label}`" for label in task.labels) or _NONE,
-            ", ".join(f"`{metric}`" for metric in task.metrics) or _NONE,
+            ", ".join(f"`{label}`" for label in (form.labels if form else ())) or _NONE,
+            ", ".join(f"`{metric}`" for metric in (form.metrics if form else ())) or _NONE,
             task.summary,
         )
-        for task in list_tasks()
+        for task, form in ((task, task_format(task.name)) for task in TASKS)
     ]
     return _markdown(("task", "labels", "metrics", "what it asks"), lines)
 

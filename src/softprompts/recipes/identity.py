@@ -7,29 +7,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from softprompts.backbones.adaptations.registry import ADAPTATIONS
-from softprompts.prompts.registry import (
-    ACTIVE_LENGTHS,
-    DEPTHS,
-    INITIALIZERS,
-    POOLS,
-    POSITIONS,
-    ROWS,
-)
-from softprompts.readouts.registry import READOUTS
+from softprompts.recipes.component_fields import COMPONENT_FIELDS
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.sources import ROWS_DIGEST, ROWS_FILE, WORD_VECTORS, WORD_VECTORS_DIGEST
 from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import (
-    AVERAGES,
-    OPTIMIZERS,
-    SAMPLINGS,
-    SCHEDULES,
-    TEMPERATURES,
-)
 
 PRESENTATION = (
     ("prompt", "method"),
@@ -78,12 +62,10 @@ def computed(config: RunConfig) -> dict[str, Any]:
         _drop(data, path)
     for path, default in LATE:
         _drop_default(data, path, default)
-    _drop_late(READOUTS, data["readout"])
-    _drop_late(SCHEDULES, data["training"]["schedule"])
-    axes = ((POSITIONS, "position"), (ROWS, "rows"), (INITIALIZERS, "initializer"))
-    for registry, axis in axes:
-        if data["prompt"][axis] is not None:
-            _drop_late(registry, data["prompt"][axis])
+    for field, axis in COMPONENT_FIELDS.items():
+        component = _at(data, field)
+        if component is not None:
+            _drop_late(axis.registry, component)
     initializer = data["prompt"]["initializer"] or {}
     if initializer.get(ROWS_DIGEST) is not None:
         initializer.pop(ROWS_FILE, None)
@@ -134,24 +116,11 @@ def versions(config: RunConfig) -> dict[str, int]:
     Returns:
         The version of each registry entry, by part of the run.
     """
-    prompt, training = config.prompt, config.training
-    named = {
-        "initializer": (INITIALIZERS, prompt.initializer),
-        "rows": (ROWS, prompt.rows),
-        "pool": (POOLS, prompt.pool),
-        "position": (POSITIONS, prompt.position),
-        "active_length": (ACTIVE_LENGTHS, prompt.active_length),
-        "depth": (DEPTHS, prompt.depth),
-        "adaptation": (ADAPTATIONS, config.adaptation),
-        "readout": (READOUTS, config.readout),
-        "optimizer": (OPTIMIZERS, training.optimizer),
-        "schedule": (SCHEDULES, training.schedule),
-        "average": (AVERAGES, training.average),
-        "temperature": (TEMPERATURES, training.temperature),
-    }
+    data = config.model_dump(mode="json")
+    chosen = {field: (axis, _at(data, field)) for field, axis in COMPONENT_FIELDS.items()}
     found = {
-        part: registry.entry(component.kind).version  # type: ignore[attr-defined]
-        for part, (registry, component) in named.items()
+        field.rpartition(".")[2]: axis.registry.entry(component["kind"]).version
+        for field, (axis, component) in chosen.items()
         if component is not None
     }
     for number, regularizer in enumerate(config.regularizers):
@@ -164,8 +133,14 @@ def versions(config: RunConfig) -> dict[str, int]:
         of_tasks = {"task": config.task_label}
     else:
         of_tasks = {f"tasks.{name}": task.name for name, task in config.tasks.items()}
-        found["sampling"] = SAMPLINGS.entry(config.mixture.sampling.kind).version
     return {**{part: TASKS.entry(name).version for part, name in of_tasks.items()}, **found}
+
+
+def _at(data: Any, field: str) -> Any:
+    """Return what a dotted field holds; `None` where its section is null."""
+    for key in field.split("."):
+        data = None if data is None else data[key]
+    return data
 
 
 def _without_nulls(value: Any) -> Any:

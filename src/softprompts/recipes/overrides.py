@@ -7,20 +7,11 @@ from typing import Any
 
 from softprompts.errors import RecipeError
 from softprompts.problems import show
+from softprompts.recipes.component_fields import COMPONENT_FIELDS
 from softprompts.recipes.reading import read_yaml
-from softprompts.recipes.schema import AXES, RunConfig
+from softprompts.recipes.schema import RunConfig
 
-COMPONENT_FIELDS = frozenset(
-    {
-        "readout",
-        "adaptation",
-        "mixture.sampling",
-        *(f"prompt.{axis}" for axis in AXES),
-        "training.optimizer",
-        "training.schedule",
-        "training.temperature",
-    }
-)
+NAMED_FIELDS = frozenset(COMPONENT_FIELDS) - {"training.average"}
 """Fields where a name stands for a mapping, so that an option can be set on it."""
 
 
@@ -110,7 +101,7 @@ def _opened(held: Any, field: str) -> Any:
     """Return what a field holds as something of its own that a value can be set in, if it can."""
     field = field.removeprefix("base.")
     is_regularizer = field.startswith("regularizers.") and field.count(".") == 1
-    if isinstance(held, str) and (field in COMPONENT_FIELDS or is_regularizer):
+    if isinstance(held, str) and (field in NAMED_FIELDS or is_regularizer):
         return {"kind": held}
     if held is None or isinstance(held, Mapping):
         return dict(held or {})

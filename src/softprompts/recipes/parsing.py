@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from softprompts.errors import RecipeError
 from softprompts.problems import Problem, describe, show
 from softprompts.recipes.checks import combination_problems
-from softprompts.recipes.mixture_checks import NO_TASK
 from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.task_checks import NO_TASK
 
 _STAND_INS: Mapping[str, Mapping[str, str]] = {
     "backbone": {"name": "minilm"},

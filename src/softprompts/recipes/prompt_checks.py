@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from softprompts.problems import Problem, show
+from softprompts.recipes.component_fields import AXES, DEPTH_AXIS, POSITION_AXIS
 from softprompts.recipes.presets import METHODS, NO_PROMPT
-from softprompts.recipes.schema import AXES, DEPTH_AXIS, POSITION_AXIS, PromptConfig
-from softprompts.recipes.template_checks import counts_problem
+from softprompts.recipes.schema import PromptConfig
+from softprompts.recipes.task_checks import counts_problem
 
 LENGTH_FIELDS = ("prompt.length", "prompt.method")
 """Where a recipe says the number of rows."""

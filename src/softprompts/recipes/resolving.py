@@ -8,12 +8,11 @@ from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.component import Component, ComponentOf
 from softprompts.errors import RecipeError
 from softprompts.recipes.checks import adaptation_kind, combination_problems
+from softprompts.recipes.component_fields import ADAPTATION, AXES
 from softprompts.recipes.presets import METHODS, NO_PROMPT
 from softprompts.recipes.prompt_checks import prompt_length, prompt_problems, rate_multipliers
 from softprompts.recipes.schema import (
     ABSOLUTE_LEARNING_RATE,
-    ADAPTATION,
-    AXES,
     DEFAULT_EPOCHS,
     LEARNING_RATE,
     MixtureConfig,

@@ -17,57 +17,32 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.device_memory import SIZES, is_memory, numbered
 from softprompts.backbones.registry import BACKBONES
-from softprompts.component import Component, ComponentOf, check_options
+from softprompts.component import Component, check_options
 from softprompts.encoding.template_syntax import spell_turns
-from softprompts.prompts.registry import (
-    ACTIVE_LENGTHS,
-    DEPTHS,
-    INITIALIZERS,
-    POOLS,
-    POSITIONS,
-    ROWS,
-)
 from softprompts.readouts.registry import READOUTS
+from softprompts.recipes.component_fields import (
+    ACTIVE_LENGTH_AXIS,
+    ADAPTATION,
+    AVERAGE,
+    AXES,
+    DEPTH_AXIS,
+    INITIALIZER_AXIS,
+    OPTIMIZER,
+    POOL_AXIS,
+    POSITION_AXIS,
+    READOUT,
+    REGULARIZER,
+    ROWS_AXIS,
+    SAMPLING,
+    SCHEDULE,
+    TEMPERATURE,
+)
 from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS, Preset
 from softprompts.registry import RATE_SUFFIX
-from softprompts.regularizers.registry import REGULARIZERS
 from softprompts.tasks.registry import TASKS
-from softprompts.training.registry import (
-    AVERAGES,
-    OPTIMIZERS,
-    SAMPLINGS,
-    SCHEDULES,
-    TEMPERATURES,
-)
-
-READOUT = ComponentOf(READOUTS, "linear")
-ROWS_AXIS = ComponentOf(ROWS)
-POOL_AXIS = ComponentOf(POOLS, "single")
-POSITION_AXIS = ComponentOf(POSITIONS, "fixed")
-ACTIVE_LENGTH_AXIS = ComponentOf(ACTIVE_LENGTHS, "fixed")
-DEPTH_AXIS = ComponentOf(DEPTHS, "input")
-INITIALIZER_AXIS = ComponentOf(INITIALIZERS, "vocabulary")
-ADAPTATION = ComponentOf(ADAPTATIONS, "none")
-OPTIMIZER = ComponentOf(OPTIMIZERS, "adamw")
-TEMPERATURE = ComponentOf(TEMPERATURES, "exponential")
-AVERAGE = ComponentOf(AVERAGES)
-SCHEDULE = ComponentOf(SCHEDULES, "constant")
-SAMPLING = ComponentOf(SAMPLINGS, "size")
-REGULARIZER = ComponentOf(REGULARIZERS)
-
-AXES: Mapping[str, ComponentOf] = {
-    "initializer": INITIALIZER_AXIS,
-    "rows": ROWS_AXIS,
-    "pool": POOL_AXIS,
-    "position": POSITION_AXIS,
-    "active_length": ACTIVE_LENGTH_AXIS,
-    "depth": DEPTH_AXIS,
-}
-"""The axes of a prompt by their recipe key; a preset has an attribute of each name."""
 
 DEFAULT_EPOCHS = 20
 LEARNING_RATE, ABSOLUTE_LEARNING_RATE = 0.1, 0.01

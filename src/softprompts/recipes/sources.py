@@ -8,8 +8,9 @@ from typing import Any
 
 from softprompts.component import Component
 from softprompts.problems import Problem, show
+from softprompts.recipes.component_fields import INITIALIZER_AXIS
 from softprompts.recipes.presets import METHODS
-from softprompts.recipes.schema import INITIALIZER_AXIS, PromptConfig, SourceConfig
+from softprompts.recipes.schema import PromptConfig, SourceConfig
 from softprompts.storage import PROMPT_FILE, file_digest, rows_file
 
 WORD_VECTORS, WORD_VECTORS_DIGEST = "word_vectors", "word_vectors_digest"

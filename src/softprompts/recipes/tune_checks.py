@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from softprompts.problems import Problem, field_paths, known_keys, show, unknown_key
-from softprompts.recipes.overrides import COMPONENT_FIELDS, set_at
+from softprompts.recipes.overrides import NAMED_FIELDS, set_at
 from softprompts.recipes.parsing import overlaps, read_run
 from softprompts.recipes.places import listed, place
 from softprompts.recipes.schema import RunConfig
@@ -169,7 +169,7 @@ def _value_problems(tune: TuneConfig, runs: Sequence[Tunable]) -> Iterator[Probl
 
 def _is_component(field: str) -> bool:
     start, _, rest = field.partition(".")
-    return field in COMPONENT_FIELDS or (start == "regularizers" and rest.isdecimal())
+    return field in NAMED_FIELDS or (start == "regularizers" and rest.isdecimal())
 
 
 def _is_candidate(field: str, value: Any) -> bool:

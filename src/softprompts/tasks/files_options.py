@@ -9,7 +9,7 @@ from typing import Any
 from softprompts.encoding.template_syntax import template_names
 from softprompts.metrics.registry import METRICS
 from softprompts.registry import Option, unknown_name
-from softprompts.tasks.templates import template_problems
+from softprompts.tasks.templates import readout_names, template_problems
 
 _SOURCE = "below data_dir (jsonl, csv or parquet), or split of hub_dataset"
 _SOME = {"min_length": 1}
@@ -143,11 +143,12 @@ def _template_problems(options: Mapping[str, Any]) -> list[str]:
         given = "neither is" if template is None else "both are"
         return [f"one of `template` and `templates` must be given, but {given}."]
     if template is None:
-        return [
-            problem
-            for kind, text in templates.items()
-            for problem in template_problems(kind, text, has_choices)
-        ]
+        problems = []
+        for kind, text in templates.items():
+            if kind not in readout_names():
+                problems.append(unknown_name("readout", kind, readout_names()))
+            problems += template_problems(kind, text, has_choices)
+        return problems
     try:
         places = [name for name in template_names(template) if name in ("mask", "choice")]
     except ValueError as error:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.reading import collect, read_file
 from softprompts.tasks.registry import TASKS
 from softprompts.tasks.request import TaskRequest
-from softprompts.tasks.rows import shown
+from softprompts.tasks.rows import Row, shown
 from softprompts.tasks.sampling import class_name, sample_few_shot, sample_reported
 from softprompts.tasks.superglue import convert_rows
 from softprompts.tasks.templates import with_template
@@ -192,10 +191,13 @@ def load_examples(
     items = read_file(path, needs_label=False)
     if name in FORMATS:
         return convert_rows(items, task.format, str(path), skip_bad_rows)
-    from softprompts.tasks.own_rows import convert_own_row
-
     fields = template_fields(next(iter(task.format.templates.values())))
-    convert = partial(convert_own_row, fields=fields, labels=task.format.labels)
+
+    def convert(row: Row) -> Iterator[Example]:
+        """Yield the example of a row whose fields are the task's own."""
+        values = {field: row.text(field) for field in fields}
+        yield Example(values, row.label("label", task.format.labels), source=row.source)
+
     return collect(items, convert, name=str(path), skip_bad_rows=skip_bad_rows)
 
 

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 from softprompts.encoding.template_syntax import CHAT, PLACES, parse_template, template_names
 from softprompts.examples import TaskFormat
+from softprompts.registry import Registry
 
-KINDS = ("linear", "cloze", "text", CHAT)
-"""What a task's templates are for: readout kinds, and the `text` readout in the form of a chat."""
+
+def readout_names() -> tuple[str, ...]:
+    """Return the readouts that a task may have templates for: ours, and other packages'."""
+    return ("linear", "cloze", "text", *Registry("readout").names())
 
 
 def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
@@ -24,7 +27,9 @@ def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
     """
     if template is None:
         return form
-    return replace(form, templates=dict.fromkeys([*form.templates, *KINDS, ""], template))
+    return replace(
+        form, templates=dict.fromkeys([*form.templates, *readout_names(), CHAT], template)
+    )
 
 
 def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:

@@ -22,7 +22,8 @@ from softprompts.prompts.sharing import check_marks
 from softprompts.readouts.base import Readout, Setting
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.checks import is_trained, warmup_problem, warmup_steps
-from softprompts.recipes.schema import SAMPLING, RunConfig, TrainingConfig
+from softprompts.recipes.component_fields import SAMPLING
+from softprompts.recipes.schema import RunConfig, TrainingConfig
 from softprompts.seeding import generator
 from softprompts.tasks.base import Task
 from softprompts.tasks.sampling import split_held_out

@@ -13,7 +13,7 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.tokenization import room_beside
 from softprompts.errors import PromptError
 from softprompts.prompts.depths.base import Depth
-from softprompts.prompts.initializers.base import Surroundings
+from softprompts.prompts.initializers.base import InitializerContext
 from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.registry import (
@@ -25,7 +25,8 @@ from softprompts.prompts.registry import (
     ROWS,
 )
 from softprompts.prompts.rows.base import Rows
-from softprompts.recipes.schema import AXES, PromptConfig
+from softprompts.recipes.component_fields import AXES
+from softprompts.recipes.schema import PromptConfig
 from softprompts.seeding import generator
 
 
@@ -83,7 +84,7 @@ def build_prompts(
     if place.is_input or backbone.family == "decoder":
         room_beside(backbone, config.length)  # before rows take memory
     units = backbone.units(place.is_input) if config.unit == "relative" else None
-    words = partial(Surroundings, backbone, label_words, instruction=instruction)
+    words = partial(InitializerContext, backbone, label_words, instruction=instruction)
     starts = _initial_rows(config, words, seed)
     sets = _build_sets(config, partial(place.build_rows, units=units), starts, words, seed)
     build = partial(_build_parts, config, sets, place.is_input, _instance_width(config, backbone))
@@ -138,7 +139,7 @@ def _build_sets(
     config: PromptConfig,
     build: Callable[..., Rows],
     starts: Sequence[Tensor],
-    around: Callable[..., Surroundings],
+    around: Callable[..., InitializerContext],
     seed: int,
 ) -> list[Rows]:
     """Build the sets of rows; a set that is frozen asks for no gradient."""
@@ -175,7 +176,7 @@ def _build_depth(config: Any, backbone: Backbone, reads_decoder: bool) -> Depth:
 
 
 def _initial_rows(
-    config: PromptConfig, around: Callable[..., Surroundings], seed: int
+    config: PromptConfig, around: Callable[..., InitializerContext], seed: int
 ) -> list[Tensor]:
     """Return the embeddings that each set of rows starts from. Shape `(length, embedding)`."""
     assert config.initializer is not None

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from softprompts.errors import PromptError
-from softprompts.prompts.initializers.base import Surroundings
+from softprompts.prompts.initializers.base import InitializerContext
 from softprompts.prompts.registry import INITIALIZERS
 from softprompts.storage import write_tensors
 
 
 def draw(backbone, kind, length=6, words=("good", "bad"), seed=0, **options):
-    surroundings = Surroundings(backbone, words, torch.Generator().manual_seed(seed))
-    return INITIALIZERS.load(kind)(**options)(length, surroundings)
+    context = InitializerContext(backbone, words, torch.Generator().manual_seed(seed))
+    return INITIALIZERS.load(kind)(**options)(length, context)
 
 
 def is_row(backbone, row):
@@ -112,7 +112,7 @@ def test_a_text_that_is_not_given_is_the_tasks_instruction_or_its_label_words(ti
     def begin(text=None, words=("good", "bad"), instruction=""):
         made = INITIALIZERS.load("text")(text)
         seeded = torch.Generator().manual_seed(0)
-        return made(3, Surroundings(backbone, words, seeded, instruction))
+        return made(3, InitializerContext(backbone, words, seeded, instruction))
 
     assert torch.equal(begin(instruction="good bread"), begin("good bread"))
     assert torch.equal(begin("bad bread", instruction="good bread"), begin("bad bread"))

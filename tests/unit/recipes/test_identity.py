@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.recipes import identity as identity_module
+from softprompts.recipes.component_fields import COMPONENT_FIELDS
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.registry import Entry
+from softprompts.tasks.registry import TASKS
 
 SMALLEST = {"backbone": {"name": "minilm"}, "task": {"name": "bundled/sentiment"}}
 
@@ -169,25 +171,19 @@ def test_a_seed_of_the_sample_matters(recipe):
     assert len(set(found)) == 3
 
 
-@pytest.mark.parametrize(
-    ("registry", "name"),
-    [
-        ("TASKS", "bundled/sentiment"),
-        ("READOUTS", "linear"),
-        ("ADAPTATIONS", "none"),
-        ("ROWS", "plain"),
-        ("POSITIONS", "fixed"),
-        ("ACTIVE_LENGTHS", "fixed"),
-        ("DEPTHS", "input"),
-        ("INITIALIZERS", "vocabulary"),
-        ("OPTIMIZERS", "adamw"),
-        ("SCHEDULES", "constant"),
-    ],
-)
-def test_a_components_version_matters(recipe, monkeypatch, registry, name):
-    config = parse_run(recipe())
+@pytest.mark.parametrize("field", ["task", *COMPONENT_FIELDS])
+def test_a_components_version_matters(recipe, monkeypatch, field):
+    data = recipe(training__average="tail")
+    if field == "mixture.sampling":
+        data["mixture"] = {"tasks": {"a": data.pop("task")}}
+    config = parse_run(data)
     before = identity(config)
-    held = getattr(identity_module, registry)
+    held, name = TASKS, "bundled/sentiment"
+    if field != "task":
+        held, name = COMPONENT_FIELDS[field].registry, resolve(config)
+        for key in field.split("."):
+            name = getattr(name, key)
+        name = name.kind
     entry = held.entry(name)
     newer = Entry(entry.name, entry.target, version=entry.version + 1, options=entry.options)
     monkeypatch.setitem(held._entries, name, newer)

@@ -13,10 +13,11 @@ from softprompts.prompts.registry import (
     POSITIONS,
     ROWS,
 )
+from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.resolving import resolve, resolve_prompt
-from softprompts.recipes.schema import AXES, PromptConfig
+from softprompts.recipes.schema import PromptConfig
 
 
 def of_method(recipe, method):

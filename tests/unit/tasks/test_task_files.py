@@ -223,6 +223,7 @@ def test_bad_choice_rows(change: dict[str, Any], said: str, tmp_path: Path, writ
         ({"template": "{text"}, r"template '\{text' must have paired braces"),
         ({"template": "{text} {mask}"}, r"must not have \{mask\}"),
         ({"template": "text"}, "'text' must name at least one field"),
+        ({"template": None, "templates": {"linaer": "{text}"}}, "'linaer'. Did you mean 'linear'"),
         ({"template": None, "templates": {"cloze": "{text}"}}, r"'\{text\}' must have \{mask\} 1"),
         ({"metrics": ["acuracy"]}, "'acuracy'. Did you mean 'accuracy'"),
         ({"metrics": ["accuracy", "accuracy"]}, "distinct, but 'accuracy' comes twice"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class InitializerContext:
     """What an initializer may look at.
 
     Attributes:
@@ -41,5 +41,5 @@ class Initializer(ABC):
     def __init__(self, **options: Any) -> None: ...
 
     @abstractmethod
-    def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
+    def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`."""

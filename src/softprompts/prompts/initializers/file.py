@@ -9,7 +9,7 @@ from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError
-from softprompts.prompts.initializers.base import Initializer, Surroundings
+from softprompts.prompts.initializers.base import Initializer, InitializerContext
 from softprompts.storage import file_digest, read_tensors, rows_file
 
 
@@ -27,7 +27,7 @@ class FileInitializer(Initializer):
     def __init__(self, path: str, digest: str | None = None, is_snapped: bool = False) -> None:
         self.path, self.digest, self.is_snapped = rows_file(path), digest, is_snapped
 
-    def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
+    def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`.
 
         Raises:
@@ -46,12 +46,12 @@ class FileInitializer(Initializer):
         if not names:
             raise PromptError(f"{path} must hold a tensor 'rows', but holds {sorted(tensors)}.")
         rows = tensors[names[0]].float()
-        expected = (length, surroundings.backbone.embedding_size)
+        expected = (length, context.backbone.embedding_size)
         if tuple(rows.shape) != expected:
             raise PromptError(
                 f"rows of {path} must have shape {expected}, but have {tuple(rows.shape)}."
             )
-        return _nearest(rows, surroundings.backbone) if self.is_snapped else rows
+        return _nearest(rows, context.backbone) if self.is_snapped else rows
 
 
 def _nearest(rows: Tensor, backbone: Backbone) -> Tensor:

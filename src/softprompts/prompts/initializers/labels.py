@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from softprompts.errors import PromptError
-from softprompts.prompts.initializers.base import Initializer, Surroundings
+from softprompts.prompts.initializers.base import Initializer, InitializerContext
 from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
 
 
@@ -22,21 +22,21 @@ class LabelsInitializer(Initializer):
 
     def __init__(self) -> None: ...
 
-    def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
+    def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`.
 
         Raises:
             PromptError: if the task has no labels of its own.
         """
-        if not surroundings.label_words:
+        if not context.label_words:
             raise PromptError(
                 "`prompt.initializer` must not be 'labels' for a task whose rows bring their own "
                 "choices."
             )
-        backbone = surroundings.backbone
+        backbone = context.backbone
         means = []
-        for words in surroundings.label_words[:length]:
+        for words in context.label_words[:length]:
             ids = backbone.tokenizer(words, add_special_tokens=False)["input_ids"]
             means.append(backbone.embed(torch.tensor(ids)).float().mean(dim=0).cpu())
-        others = VocabularyInitializer()(length - len(means), surroundings)
+        others = VocabularyInitializer()(length - len(means), context)
         return torch.cat([torch.stack(means), others]) if means else others

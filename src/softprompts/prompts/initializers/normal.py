@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from softprompts.prompts.initializers.base import Initializer, Surroundings
+from softprompts.prompts.initializers.base import Initializer, InitializerContext
 
 
 @final
@@ -16,9 +16,9 @@ class NormalInitializer(Initializer):
 
     def __init__(self) -> None: ...
 
-    def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
+    def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`."""
-        backbone = surroundings.backbone
+        backbone = context.backbone
         table = backbone.embed(torch.arange(backbone.vocabulary_size)).float().cpu()
-        noise = torch.randn(length, table.shape[1], generator=surroundings.generator)
+        noise = torch.randn(length, table.shape[1], generator=context.generator)
         return table.mean(dim=0) + table.std(dim=0) * noise

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from softprompts.errors import PromptError
-from softprompts.prompts.initializers.base import Initializer, Surroundings
+from softprompts.prompts.initializers.base import Initializer, InitializerContext
 from softprompts.prompts.initializers.labels import LabelsInitializer
 from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
 
@@ -29,21 +29,21 @@ class TextInitializer(Initializer):
     def __init__(self, text: str | None = None) -> None:
         self.text = text
 
-    def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
+    def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`.
 
         Raises:
             PromptError: if the text has no tokens.
         """
-        backbone = surroundings.backbone
-        text = self.text or surroundings.instruction
+        backbone = context.backbone
+        text = self.text or context.instruction
         ids = backbone.tokenizer(text, add_special_tokens=False)["input_ids"][:length]
         if self.text and length and not ids:
             raise PromptError(
                 f"`prompt.initializer.text` must have at least one token, but is {text!r}."
             )
-        if not ids and surroundings.label_words:
-            return LabelsInitializer()(length, surroundings)
+        if not ids and context.label_words:
+            return LabelsInitializer()(length, context)
         own = backbone.embed(torch.tensor(ids, dtype=torch.long)).float().cpu()
-        others = VocabularyInitializer()(length - len(ids), surroundings)
+        others = VocabularyInitializer()(length - len(ids), context)
         return torch.cat([others, own])

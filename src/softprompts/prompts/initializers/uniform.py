@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from softprompts.prompts.initializers.base import Initializer, Surroundings
+from softprompts.prompts.initializers.base import Initializer, InitializerContext
 
 
 @final
@@ -24,7 +24,7 @@ class UniformInitializer(Initializer):
     def __init__(self, range: float = 0.5) -> None:
         self.range = range
 
-    def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
+    def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`."""
-        rows = torch.empty(length, surroundings.backbone.embedding_size)
-        return rows.uniform_(-self.range, self.range, generator=surroundings.generator)
+        rows = torch.empty(length, context.backbone.embedding_size)
+        return rows.uniform_(-self.range, self.range, generator=context.generator)

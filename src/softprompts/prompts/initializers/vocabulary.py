@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from softprompts.prompts.initializers.base import Initializer, Surroundings
+from softprompts.prompts.initializers.base import Initializer, InitializerContext
 
 
 @final
@@ -20,13 +20,13 @@ class VocabularyInitializer(Initializer):
 
     def __init__(self) -> None: ...
 
-    def __call__(self, length: int, surroundings: Surroundings) -> Tensor:
+    def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`."""
-        backbone = surroundings.backbone
+        backbone = context.backbone
         special = set(backbone.tokenizer.all_special_ids)
         known = min(len(backbone.tokenizer), backbone.vocabulary_size)
         ids = torch.tensor([i for i in range(known) if i not in special])
-        order = torch.randperm(len(ids), generator=surroundings.generator)
+        order = torch.randperm(len(ids), generator=context.generator)
         repeats = -(-length // len(ids)) if length else 1
         chosen = ids[order].repeat(repeats)[:length]
         return backbone.embed(chosen).float().cpu()
