@@ -167,7 +167,7 @@ class SoftPromptModel(nn.Module):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         spliced, output = self._given(input_ids, mask, None, None)
         memory = join_memories([output], spliced)
-        check_written(self.backbone, mask, (spliced.lengths, memory), options)
+        check_written(self.backbone, mask, spliced.lengths, memory, options)
         inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
         return generate(self.backbone, inputs, memory, **options)
 
