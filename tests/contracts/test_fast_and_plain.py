@@ -14,7 +14,7 @@ import torch
 
 from contracts.conftest import UNTRAINED, run_config
 from contracts.test_contracts import KEPT
-from reads import forget_kept, ways
+from reads import forget_kept, shortcuts, ways
 from softprompts.encoding.batch import collate
 from softprompts.fast import READER
 from softprompts.prompts.draws import Draws
@@ -81,6 +81,20 @@ def test_the_fast_reader_reads_what_the_plain_one_reads(tiny, task, kind, method
     fast, plain = (read(one, model.backbone, model, batch) for one in (READER, PlainReader()))
     torch.testing.assert_close(fast[0], plain[0], atol=1e-5, rtol=1e-5)
     assert len(fast[1]) == len(plain[1])
+    for own, other in zip(fast[1], plain[1], strict=True):
+        assert (own - other).norm() <= 1e-4 * other.norm() + 1e-6
+
+
+@pytest.mark.parametrize(("kind", "pool"), [("bert", "cls"), ("gpt2", "last"), ("llama", "last")])
+def test_a_last_layer_that_is_cut_to_one_place_reads_the_same(tiny, task, kind, pool):
+    backbone = tiny(kind)
+    config = run_config(backbone, "prompt-tuning", {"kind": "linear", "pool": pool})
+    model = build_model(config, backbone, task.format)
+    encoded = [model.readout.encode(row) for row in task.train[:5]]
+    batch = collate(encoded, backbone.tokenizer.pad_token_id)
+    assert shortcuts(backbone).trims
+    fast, plain = (read(one, backbone, model, batch) for one in (READER, PlainReader()))
+    torch.testing.assert_close(fast[0], plain[0], atol=1e-5, rtol=1e-5)
     for own, other in zip(fast[1], plain[1], strict=True):
         assert (own - other).norm() <= 1e-4 * other.norm() + 1e-6
 
