@@ -95,7 +95,7 @@ def _step(task, way, options, update_pack):
     is_compiled, is_packed = way
     backbone = sp.load_backbone("minilm", dtype="bfloat16", device="cpu", compile=is_compiled)
     ways = READER.ways(backbone)
-    assert ways.shortcuts.packs
+    assert ways.shortcuts.joins
     if not is_packed:
         vars(ways)["shortcuts"] = Shortcuts()
     plan = {"steps": 100_000, "selection": "last", "num_evaluations": 1}

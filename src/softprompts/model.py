@@ -287,7 +287,7 @@ class SoftPromptModel(nn.Module):
         found = read_tokens(self.backbone, tokens, prompts, None)
         joint = join(self.backbone, found.requests(False, is_everywhere=True))
         spliced, memory = joint.spliced, joint.memory
-        check_written(self.backbone, tokens[1], (spliced.lengths, memory), options)
+        check_written(self.backbone, tokens[1], spliced.lengths, memory, options)
         inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
         ids = generate(self.backbone, inputs, memory, **options)
         copies = len(ids) // len(input_ids)

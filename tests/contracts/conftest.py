@@ -13,6 +13,7 @@ from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.resolving import resolve
 from softprompts.tasks.base import Task
+from softprompts.training.micro_batches import cut
 
 FORMAT = TaskFormat(
     name="custom",
@@ -133,6 +134,16 @@ def run_config(backbone, method, readout, **training):
             }
         )
     )
+
+
+def shares_of(member, backbone):
+    """Return the next update's micro-batches, each with what regularizes it."""
+    return [share for group in cut([member], backbone) for _, share in group]
+
+
+def parts_of(member, backbone):
+    """Return the next update's micro-batches, each with the weight of one of its examples."""
+    return [(share.part, share.weight) for share in shares_of(member, backbone)]
 
 
 SUPPORT = Support()

@@ -14,9 +14,12 @@ import torch
 
 from contracts.conftest import UNTRAINED, run_config
 from contracts.test_contracts import KEPT
+from reads import forget_kept, shortcuts, ways
 from softprompts.encoding.batch import collate
 from softprompts.fast import READER
 from softprompts.prompts.draws import Draws
+from softprompts.prompts.prompt import Prompt
+from softprompts.recipes.schema import RunConfig
 from softprompts.training.building import build_model
 from softprompts.training.execution import encode_splits, execute
 from softprompts.training.forward import Part, ask, emit
@@ -82,6 +85,20 @@ def test_the_fast_reader_reads_what_the_plain_one_reads(tiny, task, kind, method
         assert (own - other).norm() <= 1e-4 * other.norm() + 1e-6
 
 
+@pytest.mark.parametrize(("kind", "pool"), [("bert", "cls"), ("gpt2", "last"), ("llama", "last")])
+def test_a_last_layer_that_is_cut_to_one_place_reads_the_same(tiny, task, kind, pool):
+    backbone = tiny(kind)
+    config = run_config(backbone, "prompt-tuning", {"kind": "linear", "pool": pool})
+    model = build_model(config, backbone, task.format)
+    encoded = [model.readout.encode(row) for row in task.train[:5]]
+    batch = collate(encoded, backbone.tokenizer.pad_token_id)
+    assert shortcuts(backbone).trims
+    fast, plain = (read(one, backbone, model, batch) for one in (READER, PlainReader()))
+    torch.testing.assert_close(fast[0], plain[0], atol=1e-5, rtol=1e-5)
+    for own, other in zip(fast[1], plain[1], strict=True):
+        assert (own - other).norm() <= 1e-4 * other.norm() + 1e-6
+
+
 @pytest.mark.parametrize(("kind", "readout"), [("bert", "cloze"), ("gpt2", "text"), ("t5", "text")])
 def test_a_library_without_the_fast_reader_trains(tiny, task, kind, readout, tmp_path):
     """Same scores and rows as with it, in a process that cannot import it."""
@@ -126,3 +143,28 @@ def test_a_library_without_the_fast_reader_trains(tiny, task, kind, readout, tmp
 def replace_validation(task):
     """Return the task, whose training rows are reported too."""
     return type(task)(task.format, task.train, (), task.train)
+
+
+@pytest.mark.parametrize(("kind", "method"), [("gpt2", "prompt-tuning"), ("bert", "p-tuning-v2")])
+def test_nothing_is_kept_of_tokens_that_a_prompt_embeds_anew(tiny, task, kind, method, monkeypatch):
+    """Rows behind the input, and rows in upper layers alone, would let keys or states be kept."""
+    backbone = tiny(kind)
+    data = run_config(backbone, method, "linear").model_dump(mode="json")
+    if method == "prompt-tuning":
+        data["prompt"]["position"] = {"kind": "fixed", "split": 0}
+    else:
+        data["prompt"]["depth"] = {"kind": "every-layer", "from_layer": 1}
+    model = build_model(RunConfig.model_validate(data), backbone, task.format)
+    encoded = [model.readout.encode(row) for row in task.train[:5]]
+    batch = collate(encoded, backbone.tokenizer.pad_token_id)
+    shift = torch.arange(backbone.embedding_size).float().cos().requires_grad_()
+    monkeypatch.setattr(Prompt, "changes_tokens", True)
+    monkeypatch.setattr(
+        Prompt, "embed", lambda self, embeddings, ids: embeddings + shift * (ids % 3)[..., None]
+    )
+    forget_kept()
+    changed = [read(one, backbone, model, batch) for one in (READER, PlainReader())]
+    assert ways(backbone).kept.num_read == 0
+    torch.testing.assert_close(changed[0][0], changed[1][0], atol=1e-5, rtol=1e-5)
+    monkeypatch.undo()
+    assert not torch.allclose(read(READER, backbone, model, batch)[0], changed[0][0])

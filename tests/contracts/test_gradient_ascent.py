@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from contracts.conftest import shares_of
 from contracts.test_regularizers import PLACES, config_of, member_of
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
@@ -24,7 +25,7 @@ def share_of(backbone, task, readout, rows=None, perturbation=None, method="prom
     regularizer = {"kind": "ptp", "perturbation": perturbation or "gradient-ascent"}
     config = config_of(backbone, method, readout, [regularizer], batch_size=9)
     run = member_of(config, backbone, task)
-    share = run.shares(backbone)[0]
+    share = shares_of(run, backbone)[0]
     encoded = run.train["custom"].encoded[:rows]
     batch = collate(encoded, backbone.tokenizer.pad_token_id)
     draws = Draws(0, 0, 0, batch.examples, batch.size)
@@ -40,7 +41,7 @@ def seen_of(backbone, share):
     if reading.probe is not None:
         (part.readout.loss(scores, part.batch).sum() * share.weight).backward()
     (number, one, _) = share.regularizers[0]
-    return objective._seen(backbone, reading, scores, (number, one, []))
+    return objective._seen(backbone, reading, scores, number, one, [])
 
 
 def own_norms(inputs, perturbed, order):

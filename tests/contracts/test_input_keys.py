@@ -10,7 +10,7 @@ import torch
 
 import backbones
 from backbones import BOS, LIKE_LLAMA, Kind, _plain
-from contracts.conftest import run_config
+from contracts.conftest import parts_of, run_config
 from reads import forget_kept, ways
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
@@ -368,7 +368,7 @@ def test_with_regularizers_an_update_is_cut_by_whole_inputs(decoder, task, monke
         if weight is not None:
             member.penalties.regularizers = (RowNorm(backbone, weight=weight),)
         monkeypatch.setattr(training_cutting, "_OVERHEAD_TOKENS", {"joined": 8})
-        sizes.append(len(member.parts(backbone)))
+        sizes.append(len(parts_of(member, backbone)))
     assert sizes[0] == sizes[1] == 1 < sizes[2]
 
 

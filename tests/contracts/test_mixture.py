@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import softprompts as sp
-from contracts.conftest import run_config
+from contracts.conftest import parts_of, run_config
 from softprompts.errors import DataError, RecipeError, StorageError
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.recipes.identity import identity
@@ -139,7 +139,7 @@ def test_every_trainable_tensor_gets_a_gradient_and_is_counted_once(tiny, tasks,
     readout = READOUT[kind] if prompt == "residual" else "linear"
     config = config_of(backbone, tasks, PROMPTS[prompt], readout, batch_size=14, sampling="uniform")
     member = member_of(config, backbone, tasks)
-    parts = member.parts(backbone)
+    parts = parts_of(member, backbone)
     assert {id(part.prompt) for part, _ in parts} == {
         id(track.prompt) for track in member.model.tracks.values()
     }
@@ -161,7 +161,7 @@ def test_an_update_has_the_mean_loss_of_its_examples(tiny, tasks):
     backbone = tiny("bert")
     config = config_of(backbone, tasks, PROMPTS["attention"], batch_size=3, accumulation_steps=3)
     member = member_of(config, backbone, tasks)
-    parts = member.parts(backbone)
+    parts = parts_of(member, backbone)
     assert sum(len(set(part.batch.examples.tolist())) for part, _ in parts) == 9
     assert [weight for _, weight in parts] == [1 / 9] * len(parts)
     places = torch.cat([part.draws.places for part, _ in parts]).tolist()
@@ -226,7 +226,9 @@ def test_a_resumed_mixture_goes_on_bit_for_bit(tiny, tasks, tmp_path, kind):
         member = member_of(config, backbone, tasks, journal)
         while member.counters.step < 5:
             update_pack(backbone, [member])
-            member.after_update(backbone)
+            member.evaluate()
+            if member.is_checkpoint_due:
+                member.save(backbone)
     assert not (tmp_path / "cut" / "result.json").exists()
     resumed = execute(config, backbone, tasks, folder=tmp_path / "cut")
     assert_equal(resumed.model.state(), whole.model.state())
@@ -367,7 +369,7 @@ def test_choices_of_a_batch_are_those_of_its_task(tiny, tasks):
     with torch.no_grad():
         member.model.tracks["two"].prompt.pool.logits.copy_(torch.tensor([0.0, 50.0]))
     found = {}
-    for part, _ in member.parts(backbone):
+    for part, _ in parts_of(member, backbone):
         score(backbone, [part])
         log = ChoiceLog()
         log.extend(part.choices)

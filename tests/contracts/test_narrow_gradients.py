@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contracts.conftest import run_config
+from contracts.conftest import run_config, shares_of
 from contracts.test_packs import member
 from contracts.test_regularizers import STRONG
 from softprompts.backbones.loading import load_backbone
@@ -53,7 +53,7 @@ def gradients(backbone, task, config, monkeypatch, is_narrow):
         patch.setattr(shortcuts.Shortcuts, "whole", asked)
         one = member(config, backbone, task)
         one.draw()
-        accumulate(one.backbone, one.shares(one.backbone))
+        accumulate(one.backbone, shares_of(one, one.backbone))
     trained = [p for group in one.optimizer.param_groups for p in group["params"]]
     return [p.grad.clone() for p in trained if p.grad is not None], seen
 

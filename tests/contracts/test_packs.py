@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from contracts.conftest import run_config
+from contracts.conftest import parts_of, run_config
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.batch import collate
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
@@ -98,7 +98,7 @@ def test_an_update_sees_the_gradient_of_its_whole_batch(tiny, task):
     backbone = tiny("bert")
     config = run_config(backbone, "residual", "linear", batch_size=3, accumulation_steps=3)
     run = member(config, backbone, task)
-    parts = run.parts(backbone)
+    parts = parts_of(run, backbone)
     assert len(parts) > 1
     for part, weight in parts:
         loss = run.model.readout.loss(score(backbone, [part])[0], part.batch)
@@ -145,7 +145,7 @@ def test_noise_follows_an_example_into_any_micro_batch(tiny, task):
         )
         run = member(config, backbone, task)
         splits = {}
-        for part, _ in run.parts(backbone):
+        for part, _ in parts_of(run, backbone):
             score(backbone, [part])
             places = torch.cat(part.choices.chosen["position"]).tolist()
             splits |= {i.ids: s for i, s in zip(part.batch.items, places, strict=True)}
@@ -267,7 +267,9 @@ def test_dropout_does_not_depend_on_the_cut_or_on_others(tiny, task):
         data = config.model_dump(mode="json")
         data["prompt"]["rows"]["dropout"] = 0.5
         run = member(RunConfig.model_validate(data), backbone, task)
-        masks += [run.model.prompt.pool(1, None, part.draws)[0] for part, _ in run.parts(backbone)]
+        masks += [
+            run.model.prompt.pool(1, None, part.draws)[0] for part, _ in parts_of(run, backbone)
+        ]
     assert len(masks) > 2
     assert all(torch.equal(mask, masks[0]) for mask in masks)
     assert not torch.equal(run.model.prompt.pool(1, None, None)[0], masks[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contracts.conftest import run_config
+from contracts.conftest import run_config, shares_of
 from contracts.test_regularizers import config_of, member_of, ptp
 from softprompts.errors import PromptError, RecipeError
 from softprompts.recipes.parsing import parse_run
@@ -41,7 +41,7 @@ def watched_update(backbone, task, readout, regularizer, monkeypatch, instance="
     data["prompt"]["instance"] = instance
     config = resolve(parse_run({**data, "regularizers": [regularizer]}))
     run = member_of(config, backbone, task)
-    shares = run.shares(backbone)
+    shares = shares_of(run, backbone)
     for share in shares:  # instance vectors of clean inputs are kept
         objective.instance_vectors(backbone, share.part.batch, instance)
     parts, reads, read = [], [], backbone.read

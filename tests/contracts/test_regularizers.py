@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from contracts.conftest import run_config
+from contracts.conftest import parts_of, run_config, shares_of
 from softprompts.encoding.template import Role
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
@@ -153,7 +153,7 @@ def test_all_but_field_tokens_is_read_as_it_was(
     monkeypatch.setattr(forward, "ask", watched)
     config = config_of(backbone, method, readout, [ptp(name)], steps=1)
     run = member_of(config, backbone, task)
-    for share in run.shares(backbone):
+    for share in shares_of(run, backbone):
         objective.accumulate(backbone, [share])
     num_rows = 0
     for output, spliced, batch in others:
@@ -236,7 +236,7 @@ def test_the_gradient_is_that_of_the_whole_objective(tiny, task, consistency, is
         backbone, "prompt-tuning", "linear", [ptp("gaussian-noise", **options)], batch_size=9
     )
     run = member_of(config, backbone, task)
-    shares = run.shares(backbone)
+    shares = shares_of(run, backbone)
     for share in shares:
         objective.accumulate(backbone, [share])
     got = [p.grad.clone() for p in run.model.parameters]
@@ -291,7 +291,7 @@ def test_perturbations_do_not_depend_on_how_an_update_is_cut(tiny, task, name):
             accumulation_steps=accumulation,
         )
         run = member_of(config, backbone, task)
-        for share in run.shares(backbone):
+        for share in shares_of(run, backbone):
             objective.accumulate(backbone, [share])
         gradient = torch.cat([p.grad.flatten() for p in run.model.parameters])
         about = run.penalties.summary()["regularizers"][0]
@@ -361,7 +361,7 @@ def test_embeddings_of_a_part_replace_its_tokens(tiny, task):
     """A part that is given its own tokens' embeddings scores as one that is not."""
     backbone = tiny("bert")
     run = member_of(config_of(backbone, "adap-ins-pos", "linear", []), backbone, task)
-    part = run.parts(backbone)[0][0]
+    part = parts_of(run, backbone)[0][0]
     own = backbone.embed(part.batch.ids)
     assert torch.equal(*(score(backbone, [replace(part, embeddings=e)])[0] for e in (None, own)))
     other = score(backbone, [replace(part, embeddings=own * 1.5)])[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from contracts.conftest import shares_of
 from contracts.test_regularizers import config_of, count_reads, member_of, trained
 from softprompts.errors import RecipeError
 from softprompts.recipes.parsing import parse_run
@@ -31,7 +32,7 @@ def test_values_are_those_of_the_formula(tiny, task, kind, name):
     run = member_of(config, backbone, task)
     expected = written_out(backbone, run.model.bake(), name)
     assert expected > 0
-    for share in run.shares(backbone):
+    for share in shares_of(run, backbone):
         objective.accumulate(backbone, [share])
     (line,) = run.penalties.summary()["regularizers"]
     assert line["penalty"] == pytest.approx(expected, rel=1e-4)

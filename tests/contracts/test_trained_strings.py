@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from contracts.conftest import run_config
+from contracts.conftest import run_config, shares_of
 from softprompts.readouts.text import TextReadout
 from softprompts.recipes.schema import RunConfig
 from softprompts.training.building import build_model
@@ -31,7 +31,7 @@ def member(backbone, task, regularizers=(), method="residual", **readout):
 def step(one):
     """Return loss and gradients of the first update, and the strings that it reads."""
     one.draw()
-    shares = one.shares(one.backbone)
+    shares = shares_of(one, one.backbone)
     losses = accumulate(one.backbone, shares)
     batches = [share.part.batch for share in shares]
     strings = [

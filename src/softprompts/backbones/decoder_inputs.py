@@ -98,14 +98,15 @@ def gather_positions(states: Tensor, gather: Tensor) -> Tensor:
 
 
 def check_tokens(
-    shape: torch.Size, given: Mapping[str, Tensor | None], limit: tuple[int | None, str]
+    shape: torch.Size, given: Mapping[str, Tensor | None], most: int | None, backbone: str
 ) -> None:
     """Check what comes with the embeddings of a batch.
 
     Args:
         shape: inputs and tokens of the batch.
         given: what has an entry per token, by name.
-        limit: most tokens, or `None`, and the backbone's name.
+        most: most tokens, or `None`.
+        backbone: the backbone's name.
 
     Raises:
         BackboneError: if a shape or type is another, or tokens are too many.
@@ -117,7 +118,6 @@ def check_tokens(
             )
         if value is not None and value.is_floating_point():
             raise BackboneError(f"{name} must hold whole numbers, but is {value.dtype}.")
-    most, backbone = limit
     if most is not None and shape[1] > most:
         raise BackboneError(
             f"tokens must be at most {most}, the context length of {backbone!r}, but are "
@@ -126,20 +126,20 @@ def check_tokens(
 
 
 def positions_behind(
-    attention_mask: Tensor, offsets: Tensor, limit: tuple[int | None, str]
+    attention_mask: Tensor, offsets: Tensor, most: int | None, name: str
 ) -> Tensor:
     """Return positions that count from an offset on. Shape `(batch, tokens)`.
 
     Args:
         attention_mask: 1 at positions to attend to, else 0, long. Shape `(batch, tokens)`.
         offsets: keys before each input. Shape `(batch,)`.
-        limit: most positions, or `None`, and the backbone's name.
+        most: most positions, or `None`.
+        name: the backbone's name.
 
     Raises:
         BackboneError: if tokens and keys are more than that.
     """
     places = torch.arange(attention_mask.shape[1], device=offsets.device) + offsets[:, None]
-    most, name = limit
     if most is None:
         return places
     furthest = int((attention_mask.sum(dim=1) + offsets).max())

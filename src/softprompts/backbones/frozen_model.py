@@ -77,6 +77,7 @@ class FrozenModel(ABC):
         self.has_language_head, self.has_checkpointing = has_language_head, has_checkpointing
         self.is_frozen = True
         self.body = find_body(model, family)
+        self._body_options, self._head_options = without_cache(self.body), without_cache(model)
         half: Literal["encoder", "decoder"] = "decoder" if family == "decoder" else "encoder"
         lock = threading.RLock()
         self.stacks = [Stack(self.body, half, lock)]
@@ -124,8 +125,8 @@ class FrozenModel(ABC):
                     f"token ids must be in [0, {self.vocabulary_size}), the rows of "
                     f"{self.name!r}, but are in [{low}, {high}]."
                 )
-        is_trained = any(weight.requires_grad for weight in self._table.parameters())
-        with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
+        is_trained = not self.is_frozen and torch.is_grad_enabled()
+        with torch.set_grad_enabled(is_trained):
             embeddings = self._table(ids.to(self.device))  # (..., tokens, embedding)
             assert isinstance(embeddings, Tensor)
             return embeddings if self.embedding_scale == 1 else embeddings * self.embedding_scale
@@ -232,7 +233,7 @@ class FrozenModel(ABC):
     def run_body(self, inputs: dict[str, Any], given: Pass | None = None) -> Any:
         """Return all that the body gives for `body_inputs`."""
         with self.stacks[0].running(given, self.has_checkpointing):
-            output = self.body(**inputs, **without_cache(self.body))
+            output = self.body(**inputs, **self._body_options)
         if self.is_spread:
             output.last_hidden_state = output.last_hidden_state.to(self.device)
         return output
@@ -240,7 +241,7 @@ class FrozenModel(ABC):
     def run_head(self, inputs: dict[str, Any], gather: Tensor, given: Pass | None = None) -> Tensor:
         """Return logits at positions for `body_inputs`. Shape `(batch, slots, vocab)`."""
         with self.stacks[0].running(given, self.has_checkpointing), only_at(self.body, gather):
-            logits = self.model(**inputs, **without_cache(self.model)).logits
+            logits = self.model(**inputs, **self._head_options).logits
         assert isinstance(logits, Tensor)
         return logits.to(self.device)
 
@@ -252,7 +253,7 @@ class FrozenModel(ABC):
             self.stacks[-1].running(given, self.has_checkpointing),
             only_at(self.model.get_decoder(), gather),
         ):
-            logits = self.model(**inputs, **without_cache(self.model)).logits
+            logits = self.model(**inputs, **self._head_options).logits
         assert isinstance(logits, Tensor)
         return logits.to(self.device)
 
@@ -275,7 +276,7 @@ class FrozenModel(ABC):
             given: `input_ids`, or `inputs_embeds`.
         """
         inputs = {"attention_mask": attention_mask, "return_dict": True, **given}
-        return self.body(**inputs, **without_cache(self.body))
+        return self.body(**inputs, **self._body_options)
 
     def shift_right(self, label_ids: Tensor) -> Tensor:
         """Return the decoder inputs that belong to labels: start token first, last label dropped.
@@ -314,9 +315,8 @@ class FrozenModel(ABC):
                 f"embeddings must have shape (batch, tokens, {self.embedding_size}), none of it 0, "
                 f"but have {tuple(embeddings.shape)}."
             )
-        limit = (self.context_length, self.name)
         given = {"attention_mask": attention_mask, "segment_ids": segment_ids}
-        check_tokens(embeddings.shape[:2], given, limit)
+        check_tokens(embeddings.shape[:2], given, self.context_length, self.name)
         inputs = {
             "inputs_embeds": embeddings.to(self.dtype),
             "attention_mask": attention_mask,
@@ -326,6 +326,8 @@ class FrozenModel(ABC):
             inputs["token_type_ids"] = segment_ids
         offsets = None if memory is None else memory.offsets
         if self.family == "decoder" and offsets is not None:
-            places = positions_behind(attention_mask, offsets, limit)  # (batch, tokens)
+            places = positions_behind(
+                attention_mask, offsets, self.context_length, self.name
+            )  # (batch, tokens)
             inputs["position_ids"] = places + self.first_position
         return inputs

@@ -64,9 +64,9 @@ def generate(
     batch = torch.arange(len(inputs[0]), device=backbone.device).repeat_interleave(copies)
     try:
         if backbone.family == "encoder-decoder":
-            return _write_from_encoder(backbone, inputs, (memory, batch), options)
+            return _write_from_encoder(backbone, inputs, memory, batch, options)
         _check_writes(backbone)
-        return _write_on(backbone, inputs, (memory, batch), options)
+        return _write_on(backbone, inputs[0], inputs[1], memory, batch, options)
     except ValueError as error:
         if isinstance(error, BackboneError):
             raise
@@ -122,7 +122,8 @@ def num_new_tokens(
 def check_written(
     backbone: Backbone,
     mask: Tensor,
-    given: tuple[Tensor, Memory | None],
+    lengths: Tensor,
+    memory: Memory | None,
     options: Mapping[str, Any],
 ) -> None:
     """Check that what is read and what is written fit the context.
@@ -130,14 +131,13 @@ def check_written(
     Args:
         backbone: what writes.
         mask: 1 on tokens of the input, without a prompt. Shape `(batch, tokens)`.
-        given: lengths of the inputs with the prompt's rows between their tokens, shape `(batch,)`,
-            and what attention is given beside them.
+        lengths: of the inputs with the prompt's rows between their tokens. Shape `(batch,)`.
+        memory: what attention is given beside them.
         options: arguments of `generate` of transformers.
 
     Raises:
         BackboneError: if they do not fit.
     """
-    lengths, memory = given
     if backbone.family == "encoder":
         return  # refused by `generate`
     if backbone.family == "encoder-decoder":
@@ -161,11 +161,11 @@ def check_written(
 def _write_from_encoder(
     backbone: Backbone,
     inputs: tuple[Tensor, Tensor, Tensor | None],
-    given: tuple[Memory | None, Tensor],
+    memory: Memory | None,
+    batch: Tensor,
     options: dict[str, Any],
 ) -> Tensor:
     """Run the encoder once and let the decoder write."""
-    memory, batch = given
     mask = _hide_closed(inputs[1], memory)
     encoded = backbone.read(*inputs, memory)
     aside = None if memory is None else replace(_hidden(memory), gates=None).take(batch)
@@ -178,27 +178,27 @@ def _write_from_encoder(
 
 def _write_on(
     backbone: Backbone,
-    inputs: tuple[Tensor, Tensor, Tensor | None],
-    given: tuple[Memory | None, Tensor],
+    embeddings: Tensor,
+    mask: Tensor,
+    memory: Memory | None,
+    batch: Tensor,
     options: dict[str, Any],
 ) -> Tensor:
     """Let a decoder continue: inputs of one length at a time, where it reads padding before them.
 
     Shape `(batch, tokens)`.
     """
-    embeddings, mask, _ = inputs
-    memory, batch = given
     lengths = mask.sum(dim=1)
     groups = sorted(set(lengths.tolist()))
     if len(groups) == 1 or backbone.pads_left:
-        return _continue(backbone, (embeddings, mask), given, options)
+        return _continue(backbone, embeddings, mask, memory, batch, options)
     copies, parts = len(batch) // len(mask), dict[int, Tensor]()
     for length in groups:
         rows = (lengths == length).nonzero()[:, 0]
         own = None if memory is None else memory.take(rows).cut(length)
         each = torch.arange(len(rows), device=mask.device).repeat_interleave(copies)
-        part = (embeddings[rows, :length], mask[rows, :length])
-        ids = _continue(backbone, part, (own, each), options)
+        part, whole = embeddings[rows, :length], mask[rows, :length]
+        ids = _continue(backbone, part, whole, own, each, options)
         parts |= dict(zip(rows.tolist(), ids.chunk(len(rows)), strict=True))
     width, padding = max(ids.shape[1] for ids in parts.values()), options["pad_token_id"]
     ordered = (parts[row] for row in range(len(mask)))
@@ -207,12 +207,13 @@ def _write_on(
 
 def _continue(
     backbone: Backbone,
-    inputs: tuple[Tensor, Tensor],
-    given: tuple[Memory | None, Tensor],
+    embeddings: Tensor,
+    whole: Tensor,
+    memory: Memory | None,
+    batch: Tensor,
     options: dict[str, Any],
 ) -> Tensor:
     """Let a decoder continue; its input is padded on the left for that."""
-    (embeddings, whole), (memory, batch) = inputs, given
     width = whole.shape[1]
     places = torch.arange(width, device=whole.device) - (width - whole.sum(dim=1, keepdim=True))
     sources = places % width  # (batch, tokens): what stands at each place, padding first

@@ -22,10 +22,10 @@ from softprompts.backbones.families import (
     find_family,
     names_head,
 )
+from softprompts.backbones.finding_fast import find_fast
 from softprompts.backbones.gguf import unpacked
 from softprompts.backbones.given import take_model
 from softprompts.backbones.placing import check_device, check_modules, check_spreading
-from softprompts.backbones.preparing import find_preparer
 from softprompts.backbones.probing import read_once
 from softprompts.backbones.quantized import check_quantized
 from softprompts.backbones.registry import Source
@@ -116,7 +116,9 @@ def load_backbone(
     dtype = choose_dtype(place) if dtype == AUTO else dtype or "float32"
     spreading = check_spreading(device_map, max_memory, compile)
     _check_fast(attention, compile)
-    chosen = attention or find_preparer().choose_attention(dtype, place, compile)
+    fast = find_fast()
+    quickest = fast.choose_attention(dtype, place, compile) if fast else "sdpa"
+    chosen = attention or quickest
     placing = _Placing(dtype, place, chosen, attention is not None, spreading)
     return _load(str(name), revision, placing, gradient_checkpointing, compile)
 
@@ -163,8 +165,9 @@ def _load(
     backbone.reload = partial(_load, name, revision, placing, has_checkpointing, is_compiled)
     is_plain = backbone.quantization is None and not placing.spreading and not is_compiled
     if is_plain and placing.device.type == "cpu":
-        read = partial(read_once, backbone, needs_head=has_language_head)
-        find_preparer().lay_out(model, read)
+        fast = find_fast()
+        if fast is not None:
+            fast.prepack(model, partial(read_once, backbone, needs_head=has_language_head))
     return backbone
 
 
@@ -214,12 +217,14 @@ def _check_fast(attention: str | None, is_compiled: bool) -> None:
     Raises:
         BackboneError: if they cannot.
     """
-    preparer = find_preparer()
-    if is_compiled and not preparer.can_compile():
+    fast = find_fast()
+    if is_compiled and fast is None:
         raise BackboneError("compile must be False without softprompts.fast, but is True.")
     if attention == "fused" and is_compiled:
         raise BackboneError("attention must not be 'fused' with compile, whose graphs it breaks.")
-    reason = None if attention is None else preparer.why_not(attention)
+    reason = None if attention not in ("plain", "fused") else "softprompts.fast is not there."
+    if fast is not None:
+        reason = fast.why_not(attention)
     if reason is not None:
         raise BackboneError(f"attention must not be {attention!r} on this machine: {reason}")
 
@@ -308,7 +313,9 @@ def _load_weights(
             output_loading_info=True,
             **options,
         )
-    find_preparer().prepare(model, attention)
+    fast = find_fast()
+    if fast is not None:
+        fast.fuse(model, attention)
     return model, set(report["missing_keys"])
 
 

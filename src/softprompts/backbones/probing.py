@@ -63,7 +63,7 @@ def probe_body(backbone: FrozenModel, scales: Sequence[float]) -> Body:
         with torch.no_grad():
             states = _states(backbone.read_bare(mask, inputs_embeds=table))
             _check_states(states, backbone.dtype, backbone.family == "decoder")
-            scale = _find_scale(backbone, (ids[:1], table[:1], mask[:1]), scales)
+            scale = _find_scale(backbone, ids[:1], table[:1], mask[:1], scales)
         slopes = _find_slopes(backbone, scale * table, mask[:1])
     except BackboneError:
         raise
@@ -101,7 +101,7 @@ def _states(output: Any) -> Tensor:
 
 
 def _find_scale(
-    backbone: FrozenModel, given: tuple[Tensor, Tensor, Tensor], scales: Sequence[float]
+    backbone: FrozenModel, ids: Tensor, table: Tensor, mask: Tensor, scales: Sequence[float]
 ) -> float:
     """Return the factor on embeddings that makes them what the body makes of their ids.
 
@@ -109,13 +109,14 @@ def _find_scale(
 
     Args:
         backbone: the backbone.
-        given: ids, their embeddings as the table has them, and a mask, of one row.
+        ids: token ids of one row.
+        table: their embeddings as the table has them.
+        mask: of one row.
         scales: factors to try.
 
     Raises:
         BackboneError: if there is none.
     """
-    ids, table, mask = given
     by_ids, by_rows = (
         _run_low(backbone, mask, name, one)[1]
         for name, one in (("input_ids", ids), ("inputs_embeds", table))

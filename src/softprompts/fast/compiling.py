@@ -1,6 +1,6 @@
 """Layers compiled with `torch.compile`: whole, or all of a layer but its attention.
 
-A layer that runs as the model runs it is compiled whole. Where inputs are packed, or attention is
+A layer that runs as the model runs it is compiled whole. Where inputs are joined, or attention is
 given a memory, attention depends on what no graph can hold; then the layer's parts beside it are
 compiled, each by itself. A break in a graph is an error.
 """

@@ -15,8 +15,8 @@ from typing import Any, final
 
 from torch import Tensor
 
-from softprompts.fast.fused_attention import Wanted
-from softprompts.fast.joined_inputs import Packing
+from softprompts.fast.joined_inputs import JoinedInputs
+from softprompts.fast.spans import Wanted
 
 
 @final
@@ -46,7 +46,7 @@ class Hints:
     def __init__(self) -> None:
         self.wanted: Wanted | None = None
         self._bent: tuple[Any, int, int, Bent] | None = None
-        self._row: tuple[Any, int, Tensor, Packing] | None = None
+        self._row: tuple[Any, int, Tensor, JoinedInputs] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hints:
         memo[id(self)] = copied = Hints()
@@ -80,20 +80,20 @@ class Hints:
         return bent if is_same else None
 
     @contextmanager
-    def remembering(self, batch: Tensor, row: Tensor, packing: Packing) -> Iterator[None]:
-        """Know the row that a batch was unpacked from, if much of the batch is padding.
+    def remembering(self, batch: Tensor, row: Tensor, joined: JoinedInputs) -> Iterator[None]:
+        """Know the row that a batch was made of, if much of the batch is padding.
 
-        What is done to each position by itself may be done to the row instead, and be unpacked.
+        What is done to each position by itself may be done to the row instead, and be parted again.
         """
-        if packing.is_padded:
-            self._row = (weakref.ref(batch), _version(batch), row, packing)
+        if joined.is_padded:
+            self._row = (weakref.ref(batch), _version(batch), row, joined)
         try:
             yield
         finally:
             self._row = None
 
-    def row_of(self, batch: Tensor) -> tuple[Tensor, Packing] | None:
-        """Return the row that a batch was unpacked from, where that is known."""
+    def row_of(self, batch: Tensor) -> tuple[Tensor, JoinedInputs] | None:
+        """Return the row that a batch was made of, where that is known."""
         if self._row is None or self._row[0]() is not batch or self._row[1] != _version(batch):
             return None
         return self._row[2:]

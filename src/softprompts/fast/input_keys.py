@@ -66,7 +66,7 @@ def read_ahead(backbone: Backbone, request: Request, kept: Kept) -> Ahead | None
         What is known; `None` where the whole input is to be read.
     """
     batch, output, spliced, places = request.batch, request.output, request.spliced, request.places
-    if batch is None or output is None or places is None or not request.is_known:
+    if batch is None or output is None or places is None:
         return None
     weights = output.placement.weights
     is_blind = weights is None or not weights.requires_grad

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from softprompts.errors import BackboneError
-from softprompts.fast.fused_attention import Wanted
+from softprompts.fast.spans import Wanted
 from softprompts.training.size_groups import cut_by_size
 
 _LEAST_ROW, _ROW_SHARE = 32, 64
 """The row is padded to a multiple of a power of two, the largest within a 64th of it.
 
-So few lengths occur: a new one costs the matrix library a few hundredths of an update with packed
+So few lengths occur: a new one costs the matrix library a few hundredths of an update with laid-out
 weights, and a fifth without.
 """
 
@@ -89,7 +89,7 @@ class Group:
 
 
 @final
-class Packing:
+class JoinedInputs:
     """Where the positions of a padded batch stand in one row.
 
     Args:
@@ -151,7 +151,7 @@ class Packing:
             places = torch.nn.functional.pad(places, (0, missing), value=self.size - 1)
         return Group(inputs, width, places, places >= self.total)
 
-    def pack(self, values: Tensor) -> Tensor:
+    def join(self, values: Tensor) -> Tensor:
         """Put the inputs one behind the other; padding at the end of the row is 0.
 
         Args:
@@ -164,7 +164,7 @@ class Packing:
         rest = row.new_zeros(self.size - self.total, *row.shape[1:])
         return torch.cat([row, rest])[None]
 
-    def unpack(self, row: Tensor) -> Tensor:
+    def part(self, row: Tensor) -> Tensor:
         """Return the inputs of a row as a batch; padding is whatever the row has at its end.
 
         Args:
@@ -173,7 +173,7 @@ class Packing:
         Returns:
             Padding has no gradient. Shape `(batch, tokens, hidden)`.
         """
-        batch: Tensor = _Unpack.apply(row, self)  # type: ignore[no-untyped-call]
+        batch: Tensor = _Part.apply(row, self)  # type: ignore[no-untyped-call]
         return batch
 
     @property
@@ -195,20 +195,20 @@ class Packing:
         return mask
 
     def inputs(self, inputs: Mapping[str, Any], offset: int | None) -> dict[str, Any]:
-        """Return a model's arguments, packed.
+        """Return a model's arguments, for the row.
 
         Args:
             inputs: arguments for a padded batch.
             offset: the first position of an input, where the model takes positions.
         """
-        packed = {
-            name: self.pack(value) if isinstance(value, Tensor) else value
+        joined = {
+            name: self.join(value) if isinstance(value, Tensor) else value
             for name, value in inputs.items()
         }
-        packed["attention_mask"] = torch.ones_like(self.positions)[None]
-        if offset is not None and "position_ids" not in packed:
-            packed["position_ids"] = self.positions[None] + offset
-        return packed
+        joined["attention_mask"] = torch.ones_like(self.positions)[None]
+        if offset is not None and "position_ids" not in joined:
+            joined["position_ids"] = self.positions[None] + offset
+        return joined
 
     def at(self, gather: Tensor) -> Tensor:
         """Return where in the row positions of the inputs are. Shape `(1, batch * slots)`.
@@ -296,32 +296,32 @@ class Packing:
         return joint.index_select(0, back)  # (size * heads, width)
 
 
-class _Unpack(torch.autograd.Function):
+class _Part(torch.autograd.Function):
     """From the row to a batch; backwards each place gets the gradient of its one copy."""
 
     @staticmethod
-    def forward(ctx: Any, row: Tensor, packing: Packing) -> Tensor:
-        ctx.packing = packing
-        places = packing.places
+    def forward(ctx: Any, row: Tensor, joined: JoinedInputs) -> Tensor:
+        ctx.joined = joined
+        places = joined.places
         return row[0].index_select(0, places.flatten()).view(*places.shape, -1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.packing.pack(gradient), None
+        return ctx.joined.join(gradient), None
 
 
 class _Take(torch.autograd.Function):
     """From the row to groups; backwards each place gets the gradient of its one copy."""
 
     @staticmethod
-    def forward(ctx: Any, row: Tensor, packing: Packing) -> tuple[Tensor, ...]:
-        ctx.packing, ctx.heads = packing, row.shape[1]
+    def forward(ctx: Any, row: Tensor, joined: JoinedInputs) -> tuple[Tensor, ...]:
+        ctx.joined, ctx.heads = joined, row.shape[1]
         flat = row[0].transpose(0, 1).reshape(-1, row.shape[3])  # (size * heads, width)
-        return tuple(packing.gather(flat, ctx.heads))
+        return tuple(joined.gather(flat, ctx.heads))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        flat = ctx.packing.scatter(gradients, ctx.heads)
+        flat = ctx.joined.scatter(gradients, ctx.heads)
         return flat.view(-1, ctx.heads, flat.shape[1]).transpose(0, 1)[None], None
 
 
@@ -329,14 +329,14 @@ class _Put(torch.autograd.Function):
     """From groups to the row; backwards padding gets the gradient of the row's end, which is 0."""
 
     @staticmethod
-    def forward(ctx: Any, packing: Packing, *outputs: Tensor) -> Tensor:
-        ctx.packing, ctx.heads = packing, outputs[0].shape[2]
-        flat = packing.scatter([output.transpose(1, 2) for output in outputs], ctx.heads)
+    def forward(ctx: Any, joined: JoinedInputs, *outputs: Tensor) -> Tensor:
+        ctx.joined, ctx.heads = joined, outputs[0].shape[2]
+        flat = joined.scatter([output.transpose(1, 2) for output in outputs], ctx.heads)
         return flat.view(1, -1, ctx.heads, flat.shape[1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, *tuple[Tensor, ...]]:
-        parts = ctx.packing.gather(gradient.reshape(-1, gradient.shape[3]), ctx.heads)
+        parts = ctx.joined.gather(gradient.reshape(-1, gradient.shape[3]), ctx.heads)
         return None, *(part.transpose(1, 2) for part in parts)
 
 

@@ -55,7 +55,7 @@ def read_below(backbone: Backbone, request: Request, kept: Kept) -> Below | None
         on more than states.
     """
     batch, output, stack = request.batch, request.output, backbone.stacks[0].name
-    if batch is None or output is None or not request.is_known:
+    if batch is None or output is None:
         return None
     num_layers = min((slot.layer for slot in output.prefixes if slot.stack == stack), default=0)
     is_cast = torch.is_autocast_enabled(backbone.device.type)
@@ -74,14 +74,15 @@ def read_below(backbone: Backbone, request: Request, kept: Kept) -> Below | None
     wanted = [(tuple(ids[:count]), tuple(segments[:count])) for ids, segments, count in tokens]
 
     def read(group: Sequence[_Input]) -> list[Tensor]:
-        return _read(backbone, group, (num_layers, num_keys))
+        return _read(backbone, group, num_layers, num_keys)
 
     return Below(num_layers, kept.find(f"below {num_layers} {num_keys}", wanted, read))
 
 
-def _read(backbone: Backbone, group: Sequence[_Input], given: tuple[int, int]) -> list[Tensor]:
+def _read(
+    backbone: Backbone, group: Sequence[_Input], num_layers: int, num_keys: int
+) -> list[Tensor]:
     """Read several inputs. Shape `(tokens, hidden)` each."""
-    num_layers, num_keys = given
     lengths = [len(ids) for ids, _ in group]
     padded = [pad_sequence([torch.tensor(one[part]) for one in group], True) for part in (0, 1)]
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()

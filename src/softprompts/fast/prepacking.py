@@ -22,14 +22,14 @@ from softprompts.machine_memory import total_bytes
 _LOG = logging.getLogger(__name__)
 
 _LEAST_WEIGHTS = 128 * 128
-"""Entries of a weight from which packing pays: in float32 with 128 squared, not yet with 64."""
+"""Entries of a weight from which joined pays: in float32 with 128 squared, not yet with 64."""
 
 _MOST_SHARE = 0.125
-"""Largest part of the machine's memory that packed weights may take."""
+"""Largest part of the machine's memory that laid-out weights may take."""
 
 
 def prepack(model: nn.Module, run: Callable[[], Any]) -> int:
-    """Let a model's linear layers multiply with packed weights; return how many do.
+    """Let a model's linear layers multiply with laid-out weights; return how many do.
 
     A weight is packed when it is first multiplied with, and for the way back when a gradient first
     comes back. A layer computes as it did before whenever its weights ask for a gradient, or are
@@ -54,7 +54,7 @@ def prepack(model: nn.Module, run: Callable[[], Any]) -> int:
     return len(chosen)
 
 
-def packed_bytes(model: nn.Module) -> int:
+def laid_out_bytes(model: nn.Module) -> int:
     """Return the bytes of what has been packed so far of a model's weights.
 
     Args:
@@ -88,7 +88,7 @@ def _replaced(model: nn.Module) -> Iterator[Any]:
 
 
 def _linear_layers(model: nn.Module) -> Iterator[Any]:
-    """Yield the layers whose weights are worth packing; `Conv1D` is one, with its weight turned."""
+    """Yield the layers whose weights are worth joined; `Conv1D` is one, with its weight turned."""
     from transformers.pytorch_utils import Conv1D
 
     for layer in model.modules():
@@ -183,8 +183,8 @@ class _Prepacked:
         if source is None:
             outputs = multiply(values, self.weights, self.hints)
         else:
-            row, packing = source
-            outputs = tuple(map(packing.unpack, multiply(row, self.weights, self.hints)))
+            row, joined = source
+            outputs = tuple(map(joined.part, multiply(row, self.weights, self.hints)))
         if len(outputs) > 1:
             self._kept = _Kept(values, dict(enumerate(outputs[1:], start=1)))
         return outputs[0]

@@ -58,6 +58,8 @@ class FastReader(Reader):
     def read(self, backbone: Backbone, requests: Sequence[Request]) -> list[Tensor]:
         """Read requests through one forward, or through one for each kind of what is known."""
         ways = self.ways(backbone)
+        if len(requests) == 1:
+            return ways.read_alike(requests, [ways.known(requests[0])])
         known = [ways.known(request) for request in requests]
         kinds = [(type(one), one.num_layers if isinstance(one, Below) else 0) for one in known]
         found: dict[int, Tensor] = {}
@@ -96,7 +98,7 @@ class FastReader(Reader):
 
     def reads_padding(self, backbone: Backbone) -> bool:
         """Return whether inputs cannot stand in one row."""
-        return not self.ways(backbone).shortcuts.packs
+        return not self.ways(backbone).shortcuts.joins
 
     def encode(
         self, config: Component, readout: Readout, examples: Sequence[Example]
@@ -141,6 +143,8 @@ class Ways:
 
     def known(self, request: Request) -> Ahead | Below | None:
         """Return what is known of a request's inputs."""
+        if not request.is_known:
+            return None
         ahead = read_ahead(self.backbone, request, self.kept)
         return ahead or read_below(self.backbone, request, self.kept)
 
@@ -148,18 +152,19 @@ class Ways:
         self, requests: Sequence[Request], known: Sequence[Ahead | Below | None]
     ) -> list[Tensor]:
         """Read requests of one kind through one forward."""
-        ahead = [one for one in known if isinstance(one, Ahead)]
-        if ahead:
-            requests = [_behind(request, one) for request, one in zip(requests, ahead, strict=True)]
-        joint = join(self.backbone, requests)
-        if ahead:
-            spliced = joint.spliced
-            keys, lead = [one for each in ahead for one in each.kept], [one.lead for one in ahead]
-            memory = input_memory(ahead[0].slots, keys, torch.cat(lead))
-            memory = replace(memory, gates=spliced.gates, gated=spliced.gated)
-            joint = replace(joint, memory=memory)
+        backbone = self.backbone
+        if known[0] is None:
+            return part(requests, self.read_joint(join(backbone, requests)))
         below = [one for one in known if isinstance(one, Below)]
-        return part(requests, self.read_joint(joint, below))
+        if below:
+            return part(requests, self.read_joint(join(backbone, requests), below))
+        ahead = [one for one in known if isinstance(one, Ahead)]
+        requests = [_behind(request, one) for request, one in zip(requests, ahead, strict=True)]
+        joint = join(backbone, requests)
+        keys, lead = [one for each in ahead for one in each.kept], [one.lead for one in ahead]
+        memory = input_memory(ahead[0].slots, keys, torch.cat(lead))
+        memory = replace(memory, gates=joint.spliced.gates, gated=joint.spliced.gated)
+        return part(requests, self.read_joint(replace(joint, memory=memory)))
 
     def read_joint(self, joint: Joint, below: Sequence[Below] = ()) -> Tensor:
         """Read a batch by its route. Shape `(reads, slots, width)`."""
@@ -196,19 +201,19 @@ class Ways:
     ) -> Tensor:
         """Run the encoder once, in a row where it may be, and the decoder on what it gives."""
         backbone, mask = self.backbone, joint.spliced.attention_mask
-        packing, one = route.packing, self._pass(backbone.stacks[0], joint.memory, route)
-        if packing is not None:
-            inputs = packing.inputs(inputs, route.first_position)
+        joined, one = route.joined, self._pass(backbone.stacks[0], joint.memory, route)
+        if joined is not None:
+            inputs = joined.inputs(inputs, route.first_position)
         with nullcontext() if one is None else one.surrounding():
             encoded = backbone.run_body(inputs, one)
         copies = count_copies(decoder.source, len(mask)) if self.shortcuts.shares else 1
         memory = None if joint.memory is None else joint.memory.take(decoder.source)
         assert joint.places is not None
-        if packing is None:
+        if joined is None:
             return self._decode(encoded, mask, joint.places, decoder, copies, memory)
         row = encoded.last_hidden_state
-        encoded.last_hidden_state = batch = packing.unpack(row)
-        with self.hints.remembering(batch, row, packing):
+        encoded.last_hidden_state = batch = joined.part(row)
+        with self.hints.remembering(batch, row, joined):
             return self._decode(encoded, mask, joint.places, decoder, copies, memory)
 
     def _decode(
@@ -246,20 +251,19 @@ class Ways:
 
     def _pass(self, stack: Stack, memory: Memory | None, route: Route) -> FastPass | None:
         """Return the pass through a half; `None` where it is as the model would have it."""
-        compiled = self._find_compiled(stack, memory) if torch.is_grad_enabled() else {}
+        is_compiled = self.backbone.is_compiled and torch.is_grad_enabled()
+        compiled = self._find_compiled(stack, memory) if is_compiled else {}
         if memory is None and route.is_direct and not compiled:
             return None
         return FastPass(stack, memory, route, self.hints, compiled)
 
     def _find_compiled(self, stack: Stack, memory: Memory | None) -> dict[int, CompiledLayer]:
-        """Return the compiled forms of layers by identity; none where they are not compiled.
+        """Return the compiled forms of layers by identity.
 
         Raises:
             BackboneError: if layers are compiled that have nothing to compile beside attention,
                 and attention is given a memory.
         """
-        if not self.backbone.is_compiled:
-            return {}
         if memory is not None and not all(parts_of(layer) for layer in stack.layers):
             raise BackboneError(
                 "`backbone.compile` must be false for a prompt that reaches into the attention of "

@@ -15,9 +15,10 @@ from softprompts.backbones.layers import Stack
 from softprompts.backbones.memory import Memory, Slot
 from softprompts.fast.compiling import CompiledLayer
 from softprompts.fast.fused_attention import NAME as FUSED
-from softprompts.fast.fused_attention import Spans, Wanted, add_biases, attend_row, fits
+from softprompts.fast.fused_attention import add_biases, attend_row, fits
 from softprompts.fast.hints import Hints
-from softprompts.fast.joined_inputs import Packing, biased_attentions, square_biases
+from softprompts.fast.joined_inputs import JoinedInputs, biased_attentions, square_biases
+from softprompts.fast.spans import Spans, Wanted
 from softprompts.fast.tail import InterruptedLayerError, Tail
 
 
@@ -27,7 +28,7 @@ class Route:
     """How a batch is read.
 
     Attributes:
-        packing: where the inputs stand, if they stand in one row.
+        joined: where the inputs stand, if they stand in one row.
         first_position: position of an input's first token in such a row; `None` where the model
             takes no positions.
         tail: where the output of the last layer is read, if that is not everywhere.
@@ -38,7 +39,7 @@ class Route:
             `(batch, tokens, hidden)`.
     """
 
-    packing: Packing | None = None
+    joined: JoinedInputs | None = None
     first_position: int | None = None
     tail: Tail | None = None
     num_runs: int = 0
@@ -49,8 +50,8 @@ class Route:
     @property
     def is_direct(self) -> bool:
         """Whether all is read as the model would read it."""
-        parts = (self.packing, self.tail, self.below)
-        return self.copies == 1 and all(part is None for part in parts)
+        is_whole = self.tail is None and self.below is None
+        return is_whole and self.joined is None and self.copies == 1
 
     def lead(self, inputs: dict[str, Any], gather: Tensor) -> tuple[dict[str, Any], Tensor]:
         """Return a model's arguments and the places to read, as this way has them.
@@ -59,9 +60,9 @@ class Route:
             inputs: arguments for a padded batch.
             gather: positions that are read, long. Shape `(batch, slots)`.
         """
-        if self.packing is None:
+        if self.joined is None:
             return inputs, gather
-        return self.packing.inputs(inputs, self.first_position), self.packing.at(gather)
+        return self.joined.inputs(inputs, self.first_position), self.joined.at(gather)
 
 
 @final
@@ -86,7 +87,7 @@ class FastPass(Pass):
     ) -> None:
         self._stack, self._route, self._hints = stack, route, hints
         self._memory, self._compiled = memory or Memory(), compiled
-        self._is_plain = memory is None and route.packing is None and route.copies == 1
+        self._is_plain = memory is None and route.joined is None and route.copies == 1
         self._is_tail = False
         self._joint: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
         gates = (self._memory.gates, self._memory.prefix_gates)
@@ -95,21 +96,21 @@ class FastPass(Pass):
 
     @contextmanager
     def surrounding(self) -> Iterator[None]:
-        """Let the half make masks and biases of positions for packed inputs while this lasts."""
-        packing = self._route.packing
+        """Let the half make masks and biases of positions for joined inputs while this lasts."""
+        joined = self._route.joined
         with ExitStack() as stack:
-            if packing is not None:
+            if joined is not None:
                 stack.enter_context(self._stack.lock)
                 stack.enter_context(self._stack.attending(self))
                 biased = biased_attentions(self._stack.body)
-                stack.enter_context(square_biases(biased, packing.longest))
+                stack.enter_context(square_biases(biased, joined.longest))
             yield
 
     def make_mask(self, **options: Any) -> Tensor | None:
-        """Return the mask of packed inputs; called by transformers."""
-        packing = self._route.packing
-        assert packing is not None
-        return packing.small_mask(**options)
+        """Return the mask of joined inputs; called by transformers."""
+        joined = self._route.joined
+        assert joined is not None
+        return joined.small_mask(**options)
 
     def run_layer(
         self,
@@ -123,7 +124,7 @@ class FastPass(Pass):
         route, own = self._route, self._compiled.get(id(layer))
         if route.below is not None and number < route.below[0]:
             states = route.below[1]
-            return states if route.packing is None else route.packing.pack(states)
+            return states if route.joined is None else route.joined.join(states)
         is_last = route.tail is not None and number == route.num_runs - 1
         if self._is_plain and not is_last:
             return (forward if own is None else own.whole)(*arguments, **options)
@@ -179,7 +180,7 @@ class FastPass(Pass):
             states = (query, key, value)
             if attention_mask is not None and len(attention_mask) > 1:
                 attention_mask = attention_mask.repeat_interleave(copies, dim=0)
-        if self._route.packing is None:
+        if self._route.joined is None:
             given = self._given(self._memory, slot)
             return attend(module, states, attention_mask, given, options)
         options = dict(options)
@@ -215,32 +216,32 @@ class FastPass(Pass):
         options: dict[str, Any],
     ) -> Tensor:
         """Attend in groups of inputs of like length. Shape `(1, places, heads, size)`."""
-        packing, (query, key, value) = self._route.packing, states
-        assert packing is not None
+        joined, (query, key, value) = self._route.joined, states
+        assert joined is not None
         tail = self._route.tail if self._is_tail else None
-        queries = packing.take(query) if tail is None else tail.take(query)
-        parts = zip(queries, packing.take(key), packing.take(value), strict=True)
+        queries = joined.take(query) if tail is None else tail.take(query)
+        parts = zip(queries, joined.take(key), joined.take(value), strict=True)
         outputs = []
-        for group, memory, part in zip(packing.groups, self._group_memories, parts, strict=True):
+        for group, memory, part in zip(joined.groups, self._group_memories, parts, strict=True):
             mask = group.mask(shared, query.dtype)
             if tail is not None:
                 mask = tail.mask(group, mask)
             outputs.append(attend(module, part, mask, self._given(memory, slot), options)[0])
-        return packing.put(outputs) if tail is None else tail.put(outputs)
+        return joined.put(outputs) if tail is None else tail.put(outputs)
 
     @cached_property
     def _group_memories(self) -> list[Memory]:
-        """The memory of each group of a packing."""
-        groups = [] if self._route.packing is None else self._route.packing.groups
+        """The memory of each group of a joined."""
+        groups = [] if self._route.joined is None else self._route.joined.groups
         return [self._memory.take(group.inputs).cut(group.width) for group in groups]
 
     @cached_property
     def _spans(self) -> Spans:
-        """Where the inputs of a packing stand in the row; the queries that run may be fewer."""
-        packing = self._route.packing
-        assert packing is not None
-        starts, counts = packing.starts.contiguous(), packing.lengths.contiguous()
-        return Spans(starts, counts, starts, counts, packing.total, packing.total)
+        """Where the inputs of a joined stand in the row; the queries that run may be fewer."""
+        joined = self._route.joined
+        assert joined is not None
+        starts, counts = joined.starts.contiguous(), joined.lengths.contiguous()
+        return Spans(starts, counts, starts, counts, joined.total, joined.total)
 
     def _is_fused(
         self,

@@ -17,7 +17,7 @@ from softprompts.backbones.layers import Stack
 from softprompts.backbones.memory import Memory
 from softprompts.backbones.probing import is_same, run_low
 from softprompts.fast.compiling import parts_of
-from softprompts.fast.joined_inputs import Packing
+from softprompts.fast.joined_inputs import JoinedInputs
 from softprompts.fast.route import FastPass, Route
 from softprompts.fast.tail import Tail
 
@@ -39,7 +39,7 @@ class Shortcuts:
     """Ways to read a batch with less work.
 
     Attributes:
-        packs: whether inputs may stand one behind the other in one row, and that pays.
+        joins: whether inputs may stand one behind the other in one row, and that pays.
         first_position: position of an input's first token in such a row; `None` where the model
             takes no positions.
         num_runs: how often a layer runs in one pass.
@@ -47,21 +47,21 @@ class Shortcuts:
         shares: whether a decoder's targets may read the same keys of an input, made once.
     """
 
-    packs: bool = False
+    joins: bool = False
     first_position: int | None = None
     num_runs: int = 0
     trims: bool = False
     shares: bool = False
 
-    def packing(self, mask: Tensor) -> Packing | None:
+    def joined(self, mask: Tensor) -> JoinedInputs | None:
         """Return where inputs stand in one row, if they may. Shape of `mask` `(batch, tokens)`."""
-        return Packing(mask) if self.packs and len(mask) > 1 else None
+        return JoinedInputs(mask) if self.joins and len(mask) > 1 else None
 
     def whole(self, mask: Tensor, wanted: Tensor | None = None) -> Route:
         """Return the way for a batch of which all is read; see `route`."""
-        packing = self.packing(mask)
-        places = None if packing is None or wanted is None else packing.wanted(wanted)
-        return Route(packing, self.first_position, wanted=places)
+        joined = self.joined(mask)
+        places = None if joined is None or wanted is None else joined.wanted(wanted)
+        return Route(joined, self.first_position, wanted=places)
 
     def route(
         self,
@@ -86,7 +86,7 @@ class Shortcuts:
         is_trimmed = self.trims and _LEAST_SAVING * gather.shape[1] <= mask.shape[1]
         if memory is not None and _asks_for_places(memory):
             is_trimmed = False
-        tail = Tail(gather, whole.packing) if is_trimmed else None
+        tail = Tail(gather, whole.joined) if is_trimmed else None
         return replace(whole, tail=tail, num_runs=self.num_runs)
 
 
@@ -129,20 +129,20 @@ def find_shortcuts(backbone: Backbone, read: Read, decode: Decode) -> Shortcuts:
 
     shares = _can_share(backbone, rows, mask, decode)
     trims = agrees(Route(tail=Tail(gather, None), num_runs=len(runs)))
-    is_packable = device.type == "cpu" and (
+    is_joinable = device.type == "cpu" and (
         not backbone.is_compiled or all(parts_of(layer) for layer in stack.layers)
     )
-    for first in _first_positions(backbone) if is_packable else ():
-        packing = Packing(mask)
-        if agrees(Route(packing, first)) and _packs_long(backbone, first, read):
-            tail = Tail(gather, packing)
-            trims = trims and agrees(Route(packing, first, tail, len(runs)))
+    for first in _first_positions(backbone) if is_joinable else ():
+        joined = JoinedInputs(mask)
+        if agrees(Route(joined, first)) and _joins_long(backbone, first, read):
+            tail = Tail(gather, joined)
+            trims = trims and agrees(Route(joined, first, tail, len(runs)))
             return Shortcuts(True, first, len(runs), trims, shares)
     return Shortcuts(num_runs=len(runs), trims=trims, shares=shares)
 
 
-def _packs_long(backbone: Backbone, first: int | None, read: Read) -> bool:
-    """Return whether a packed row may have more places than attention gives an input.
+def _joins_long(backbone: Backbone, first: int | None, read: Read) -> bool:
+    """Return whether a joined row may have more places than attention gives an input.
 
     The lowest layers tell, where all are alike.
     """
@@ -156,10 +156,10 @@ def _packs_long(backbone: Backbone, first: int | None, read: Read) -> bool:
     def states(route: Route) -> Tensor:
         return read(rows, mask, gather, route)
 
-    stack, packed = backbone.stacks[0], Route(Packing(mask), first)
+    stack, joined = backbone.stacks[0], Route(JoinedInputs(mask), first)
     try:
         return is_same(
-            run_low(stack, lambda: states(Route())), run_low(stack, lambda: states(packed))
+            run_low(stack, lambda: states(Route())), run_low(stack, lambda: states(joined))
         )
     except Exception:  # whatever a model does with what it does not know
         return False

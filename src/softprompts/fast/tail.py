@@ -13,8 +13,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from softprompts.fast.fused_attention import Spans
-from softprompts.fast.joined_inputs import Group, Packing
+from softprompts.fast.joined_inputs import Group, JoinedInputs
+from softprompts.fast.spans import Spans
 
 
 class InterruptedLayerError(Exception):
@@ -27,12 +27,12 @@ class Tail:
 
     Args:
         gather: positions, long. Shape `(batch, slots)`.
-        packing: where the inputs stand, if they stand in one row.
+        joined: where the inputs stand, if they stand in one row.
     """
 
-    def __init__(self, gather: Tensor, packing: Packing | None) -> None:
-        self._gather, self._packing = gather, packing
-        self._places = gather if packing is None else packing.at(gather)
+    def __init__(self, gather: Tensor, joined: JoinedInputs | None) -> None:
+        self._gather, self._joined = gather, joined
+        self._places = gather if joined is None else joined.at(gather)
         self._kept: tuple[Tensor, Tensor, Tensor | None] | None = None
         self._shape = torch.Size()
 
@@ -55,14 +55,14 @@ class Tail:
             InterruptedLayerError: at the first call.
         """
         if self._kept is None:
-            if self._packing is None:
+            if self._joined is None:
                 mask = self._rows(module, key, mask)
             self._kept = (key, value, mask)
             raise InterruptedLayerError
         return self._kept
 
     def take(self, query: Tensor) -> list[Tensor]:
-        """Return the queries of each group of a packing.
+        """Return the queries of each group of a joined.
 
         Args:
             query: one for each position that is read. Shape `(1, heads, batch * slots, size)`.
@@ -70,10 +70,10 @@ class Tail:
         Returns:
             Shape `(group, heads, slots, size)` each.
         """
-        assert self._packing is not None
+        assert self._joined is not None
         heads, _, size = query[0].shape
         each = query[0].reshape(heads, *self._gather.shape, size).transpose(0, 1)
-        return [each.index_select(0, group.inputs) for group in self._packing.groups]
+        return [each.index_select(0, group.inputs) for group in self._joined.groups]
 
     def mask(self, group: Group, mask: Tensor | None) -> Tensor | None:
         """Return the rows of a group's mask for its positions that are read."""
@@ -100,8 +100,8 @@ class Tail:
         Returns:
             Shape `(1, batch * slots, heads, size)`.
         """
-        assert self._packing is not None
-        order = torch.cat([group.inputs for group in self._packing.groups])
+        assert self._joined is not None
+        order = torch.cat([group.inputs for group in self._joined.groups])
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
         return torch.cat(list(outputs)).index_select(0, back).flatten(0, 1)[None]

@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils import skip_init
 
 from softprompts.fast.fused_activation import gelu_slope
-from softprompts.fast.fused_attention import Wanted
 from softprompts.fast.hints import Hints
+from softprompts.fast.spans import Wanted
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _TOLERANCE = 1e-2
 
 
 def can_prepack(dtype: torch.dtype) -> bool:
-    """Return whether this machine multiplies with packed weights, and faster than without.
+    """Return whether this machine multiplies with laid-out weights, and faster than without.
 
     Args:
         dtype: of weights and inputs. For bfloat16 the processor must compute in it natively; for
@@ -59,7 +59,7 @@ def _is_slow_in_float32() -> bool:
 @torch.inference_mode(False)
 @torch.no_grad()
 def works(dtype: torch.dtype) -> bool:
-    """Return whether packed products are, both ways, what they should be; tried once."""
+    """Return whether laid-out products are, both ways, what they should be; tried once."""
     draws = torch.Generator().manual_seed(0)
     # without a draw: the global generator stays as it is
     layer: nn.Linear = skip_init(nn.Linear, 40, 48, dtype=dtype)  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ def works(dtype: torch.dtype) -> bool:
     try:
         found = [weights.multiply(given[0]), weights.multiply_back(given[1], (0,))]
     except (AttributeError, RuntimeError) as error:
-        _LOG.info("weights are not packed, since that fails: %s", error)
+        _LOG.info("weights are not laid out, since that fails: %s", error)
         return False
     return all(
         one.shape == other.shape and (one.double() - other).norm() <= _TOLERANCE * other.norm()
@@ -83,7 +83,7 @@ def works(dtype: torch.dtype) -> bool:
 
 @final
 class Weights:
-    """Weights of layers that read the same values, one above the other, and their packed forms.
+    """Weights of layers that read the same values, one above the other, and their laid-out forms.
 
     Args:
         layers: one or more, of as many inputs each.
@@ -104,7 +104,7 @@ class Weights:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the packed forms that there are."""
+        """Bytes of the laid-out forms that there are."""
         found = [*self._back.values(), *([] if self._there is None else [self._there])]
         return sum(one.numel() * one.element_size() for one in found)
 
@@ -115,7 +115,7 @@ class Weights:
     def multiply(self, values: Tensor) -> Tensor:
         """Return `values @ weights.T + bias`. Shape `(..., in)`, then `(..., out)`."""
         if self._there is None:
-            there, self._bias = self._pack()
+            there, self._bias = self._lay_out()
             self._there = there  # last: a copy in another thread may look
         return _operators()[0](values, self._there, self._bias, "none", [], "")  # type: ignore[no-any-return]
 
@@ -126,14 +126,14 @@ class Weights:
             gradients: of the outputs of some of the layers, side by side.
             numbers: those layers.
         """
-        packed = self._back.get(numbers)
-        if packed is None:
-            packed = self._back[numbers] = self._pack_back(numbers)
-        return _operators()[0](gradients, packed, None, "none", [], "")  # type: ignore[no-any-return]
+        laid_out = self._back.get(numbers)
+        if laid_out is None:
+            laid_out = self._back[numbers] = self._lay_out_back(numbers)
+        return _operators()[0](gradients, laid_out, None, "none", [], "")  # type: ignore[no-any-return]
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _pack(self) -> tuple[Tensor, Tensor | None]:
+    def _lay_out(self) -> tuple[Tensor, Tensor | None]:
         matrix = self._joint(range(len(self.sizes)))
         bias = None
         if any(bias is not None for _, bias in self._parameters):
@@ -148,7 +148,7 @@ class Weights:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _pack_back(self, numbers: Sequence[int]) -> Tensor:
+    def _lay_out_back(self, numbers: Sequence[int]) -> Tensor:
         return _operators()[1](self._joint(numbers).T)  # type: ignore[no-any-return]
 
     def _joint(self, numbers: Sequence[int]) -> Tensor:
@@ -174,7 +174,7 @@ def _states(layers: Sequence[nn.Linear]) -> list[Any]:
 
 @cache
 def _operators() -> tuple[Any, Any]:
-    """Return PyTorch's product with packed weights, and what packs them."""
+    """Return PyTorch's product with laid-out weights, and what lays them out."""
     known = torch.ops.mkldnn
     return known._linear_pointwise.default, known._reorder_linear_weight.default
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.sources import first_line
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import (
@@ -44,7 +45,7 @@ from softprompts.storage import is_there, make_new_folder
 from softprompts.training.batching import by_length
 from softprompts.training.evaluation import Evaluation, best_column
 from softprompts.training.forward import Part, score
-from softprompts.training.memory import first_line, free_memory, is_out_of_memory
+from softprompts.training.memory import free_memory, is_out_of_memory
 from softprompts.training.reader import find_reader
 from softprompts.training.trainable import Track
 

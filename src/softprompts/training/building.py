@@ -27,7 +27,7 @@ from softprompts.recipes.schema import RunConfig, TrainingConfig
 from softprompts.seeding import generator
 from softprompts.tasks.base import Task
 from softprompts.tasks.sampling import split_held_out
-from softprompts.training.member import Plan
+from softprompts.training.plan import Plan
 from softprompts.training.prompt_building import build_prompts
 from softprompts.training.registry import (
     AVERAGES,
@@ -69,7 +69,7 @@ def build_model(
     )
     tracks: dict[str, Track] = {}
     for name, own in formats.items():
-        readout = _build_readout(config, name, (backbone, own, prompts[name]), not tracks)
+        readout = _build_readout(config, name, backbone, own, prompts[name], not tracks)
         _check_template(config, name, prompts[name], readout)
         tracks[name] = Track(prompts[name], readout, own)
     adaptation = ADAPTATIONS.load(config.adaptation.kind)(**config.adaptation.options)
@@ -95,10 +95,14 @@ def _label_words(format: TaskFormat) -> Iterable[str]:
 
 
 def _build_readout(
-    config: RunConfig, name: str, given: tuple[Backbone, TaskFormat, Prompt], is_first: bool
+    config: RunConfig,
+    name: str,
+    backbone: Backbone,
+    format: TaskFormat,
+    prompt: Prompt,
+    is_first: bool,
 ) -> Readout:
     """Build one task's readout; what the first task draws is what a run of one task draws."""
-    backbone, format, prompt = given
     takes_places = prompt.depth.is_input or backbone.family == "decoder"
     length = prompt.length if takes_places else 0
     path = () if is_first else ("task", name)

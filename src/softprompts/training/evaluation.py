@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.sources import first_line
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
@@ -21,7 +22,7 @@ from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.base import Readout
 from softprompts.training.batching import by_length
 from softprompts.training.forward import Part, score
-from softprompts.training.memory import first_line, free_memory, is_out_of_memory
+from softprompts.training.memory import free_memory, is_out_of_memory
 from softprompts.training.reader import find_reader
 from softprompts.training.trainable import Model
 
@@ -86,7 +87,7 @@ def score_examples(
     waiting = by_length(encoded)[::-1]
     while waiting:
         indices = waiting.pop()
-        found = _score_batch(backbone, (prompt, readout), [encoded[i] for i in indices])
+        found = _score_batch(backbone, prompt, readout, [encoded[i] for i in indices])
         if isinstance(found, str):
             waiting += _halves(indices, found)
             free_memory(backbone.device)
@@ -102,12 +103,12 @@ def score_examples(
 
 
 def _score_batch(
-    backbone: Backbone, scorer: tuple[Prompt, Readout], rows: Sequence[EncodedExample]
+    backbone: Backbone, prompt: Prompt, readout: Readout, rows: Sequence[EncodedExample]
 ) -> tuple[Part, list[list[float]], list[float]] | str:
     """Return a batch's part, scores and losses, or what the allocator said without memory."""
     try:
         batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
-        part = Part(*scorer, batch)
+        part = Part(prompt, readout, batch)
         values = score(backbone, [part])[0]
         return part, values.tolist(), part.readout.loss(values, batch).tolist()
     except Exception as error:

@@ -21,11 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.preparing import find_preparer
+from softprompts.backbones.finding_fast import find_fast
 from softprompts.errors import SoftPromptsWarning
 from softprompts.machine_memory import free_bytes, total_bytes
-from softprompts.training.member import Member
-from softprompts.training.micro_batches import Taken
+from softprompts.training.member import Member, Taken
 from softprompts.training.objective import accumulate
 from softprompts.training.reader import find_reader
 from softprompts.training.trainable import Model
@@ -178,9 +177,9 @@ def weight_bytes(backbone: Backbone) -> int:
     """Return the bytes of a backbone's parameters and buffers on its device, packed ones too."""
     model = backbone.model
     tensors = (t for t in (*model.parameters(), *model.buffers()) if t.device == backbone.device)
-    return find_preparer().extra_bytes(model) + sum(
-        int(t.numel() * t.element_size()) for t in tensors
-    )
+    fast = find_fast()
+    extra = 0 if fast is None else int(fast.laid_out_bytes(model))
+    return extra + sum(int(t.numel() * t.element_size()) for t in tensors)
 
 
 def budget_bytes(device: torch.device) -> int:

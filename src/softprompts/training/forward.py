@@ -150,6 +150,6 @@ def write(backbone: Backbone, part: Part, **options: Any) -> Tensor:
     tokens = (embed(backbone, part.prompt, batch), batch.attention_mask, batch.segments)
     spliced = arrange(output, tokens, (batch.start, batch.end))
     memory = join_memories([output], spliced)
-    check_written(backbone, batch.attention_mask, (spliced.lengths, memory), options)
+    check_written(backbone, batch.attention_mask, spliced.lengths, memory, options)
     inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
     return generate(backbone, inputs, memory, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import collate
+from softprompts.encoding.inputs import EncodedExample
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.draws import Draws
 from softprompts.readouts.base import Readout
@@ -25,10 +26,10 @@ from softprompts.regularizers.base import Regularizer
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.forward import Part
 from softprompts.training.journal import Checkpoint, Journal
-from softprompts.training.micro_batches import Taken, cut
 from softprompts.training.mixing import Mixing
 from softprompts.training.objective import Share
 from softprompts.training.penalties import PenaltyLog
+from softprompts.training.plan import Plan
 from softprompts.training.reader import find_reader
 from softprompts.training.trainable import Model, under
 
@@ -36,38 +37,22 @@ _NUM_SHOWN = 3
 """Examples that a regularizer shows of a task, at the first update and at each evaluation."""
 
 
+@final
 @dataclass(frozen=True)
-class Plan:
-    """How a run is trained: flat numbers, no recipe.
+class Taken:
+    """One example of one run's update.
 
     Attributes:
-        seed: the run's seed; order and dropout derive from it.
-        total_steps: most updates.
-        batch_size: examples per micro-batch.
-        accumulation_steps: micro-batches per update; an update sees their product in examples.
-        clip_norm: largest gradient norm, or infinity.
-        evaluation_steps: updates after which the held-out rows are scored.
-        checkpoint_every_steps: updates between checkpoints; 0 checkpoints at evaluations.
-        patience: evaluations without gain before stopping, or infinity.
-        factor: schedule, from the number of updates done to the factor on the learning rates.
-        temperature: from the number of updates done to the temperature of selections.
-        average: from the number of updates done to the newest state's weight in the average that
-            is scored and kept; `None` scores and keeps the newest state.
-        sampling: from the training rows of each task to how often it is drawn.
+        task: the task's name.
+        encoded: the example.
+        place: its place in the run's update.
+        width: positions of its longest input, prompt rows included.
     """
 
-    seed: int
-    total_steps: int
-    batch_size: int
-    accumulation_steps: int
-    clip_norm: float
-    evaluation_steps: frozenset[int]
-    checkpoint_every_steps: int
-    patience: float
-    factor: Callable[[int], float]
-    temperature: Callable[[int], float]
-    sampling: Callable[[Sequence[int]], Sequence[float]]
-    average: Callable[[int], float] | None = None
+    task: str
+    encoded: EncodedExample
+    place: int
+    width: int
 
 
 @dataclass
@@ -190,14 +175,6 @@ class Member:
         note = partial(self.penalties.add, name, track.format.labels)
         return Share(part, 1 / num_examples, self._active, note)
 
-    def shares(self, backbone: Backbone) -> list[Share]:
-        """Return the next update's micro-batches, each with what regularizes it."""
-        return [share for group in cut([self], backbone) for _, share in group]
-
-    def parts(self, backbone: Backbone) -> list[tuple[Part, float]]:
-        """Return the next update's micro-batches, each with the weight of one of its examples."""
-        return [(share.part, share.weight) for share in self.shares(backbone)]
-
     def update(self, loss: float, about: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Clip, step and log; a loss or gradient that is not finite ends the run instead.
 
@@ -265,12 +242,6 @@ class Member:
         with self.timed():
             find_reader().save(backbone)
             self.journal.save(self._checkpoint())
-
-    def after_update(self, backbone: Backbone) -> None:
-        """Evaluate and checkpoint where the plan says so."""
-        self.evaluate()
-        if self.is_checkpoint_due:
-            self.save(backbone)
 
     def select_last(self) -> None:
         """Make the current state the selected one, where there was nothing to select on."""

@@ -65,9 +65,3 @@ def free_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an allocator said, in one line that ends with a full stop."""
-    text = str(error).strip().splitlines()
-    return (text[0].rstrip(".") if text else type(error).__name__) + "."

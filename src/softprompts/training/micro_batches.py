@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.encoding.inputs import EncodedExample
+from softprompts.training.member import Member, Taken
 from softprompts.training.memory import Room
 from softprompts.training.objective import Share
 from softprompts.training.reader import find_reader
 from softprompts.training.size_groups import cut_by_size
 
-if TYPE_CHECKING:
-    from softprompts.training.member import Member
-
 _OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
 """What one more micro-batch costs, in token positions; where padding is not read, it saves none."""
-
-
-@final
-@dataclass(frozen=True)
-class Taken:
-    """One example of one run's update.
-
-    Attributes:
-        task: the task's name.
-        encoded: the example.
-        place: its place in the run's update.
-        width: positions of its longest input, prompt rows included.
-    """
-
-    task: str
-    encoded: EncodedExample
-    place: int
-    width: int
 
 
 def cut(

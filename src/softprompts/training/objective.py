@@ -158,7 +158,7 @@ def _penalties(
     share, found = reading.share, []
     for number, one, factor in share.regularizers:
         copies = [(copy, next(copied)) for copy in reading.copies[number]]
-        penalty = one.penalty(_seen(backbone, reading, scores, (number, one, copies)))
+        penalty = one.penalty(_seen(backbone, reading, scores, number, one, copies))
         share.note(number, penalty)
         found.append(penalty.values.sum() * (share.weight * factor))
     return found
@@ -168,10 +168,12 @@ def _seen(
     backbone: Backbone,
     reading: _Reading,
     scores: Tensor,
-    given: tuple[int, Regularizer, list[tuple[Perturbed, Tensor]]],
+    number: int,
+    one: Regularizer,
+    copies: list[tuple[Perturbed, Tensor]],
 ) -> Seen:
     """Return what a regularizer sees of a share that was read."""
-    part, (number, one, copies) = reading.share.part, given
+    part = reading.share.part
 
     def loss(scores: Tensor) -> Tensor:
         return part.readout.loss(scores, part.batch)

@@ -11,9 +11,10 @@ from typing import final
 import torch
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.sources import first_line
 from softprompts.errors import BackboneError, SoftPromptsWarning
 from softprompts.training.member import Member
-from softprompts.training.memory import Room, first_line, free_memory, is_out_of_memory
+from softprompts.training.memory import Room, free_memory, is_out_of_memory
 from softprompts.training.micro_batches import cut
 from softprompts.training.objective import accumulate
 from softprompts.training.progress import Progress, Silent

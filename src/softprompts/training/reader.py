@@ -17,8 +17,8 @@ from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.decoder_inputs import DecoderInputs
+from softprompts.backbones.finding_fast import find_fast
 from softprompts.backbones.memory import Memory
-from softprompts.backbones.preparing import find_fast
 from softprompts.component import Component
 from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample
@@ -205,6 +205,10 @@ def whole_width(prompt: Prompt, example: EncodedExample) -> int:
 
 def join(backbone: Backbone, requests: Sequence[Request]) -> Joint:
     """Return requests as one batch, their inputs padded to the widest."""
+    if len(requests) == 1 and not requests[0].needs_head:
+        (one,) = requests
+        memory = None if one.output is None else join_memories([one.output], one.spliced)
+        return Joint(one.spliced, memory, one.places, needs_head=False)
     spliced = concatenate([request.spliced for request in requests])
     outputs = [request.output for request in requests if request.output is not None]
     memory = join_memories(outputs, spliced) if outputs else None
@@ -218,6 +222,8 @@ def join(backbone: Backbone, requests: Sequence[Request]) -> Joint:
 
 def part(requests: Sequence[Request], values: Tensor) -> list[Tensor]:
     """Return the share of each request in what was read of all."""
+    if len(requests) == 1:
+        return [values]
     places = [request.places for request in requests if request.places is not None]
     if not places:
         return list(torch.split(values, [len(one.spliced.lengths) for one in requests]))

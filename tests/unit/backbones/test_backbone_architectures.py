@@ -204,7 +204,7 @@ def test_encoder_runs_once_for_many_targets(tiny: Any, kind: str) -> None:
         logits(backbone, backbone.embed(ids), mask, segments, gather, decoder)
     finally:
         handle.remove()
-    assert batches == [1 if shortcuts(backbone).packs else 3]
+    assert batches == [1 if shortcuts(backbone).joins else 3]
 
 
 @every_kind

@@ -121,7 +121,7 @@ def test_logits_of_a_spread_backbone(pair):
 def test_no_shortcut_is_taken_where_hooks_stand(pair):
     _, spread = pair
     assert spread.is_spread
-    assert not shortcuts(spread).packs
+    assert not shortcuts(spread).joins
     assert not shortcuts(spread).trims
 
 
@@ -153,7 +153,7 @@ def test_embeddings_on_disk_are_read_where_their_hook_runs_them(backbone_folder,
 def test_a_map_to_one_device_is_no_spreading(backbone_folder):
     backbone = load_backbone(str(backbone_folder("bert")), device_map={"": "cpu"})
     assert not backbone.is_spread
-    assert shortcuts(backbone).packs
+    assert shortcuts(backbone).joins
 
 
 def test_transformers_makes_the_map_within_the_memory_that_is_allowed(backbone_folder, tiny):

@@ -97,7 +97,7 @@ def assert_same(found, expected):
 def test_states_and_gradients_are_those_of_plain_layers(tiny, compiled, kind, is_gathered):
     """Gathered states are read packed and with a tail, others as the model reads them."""
     backbone = compiled(kind)
-    assert shortcuts(backbone).packs
+    assert shortcuts(backbone).joins
     for shape in ((5, 9), (1, 11)):  # a row as long as states are wide would pass for the same size
         found = read(backbone, shape, is_gathered)
         assert_same(found, read(tiny(kind), shape, is_gathered))
@@ -123,8 +123,8 @@ def test_parts_are_what_lies_beside_attention(tiny, kind):
 
 def test_layers_without_parts_are_read_padded_and_whole(tiny, compiled):
     backbone = compiled("albert")
-    assert shortcuts(tiny("albert")).packs
-    assert not shortcuts(backbone).packs
+    assert shortcuts(tiny("albert")).joins
+    assert not shortcuts(backbone).joins
     assert_same(read(backbone, (3, 9)), read(tiny("albert"), (3, 9)))
     assert num_graphs() > 0
 

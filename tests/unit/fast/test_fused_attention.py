@@ -17,7 +17,8 @@ from softprompts.backbones.attention import IMPLEMENTATIONS
 from softprompts.backbones.loading import load_backbone
 from softprompts.errors import BackboneError
 from softprompts.fast import fused_attention
-from softprompts.fast.fused_attention import NAME, Spans, attend_fused, attend_row, why_not
+from softprompts.fast.fused_attention import NAME, attend_fused, attend_row, why_not
+from softprompts.fast.spans import Spans
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 

@@ -16,9 +16,10 @@ from softprompts.backbones.adaptations.lora import LoraAdaptation
 from softprompts.backbones.decoder_inputs import DecoderInputs
 from softprompts.backbones.loading import load_backbone
 from softprompts.fast import prepacking, weight_layouts
-from softprompts.fast.fused_attention import Spans, Wanted, attend_row, why_not
+from softprompts.fast.fused_attention import attend_row, why_not
 from softprompts.fast.hints import Hints
-from softprompts.fast.joined_inputs import Packing
+from softprompts.fast.joined_inputs import JoinedInputs
+from softprompts.fast.spans import Spans, Wanted
 from softprompts.fast.weight_layouts import works
 
 pytestmark = pytest.mark.skipif(
@@ -65,15 +66,15 @@ def test_attention_has_the_same_gradients_where_they_are_wanted(
     is_row = torch.zeros_like(mask, dtype=torch.bool)
     for number, (_, chosen) in enumerate(inputs):
         is_row[number, chosen] = True
-    packing = Packing(mask)
-    size_of_row = packing.size
+    joined = JoinedInputs(mask)
+    size_of_row = joined.size
     states = [
         torch.randn(1, one, size_of_row, size, generator=draws).bfloat16().requires_grad_()
         for one in (heads[0], heads[1], heads[1])
     ]
     bias = torch.full((1, 1, longest, longest), LOWEST).triu(1).bfloat16() if is_causal else None
     spans = Spans(starts, counts, starts, counts, total, total)
-    wanted = packing.wanted(is_row)
+    wanted = joined.wanted(is_row)
     slope = torch.randn(1, size_of_row, heads[0], size, generator=draws).bfloat16()
     found = []
     for given_places in (None, wanted):

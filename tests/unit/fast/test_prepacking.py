@@ -1,4 +1,4 @@
-"""Packed weights give what plain ones do, both ways, and only where they are what they were."""
+"""Laid-out weights give what plain ones do, both ways, and only where they are what they were."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from backbones import KINDS
 from reads import hidden, logits, shortcuts
+from softprompts import fast
 from softprompts.backbones.adaptations.copying import copy_backbone
 from softprompts.backbones.adaptations.full import FullAdaptation
 from softprompts.backbones.adaptations.lora import LoraAdaptation
 from softprompts.backbones.decoder_inputs import DecoderInputs
 from softprompts.backbones.loading import load_backbone
-from softprompts.fast import joined_inputs, prepacking, preparing, weight_layouts
+from softprompts.fast import joined_inputs, prepacking, weight_layouts
 from softprompts.fast.fused_activation import FusedGelu
 from softprompts.fast.fused_attention import why_not
 from softprompts.fast.hints import Hints
-from softprompts.fast.prepacking import packed_bytes, prepack
+from softprompts.fast.prepacking import laid_out_bytes, prepack
 from softprompts.fast.weight_layouts import can_prepack, works
 
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 3e-2}
@@ -42,7 +43,7 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def plainly(folder: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
     """Load a backbone whose weights stay as they are."""
     with monkeypatch.context() as patch:
-        patch.setattr(preparing, "prepack", lambda model, run: 0)
+        patch.setattr(fast, "prepack", lambda model, run: 0)
         return load_backbone(str(folder), **options)
 
 
@@ -96,7 +97,7 @@ def test_all_architectures_read_the_same(
     assert not owners(plain.model)
     for own, other in zip(read(packed), read(plain), strict=True):
         assert_near(own, other)
-    assert packed_bytes(packed.model) > 0
+    assert laid_out_bytes(packed.model) > 0
     for own, other in zip(read(packed), read(packed), strict=True):
         assert torch.equal(own, other)
 
@@ -158,7 +159,7 @@ class Layers(nn.Module):
 
 
 def make(dtype: torch.dtype) -> tuple[Layers, Layers]:
-    """Return a model with packed weights, and the same without."""
+    """Return a model with laid-out weights, and the same without."""
     torch.manual_seed(0)
     plain = Layers(dtype)
     packed = copy.deepcopy(plain)
@@ -195,12 +196,12 @@ def test_nothing_is_packed_before_it_is_needed(everywhere: None) -> None:
     packed, _ = make(KNOWN[0])
     weights = [packed.first.weight, packed.second.weight, packed.third.weight]
     size = sum(weight.numel() * weight.element_size() for weight in weights)
-    assert packed_bytes(packed) == 0
+    assert laid_out_bytes(packed) == 0
     values = torch.randn(2, 24, dtype=KNOWN[0])
     packed(values)
-    assert packed_bytes(packed) == size
+    assert laid_out_bytes(packed) == size
     packed(values.requires_grad_()).float().sum().backward()
-    assert packed_bytes(packed) == 2 * size
+    assert laid_out_bytes(packed) == 2 * size
 
 
 def _train(model: Any) -> None:
@@ -418,7 +419,7 @@ def test_copies_share_what_is_packed(backbone_folder: Any, everywhere: None) -> 
     backbone = load_backbone(str(backbone_folder("bert")))
     shared = copy_backbone(backbone, shares_weights=True)
     states, gradient = read(shared)
-    assert packed_bytes(shared.model) == packed_bytes(backbone.model) > 0
+    assert laid_out_bytes(shared.model) == laid_out_bytes(backbone.model) > 0
     for own, other in zip(read(backbone), (states, gradient), strict=True):
         assert torch.equal(own, other)
     layers = {layer for one in owners(shared.model) for layer in one.layers}
@@ -495,7 +496,7 @@ def test_what_is_not_faster_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) 
 
 
 def bend_and_multiply(is_tanh: bool) -> tuple[Any, Any, Tensor, Tensor]:
-    """Return what multiplies with packed weights, the layer as it is, values and a gradient."""
+    """Return what multiplies with laid-out weights, the layer as it is, values and a gradient."""
     draws = torch.Generator().manual_seed(3)
     layer = nn.Linear(48, 24).bfloat16().requires_grad_(False)
     packed = prepacking._Prepacked([layer], Hints())
@@ -595,7 +596,7 @@ def test_keys_of_a_padded_input_are_made_of_its_row(
         rows.append(list(sizes))
     assert len(rows[0]) == len(rows[1])
     changed = {pair for pair in zip(*rows, strict=True) if pair[0] != pair[1]}
-    assert changed == ({(4 * 30, 64)} if shortcuts(backbone).packs else set())
+    assert changed == ({(4 * 30, 64)} if shortcuts(backbone).joins else set())
     for own, other in zip(found[1], found[0], strict=True):
         assert_near(own, other)
 
@@ -615,9 +616,9 @@ def read_ragged(backbone: Any) -> tuple[Tensor, Tensor]:
 
 
 def test_a_batch_that_was_changed_has_no_row() -> None:
-    own = joined_inputs.Packing((torch.arange(90) < torch.tensor([[90], [3], [2]])).long())
+    own = joined_inputs.JoinedInputs((torch.arange(90) < torch.tensor([[90], [3], [2]])).long())
     row, hints = torch.randn(1, own.size, 8), Hints()
-    batch = own.unpack(row)
+    batch = own.part(row)
     with hints.remembering(batch, row, own):
         found = hints.row_of(batch)
         assert found is not None
@@ -625,8 +626,8 @@ def test_a_batch_that_was_changed_has_no_row() -> None:
         assert hints.row_of(batch + 0) is None
         batch[0, 0] = 1.0
         assert hints.row_of(batch) is None
-    little = joined_inputs.Packing(torch.ones(3, 90, dtype=torch.long))
+    little = joined_inputs.JoinedInputs(torch.ones(3, 90, dtype=torch.long))
     row = torch.randn(1, little.size, 8)
-    batch = little.unpack(row)
+    batch = little.part(row)
     with hints.remembering(batch, row, little):
         assert hints.row_of(batch) is None

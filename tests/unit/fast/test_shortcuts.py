@@ -13,7 +13,7 @@ from reads import hidden, logits, shortcuts, states_at
 from softprompts.backbones.decoder_inputs import gather_positions
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.memory import Memory
-from softprompts.fast.joined_inputs import Packing
+from softprompts.fast.joined_inputs import JoinedInputs
 from softprompts.fast.route import Route
 from softprompts.fast.tail import Tail
 
@@ -38,22 +38,22 @@ def draw(backbone: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def routes(backbone: Any, mask: torch.Tensor, gather: torch.Tensor) -> dict[str, Route]:
     """Return every way to read a batch with less work."""
-    found, packing = shortcuts(backbone), Packing(mask)
+    found, joined = shortcuts(backbone), JoinedInputs(mask)
     ways = {}
-    if found.packs:
-        ways["packed"] = Route(packing, found.first_position)
+    if found.joins:
+        ways["packed"] = Route(joined, found.first_position)
     if found.trims:
         ways["trimmed"] = Route(tail=Tail(gather, None), num_runs=found.num_runs)
-    if found.packs and found.trims:
-        both = Tail(gather, packing)
-        ways["both"] = Route(packing, found.first_position, both, found.num_runs)
+    if found.joins and found.trims:
+        both = Tail(gather, joined)
+        ways["both"] = Route(joined, found.first_position, both, found.num_runs)
     return ways
 
 
 @every_kind
 def test_which_shortcuts_an_architecture_has(tiny: Any, kind: str) -> None:
     found = shortcuts(tiny(kind))
-    assert found.packs == (kind not in WITHOUT_PACKING)
+    assert found.joins == (kind not in WITHOUT_PACKING)
     assert found.trims == (kind not in WITHOUT_TRIMMING)
     assert found.shares == (kind in WITH_SHARING)
 
@@ -153,10 +153,10 @@ def test_bfloat16_is_within_its_rounding(backbone_folder: Any, kind: str) -> Non
 
 def test_a_batch_is_unpacked_with_the_gradient_of_its_positions() -> None:
     mask = (torch.arange(20) < torch.tensor([20, 3, 1, 8])[:, None]).long()
-    packing, draws = Packing(mask), torch.Generator().manual_seed(0)
+    joined, draws = JoinedInputs(mask), torch.Generator().manual_seed(0)
     values = torch.randn(4, 20, 5, generator=draws, requires_grad=True)
     slope = torch.randn(4, 20, 5, generator=draws)
-    found = packing.unpack(packing.pack(values))
+    found = joined.part(joined.join(values))
     assert torch.equal(found[mask.bool()], values[mask.bool()])
     found.backward(slope)
     assert torch.equal(values.grad, slope * mask[..., None])
@@ -164,15 +164,15 @@ def test_a_batch_is_unpacked_with_the_gradient_of_its_positions() -> None:
 
 def test_a_row_has_few_shapes_and_groups_waste_little() -> None:
     mask = (torch.arange(200) < torch.tensor([200, 30, 31, 64, 5])[:, None]).long()
-    packing = Packing(mask)
-    assert packing.size == 352
-    widths = sorted((group.width, len(group.inputs)) for group in packing.groups)
+    joined = JoinedInputs(mask)
+    assert joined.size == 352
+    widths = sorted((group.width, len(group.inputs)) for group in joined.groups)
     assert widths == [(64, 4), (224, 1)]
-    assert sorted(i for group in packing.groups for i in group.inputs.tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(i for group in joined.groups for i in group.inputs.tolist()) == [0, 1, 2, 3, 4]
     values = torch.randn(5, 200, 3)
-    packed = packing.pack(values)
+    packed = joined.join(values)
     assert packed.shape == (1, 352, 3)
     assert not packed[0, 330:].any()
-    everywhere = packing.at(torch.arange(200).expand(5, -1)).view(5, 200)
+    everywhere = joined.at(torch.arange(200).expand(5, -1)).view(5, 200)
     assert torch.equal(packed[0, everywhere][mask.bool()], values[mask.bool()])
     assert torch.equal(everywhere[1, 30:], everywhere[1, :1].expand(170))
