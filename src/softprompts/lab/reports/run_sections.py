@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from softprompts.lab.reports.curves_of_runs import Curve, curves_of
 from softprompts.lab.reports.examples import read_examples
-from softprompts.lab.reports.pages import Part, Section
+from softprompts.lab.reports.pages import Part, Section, side_by_side
 from softprompts.lab.reports.report_tables import cost_table, lost_table, run_table
 from softprompts.lab.reports.score_sections import MOST_OPEN
 from softprompts.lab.reports.study_figures import Scale, draw_curves, scale_around
@@ -122,11 +122,8 @@ def curve_section(record: StudyRecord) -> Section | None:
         "grey. The loss is on the clean inputs of each update's batch, without penalties, averaged "
         "in windows. A seed that ended early counts as far as it went."
     )
-    parts = [Part("note", note), Part("pictures", pictures[:MOST_OPEN])]
-    if pictures[MOST_OPEN:]:
-        rest_of = (Part("pictures", pictures[MOST_OPEN:]),)
-        parts.append(Part("fold", rest_of, f"{len(pictures) - MOST_OPEN} more"))
-    return Section("curves", "Learning curves", tuple(parts))
+    parts = (Part("note", note), *side_by_side(pictures, MOST_OPEN))
+    return Section("curves", "Learning curves", parts)
 
 
 def _axes(pairs: Sequence[Pair]) -> list[tuple[str, float, Scale]]:

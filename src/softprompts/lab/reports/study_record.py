@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -160,7 +160,7 @@ class StudyRecord:
             if not by_point and len(variants) == 1:
                 shared = ""
             key = (entry.task, entry.part_of, shared)
-            groups.setdefault(key, []).append(_labelled(entry, label or entry.variant))
+            groups.setdefault(key, []).append(replace(entry, label=label or entry.variant))
         return tuple(
             Facet(task, ", ".join(part for part in (task, _within(outer), shared) if part), (*of,))
             for (task, outer, shared), of in groups.items()
@@ -226,10 +226,6 @@ def _entries(line: Line, cells: tuple[Cell, ...]) -> list[Entry]:
         for name, scores in line.get("tasks", {}).items()
     ]
     return [Entry(line, cells, label), *own]
-
-
-def _labelled(entry: Entry, label: str) -> Entry:
-    return Entry(entry.line, entry.cells, label, entry.part_of)
 
 
 def _within(mixture: str) -> str:
