@@ -19,9 +19,8 @@ from softprompts.lab.reports.choices_figures import (
 )
 from softprompts.lab.reports.chosen import UNITS, Chosen, Mixed
 from softprompts.lab.reports.pages import MOST_ROWS, Head, Part, Section, page, side_by_side
-from softprompts.lab.reports.report_tables import place_columns, place_of
 from softprompts.lab.reports.score_sections import MOST_OPEN
-from softprompts.lab.reports.study_record import Entry, StudyRecord
+from softprompts.lab.reports.study_record import Entry, StudyRecord, place_columns, place_of
 from softprompts.lab.reports.tabular import Column, Table
 
 _MOST_CLASSES = 12  # of a study's pool

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from softprompts.errors import RunFolderError, StorageError
 from softprompts.lab.analysis.reading import without_task
+from softprompts.lab.reports.tabular import Column
 from softprompts.lab.studies.grid import Cell, expand
 from softprompts.lab.studies.summary import grouped, read_cell, read_error, run_folder, summarize
 from softprompts.recipes.study import StudyConfig, parse_kept_study
@@ -194,6 +195,34 @@ def read_study(folder: str | Path) -> StudyRecord:
     lines = zip(summary["cells"], grouped(cells), strict=True)
     found = tuple(entry for line, group in lines for entry in _entries(line, tuple(group)))
     return StudyRecord(path, study, summary, found, results, errors)
+
+
+def place_columns(record: StudyRecord) -> tuple[Column, ...]:
+    """Return the columns that say where a row belongs: task, variant, and fields of the grid."""
+    return (Column("task", "task"), Column("variant", "variant"), *field_columns(record))
+
+
+def field_columns(record: StudyRecord) -> tuple[Column, ...]:
+    """Return the columns of the fields of the grid."""
+    return tuple(Column(f"field {name}", name) for name in record.fields)
+
+
+def fields_of(record: StudyRecord, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `field_columns` for a grid point."""
+    rest = without_task(point)
+    return {f"field {name}": shown(rest[name]) for name in record.fields if name in rest}
+
+
+def place_of(record: StudyRecord, entry: Entry) -> dict[str, Any]:
+    """Return the values of `place_columns` for an entry."""
+    task = f"{entry.task} (within {entry.part_of})" if entry.part_of else entry.task
+    return {"task": task, "variant": entry.variant, **fields_of(record, entry.line["point"])}
+
+
+def seeds_of(entry: Entry) -> str:
+    """Return how many of how many seeds have a score."""
+    whole = entry.num_scored == entry.num_seeds
+    return str(entry.num_seeds) if whole else f"{entry.num_scored} of {entry.num_seeds}"
 
 
 def point_label(point: Mapping[str, Any]) -> str:
