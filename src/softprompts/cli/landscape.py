@@ -195,9 +195,8 @@ def _sample(
 
     num_examples, name, dtype = given
     sample = QUICK_SAMPLE if is_quick else Sample(num_examples=most)
-    if num_examples is not None:
-        sample = replace(sample, num_examples=num_examples)
-    return replace(sample, split=split, task=name, dtype=dtype)
+    most = sample.num_examples if num_examples is None else num_examples
+    return replace(sample, num_examples=most, split=split, task=name, dtype=dtype)
 
 
 def _effort(is_quick: bool, measures: str | None) -> Effort:

@@ -18,10 +18,9 @@ from softprompts.lab.reports.choices_figures import (
     share_hints,
 )
 from softprompts.lab.reports.chosen import UNITS, Chosen, Mixed
-from softprompts.lab.reports.pages import MOST_ROWS, Head, Part, Section, page
-from softprompts.lab.reports.report_tables import place_columns, place_of
+from softprompts.lab.reports.pages import MOST_ROWS, Head, Part, Section, page, side_by_side
 from softprompts.lab.reports.score_sections import MOST_OPEN
-from softprompts.lab.reports.study_record import Entry, StudyRecord
+from softprompts.lab.reports.study_record import Entry, StudyRecord, place_columns, place_of
 from softprompts.lab.reports.tabular import Column, Table
 
 _MOST_CLASSES = 12  # of a study's pool
@@ -139,10 +138,7 @@ def choice_section(record: StudyRecord) -> Section | None:
     if not pictures and not problems:
         return None
     parts = [Part("note", _LEAD), *(Part("warning", text) for text in problems)]
-    parts.append(Part("pictures", pictures[:_MOST_PICTURES]))
-    if pictures[_MOST_PICTURES:]:
-        rest = (Part("pictures", pictures[_MOST_PICTURES:]),)
-        parts.append(Part("fold", rest, f"{len(pictures) - _MOST_PICTURES} more"))
+    parts += side_by_side(pictures, _MOST_PICTURES)
     parts += _mixtures([group for group in groups if group.pools])
     tables = (_selector_table(record, groups), _mixture_table(record, groups))
     parts += [Part("folded-table", table) for table in tables]

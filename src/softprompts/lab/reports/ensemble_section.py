@@ -9,8 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from softprompts.lab.reports.pages import Part, Section
-from softprompts.lab.reports.report_tables import place_columns, place_of
-from softprompts.lab.reports.study_record import StudyRecord
+from softprompts.lab.reports.study_record import StudyRecord, place_columns, place_of
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.storage import is_there, lock, read_record, write_json
 from softprompts.training.stored import Amount, Count, Fraction, Stored, check_stored

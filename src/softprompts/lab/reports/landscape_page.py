@@ -30,9 +30,8 @@ from softprompts.lab.reports.landscapes import (
     without_folders,
 )
 from softprompts.lab.reports.pages import Head, Part, Section, page
-from softprompts.lab.reports.report_tables import place_columns, place_of
 from softprompts.lab.reports.spelling import printable, short
-from softprompts.lab.reports.study_record import StudyRecord
+from softprompts.lab.reports.study_record import StudyRecord, place_columns, place_of
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.storage import is_there, read_json
 

@@ -107,6 +107,18 @@ def page(title: str, head: Head, sections: Sequence[Section], program: str = "")
     )
 
 
+def side_by_side(pictures: Sequence[Part], most: int) -> list[Part]:
+    """Return pictures side by side; those beyond the first few are folded.
+
+    Args:
+        pictures: the pictures.
+        most: how many stand open.
+    """
+    rest = pictures[most:]
+    fold = [Part("fold", (Part("pictures", rest),), f"{len(rest)} more")] if rest else []
+    return [Part("pictures", pictures[:most]), *fold]
+
+
 def _spelled(value: Any) -> Any:
     """Return what a template writes; letters that cannot be printed become their numbers."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
 from softprompts.lab.reports.curves_of_runs import Curve, curves_of
 from softprompts.lab.reports.examples import read_examples
-from softprompts.lab.reports.pages import Part, Section
-from softprompts.lab.reports.report_tables import cost_table, lost_table, run_table
+from softprompts.lab.reports.pages import Part, Section, side_by_side
 from softprompts.lab.reports.score_sections import MOST_OPEN
 from softprompts.lab.reports.study_figures import Scale, draw_curves, scale_around
-from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label, shown
+from softprompts.lab.reports.study_record import (
+    Entry,
+    StudyRecord,
+    place_columns,
+    place_of,
+    point_label,
+    shown,
+)
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.lab.studies.tuning_record import TuningRecord, read_tuning
 
@@ -122,11 +130,8 @@ def curve_section(record: StudyRecord) -> Section | None:
         "grey. The loss is on the clean inputs of each update's batch, without penalties, averaged "
         "in windows. A seed that ended early counts as far as it went."
     )
-    parts = [Part("note", note), Part("pictures", pictures[:MOST_OPEN])]
-    if pictures[MOST_OPEN:]:
-        rest_of = (Part("pictures", pictures[MOST_OPEN:]),)
-        parts.append(Part("fold", rest_of, f"{len(pictures) - MOST_OPEN} more"))
-    return Section("curves", "Learning curves", tuple(parts))
+    parts = (Part("note", note), *side_by_side(pictures, MOST_OPEN))
+    return Section("curves", "Learning curves", parts)
 
 
 def _axes(pairs: Sequence[Pair]) -> list[tuple[str, float, Scale]]:
@@ -183,7 +188,7 @@ def cost_section(record: StudyRecord) -> Section | None:
     total = sum(float(result["seconds"]) for result in record.results.values())
     said = f"The seconds of {len(record.results)} runs add up to {_duration(total)}."
     return Section(
-        "cost", "Time and memory", (Part("text", said), Part("table", cost_table(record)))
+        "cost", "Time and memory", (Part("text", said), Part("table", _cost_table(record)))
     )
 
 
@@ -193,7 +198,7 @@ def run_section(record: StudyRecord) -> Section:
     Args:
         record: the study.
     """
-    lost = lost_table(record)
+    lost = _lost_table(record)
     left = record.num_runs - record.num_finished - len(record.errors)
     said = [f"{record.num_finished} of {record.num_runs} runs have ended with a result."]
     if left:
@@ -207,7 +212,7 @@ def run_section(record: StudyRecord) -> Section:
     parts = [Part("warning" if left or strays or lost.rows else "text", " ".join(said))]
     if lost.rows:
         parts += [Part("heading", lost.title), Part("table", lost)]
-    parts.append(Part("folded-table", run_table(record)))
+    parts.append(Part("folded-table", _run_table(record)))
     return Section("runs", "Runs", tuple(parts))
 
 
@@ -217,3 +222,103 @@ def _duration(seconds: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} minutes"
     return f"{seconds / 3600:.1f} hours"
+
+
+def _cost_table(record: StudyRecord) -> Table:
+    """Return time and memory of every variant, task and grid point."""
+    columns = (
+        *place_columns(record),
+        Column("num_runs", "runs", "count"),
+        Column("updates", "updates", "count"),
+        Column("trainable_parameters", "trained numbers", "count"),
+        Column("seconds", "seconds a run", "number"),
+        Column("total_seconds", "seconds in all", "number"),
+        Column("examples_per_second", "examples / s", "number"),
+        Column("peak_mib", "peak MiB", "number"),
+        Column("peak_bytes", "peak bytes", "count", is_shown=False),
+    )
+    rows = tuple(_cost_row(record, entry) for entry in record.whole_entries)
+    note = (
+        "Means over runs. The seconds of runs that trained side by side are shares of what the "
+        "pack took. The peak is the highest so far of the whole process, and of what else it did."
+    )
+    return Table("cost", "Time and memory", columns, rows, note)
+
+
+def _run_table(record: StudyRecord) -> Table:
+    """Return every run with its state."""
+    columns = (
+        *place_columns(record),
+        Column("seed", "seed", "count"),
+        Column("identity", "run"),
+        Column("status", "status"),
+        Column("score", "score", "percent"),
+        Column("last_score", "last", "percent"),
+        Column("held_out_score", "held out", "percent"),
+        Column("selected_step", "selected", "count"),
+        Column("seconds", "seconds", "number"),
+        Column("peak_bytes", "peak bytes", "count", is_shown=False),
+        Column("reason", "reason", "long"),
+    )
+    rows = tuple(
+        _run_row(record, entry, number)
+        for entry in record.whole_entries
+        for number in range(entry.num_seeds)
+    )
+    return Table("runs", "Runs", columns, rows)
+
+
+def _lost_table(record: StudyRecord) -> Table:
+    """Return the runs that failed or diverged, with the reason."""
+    whole = _run_table(record)
+    lost = tuple(row for row in whole.rows if row["status"] in ("failed", "diverged"))
+    kept = tuple(c for c in whole.columns if c.key not in ("selected_step", "held_out_score"))
+    return Table("lost-runs", "Runs that failed or diverged", kept, lost)
+
+
+def _cost_row(record: StudyRecord, entry: Entry) -> dict[str, Any]:
+    found = [record.results[c.identity] for c in entry.cells if c.identity in record.results]
+
+    def mean(key: str) -> float | None:
+        values = [r[key] for r in found if r.get(key) is not None]
+        return fmean(values) if values else None
+
+    peak = max((r["peak_bytes"] for r in found if r.get("peak_bytes")), default=None)
+    return {
+        **place_of(record, entry),
+        "num_runs": len(found),
+        "updates": max((r["steps"] for r in found), default=None),
+        "trainable_parameters": entry.line["trainable_parameters"],
+        "seconds": mean("seconds"),
+        "total_seconds": entry.line["seconds"] if found else None,
+        "examples_per_second": mean("examples_per_second"),
+        "peak_mib": None if peak is None else peak / 2**20,
+        "peak_bytes": peak,
+    }
+
+
+def _run_row(record: StudyRecord, entry: Entry, number: int) -> dict[str, Any]:
+    cell = entry.cells[number]
+    result = record.results.get(cell.identity)
+    row = {
+        **place_of(record, entry),
+        "seed": cell.config.seed,
+        "identity": cell.identity,
+        "status": "failed" if cell.identity in record.errors else "not finished",
+        "reason": record.errors.get(cell.identity),
+    }
+    if result is None:
+        return row
+    lost = {} if result["status"] == "finished" else {"score": None, "last_score": None}
+    ended = {"status": result["status"], "reason": _reason_of(result)}
+    return {**result, **row, **ended, **lost}
+
+
+def _reason_of(result: Mapping[str, Any]) -> str | None:
+    """Return why a run diverged, in words."""
+    found = result.get("divergence")
+    if not found:
+        return None
+    if isinstance(found, Mapping):
+        return ", ".join(f"{key} {shown(value)}" for key, value in found.items())
+    return str(found)

@@ -11,20 +11,34 @@ from softprompts.lab.analysis.reading import without_task
 from softprompts.lab.analysis.wording import RATE
 from softprompts.lab.reports.findings import conclusions, main_comparisons
 from softprompts.lab.reports.pages import Part, Section
-from softprompts.lab.reports.report_tables import (
-    average_table,
-    comparison_table,
-    score_table,
+from softprompts.lab.reports.study_figures import Row, Scale, draw_rows, scale_around
+from softprompts.lab.reports.study_record import (
+    Entry,
+    Facet,
+    StudyRecord,
+    field_columns,
+    fields_of,
+    place_columns,
+    place_of,
+    point_label,
     seeds_of,
 )
-from softprompts.lab.reports.study_figures import Row, Scale, draw_rows, scale_around
-from softprompts.lab.reports.study_record import Entry, Facet, StudyRecord, point_label
+from softprompts.lab.reports.tabular import Column, Table
 
 MOST_OPEN = 8
 """Most groups of pictures that stand open; more are folded."""
 
 _MOST_SENTENCES = 6
 _FAR = 1.5  # spans of the scores: a majority score farther off is told, not drawn
+
+_STATISTICS = (
+    Column("score", "mean ± std", "score", ("mean", "std")),
+    Column("interval", "95 % interval of the mean", "range", ("interval_low", "interval_high")),
+    Column("min", "min", "percent"),
+    Column("max", "max", "percent"),
+    Column("median", "median", "percent"),
+    Column("interquartile_mean", "interquartile mean", "percent", is_shown=False),
+)
 
 Comparison = Mapping[str, Any]
 
@@ -55,8 +69,8 @@ def score_section(record: StudyRecord) -> Section:
     if far:
         parts.append(Part("note", f"Majority class beyond the axis: {', '.join(far)}."))
     parts += _some_folded(pictures)
-    parts += [Part("heading", "Table"), Part("table", score_table(record))]
-    means = average_table(record)
+    parts += [Part("heading", "Table"), Part("table", _score_table(record))]
+    means = _average_table(record)
     if means.rows:
         parts += [Part("heading", means.title), Part("table", means)]
     return Section("scores", "Scores", tuple(parts))
@@ -72,7 +86,7 @@ def comparison_section(record: StudyRecord) -> Section | None:
     said = conclusions(record.summary)
     if not said:
         return None
-    table = comparison_table(record)
+    table = _comparison_table(record)
     parts = [*(_differences(main) if main else []), *_ratios([o for o in main if o["std_ratio"]])]
     if len(said) <= _MOST_SENTENCES:
         parts += [Part("heading", "Conclusions"), Part("list", said)]
@@ -81,6 +95,98 @@ def comparison_section(record: StudyRecord) -> Section | None:
         parts.append(Part("fold", (Part("list", said),), title))
     parts.append(Part("folded-table" if len(table.rows) > 1 else "table", table))
     return Section("comparisons", f"Against {record.baseline}", tuple(parts))
+
+
+def _score_table(record: StudyRecord) -> Table:
+    """Return the scores of every variant, task and grid point."""
+    columns = (
+        *place_columns(record),
+        *_STATISTICS,
+        Column("majority", "majority", "percent"),
+        Column("metric", "metric"),
+        Column("num_items", "items", "count"),
+        Column("split", "split", is_shown=False),
+        Column("seeds", "seeds"),
+        Column("num_scored", "scored", "count", is_shown=False),
+        Column("num_seeds", "planned", "count", is_shown=False),
+        Column("num_diverged", "diverged", "count", is_shown=False),
+        Column("num_failed", "failed", "count", is_shown=False),
+        Column("num_missing", "not run", "count", is_shown=False),
+    )
+    rows = tuple(
+        {
+            **entry.line,
+            **place_of(record, entry),
+            "seeds": seeds_of(entry),
+            "num_scored": entry.num_scored,
+            "num_seeds": entry.num_seeds,
+        }
+        for entry in record.entries
+    )
+    note = (
+        "Scores in percent, mean and standard deviation over the seeds that finished. The interval "
+        "is Student's."
+    )
+    return Table("scores", "Scores", columns, rows, note)
+
+
+def _average_table(record: StudyRecord) -> Table:
+    """Return the means over tasks; without rows where there is one task."""
+    columns = (
+        Column("variant", "variant"),
+        *field_columns(record),
+        Column("tasks", "tasks"),
+        *_STATISTICS[:4],
+        Column("benchmark", "benchmark"),
+        Column("num_seeds", "seeds", "count"),
+    )
+    rows = [
+        {
+            **one["over_seeds"],
+            **fields_of(record, one["point"]),
+            "variant": one["variant"],
+            "tasks": ", ".join(one["tasks"]),
+            "benchmark": one["benchmark"],
+            "num_seeds": len(one["seeds"]),
+        }
+        for one in record.summary["averages"]
+    ]
+    note = "Each task weighs the same; a seed counts where every task has its score."
+    return Table("averages", "Means over tasks", columns, tuple(rows), note)
+
+
+def _comparison_table(record: StudyRecord) -> Table:
+    """Return every comparison with the baseline."""
+    columns = (
+        Column("variant", "variant"),
+        Column("baseline", "baseline"),
+        Column("tasks", "task"),
+        *field_columns(record),
+        Column("num_pairs", "pairs", "count"),
+        Column("difference", "difference", "points"),
+        Column("interval", "95 % interval", "difference", ("interval_low", "interval_high")),
+        Column(
+            "interval_with_items", "with other items", "difference", ("items_low", "items_high")
+        ),
+        Column("p", "p", "p", is_shown=False),
+        Column("p_adjusted", "p corrected", "p"),
+        Column("smallest_p", "smallest p", "p", is_shown=False),
+        Column("std_ratio", "ratio of std", "number"),
+        Column("std_ratio_interval", "95 % interval of it", "ratios", ("ratio_low", "ratio_high")),
+        Column("p_spread", "p of spread", "p", is_shown=False),
+        Column("p_spread_adjusted", "p of spread, corrected", "p"),
+        Column("improvement", "beats the baseline", "percent"),
+        Column("detectable", "detectable", "percent"),
+    )
+    rows = tuple(
+        {**one, **fields_of(record, one["point"]), "tasks": ", ".join(one["tasks"])}
+        for one in record.summary["comparisons"]
+    )
+    note = (
+        "Differences in points of a percent, over paired seeds. Corrected by Holm. Detectable: the "
+        "difference that a t-test would find in 80 % of such studies."
+    )
+    return Table("comparisons", f"Against {record.baseline}", columns, rows, note)
 
 
 def _scale(facets: Sequence[Facet], task: str) -> Scale:

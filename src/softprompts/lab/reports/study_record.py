@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from softprompts.errors import RunFolderError, StorageError
 from softprompts.lab.analysis.reading import without_task
+from softprompts.lab.reports.tabular import Column
 from softprompts.lab.studies.grid import Cell, expand
 from softprompts.lab.studies.summary import grouped, read_cell, read_error, run_folder, summarize
 from softprompts.recipes.study import StudyConfig, parse_kept_study
@@ -160,7 +161,7 @@ class StudyRecord:
             if not by_point and len(variants) == 1:
                 shared = ""
             key = (entry.task, entry.part_of, shared)
-            groups.setdefault(key, []).append(_labelled(entry, label or entry.variant))
+            groups.setdefault(key, []).append(replace(entry, label=label or entry.variant))
         return tuple(
             Facet(task, ", ".join(part for part in (task, _within(outer), shared) if part), (*of,))
             for (task, outer, shared), of in groups.items()
@@ -196,6 +197,34 @@ def read_study(folder: str | Path) -> StudyRecord:
     return StudyRecord(path, study, summary, found, results, errors)
 
 
+def place_columns(record: StudyRecord) -> tuple[Column, ...]:
+    """Return the columns that say where a row belongs: task, variant, and fields of the grid."""
+    return (Column("task", "task"), Column("variant", "variant"), *field_columns(record))
+
+
+def field_columns(record: StudyRecord) -> tuple[Column, ...]:
+    """Return the columns of the fields of the grid."""
+    return tuple(Column(f"field {name}", name) for name in record.fields)
+
+
+def fields_of(record: StudyRecord, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `field_columns` for a grid point."""
+    rest = without_task(point)
+    return {f"field {name}": shown(rest[name]) for name in record.fields if name in rest}
+
+
+def place_of(record: StudyRecord, entry: Entry) -> dict[str, Any]:
+    """Return the values of `place_columns` for an entry."""
+    task = f"{entry.task} (within {entry.part_of})" if entry.part_of else entry.task
+    return {"task": task, "variant": entry.variant, **fields_of(record, entry.line["point"])}
+
+
+def seeds_of(entry: Entry) -> str:
+    """Return how many of how many seeds have a score."""
+    whole = entry.num_scored == entry.num_seeds
+    return str(entry.num_seeds) if whole else f"{entry.num_scored} of {entry.num_seeds}"
+
+
 def point_label(point: Mapping[str, Any]) -> str:
     """Return a grid point in words, without its task.
 
@@ -226,10 +255,6 @@ def _entries(line: Line, cells: tuple[Cell, ...]) -> list[Entry]:
         for name, scores in line.get("tasks", {}).items()
     ]
     return [Entry(line, cells, label), *own]
-
-
-def _labelled(entry: Entry, label: str) -> Entry:
-    return Entry(entry.line, entry.cells, label, entry.part_of)
 
 
 def _within(mixture: str) -> str:

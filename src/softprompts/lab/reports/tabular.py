@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 _RISKY: Final = ("=", "+", "-", "@", "\t", "\r", "'")
+_FORMATS: Final = {"count": (1, "{:,}"), "percent": (100, "{:.1f}"), "points": (100, "{:+.1f}")}
 _LATEX: Final = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -183,14 +184,11 @@ def _pair(kind: str, first: float | None, second: float | None) -> str:
 def _number(kind: str, value: float | None) -> str:
     if value is None:
         return "–"
-    if kind == "count":
-        return f"{value:,}"
-    if kind == "percent":
-        text = f"{100 * value:.1f}"
-    elif kind == "points":
-        text = f"{100 * value:+.1f}"
-    elif kind == "p":
-        text = "1" if value >= 0.9995 else f"{value:.3g}"
+    if kind == "p":
+        return "1" if value >= 0.9995 else f"{value:.3g}"
+    if kind in _FORMATS:
+        factor, form = _FORMATS[kind]
+        text = form.format(factor * value)
     else:
         text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return text.replace("-", "−")
