@@ -14,7 +14,7 @@ from softprompts.cli.main import main
 from softprompts.cli.progress import _varied
 from softprompts.errors import BackboneError
 from softprompts.lab.studies import sitting
-from softprompts.lab.studies.grid import Cell
+from softprompts.recipes.grid import Cell
 
 LINE = {"variant", "task", "scores", "mean", "std", "min", "max", "interval", "median"}
 

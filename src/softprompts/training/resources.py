@@ -11,7 +11,6 @@ import torch
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.inputs import EncodedExample
-from softprompts.lab.tracking.tracking import NO_TRACKING, Tracking
 from softprompts.readouts.base import Readout
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.schema import BackboneConfig, RunConfig, TaskConfig
@@ -19,6 +18,7 @@ from softprompts.tasks.base import Example, Task
 from softprompts.tasks.loading import load_task
 from softprompts.training.encoding_cache import LEAST_ROWS, EncodingCache, open_encoding_cache
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
+from softprompts.training.observer import NO_OBSERVER, RunObserver
 from softprompts.training.room import free_memory
 from softprompts.training.tracks import Model
 
@@ -29,11 +29,11 @@ class Resources:
 
     Args:
         device: what `auto` is; chosen by what there is when `None`.
-        tracking: where metrics of runs go beside their folders.
+        observer: follows runs beside their folders.
     """
 
-    def __init__(self, device: str | None = None, tracking: Tracking = NO_TRACKING) -> None:
-        self.device, self.tracking = device, tracking
+    def __init__(self, device: str | None = None, observer: RunObserver = NO_OBSERVER) -> None:
+        self.device, self.observer = device, observer
         self._backbones: dict[str, Backbone] = {}
         self._tasks: dict[str, Task] = {}
         self._caches: dict[str, EncodingCache | None] = {}

@@ -18,7 +18,7 @@ from softprompts.lab.ensemble_folder import FILE, describe_members, kept_summary
 from softprompts.lab.ensembles import Ensemble
 from softprompts.lab.reports.ensemble_section import keep_ensembles, kept_ensembles
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label, read_study
-from softprompts.lab.studies.grid import Cell
+from softprompts.recipes.grid import Cell
 from softprompts.results import Result, load
 from softprompts.storage import entries, is_there, lock, make_folder, remove_parts
 from softprompts.tasks.base import Example, Task

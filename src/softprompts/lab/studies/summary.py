@@ -12,8 +12,8 @@ from softprompts.lab.analysis.reading import statistics_of
 from softprompts.lab.analysis.robustness import Default, robustness_of
 from softprompts.lab.analysis.scores import DIVERGED, FAILED, UNFINISHED
 from softprompts.lab.analysis.statistics import spread
-from softprompts.lab.studies.grid import Cell
 from softprompts.recipes.defaults import value_and_default
+from softprompts.recipes.grid import Cell
 from softprompts.recipes.study import StudyConfig, merged
 from softprompts.storage import is_there, read_record
 from softprompts.training.finished import read_result

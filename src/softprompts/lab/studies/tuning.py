@@ -13,7 +13,6 @@ from typing import Any, final
 from softprompts.errors import RecipeError, SoftPromptsWarning, TuningError
 from softprompts.lab.studies.executors.base import Executor
 from softprompts.lab.studies.executors.in_process import InProcess
-from softprompts.lab.studies.grid import Cell, expand
 from softprompts.lab.studies.job import Job, prepare
 from softprompts.lab.studies.progress import SilentStudy, StudyProgress
 from softprompts.lab.studies.rungs import Tried, ranked, rung_run, rung_sizes, rung_steps, tried
@@ -25,6 +24,7 @@ from softprompts.lab.studies.tuning_record import (
     read_record_of,
     write_tuning,
 )
+from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.places import place

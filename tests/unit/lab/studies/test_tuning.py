@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.errors import RecipeError, RunFolderError, StorageError
-from softprompts.lab.studies.grid import expand
 from softprompts.lab.studies.rungs import Tried, ranked, rung_run, rung_sizes, rung_steps, tried
 from softprompts.lab.studies.tuning_record import read_record_of, record_path
+from softprompts.recipes.grid import expand
 from softprompts.recipes.loading import load_recipe
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.study import merged, parse_study, tunable

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from softprompts.lab.studies.grid import Cell
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.progress import StudyProgress
 from softprompts.lab.studies.store import Store
+from softprompts.recipes.grid import Cell
 from softprompts.training.resources import Resources
 
 

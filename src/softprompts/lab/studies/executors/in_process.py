@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import final
 
 from softprompts.lab.studies.executors.base import Executor, Work
-from softprompts.lab.studies.grid import Cell
 from softprompts.lab.studies.sitting import Sitting
+from softprompts.recipes.grid import Cell
 
 
 @final

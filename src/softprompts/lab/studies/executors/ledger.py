@@ -10,9 +10,9 @@ from typing import final
 from softprompts.errors import ExecutorError, SoftPromptsWarning
 from softprompts.lab.studies.executors.base import Work
 from softprompts.lab.studies.executors.worker import Event, Order
-from softprompts.lab.studies.grid import Cell
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.sitting import WAIT_SECONDS
+from softprompts.recipes.grid import Cell
 from softprompts.training.progress import Progress
 
 MOST_ATTEMPTS = 3

@@ -17,9 +17,9 @@ from softprompts.errors import ExecutorError
 from softprompts.lab.studies.executors.base import Executor, Work
 from softprompts.lab.studies.executors.ledger import Ledger
 from softprompts.lab.studies.executors.worker import Event, Post, Worker
-from softprompts.lab.studies.grid import Cell
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.sitting import WAIT_SECONDS
+from softprompts.recipes.grid import Cell
 from softprompts.training.footprint import share_memory
 
 _LEAVE_SECONDS = 10.0
@@ -89,7 +89,7 @@ class PerDevice(Executor):
         """Train packs until all runs have ended."""
         work.resources.release()
         store, ledger = work.store, Ledger(work)
-        post = Post(store.study, store.path.absolute(), work.resources.tracking)
+        post = Post(store.study, store.path.absolute(), work.resources.observer)
         with ExitStack() as stack:
             desks = [
                 stack.enter_context(_Desk(post, device, self.devices))

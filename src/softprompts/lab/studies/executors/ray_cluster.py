@@ -16,9 +16,9 @@ from softprompts.errors import ExecutorError, StorageError
 from softprompts.lab.studies.executors.base import Executor, Work
 from softprompts.lab.studies.executors.ledger import MOST_ATTEMPTS, Ledger
 from softprompts.lab.studies.executors.worker import Event, Order, Post, Worker
-from softprompts.lab.studies.grid import Cell
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.sitting import WAIT_SECONDS
+from softprompts.recipes.grid import Cell
 from softprompts.storage import remove_file, write_json
 
 _PROBE_SECONDS = 120.0
@@ -199,7 +199,7 @@ class _Dispatch:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         store = work.store
-        post = Post(store.study, store.path.absolute(), work.resources.tracking)
+        post = Post(store.study, store.path.absolute(), work.resources.observer)
         self._ledger, self._post = Ledger(work), ray.put(post)
         # a node that leaves takes its actors along: the board stays where the study's process is
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

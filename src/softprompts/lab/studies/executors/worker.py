@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, TextIO, final
 
 from softprompts.errors import SoftPromptsError, SoftPromptsWarning
-from softprompts.lab.studies.grid import Cell, expand
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.progress import StudyProgress
 from softprompts.lab.studies.sitting import Sitting, show_error
 from softprompts.lab.studies.store import Store
-from softprompts.lab.tracking.tracking import Tracking
+from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.study import StudyConfig
+from softprompts.training.observer import RunObserver
 from softprompts.training.progress import Progress
 from softprompts.training.resources import Resources
 
@@ -42,12 +42,12 @@ class Post:
     Attributes:
         study: the study.
         out: its folder, absolute.
-        tracking: where metrics go beside run folders.
+        observer: follows runs beside their folders.
     """
 
     study: StudyConfig
     out: Path
-    tracking: Tracking
+    observer: RunObserver
 
 
 @final
@@ -77,7 +77,7 @@ class Worker:
 
     def __init__(self, post: Post, device: str | None) -> None:
         self._store = Store(post.out, post.study, expand(post.study))
-        self._resources = Resources(device, post.tracking)
+        self._resources = Resources(device, post.observer)
 
     def train(self, order: Order, tell: Tell) -> None:
         """Train a pack; whatever comes of it is told, last of all by `leave` or `raise`.
