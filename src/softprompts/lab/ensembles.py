@@ -27,24 +27,31 @@ from softprompts.errors import (
     MemoryShortageError,
     SoftPromptsWarning,
 )
-from softprompts.lab.ensemble_folder import (
+from softprompts.lab.ensemble_record import (
     FILE,
-    check_kept,
+    check_members,
+    describe_members,
     key_of,
-    member_folders,
-    read_kept,
-    write_ensemble,
+    member_places,
+    read_ensemble,
 )
 from softprompts.metrics.scoring import compute
 from softprompts.recipes.problems import show
 from softprompts.results import Result, check_choices
 from softprompts.results import load as load_run
-from softprompts.storage import is_there, make_new_folder
+from softprompts.storage import (
+    is_there,
+    make_new_folder,
+    remove_file,
+    remove_parts,
+    write_json,
+)
 from softprompts.tasks.base import Example, TaskFormat
 from softprompts.training.batching import by_length
 from softprompts.training.evaluation import Evaluation, best_column
 from softprompts.training.forward import Part, score
 from softprompts.training.frozen import save_readings
+from softprompts.training.journal import read_about
 from softprompts.training.room import first_line, free_memory, is_out_of_memory
 from softprompts.training.tracks import Track
 
@@ -65,30 +72,6 @@ class Cost:
     num_forwards: int
     tokens: float
     tokens_of_one: float
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Examples to be read by members that may share a forward."""
-
-    backbone: Backbone
-    members: tuple[int, ...]
-    examples: tuple[int, ...]
-
-    def halves(self, reason: str) -> list[_Work]:
-        """Cut what memory did not hold, and say so: first the examples, then the members."""
-        both, (most, one) = (self.examples, self.members), (len(self.examples), len(self.members))
-        if most == one == 1:
-            raise MemoryShortageError(
-                f"one example must fit in memory to be scored, but does not: {reason}"
-            )
-        text = f"memory does not hold {most} examples by {one} members; they are scored in halves."
-        warnings.warn(text, SoftPromptsWarning, stacklevel=2)
-        cut = both[0] if most > 1 else both[1]
-        parts = cut[len(cut) // 2 :], cut[: len(cut) // 2]
-        if most > 1:
-            return [_Work(self.backbone, self.members, part) for part in parts]
-        return [_Work(self.backbone, part, self.examples) for part in parts]
 
 
 @final
@@ -255,38 +238,46 @@ class Ensemble:
         """Return the logarithm of the mean probability of each example's columns, float64."""
         widest = [max(views, key=_size) for views in zip(*encoded, strict=True)]
         found: list[list[Tensor]] = [[torch.empty(0)] * len(self.members) for _ in widest]
-        batches = [tuple(batch) for batch in by_length(widest)[::-1]]
         readers, tracks = self._readers(task), self._tracks(task)
-        waiting = [_Work(*reader, batch) for batch in batches for reader in readers]
-        while waiting:
-            work = waiting.pop()
-            read = _read(work, tracks, encoded)
-            if isinstance(read, str):
-                waiting += work.halves(read)
-                free_memory(work.backbone.device)
-                continue
-            for member, lines in zip(work.members, read, strict=True):
-                for example, line in zip(work.examples, lines, strict=True):
+        for batch in by_length(widest):
+            for backbone, members in readers:
+                pairs = [(example, member) for example in batch for member in members]
+                for (example, member), line in _read(backbone, pairs, tracks, encoded):
                     found[example][member] = line[: widest[example].num_columns]
         return [torch.stack(own).logsumexp(dim=0) - math.log(len(own)) for own in found]
 
 
 def _read(
-    work: _Work, tracks: Sequence[Track], encoded: Sequence[Sequence[EncodedExample]]
-) -> list[Tensor] | str:
-    """Return every member's log-probabilities, or what the allocator said without memory."""
-    backbone = work.backbone
+    backbone: Backbone,
+    pairs: Sequence[tuple[int, int]],
+    tracks: Sequence[Track],
+    encoded: Sequence[Sequence[EncodedExample]],
+) -> list[tuple[tuple[int, int], Tensor]]:
+    """Return pairs of example and member with their log-probabilities, read side by side."""
+    members = list(dict.fromkeys(member for _, member in pairs))
+    ordered = [pair for member in members for pair in pairs if pair[1] == member]
     try:
         parts = []
-        for member in work.members:
-            rows = [encoded[member][example] for example in work.examples]
+        for member in members:
+            rows = [encoded[member][example] for example, own in pairs if own == member]
             batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
             parts.append(Part(tracks[member].prompt, tracks[member].readout, batch))
-        return [values.cpu().double().log_softmax(dim=1) for values in score(backbone, parts)]
+        scores = [own.cpu().double().log_softmax(dim=1) for own in score(backbone, parts)]
+        return list(zip(ordered, (line for own in scores for line in own), strict=True))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return first_line(error)
+        reason = first_line(error)
+    free_memory(backbone.device)
+    if len(pairs) == 1:
+        raise MemoryShortageError(
+            f"one example must fit in memory to be scored, but does not: {reason}"
+        )
+    counts = f"{len({example for example, _ in pairs})} examples by {len(members)} members"
+    text = f"memory does not hold {counts}; they are scored in halves."
+    warnings.warn(text, SoftPromptsWarning, stacklevel=2)
+    halves = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
+    return [read for half in halves for read in _read(backbone, half, tracks, encoded)]
 
 
 def _size(example: EncodedExample) -> tuple[int, int]:
@@ -385,11 +376,38 @@ def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> R
             that the prompt was trained for.
     """
     path = Path(folder)
-    if not (is_there(path) and is_there(path / FILE)):
+    kept = read_ensemble(path)
+    if kept is None:
         return load_run(path, backbone)
-    kept = read_kept(path)
     members: list[Result] = []
-    for place in member_folders(path):
+    for place in member_places(path, len(kept["members"])):
         members.append(load_run(place, members[0].backbone if members else backbone))
-    check_kept(path, kept["members"], [member.about for member in members])
+    check_members(path, kept["members"], [member.about for member in members])
     return Ensemble(members, kept["summary"])
+
+
+def write_ensemble(
+    folder: Path, members: Sequence[Result], summary: Mapping[str, Any] | None = None
+) -> None:
+    """Write an ensemble to a folder; what an interrupted writing left there is finished.
+
+    Args:
+        folder: the folder; a member that is whole is left as it is.
+        members: the members, in order.
+        summary: what the ensemble scored.
+
+    Raises:
+        RunFolderError: if the place of a member holds something else.
+        StorageError: if it cannot be written.
+    """
+    for member, place in zip(members, member_places(folder, len(members)), strict=True):
+        if is_there(place / "result.json"):
+            check_members(folder, describe_members([member.about]), [read_about(place)])
+            continue
+        if is_there(place):
+            remove_parts(place)
+            for name in ("config.json", "prompt.safetensors"):  # of a member that was cut short
+                remove_file(place / name)
+        member.save(place)
+    about = describe_members([member.about for member in members])
+    write_json(folder / FILE, {"members": about, "summary": dict(summary or {}) or None})
