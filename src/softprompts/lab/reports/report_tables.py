@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from softprompts.lab.analysis.reading import without_task
+from softprompts.lab.analysis.study_statistics import without_task
 from softprompts.lab.reports.study_record import Entry, StudyRecord, shown
 from softprompts.lab.reports.tabular import Column, Table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from softprompts.lab.analysis.reading import without_task
+from softprompts.lab.analysis.study_statistics import without_task
 from softprompts.lab.analysis.wording import RATE
 from softprompts.lab.reports.conclusions import conclusions
 from softprompts.lab.reports.findings import main_comparisons

@@ -38,7 +38,7 @@ class Executor(ABC):
     """Trains the packs of a study.
 
     Whoever trains a pack takes its locks, writes ordinary run folders, and goes on where an
-    earlier attempt stopped. So a study may change its executor from one sitting to the next.
+    earlier attempt stopped. So a study may change its executor from one call to the next.
     """
 
     @property

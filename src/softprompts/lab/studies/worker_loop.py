@@ -23,7 +23,7 @@ WAIT_SECONDS = 0.5
 
 
 @final
-class Sitting:
+class WorkerLoop:
     """One process at work on a study.
 
     Args:
