@@ -22,11 +22,10 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import (
-    BackboneError,
-    DataError,
     MemoryShortageError,
     SoftPromptsWarning,
 )
+from softprompts.lab.ensemble_checks import check_results
 from softprompts.lab.ensemble_record import (
     FILE,
     check_members,
@@ -36,7 +35,6 @@ from softprompts.lab.ensemble_record import (
     read_ensemble,
 )
 from softprompts.metrics.scoring import compute
-from softprompts.recipes.problems import show
 from softprompts.results import Result, check_choices
 from softprompts.results import load as load_run
 from softprompts.storage import (
@@ -97,7 +95,7 @@ class Ensemble:
     """
 
     def __init__(self, members: Sequence[Result], summary: Mapping[str, Any] | None = None) -> None:
-        _check_members(members)
+        check_results(members)
         self.members = tuple(sorted(members, key=lambda member: key_of(member.about)))
         self.summary: Mapping[str, Any] = dict(summary or {})
 
@@ -172,7 +170,10 @@ class Ensemble:
         scores = tuple(tuple(logs.exp().tolist()) for logs in found)
         form = self.members[0].model.track(task).format
         metrics = compute(form.metrics, [best_column(line) for line in scores], examples, form)
-        losses = [_loss(logs, one) for logs, one in zip(found, encoded[0], strict=True)]
+        losses = [  # NaN for an unlabelled example
+            -float(logs[list(one.answers)].logsumexp(dim=0)) if one.answers else math.nan
+            for logs, one in zip(found, encoded[0], strict=True)
+        ]
         num_cut = sum(any(one.is_cut for one in views) for views in zip(*encoded, strict=True))
         for backbone, _ in self._readers(task):
             save_readings(backbone)
@@ -185,11 +186,12 @@ class Ensemble:
             examples: what is to be answered.
             task: as for `predict`.
         """
-        total, count = 0, len(self.members)
+        total = 0
         for track, encoded in zip(self._tracks(task), self._encode(examples, task), strict=True):
             inputs = [item for example in encoded for item in example.inputs]
             total += sum(len(item.ids) + track.prompt.length for item in inputs)
         each = total / max(1, len(examples))
+        count = len(self.members)
         return Cost(count, len(self._readers(task)), each, each / count)
 
     def save(self, folder: str | Path) -> None:
@@ -221,15 +223,17 @@ class Ensemble:
         self, examples: Sequence[Example], task: str | None
     ) -> list[tuple[EncodedExample, ...]]:
         """Return the examples as each member reads them; members that read alike share them."""
-        known: list[tuple[Any, tuple[EncodedExample, ...]]] = []
+        known: dict[str, tuple[EncodedExample, ...]] = {}
+        found = []
         for member, track in zip(self.members, self._tracks(task), strict=True):
             prompt, name = member.config.prompt, task or next(iter(member.config.tasks))
-            shape = (prompt.length, prompt.depth, prompt.position, prompt.context)
-            task_config = member.config.tasks[name]
-            way = (id(member.backbone), track.format, member.config.readout, task_config, shape)
-            like = [rows for other, rows in known if other == way and prompt.context is None]
-            known.append((way, like[0] if like else tuple(map(track.readout.encode, examples))))
-        return [rows for _, rows in known]
+            shape = (prompt.length, prompt.depth, prompt.position)
+            way = (id(member.backbone), track.format, member.config.readout)
+            key = repr((way, member.config.tasks[name], shape))
+            if key not in known or prompt.context is not None:  # which is of the run's own
+                known[key] = tuple(map(track.readout.encode, examples))
+            found.append(known[key])
+        return found
 
     @torch.no_grad()
     def _log_probabilities(
@@ -284,13 +288,6 @@ def _size(example: EncodedExample) -> tuple[int, int]:
     return example.num_tokens * len(example.inputs), len(example.inputs)
 
 
-def _loss(logs: Tensor, example: EncodedExample) -> float:
-    """Return `-log sum_right p`; NaN for an unlabelled example."""
-    if not example.answers:
-        return math.nan
-    return -float(logs[list(example.answers)].logsumexp(dim=0))
-
-
 def ensemble(results: Sequence[Result]) -> Ensemble:
     """Let trained prompts answer together, with the mean of their probabilities.
 
@@ -306,49 +303,6 @@ def ensemble(results: Sequence[Result]) -> Ensemble:
         DataError: if they are too few, one comes twice or diverged, or labels or metrics differ.
     """
     return Ensemble(results)
-
-
-def _check_members(results: object) -> None:
-    """Check that results may answer together; see `ensemble`."""
-    if not isinstance(results, list | tuple) or len(results) < 2:
-        shown = len(results) if isinstance(results, list | tuple) else repr(results)
-        raise DataError(f"`results` must be a list of two or more results, but is {shown}.")
-    seen: dict[tuple[Any, ...], int] = {}
-    for place, one in enumerate(results):
-        if not isinstance(one, Result):
-            raise DataError(f"`results[{place}]` must be a Result, but is {one!r}.")
-        if one.score is None:
-            raise DataError(
-                f"`results[{place}]` must be a run that finished, but is one that diverged."
-            )
-        first = seen.setdefault(key_of(one.about), place)
-        if first != place:
-            raise DataError(
-                f"`results` must be different runs, but [{first}] and [{place}] are both run "
-                f"{one.about['identity']}."
-            )
-        for name, value in _shared(one).items():
-            wanted = _shared(results[0])[name]
-            if value != wanted:
-                kind = BackboneError if name in ("weights", "dtype", "device") else DataError
-                raise kind(
-                    f"`results[{place}]` must have the {name} of results[0], {show(wanted)}, but "
-                    f"has {show(value)}."
-                )
-
-
-def _shared(result: Result) -> dict[str, Any]:
-    """Return what members must have in common, by what an error calls it."""
-    names = list(result.model.tracks) if result.model.is_mixture else [None]
-    formats = [track.format for track in result.model.tracks.values()]
-    return {
-        "weights": result.backbone.fingerprint,
-        "dtype": str(result.backbone.dtype).removeprefix("torch."),
-        "device": str(result.backbone.device),
-        "tasks": names,
-        "labels": [list(form.labels) for form in formats],
-        "metrics": [list(form.metrics) for form in formats],
-    }
 
 
 def members_of(result: Result | Ensemble) -> tuple[Result, ...]:
