@@ -88,11 +88,6 @@ def paired_samples(
     return one, other
 
 
-def differences(first: Samples, second: Samples) -> list[Floats]:
-    """Return `first - second` seed by seed, per task."""
-    return [x - y for x, y in zip(*paired_samples(first, second), strict=True)]
-
-
 def is_constant(values: Floats) -> bool:
     """Return whether all numbers are equal up to rounding."""
     return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
