@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from rank_correlation import RankCorrelation, mean_and_spread
 from write_ptp import RADIUS, add_sharpness, chance, line, shown
 
-from softprompts.lab.analysis.ranks import RankCorrelation, mean_and_spread
 from softprompts.lab.reports.table import notes
 from softprompts.seeding import derive
 

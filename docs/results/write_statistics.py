@@ -27,15 +27,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from other_intervals import (
+    IMPROVEMENT_METHODS,
+    MEAN_METHODS,
+    RATIO_METHODS,
+    improvement_by,
+    mean_by,
+    ratio_by,
+)
 from scipy import stats
 
 from softprompts.lab.analysis.comparisons import compare
-from softprompts.lab.analysis.improvement import IMPROVEMENT_METHODS, improvement_interval
-from softprompts.lab.analysis.intervals import METHODS, mean_interval
+from softprompts.lab.analysis.improvement import improvement_interval
+from softprompts.lab.analysis.intervals import mean_interval
 from softprompts.lab.analysis.items import crossed_interval
 from softprompts.lab.analysis.permutations import sign_flip_test
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore
-from softprompts.lab.analysis.spreads import RATIO_METHODS, brown_forsythe, std_ratio_interval
+from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio_interval
 
 SEEDS = (5, 10)
 NUM_STUDIES, NUM_ITEM_STUDIES, NUM_RESAMPLES = 2500, 1000, 999
@@ -73,35 +81,35 @@ def intervals(
     kind: str, n: int, generator: np.random.Generator
 ) -> Iterator[tuple[str, bool, float]]:
     """Make every interval of one study: its name, whether it covers, its width."""
-    made = {"generator": generator, "num_resamples": NUM_RESAMPLES}
+    made = (generator, NUM_RESAMPLES)
     score, whole = KINDS[kind], WHOLE[kind]
     a, b = (score(z) for z in draw(generator, NUM_TASKS, n))
     better = raised(kind, a)
     truths: dict[str, tuple[float, Callable]] = {}
-    for method in METHODS:
-        truths[f"mean, {method}"] = whole.mean(), lambda m=method: mean_interval(a[:1], m, **made)
+    for method in MEAN_METHODS:
+        truths[f"mean, {method}"] = whole.mean(), lambda m=method: mean_by(m, a[:1], *made)
         truths[f"mean, {NUM_TASKS} tasks, {method}"] = (
             whole.mean(),
-            lambda m=method: mean_interval(a, m, **made),
+            lambda m=method: mean_by(m, a, *made),
         )
     truths["difference, t"] = 0.0, lambda: mean_interval(a[:1] - b[:1])
     for method in RATIO_METHODS:
         truths[f"ratio, {method}"] = (
             1.0,
-            lambda m=method: std_ratio_interval(a[:1], b[:1], m, **made),
+            lambda m=method: ratio_by(m, a[:1], b[:1], *made),
         )
         truths[f"ratio, {NUM_TASKS} tasks, {method}"] = (
             1.0,
-            lambda m=method: std_ratio_interval(a, b, m, **made),
+            lambda m=method: ratio_by(m, a, b, *made),
         )
     for method in IMPROVEMENT_METHODS:
         truths[f"improvement, {method}"] = (
             0.5,
-            lambda m=method: improvement_interval(a[:1], b[:1], m, **made),
+            lambda m=method: improvement_by(m, a[:1], b[:1], *made),
         )
         truths[f"improvement, one std better, {method}"] = (
             BETTER[kind],
-            lambda m=method: improvement_interval(better[:1], b[:1], m, **made),
+            lambda m=method: improvement_by(m, better[:1], b[:1], *made),
         )
     truths[f"improvement, {NUM_TASKS} tasks, score"] = 0.5, lambda: improvement_interval(a, b)
     for name, (truth, make) in truths.items():

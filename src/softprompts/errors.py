@@ -13,6 +13,7 @@ SoftPromptsError
 ├── ExecutorError        (RuntimeError)    a study cannot be run where it is asked to
 ├── TuningError          (RuntimeError)    a run of a tuning failed, so that nothing is chosen
 ├── TrackingError        (ValueError)      a tracker cannot be used
+├── ExtraError           (ImportError)     libraries of an extra are not installed
 ├── MemoryShortageError  (MemoryError)     memory does not hold what is asked
 └── StorageError         (OSError)         a file could not be written or read
 ```
@@ -107,6 +108,10 @@ class TuningError(SoftPromptsError, RuntimeError):
 
 class TrackingError(SoftPromptsError, ValueError):
     """A tracker cannot be used."""
+
+
+class ExtraError(SoftPromptsError, ImportError):
+    """Libraries of an extra are not installed."""
 
 
 class MemoryShortageError(SoftPromptsError, MemoryError):

@@ -4,22 +4,24 @@ A room keeps one `Registry` in its `registry.py`. An entry names where the compo
 listing and validating stay fast, and says which options the component takes, so that a recipe can
 be checked before anything heavy is loaded. Third parties add entries through the entry point group
 `softprompts.<kind>`, such as `softprompts.active_length`; the entry point loads to an `Entry`, best
-kept in a module of its own that does not import torch.
+kept in a module of its own that does not import torch. A whole registry is added through the group
+`softprompts.components`, a command through `softprompts.commands`.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.metadata
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
+from importlib.metadata import EntryPoint
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from softprompts.entry_points import entry_points, load_point, wrong_target
 from softprompts.errors import RegistryError, UnknownNameError
 
 T = TypeVar("T")
@@ -200,7 +202,7 @@ class Registry(Generic[T]):
             return
         self._loading_threads.add(thread)
         try:
-            found = [self._load_point(p) for p in _entry_points().select(group=self.group)]
+            found = [self._load_point(p) for p in entry_points().select(group=self.group)]
         finally:
             self._loading_threads.remove(thread)
         with _ADDING:
@@ -212,16 +214,11 @@ class Registry(Generic[T]):
             self._entries.update(entries)
             self._has_plugins = True
 
-    def _load_point(self, point: importlib.metadata.EntryPoint) -> Entry:
-        about = f"entry point {point.name!r} of {self.group} must load to "
-        about += "softprompts.registry.Entry, but "
-        try:
-            entry = point.load()
-        except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".:")
-            raise RegistryError(f"{about}{point.value} raises {reason}.") from error
+    def _load_point(self, point: EntryPoint) -> Entry:
+        what = "softprompts.registry.Entry"
+        entry = load_point(point, what)
         if not isinstance(entry, Entry):
-            raise RegistryError(f"{about}is {entry!r}.")
+            raise RegistryError(f"{wrong_target(point, what)}is {entry!r}.")
         return entry
 
     def _put(self, entry: Entry, entries: dict[str, Entry]) -> None:
@@ -231,12 +228,6 @@ class Registry(Generic[T]):
                 f"{entries[entry.name].target}."
             )
         entries[entry.name] = entry
-
-
-@cache
-def _entry_points() -> Any:  # of a class that is named otherwise from Python 3.12 on
-    """Return those of all groups: one look through what is installed, for all registries."""
-    return importlib.metadata.entry_points()
 
 
 def unknown_name(kind: str, name: str, known: Any) -> str:

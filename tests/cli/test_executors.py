@@ -25,10 +25,10 @@ from softprompts.lab.studies.executors.base import Work
 from softprompts.lab.studies.executors.ledger import Ledger
 from softprompts.lab.studies.executors.per_device import PerDevice
 from softprompts.lab.studies.executors.registry import EXECUTORS, build_executor
-from softprompts.lab.studies.grid import expand
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.progress import SilentStudy, StudyProgress
 from softprompts.lab.studies.store import Store
+from softprompts.recipes.grid import expand
 from softprompts.recipes.loading import load_recipe
 from softprompts.training.resources import Resources
 

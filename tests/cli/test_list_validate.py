@@ -11,7 +11,7 @@ import pytest
 
 from softprompts.cli import main as main_module
 from softprompts.cli.list import Kind
-from softprompts.cli.main import VERBS, main
+from softprompts.cli.main import main, verbs
 
 ENTRY = "import sys; from softprompts.cli.main import main; sys.exit(main())"
 RUN = "backbone: {name: minilm}\ntask: {name: bundled/sentiment}\n"
@@ -152,7 +152,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(main_module, "VERBS", {"list": VERBS["list"], "fail": fail})
+    monkeypatch.setattr(main_module, "VERBS", {"list": verbs()["list"], "fail": fail})
 
 
 def test_an_unexpected_error_is_one_line_and_exit_1(capsys, monkeypatch):

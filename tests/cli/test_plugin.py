@@ -6,8 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
+
+from softprompts import entry_points
+from softprompts.cli.main import main
 
 ENTRY = """
 from softprompts.registry import Entry, Option
@@ -239,3 +243,18 @@ def test_a_regularizer_and_a_perturbation_of_an_installed_package(run, tmp_path,
         assert 0.5 <= confident["largest"] <= 1
     again = json.loads(run("evaluate", str(out), "--json").stdout)
     assert again["score"] == json.loads(trained.stdout)["score"]
+
+
+def test_a_package_adds_a_command(monkeypatch, capsys, tmp_path):
+    (tmp_path / "their_command.py").write_text('def greet() -> None:\n    print("hello")\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = [EntryPoint("greet", "their_command:greet", "softprompts.commands")]
+    monkeypatch.setattr(entry_points, "entry_points", lambda: EntryPoints(points))
+    assert main(["greet"]) == 0
+    assert capsys.readouterr().out == "hello\n"
+    points += [EntryPoint("train", "their_command:greet", "softprompts.commands")]
+    assert main(["greet"]) == 2
+    assert "command name must be free, but 'train' is taken" in capsys.readouterr().err
+    points[-1] = EntryPoint("study", "their_command:greet", "softprompts.commands")
+    assert main(["greet"]) == 2
+    assert "but 'study' is both softprompts.cli.study:study and" in capsys.readouterr().err

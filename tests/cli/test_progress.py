@@ -15,7 +15,7 @@ import pytest
 
 from softprompts.cli.progress import Bar
 from softprompts.lab.studies.executors.worker import _Telling
-from softprompts.lab.studies.grid import Cell
+from softprompts.recipes.grid import Cell
 
 
 class Clock:

@@ -17,7 +17,7 @@ import pytest
 from cli_material import interrupted
 
 from softprompts.cli.main import main
-from softprompts.lab.tracking import tracking
+from softprompts.lab.tracking import journal
 from softprompts.lab.tracking.base import TrackedRun
 from softprompts.lab.tracking.journal import numbers
 from softprompts.lab.tracking.tracking import flatten
@@ -52,7 +52,7 @@ class Stored:
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No tracker has failed yet, and none asks for another machine."""
-    monkeypatch.setattr(tracking, "_failed", set())
+    monkeypatch.setattr(journal, "_failed", set())
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -13,8 +13,8 @@ from cli_material import rows, tree, write_rows
 from softprompts.cli.main import main
 from softprompts.cli.progress import _varied
 from softprompts.errors import BackboneError
-from softprompts.lab.studies import sitting
-from softprompts.lab.studies.grid import Cell
+from softprompts.lab.studies import worker_loop
+from softprompts.recipes.grid import Cell
 
 LINE = {"variant", "task", "scores", "mean", "std", "min", "max", "interval", "median"}
 
@@ -36,13 +36,13 @@ def study(run: dict[str, Any]) -> dict[str, Any]:
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Method and seed of every run that is executed."""
     calls: list[tuple[str, int]] = []
-    real = sitting.execute
+    real = worker_loop.execute
 
     def execute(config: Any, *args: Any, **options: Any) -> Any:
         calls.append((config.prompt.method, config.seed))
         return real(config, *args, **options)
 
-    monkeypatch.setattr(sitting, "execute", execute)
+    monkeypatch.setattr(worker_loop, "execute", execute)
     return calls
 
 
@@ -236,7 +236,7 @@ def test_a_variant_of_which_some_runs_diverged_is_no_failure(capsys, recipe, stu
 def test_a_run_that_fails_is_kept_and_tried_again(
     capsys, recipe, study, tmp_path, monkeypatch, executed, error, text
 ):
-    counting = sitting.execute
+    counting = worker_loop.execute
 
     def execute(config: Any, *args: Any, **options: Any) -> Any:
         if (config.prompt.method, config.seed) == ("prompt-tuning", 1):
@@ -244,7 +244,7 @@ def test_a_run_that_fails_is_kept_and_tried_again(
         return counting(config, *args, **options)
 
     path, out = recipe(study), tmp_path / "out"
-    monkeypatch.setattr(sitting, "execute", execute)
+    monkeypatch.setattr(worker_loop, "execute", execute)
     summary = run_study(capsys, path, out, code=1)
     failed, other = summary["cells"]
 
@@ -254,7 +254,7 @@ def test_a_run_that_fails_is_kept_and_tried_again(
     assert (other["num_failed"], other["seeds"]) == (0, [0, 1])
     assert json.loads((out / "summary.json").read_text())["cells"] == summary["cells"]
 
-    monkeypatch.setattr(sitting, "execute", counting)
+    monkeypatch.setattr(worker_loop, "execute", counting)
     executed.clear()
     summary = run_study(capsys, path, out)
     assert executed == [("prompt-tuning", 1)]
@@ -266,13 +266,13 @@ def test_data_that_breaks_after_the_check_fails_only_its_runs(
 ):
     """Rows drawn per seed are read once more for each seed, so the second seed meets the damage."""
     study["base"]["task"]["shots"] = 8
-    counting = sitting.execute
+    counting = worker_loop.execute
 
     def execute(*args: Any, **options: Any) -> Any:
         write_rows(data_dir / "val.jsonl", ["broken"])
         return counting(*args, **options)
 
-    monkeypatch.setattr(sitting, "execute", execute)
+    monkeypatch.setattr(worker_loop, "execute", execute)
     summary = run_study(capsys, recipe(study), tmp_path / "out", code=1)
 
     for line in summary["cells"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from cli_material import interrupted
 
 from softprompts.cli.main import main
-from softprompts.lab.tracking import tracking
+from softprompts.lab.tracking import journal
 from softprompts.lab.tracking.journal import numbers
 from softprompts.lab.tracking.registry import TRACKERS
 from softprompts.lab.tracking.tensorboard import TensorBoard
@@ -24,7 +25,7 @@ LINES = "metrics.jsonl"
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """No tracker has failed yet."""
-    monkeypatch.setattr(tracking, "_failed", set())
+    monkeypatch.setattr(journal, "_failed", set())
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -139,10 +140,10 @@ def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
 
 def test_what_cannot_track_is_refused(recipe, run, tmp_path, capsys, monkeypatch):
     path, out = recipe(run), tmp_path / "out"
-    real = tracking.importlib.util.find_spec
+    real = importlib.util.find_spec
     absent = {"wandb"}
     monkeypatch.setattr(
-        tracking.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name, *rest: None if name in absent else real(name, *rest),
     )

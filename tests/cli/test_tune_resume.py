@@ -13,7 +13,7 @@ from tune_material import chosen, scores, tuned, tuning_study
 
 from softprompts.cli.main import main
 from softprompts.lab.reports.report import write_report
-from softprompts.lab.studies import sitting
+from softprompts.lab.studies import worker_loop
 
 Begun = list[tuple[str, float, int, int]]
 
@@ -42,7 +42,7 @@ def copied(made, recipe, tmp_path) -> tuple[str, Path]:
 def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
     """Method, rate, updates and seed of every run that is begun; none is in a pack."""
     calls: Begun = []
-    real = sitting.execute
+    real = worker_loop.execute
 
     def execute(config: Any, *args: Any, **options: Any) -> Any:
         training = config.training
@@ -50,7 +50,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
         calls.append(about)
         return real(config, *args, **options)
 
-    monkeypatch.setattr(sitting, "execute", execute)
+    monkeypatch.setattr(worker_loop, "execute", execute)
     return calls
 
 
@@ -151,14 +151,14 @@ def test_other_candidates_are_tuned_anew(capsys, recipe, made, copied, begun):
 
 
 def test_a_failed_run_stops_tuning_and_is_tried_again(capsys, recipe, made, tmp_path, monkeypatch):
-    path, out, real = recipe(made[0]), tmp_path / "out", sitting.execute
+    path, out, real = recipe(made[0]), tmp_path / "out", worker_loop.execute
 
     def execute(config: Any, *args: Any, **options: Any) -> Any:
         if config.training.learning_rate == 0.03 and config.prompt.method == "residual":
             raise MemoryError("no room")
         return real(config, *args, **options)
 
-    monkeypatch.setattr(sitting, "execute", execute)
+    monkeypatch.setattr(worker_loop, "execute", execute)
     assert main(["study", path, "--out", str(out)]) == 1
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
     assert "must have every run before anything is chosen, but lacks 2 of 16: resid" in line
@@ -168,7 +168,7 @@ def test_a_failed_run_stops_tuning_and_is_tried_again(capsys, recipe, made, tmp_
     )
     assert not (out / "tuning" / "chosen.json").exists()
     assert not (out / "summary.json").exists()
-    monkeypatch.setattr(sitting, "execute", real)
+    monkeypatch.setattr(worker_loop, "execute", real)
     assert tuned(capsys, path, out)["tuning"] == chosen(made[1])
 
 

@@ -14,13 +14,13 @@ import pytest
 import typer
 
 import softprompts as sp
-from softprompts.cli.main import VERBS, build_app, main
+from softprompts.cli.main import build_app, main, verbs
 from softprompts.errors import UnknownNameError
-from softprompts.lab.studies.grid import expand
 from softprompts.recipes.field_table import MARKED, refreshed, table
+from softprompts.recipes.grid import expand
 from softprompts.recipes.loading import load_recipe, shipped_recipes
 from softprompts.recipes.presets import METHODS
-from softprompts.recipes.registries import COMPONENTS
+from softprompts.recipes.registries import component_kinds, component_registry
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.tasks.registry import TASKS
@@ -260,12 +260,12 @@ def test_every_page_can_be_reached_from_the_readme():
 
 def test_every_registered_name_is_documented():
     text = "".join(_COMMENT.sub("", page.read_text("utf-8")) for page in DOCS.rglob("*.md"))
-    registries = [registry for kind, registry in COMPONENTS.items() if kind != "backbones"]
+    registries = [component_registry(kind) for kind in component_kinds() if kind != "backbones"]
     names = [name for registry in [*registries, TASKS] for name in registry.names()]
     assert len(names) > 40
     assert [name for name in names if f"\n| `{name}` |" not in text] == []
     backbones = (DOCS / "backbones.md").read_text("utf-8")
-    assert all(f"`{name}`" in backbones for name in COMPONENTS["backbones"].names())
+    assert all(f"`{name}`" in backbones for name in component_registry("backbones").names())
 
 
 def test_every_axis_of_a_shape_is_in_the_notation():
@@ -297,7 +297,7 @@ def test_every_command_and_option_is_documented():
     text = (DOCS / "cli.md").read_text("utf-8")
     app = typer.main.get_command(build_app())
     group = app.make_context("softprompts", ["list"])
-    for verb in VERBS:
+    for verb in verbs():
         assert f"| `softprompts {verb}" in text
         for parameter in app.get_command(group, verb).params:
             for option in parameter.opts:

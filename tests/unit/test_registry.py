@@ -27,7 +27,7 @@ def install(tmp_path, monkeypatch):
         found = EntryPoints(
             EntryPoint(name, value, "softprompts.thing") for name, value in points.items()
         )
-        monkeypatch.setattr(registry, "_entry_points", lambda: found)
+        monkeypatch.setattr(registry, "entry_points", lambda: found)
         things = Registry("thing")
         things.register("own", "a:b")
         return things

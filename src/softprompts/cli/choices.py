@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from softprompts.cli.lab import require_lab
 from softprompts.cli.output import print_json
 from softprompts.cli.pictures import FORMATS, check_place
 
@@ -27,6 +28,7 @@ def choices(
     ] = False,
 ) -> None:
     """Draw what a run's prompt chose: positions, lengths, sets of a pool, entropy, temperature."""
+    require_lab()
     from softprompts.lab.reports.choices import read_choices
 
     path = Path("choices.svg") if out is None and not as_json else out

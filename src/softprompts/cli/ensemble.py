@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprompts.cli.lab import require_lab
 from softprompts.cli.output import announce_threads, print_json, print_table
 from softprompts.collecting import uncollected
 
@@ -44,6 +45,7 @@ def ensemble(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score ensembles of disjoint groups of a variant's seeds beside their single members."""
+    require_lab()
     announce_threads()
     with uncollected():
         from softprompts.lab.studies.ensembles import ensemble_study

@@ -46,7 +46,7 @@ def evaluate(
     announce_threads()
     with uncollected():
         from softprompts.cli.tasks import choose_task, read_config
-        from softprompts.lab.ensemble_folder import member_folders
+        from softprompts.lab.ensemble_record import member_folders
         from softprompts.lab.ensembles import load, members_of
         from softprompts.metrics.scoring import majority
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprompts.cli.lab import require_lab
 from softprompts.cli.output import announce_threads, print_json, print_table
 from softprompts.cli.pictures import FORMATS, check_place
 
@@ -77,6 +78,7 @@ def landscape(
     ] = False,
 ) -> None:
     """Show how the loss of finished runs changes around them."""
+    require_lab()
     announce_threads()
     most = 64 if is_sharpness_only else 32
     sample = _sample(is_quick, split, (num_examples, name, dtype), most)

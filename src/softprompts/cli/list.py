@@ -102,10 +102,10 @@ def catalogue(kind: Kind) -> list[dict[str, Any]]:
 
 
 def _registry(kind: Kind) -> Registry[Any]:
-    from softprompts.recipes.registries import COMPONENTS
+    from softprompts.recipes.registries import component_registry
     from softprompts.tasks.registry import TASKS
 
-    return TASKS if kind is Kind.TASKS else COMPONENTS[kind]
+    return TASKS if kind is Kind.TASKS else component_registry(kind)
 
 
 def _task_format(name: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The command line: verbs, and what becomes of their errors.
 
 A verb is a function in a file of its own that imports nothing heavy before it runs. To add one,
-write `cli/<verb>.py` and add a line to `VERBS`. A verb prints its result and raises its errors;
-`main` prints those.
+write `cli/<verb>.py` and add a line to `VERBS`; the lab and other packages add theirs by the entry
+point group `softprompts.commands`. A verb prints its result and raises its errors; `main` prints
+those.
 """
 
 from __future__ import annotations
@@ -15,21 +16,15 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from softprompts.cli.choices import choices
-from softprompts.cli.ensemble import ensemble
 from softprompts.cli.evaluate import evaluate
 from softprompts.cli.export import export
-from softprompts.cli.fit import fit
-from softprompts.cli.landscape import landscape
 from softprompts.cli.list import list_components
 from softprompts.cli.output import is_printed, leave_quietly, open_streams, print_error, problems_of
 from softprompts.cli.predict import predict
-from softprompts.cli.report import report
-from softprompts.cli.study import study
 from softprompts.cli.train import train
-from softprompts.cli.try_out import try_out
 from softprompts.cli.validate import validate
-from softprompts.errors import SoftPromptsError, SoftPromptsWarning, TuningError
+from softprompts.entry_points import load_point, named_points
+from softprompts.errors import RegistryError, SoftPromptsError, SoftPromptsWarning, TuningError
 
 VERBS: Mapping[str, Callable[..., None]] = {
     "list": list_components,
@@ -37,15 +32,23 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
-    "fit": fit,
-    "try": try_out,
-    "study": study,
-    "report": report,
-    "ensemble": ensemble,
-    "choices": choices,
-    "landscape": landscape,
     "export": export,
 }
+"""The verbs that need no lab."""
+
+GROUP = "softprompts.commands"
+"""Entry points that lead to verbs more."""
+
+ADDED = {
+    "study": "softprompts.cli.study:study",
+    "report": "softprompts.cli.report:report",
+    "ensemble": "softprompts.cli.ensemble:ensemble",
+    "choices": "softprompts.cli.choices:choices",
+    "landscape": "softprompts.cli.landscape:landscape",
+    "fit": "softprompts.cli.fit:fit",
+    "try": "softprompts.cli.try_out:try_out",
+}
+"""Those of the lab, as `pyproject.toml` has them."""
 
 SUCCESS, FAILURE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -72,6 +75,18 @@ def _global_options(
     """Soft prompts that train stably, on any Hugging Face language model."""
 
 
+def verbs() -> dict[str, Callable[..., None]]:
+    """Return all verbs by name.
+
+    Raises:
+        RegistryError: if one of another package does not load, or has a name that is taken.
+    """
+    points = named_points(GROUP, ADDED)
+    for name in VERBS.keys() & points.keys():
+        raise RegistryError(f"command name must be free, but {name!r} is taken by softprompts.")
+    return {**VERBS, **{name: load_point(point, "a verb") for name, point in points.items()}}
+
+
 def build_app() -> typer.Typer:
     """Return the command-line application with every verb."""
     app = typer.Typer(
@@ -82,7 +97,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_global_options)
-    for name, verb in VERBS.items():
+    for name, verb in verbs().items():
         app.command(name)(verb)
     return app
 

@@ -49,7 +49,7 @@ def predict(
     with uncollected():
         from softprompts.cli.pictures import check_output
         from softprompts.cli.tasks import choose_task, read_config
-        from softprompts.lab.ensemble_folder import member_folders
+        from softprompts.lab.ensemble_record import member_folders
         from softprompts.lab.ensembles import load, members_of
         from softprompts.storage import write_bytes
         from softprompts.tasks.base import Task

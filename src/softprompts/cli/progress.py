@@ -12,9 +12,8 @@ from typing import Any, final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from softprompts.lab.studies.grid import Cell
-from softprompts.lab.studies.progress import StudyProgress
 from softprompts.problems import show
+from softprompts.recipes.grid import Cell
 from softprompts.training import progress as training
 
 LINE_SECONDS = 20.0
@@ -48,7 +47,7 @@ class Updates(training.Progress):
 
 
 @final
-class Bar(StudyProgress):
+class Bar:
     """A bar on standard error; where that is no terminal, a line per finished run and now and then.
 
     Use it as a context manager. A thread of its own speaks between updates, as while a run is

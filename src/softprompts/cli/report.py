@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from softprompts.cli.lab import require_lab
 from softprompts.cli.output import print_json
 
 
@@ -25,6 +26,7 @@ def report(
     ] = False,
 ) -> None:
     """Write a study's report: one page that opens offline, and its tables as CSV and LaTeX."""
+    require_lab()
     from softprompts.cli.pictures import check_page
     from softprompts.lab.reports.report import tables_folder, write_report
 

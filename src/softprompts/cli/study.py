@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from softprompts.cli.lab import require_lab
 from softprompts.cli.output import announce_threads, print_json, print_table
 from softprompts.collecting import uncollected
 
@@ -58,6 +59,7 @@ def study(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a study and write its report; the same command again goes on where it stopped."""
+    require_lab()
     from softprompts.errors import RecipeError
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.study import StudyConfig
@@ -71,11 +73,11 @@ def study(
     with uncollected():
         from softprompts.cli.progress import Bar
         from softprompts.lab.studies.executors.registry import build_executor
-        from softprompts.lab.studies.grid import expand
         from softprompts.lab.studies.runner import run_study
         from softprompts.lab.studies.tuning import tune_study
         from softprompts.lab.studies.tuning_record import read_tuning
         from softprompts.lab.tracking.tracking import build_tracking
+        from softprompts.recipes.grid import expand
 
     name = config.name or "study"
     folder = out or _own_folder(name, recipe)

@@ -47,18 +47,22 @@ def train(
     announce_threads()
     with uncollected():
         from softprompts.cli.progress import Bar, Updates
-        from softprompts.lab.studies.grid import Cell
-        from softprompts.lab.tracking.tracking import build_tracking
+        from softprompts.recipes.grid import Cell
         from softprompts.recipes.identity import identity
         from softprompts.recipes.resolving import resolve
         from softprompts.training.execution import execute, set_up
         from softprompts.training.footprint import describe_memory
         from softprompts.training.journal import NoJournal
+        from softprompts.training.observer import NO_OBSERVER, RunObserver
         from softprompts.training.resources import Resources
 
     cell = Cell(config.prompt.method, {}, config.task_label, resolve(config), identity(config))
-    tracking = build_tracking(trackers or (), "softprompts", out / "tracking", [cell])
-    resources = Resources(tracking=tracking)
+    observer: RunObserver = NO_OBSERVER
+    if trackers:
+        from softprompts.lab.tracking.tracking import build_tracking
+
+        observer = build_tracking(trackers, "softprompts", out / "tracking", [cell])
+    resources = Resources(observer=observer)
     memory = ""
     with Bar() as bar:
         backbone, tasks = resources.backbone(config.backbone), resources.tasks(config)

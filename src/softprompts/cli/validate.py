@@ -25,7 +25,7 @@ def validate(
     repository. They know fields, types and ranges; this command also knows which fields go
     together.
     """
-    from softprompts.lab.studies.grid import expand
+    from softprompts.recipes.grid import expand
     from softprompts.recipes.identity import identity
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.schema import RunConfig

@@ -6,13 +6,13 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from softprompts.errors import StorageError
-from softprompts.lab.analysis.items import wilson_interval
-from softprompts.lab.analysis.statistics import spread
+from softprompts.metrics.wilson import wilson_interval
 from softprompts.storage import is_there, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -141,11 +141,10 @@ def card(prompt: Result | Ensemble, name: str, scores: Sequence[float] = ()) -> 
     score, num_items = prompt.score, summary["num_items"]
     base, config = _hub_id(first.config.backbone.name), first.config
     task = " + ".join(track.format.name for track in first.model.tracks.values())
-    found = spread(scores) if len(scores) > 1 else None
-    if found is not None and found.mean is not None and found.std is not None:
-        lines = f"\nOver {len(scores)} seeds: {100 * found.mean:.1f} ± {100 * found.std:.1f}.\n"
-    else:
-        lines = "\nOne seed: how much another would differ was not measured.\n"
+    lines = "\nOne seed: how much another would differ was not measured.\n"
+    if len(scores) > 1:
+        mean, std = 100 * fmean(scores), 100 * stdev(scores)
+        lines = f"\nOver {len(scores)} seeds: {mean:.1f} ± {std:.1f}.\n"
     interval = None if score is None else wilson_interval(score, num_items)
     front = {
         "library_name": "softprompts",

@@ -23,28 +23,33 @@ from softprompts.backbones.sources import first_line
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import (
-    BackboneError,
-    DataError,
     MemoryShortageError,
     SoftPromptsWarning,
 )
 from softprompts.examples import Example, TaskFormat
-from softprompts.lab.ensemble_folder import (
+from softprompts.lab.ensemble_checks import check_results
+from softprompts.lab.ensemble_record import (
     FILE,
-    check_kept,
+    check_members,
+    describe_members,
     key_of,
-    member_folders,
-    read_kept,
-    write_ensemble,
+    member_places,
+    read_ensemble,
 )
 from softprompts.metrics.scoring import compute
-from softprompts.problems import show
 from softprompts.results import Result, check_choices
 from softprompts.results import load as load_run
-from softprompts.storage import is_there, make_new_folder
+from softprompts.storage import (
+    is_there,
+    make_new_folder,
+    remove_file,
+    remove_parts,
+    write_json,
+)
 from softprompts.training.batching import by_length
 from softprompts.training.evaluation import Evaluation, best_column
 from softprompts.training.forward import Part, score
+from softprompts.training.journal import read_about
 from softprompts.training.memory import free_memory, is_out_of_memory
 from softprompts.training.reader import find_reader
 from softprompts.training.trainable import Track
@@ -66,30 +71,6 @@ class Cost:
     num_forwards: int
     tokens: float
     tokens_of_one: float
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Examples to be read by members that may share a forward."""
-
-    backbone: Backbone
-    members: tuple[int, ...]
-    examples: tuple[int, ...]
-
-    def halves(self, reason: str) -> list[_Work]:
-        """Cut what memory did not hold, and say so: first the examples, then the members."""
-        both, (most, one) = (self.examples, self.members), (len(self.examples), len(self.members))
-        if most == one == 1:
-            raise MemoryShortageError(
-                f"one example must fit in memory to be scored, but does not: {reason}"
-            )
-        text = f"memory does not hold {most} examples by {one} members; they are scored in halves."
-        warnings.warn(text, SoftPromptsWarning, stacklevel=2)
-        cut = both[0] if most > 1 else both[1]
-        parts = cut[len(cut) // 2 :], cut[: len(cut) // 2]
-        if most > 1:
-            return [_Work(self.backbone, self.members, part) for part in parts]
-        return [_Work(self.backbone, part, self.examples) for part in parts]
 
 
 @final
@@ -115,7 +96,7 @@ class Ensemble:
     """
 
     def __init__(self, members: Sequence[Result], summary: Mapping[str, Any] | None = None) -> None:
-        _check_members(members)
+        check_results(members)
         self.members = tuple(sorted(members, key=lambda member: key_of(member.about)))
         self.summary: Mapping[str, Any] = dict(summary or {})
 
@@ -190,7 +171,10 @@ class Ensemble:
         scores = tuple(tuple(logs.exp().tolist()) for logs in found)
         form = self.members[0].model.track(task).format
         metrics = compute(form.metrics, [best_column(line) for line in scores], examples, form)
-        losses = [_loss(logs, one) for logs, one in zip(found, encoded[0], strict=True)]
+        losses = [  # NaN for an unlabelled example
+            -float(logs[list(one.answers)].logsumexp(dim=0)) if one.answers else math.nan
+            for logs, one in zip(found, encoded[0], strict=True)
+        ]
         num_cut = sum(any(one.is_cut for one in views) for views in zip(*encoded, strict=True))
         for backbone, _ in self._readers(task):
             find_reader().save(backbone)
@@ -203,11 +187,12 @@ class Ensemble:
             examples: what is to be answered.
             task: as for `predict`.
         """
-        total, count = 0, len(self.members)
+        total = 0
         for track, encoded in zip(self._tracks(task), self._encode(examples, task), strict=True):
             inputs = [item for example in encoded for item in example.inputs]
             total += sum(len(item.ids) + track.prompt.length for item in inputs)
         each = total / max(1, len(examples))
+        count = len(self.members)
         return Cost(count, len(self._readers(task)), each, each / count)
 
     def save(self, folder: str | Path) -> None:
@@ -245,15 +230,17 @@ class Ensemble:
         self, examples: Sequence[Example], task: str | None
     ) -> list[tuple[EncodedExample, ...]]:
         """Return the examples as each member reads them; members that read alike share them."""
-        known: list[tuple[Any, tuple[EncodedExample, ...]]] = []
+        known: dict[str, tuple[EncodedExample, ...]] = {}
+        found = []
         for member, track in zip(self.members, self._tracks(task), strict=True):
             prompt, name = member.config.prompt, task or next(iter(member.config.tasks))
-            shape = (prompt.length, prompt.depth, prompt.position, prompt.context)
-            task_config = member.config.tasks[name]
-            way = (id(member.backbone), track.format, member.config.readout, task_config, shape)
-            like = [rows for other, rows in known if other == way and prompt.context is None]
-            known.append((way, like[0] if like else tuple(map(track.readout.encode, examples))))
-        return [rows for _, rows in known]
+            shape = (prompt.length, prompt.depth, prompt.position)
+            way = (id(member.backbone), track.format, member.config.readout)
+            key = repr((way, member.config.tasks[name], shape))
+            if key not in known or prompt.context is not None:  # which is of the run's own
+                known[key] = tuple(map(track.readout.encode, examples))
+            found.append(known[key])
+        return found
 
     @torch.no_grad()
     def _log_probabilities(
@@ -262,49 +249,50 @@ class Ensemble:
         """Return the logarithm of the mean probability of each example's columns, float64."""
         widest = [max(views, key=_size) for views in zip(*encoded, strict=True)]
         found: list[list[Tensor]] = [[torch.empty(0)] * len(self.members) for _ in widest]
-        batches = [tuple(batch) for batch in by_length(widest)[::-1]]
         readers, tracks = self._readers(task), self._tracks(task)
-        waiting = [_Work(*reader, batch) for batch in batches for reader in readers]
-        while waiting:
-            work = waiting.pop()
-            read = _read(work, tracks, encoded)
-            if isinstance(read, str):
-                waiting += work.halves(read)
-                free_memory(work.backbone.device)
-                continue
-            for member, lines in zip(work.members, read, strict=True):
-                for example, line in zip(work.examples, lines, strict=True):
+        for batch in by_length(widest):
+            for backbone, members in readers:
+                pairs = [(example, member) for example in batch for member in members]
+                for (example, member), line in _read(backbone, pairs, tracks, encoded):
                     found[example][member] = line[: widest[example].num_columns]
         return [torch.stack(own).logsumexp(dim=0) - math.log(len(own)) for own in found]
 
 
 def _read(
-    work: _Work, tracks: Sequence[Track], encoded: Sequence[Sequence[EncodedExample]]
-) -> list[Tensor] | str:
-    """Return every member's log-probabilities, or what the allocator said without memory."""
-    backbone = work.backbone
+    backbone: Backbone,
+    pairs: Sequence[tuple[int, int]],
+    tracks: Sequence[Track],
+    encoded: Sequence[Sequence[EncodedExample]],
+) -> list[tuple[tuple[int, int], Tensor]]:
+    """Return pairs of example and member with their log-probabilities, read side by side."""
+    members = list(dict.fromkeys(member for _, member in pairs))
+    ordered = [pair for member in members for pair in pairs if pair[1] == member]
     try:
         parts = []
-        for member in work.members:
-            rows = [encoded[member][example] for example in work.examples]
+        for member in members:
+            rows = [encoded[member][example] for example, own in pairs if own == member]
             batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
             parts.append(Part(tracks[member].prompt, tracks[member].readout, batch))
-        return [values.cpu().double().log_softmax(dim=1) for values in score(backbone, parts)]
+        scores = [own.cpu().double().log_softmax(dim=1) for own in score(backbone, parts)]
+        return list(zip(ordered, (line for own in scores for line in own), strict=True))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return first_line(error)
+        reason = first_line(error)
+    free_memory(backbone.device)
+    if len(pairs) == 1:
+        raise MemoryShortageError(
+            f"one example must fit in memory to be scored, but does not: {reason}"
+        )
+    counts = f"{len({example for example, _ in pairs})} examples by {len(members)} members"
+    text = f"memory does not hold {counts}; they are scored in halves."
+    warnings.warn(text, SoftPromptsWarning, stacklevel=2)
+    halves = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
+    return [read for half in halves for read in _read(backbone, half, tracks, encoded)]
 
 
 def _size(example: EncodedExample) -> tuple[int, int]:
     return example.num_tokens * len(example.inputs), len(example.inputs)
-
-
-def _loss(logs: Tensor, example: EncodedExample) -> float:
-    """Return `-log sum_right p`; NaN for an unlabelled example."""
-    if not example.answers:
-        return math.nan
-    return -float(logs[list(example.answers)].logsumexp(dim=0))
 
 
 def ensemble(results: Sequence[Result]) -> Ensemble:
@@ -322,49 +310,6 @@ def ensemble(results: Sequence[Result]) -> Ensemble:
         DataError: if they are too few, one comes twice or diverged, or labels or metrics differ.
     """
     return Ensemble(results)
-
-
-def _check_members(results: object) -> None:
-    """Check that results may answer together; see `ensemble`."""
-    if not isinstance(results, list | tuple) or len(results) < 2:
-        shown = len(results) if isinstance(results, list | tuple) else repr(results)
-        raise DataError(f"`results` must be a list of two or more results, but is {shown}.")
-    seen: dict[tuple[Any, ...], int] = {}
-    for place, one in enumerate(results):
-        if not isinstance(one, Result):
-            raise DataError(f"`results[{place}]` must be a Result, but is {one!r}.")
-        if one.score is None:
-            raise DataError(
-                f"`results[{place}]` must be a run that finished, but is one that diverged."
-            )
-        first = seen.setdefault(key_of(one.about), place)
-        if first != place:
-            raise DataError(
-                f"`results` must be different runs, but [{first}] and [{place}] are both run "
-                f"{one.about['identity']}."
-            )
-        for name, value in _shared(one).items():
-            wanted = _shared(results[0])[name]
-            if value != wanted:
-                kind = BackboneError if name in ("weights", "dtype", "device") else DataError
-                raise kind(
-                    f"`results[{place}]` must have the {name} of results[0], {show(wanted)}, but "
-                    f"has {show(value)}."
-                )
-
-
-def _shared(result: Result) -> dict[str, Any]:
-    """Return what members must have in common, by what an error calls it."""
-    names = list(result.model.tracks) if result.model.is_mixture else [None]
-    formats = [track.format for track in result.model.tracks.values()]
-    return {
-        "weights": result.backbone.fingerprint,
-        "dtype": str(result.backbone.dtype).removeprefix("torch."),
-        "device": str(result.backbone.device),
-        "tasks": names,
-        "labels": [list(form.labels) for form in formats],
-        "metrics": [list(form.metrics) for form in formats],
-    }
 
 
 def members_of(result: Result | Ensemble) -> tuple[Result, ...]:
@@ -394,11 +339,38 @@ def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> R
     from softprompts.interop.hub import fetch, is_hub_name
 
     path = fetch(str(folder)) if is_hub_name(folder) else Path(folder)
-    if not (is_there(path) and is_there(path / FILE)):
+    kept = read_ensemble(path) if is_there(path) else None
+    if kept is None:
         return load_run(path, backbone)
-    kept = read_kept(path)
     members: list[Result] = []
-    for place in member_folders(path):
+    for place in member_places(path, len(kept["members"])):
         members.append(load_run(place, members[0].backbone if members else backbone))
-    check_kept(path, kept["members"], [member.about for member in members])
+    check_members(path, kept["members"], [member.about for member in members])
     return Ensemble(members, kept["summary"])
+
+
+def write_ensemble(
+    folder: Path, members: Sequence[Result], summary: Mapping[str, Any] | None = None
+) -> None:
+    """Write an ensemble to a folder; what an interrupted writing left there is finished.
+
+    Args:
+        folder: the folder; a member that is whole is left as it is.
+        members: the members, in order.
+        summary: what the ensemble scored.
+
+    Raises:
+        RunFolderError: if the place of a member holds something else.
+        StorageError: if it cannot be written.
+    """
+    for member, place in zip(members, member_places(folder, len(members)), strict=True):
+        if is_there(place / "result.json"):
+            check_members(folder, describe_members([member.about]), [read_about(place)])
+            continue
+        if is_there(place):
+            remove_parts(place)
+            for name in ("config.json", "prompt.safetensors"):  # of a member that was cut short
+                remove_file(place / name)
+        member.save(place)
+    about = describe_members([member.about for member in members])
+    write_json(folder / FILE, {"members": about, "summary": dict(summary or {}) or None})

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from softprompts.errors import UnknownNameError
 from softprompts.recipes.json_schema import run_schema, study_schema
 from softprompts.recipes.presets import METHODS
-from softprompts.recipes.registries import COMPONENTS
+from softprompts.recipes.registries import component_kinds, component_registry
 from softprompts.recipes.schema import (
     BackboneConfig,
     MixtureConfig,
@@ -80,9 +80,10 @@ def table(name: str) -> str:
     if name in TASK_OPTIONS:
         lines = _options(TASKS.entry(TASK_OPTIONS[name]))
         return _markdown(("option", "values", "default", "meaning"), lines)
-    if name in COMPONENTS:
-        return _components(COMPONENTS[name])
-    known = ["run", *SECTIONS, "study", "tune", "methods", "tasks", *TASK_OPTIONS, *COMPONENTS]
+    kinds = component_kinds()
+    if name in kinds:
+        return _components(component_registry(name))
+    known = ["run", *SECTIONS, "study", "tune", "methods", "tasks", *TASK_OPTIONS, *kinds]
     raise UnknownNameError(unknown_name("table", name, known))
 
 

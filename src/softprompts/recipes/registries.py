@@ -7,8 +7,7 @@ from typing import Any
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.registry import BACKBONES
-from softprompts.lab.studies.executors.registry import EXECUTORS
-from softprompts.lab.tracking.registry import TRACKERS
+from softprompts.entry_points import load_point, named_points
 from softprompts.metrics.registry import METRICS
 from softprompts.prompts.registry import (
     ACTIVE_LENGTHS,
@@ -47,7 +46,34 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
     "samplings": SAMPLINGS,
     "backbones": BACKBONES,
     "metrics": METRICS,
-    "executors": EXECUTORS,
-    "trackers": TRACKERS,
 }
 """The registries by the plural of their kind, as `softprompts list` says it."""
+
+GROUP = "softprompts.components"
+"""Entry points that lead to registries more, of what no recipe names."""
+
+ADDED = {
+    "executors": "softprompts.lab.studies.executors.registry:EXECUTORS",
+    "trackers": "softprompts.lab.tracking.registry:TRACKERS",
+}
+"""Those of this library, as `pyproject.toml` has them."""
+
+
+def component_kinds() -> tuple[str, ...]:
+    """Return the plural of every kind that has a registry."""
+    return (*COMPONENTS, *named_points(GROUP, ADDED))
+
+
+def component_registry(kind: str) -> Registry[Any]:
+    """Return the registry of a kind.
+
+    Args:
+        kind: one of `component_kinds`.
+
+    Raises:
+        RegistryError: if it does not load.
+    """
+    if kind in COMPONENTS:
+        return COMPONENTS[kind]
+    registry: Registry[Any] = load_point(named_points(GROUP, ADDED)[kind], "a registry")
+    return registry

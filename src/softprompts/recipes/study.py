@@ -218,8 +218,8 @@ def study_problems(study: StudyConfig) -> list[Problem]:
     for problem, where in places.items():
         text = problem.text if len(where) == num_points else f"{problem.text} {listed(where)}"
         problems.append(Problem(problem.fields, text))
-    if not (places and not trained):  # else what is wrong with the runs comes first
-        problems += tune_problems(study, trained)
+    if study.tune is not None and not (places and not trained):  # else the runs come first
+        problems += tune_problems(study.tune, trained, _changes(study), study.seeds)
     return problems
 
 
@@ -239,13 +239,17 @@ def tunable(study: StudyConfig) -> list[Tunable]:
     return found
 
 
+def _changes(study: StudyConfig) -> dict[str, Mapping[str, Any]]:
+    """Return the fields that the grid and each variant set, by where they stand."""
+    return {"grid": study.grid, **{f"variants.{name}": v for name, v in study.variants.items()}}
+
+
 def _conflicts(study: StudyConfig) -> Iterator[Problem]:
     """Find fields that two parts of a study set, or that `seeds` owns."""
     if "seed" in study.base:
         text = f"`base.seed` must be left out: `seeds` sets it, but is {show(study.base['seed'])}."
         yield Problem(("base.seed",), text)
-    groups = {"grid": study.grid, **{f"variants.{name}": v for name, v in study.variants.items()}}
-    for group, changes in groups.items():
+    for group, changes in _changes(study).items():
         for field in changes:
             if not all(field.split(".")):
                 text = f"`{group}` must name dotted fields of a run, but has {show(field)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from softprompts.problems import Problem, field_paths, known_keys, show, unknown_key
 from softprompts.recipes.overrides import NAMED_FIELDS, set_at
@@ -12,9 +12,6 @@ from softprompts.recipes.parsing import overlaps, read_run
 from softprompts.recipes.places import listed, place
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.tuning import Tunable, TuneConfig, is_number, multiples
-
-if TYPE_CHECKING:
-    from softprompts.recipes.study import StudyConfig
 
 _ROOMS = ("prompt", "readout", "adaptation", "regularizers", "training", "mixture.sampling")
 _OF_RUNGS = (
@@ -26,27 +23,29 @@ _OF_RUNGS = (
 """What the rungs set, or what would score candidates on different rows."""
 
 
-def tune_problems(study: StudyConfig, runs: Sequence[Tunable]) -> Iterator[Problem]:
+def tune_problems(
+    tune: TuneConfig,
+    runs: Sequence[Tunable],
+    changes: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+) -> Iterator[Problem]:
     """Find what is wrong with a study's tuning, each said once.
 
     Args:
-        study: the study.
-        runs: its variants at points of the grid that are trained, as far as they are right.
+        tune: what is tuned.
+        runs: the study's variants at points of the grid that are trained, as far as they are right.
+        changes: the fields that `grid` and each `variants.NAME` set.
+        seeds: the seeds of the study.
     """
-    tune = study.tune
-    if tune is None:
-        return
-    found = [*_field_problems(tune.field), *_conflicts(study, tune)]
+    found = [*_field_problems(tune.field), *_conflicts(tune, changes, seeds)]
     if not found and runs and tune.chosen is None:
         found = list(_value_problems(tune, runs)) or list(_candidate_problems(tune, runs))
     if not found and tune.chosen is not None:
         found = list(_choice_problems(tune, runs))
     yield from found
     if not runs:
-        text = (
-            "`tune` must have a method to tune, but no variant trains anything: "
-            f"{show(list(study.variants))}."
-        )
+        names = [group.removeprefix("variants.") for group in changes if group != "grid"]
+        text = f"`tune` must have a method to tune, but no variant trains anything: {show(names)}."
         yield Problem(("tune",), text)
 
 
@@ -107,21 +106,22 @@ def _unknown(parts: Sequence[str]) -> str:
     return ""
 
 
-def _conflicts(study: StudyConfig, tune: TuneConfig) -> Iterator[Problem]:
+def _conflicts(
+    tune: TuneConfig, changes: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
+) -> Iterator[Problem]:
     """Find fields that the grid or a variant would set too, and seeds that are used twice."""
-    for field in study.grid:
-        if overlaps([field], [tune.field]):
-            text = f"`grid` must leave `{tune.field}` to `tune`, but sets `{field}`."
-            yield Problem(("tune.field", f"grid.{field}"), text)
-    for name, changes in study.variants.items():
-        for field in changes:
-            if field.startswith(f"{tune.field}."):
+    for group, fields in changes.items():
+        for field in fields:
+            if group == "grid" and overlaps([field], [tune.field]):
+                text = f"`grid` must leave `{tune.field}` to `tune`, but sets `{field}`."
+                yield Problem(("tune.field", f"grid.{field}"), text)
+            elif group != "grid" and field.startswith(f"{tune.field}."):
                 text = (
-                    f"`variants.{name}` must leave what lies in `{tune.field}` to `tune`, but sets "
+                    f"`{group}` must leave what lies in `{tune.field}` to `tune`, but sets "
                     f"`{field}`."
                 )
-                yield Problem(("tune.field", f"variants.{name}"), text)
-    both = [seed for seed in tune.seeds if seed in study.seeds]
+                yield Problem(("tune.field", group), text)
+    both = [seed for seed in tune.seeds if seed in seeds]
     if both:
         text = (
             "`tune.seeds` must be others than those of the study, on which nothing may be chosen, "

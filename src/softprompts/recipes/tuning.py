@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, final
 
@@ -108,8 +108,3 @@ def multiples(value: float) -> list[float]:
 def is_number(value: Any) -> bool:
     """Return whether a value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def shown_runs(runs: Sequence[Tunable]) -> str:
-    """Return the variants of runs, each once."""
-    return ", ".join(dict.fromkeys(run.variant for run in runs))

@@ -18,7 +18,6 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.collecting import uncollected
 from softprompts.errors import PromptError
 from softprompts.examples import Example
-from softprompts.lab.tracking.journal import follow
 from softprompts.readouts.base import Readout
 from softprompts.recipes.identity import identity
 from softprompts.recipes.resolving import resolve
@@ -156,7 +155,7 @@ def execute(
             own = stack.enter_context(RunFolder(folder, about))
             if is_there(folder / "result.json"):  # another process had the folder until now
                 return read(folder)
-            journal = follow(own, own, about, resources.tracking, stack)
+            journal = resources.observer.observe(own, own.path, about, stack)
         member = setup.member(journal)
         train_pack(model.backbone, [member], progress)
         result = setup.finish(member)

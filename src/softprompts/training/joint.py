@@ -10,7 +10,6 @@ from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import FolderInUseError, StorageError
-from softprompts.lab.tracking.journal import follow
 from softprompts.recipes.identity import identity
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import is_there
@@ -132,8 +131,8 @@ class _Joint(Keeper):
         setup = set_up(seat.config, backbone, tasks, seat.resources)
         check_free(seat.folder, setup.about)
         folder = stack.enter_context(RunFolder(seat.folder, setup.about))
-        tracking, packed = seat.resources.tracking, PackedRun(folder, self._pack, checkpoint)
-        journal = follow(packed, folder, setup.about, tracking, stack, self._pack)
+        packed, observer = PackedRun(folder, self._pack, checkpoint), seat.resources.observer
+        journal = observer.observe(packed, folder.path, setup.about, stack, self._pack.after_commit)
         self._left[folder.identity] = (setup, setup.member(journal))
 
     def keep(self, backbone: Backbone, members: Sequence[Member]) -> None:

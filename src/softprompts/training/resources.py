@@ -12,7 +12,6 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.examples import Example
-from softprompts.lab.tracking.tracking import NO_TRACKING, Tracking
 from softprompts.readouts.base import Readout
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.schema import BackboneConfig, RunConfig, TaskConfig
@@ -20,6 +19,7 @@ from softprompts.tasks.base import Task
 from softprompts.tasks.loading import load_task
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.memory import free_memory
+from softprompts.training.observer import NO_OBSERVER, RunObserver
 from softprompts.training.reader import find_reader
 from softprompts.training.trainable import Model
 
@@ -30,11 +30,11 @@ class Resources:
 
     Args:
         device: what `auto` is; chosen by what there is when `None`.
-        tracking: where metrics of runs go beside their folders.
+        observer: follows runs beside their folders.
     """
 
-    def __init__(self, device: str | None = None, tracking: Tracking = NO_TRACKING) -> None:
-        self.device, self.tracking = device, tracking
+    def __init__(self, device: str | None = None, observer: RunObserver = NO_OBSERVER) -> None:
+        self.device, self.observer = device, observer
         self._backbones: dict[str, Backbone] = {}
         self._tasks: dict[str, Task] = {}
         self._evaluated: dict[Hashable, Mapping[str, Evaluation]] = {}

@@ -8,7 +8,7 @@ import pytest
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.errors import RecipeError
-from softprompts.lab.studies.grid import expand
+from softprompts.recipes.grid import expand
 from softprompts.recipes.identity import identity
 from softprompts.recipes.loading import load_recipe
 from softprompts.recipes.parsing import parse_run

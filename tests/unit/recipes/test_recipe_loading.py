@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from softprompts.errors import RecipeError
-from softprompts.lab.studies.grid import expand
+from softprompts.recipes.grid import expand
 from softprompts.recipes.identity import identity
 from softprompts.recipes.loading import load_recipe, shipped_recipes
 from softprompts.recipes.overrides import parse_overrides, set_at

@@ -14,17 +14,12 @@ from scipy import optimize, stats
 from softprompts.lab.analysis.intervals import Interval
 from softprompts.lab.analysis.samples import (
     LEVEL,
-    NUM_RESAMPLES,
     Floats,
     Samples,
-    check_generator,
     check_level,
-    check_method,
-    draw_indices,
     paired_samples,
 )
 
-IMPROVEMENT_METHODS = ("score", "bootstrap")
 _SHORT = 1e-9
 
 
@@ -52,57 +47,35 @@ def probability_of_improvement(first: Samples, second: Samples) -> float:
     return float(np.mean([_share(x, y) for x, y in zip(one, other, strict=True)]))
 
 
-def improvement_interval(
-    first: Samples,
-    second: Samples,
-    method: str = "score",
-    *,
-    generator: np.random.Generator | None = None,
-    level: float = LEVEL,
-    num_resamples: int = NUM_RESAMPLES,
-) -> Interval:
+def improvement_interval(first: Samples, second: Samples, level: float = LEVEL) -> Interval:
     """Return an interval of `probability_of_improvement`.
 
-    - `score`: per task, the `θ_t` that `|θ_t − seen| ≤ z √V(θ_t)` allows, with
-      `V(θ) = θ(1−θ) (1 + (n−1) ((1−θ)/(2−θ) + θ/(1+θ))) / n²`: it has width even where one variant
-      wins every pair. Over tasks, the distances from `θ_t` to each end are added in squares.
-    - `bootstrap`: quantiles over resampled seeds, the same for both variants.
+    Per task, the `θ_t` that `|θ_t − seen| ≤ z √V(θ_t)` allows, with
+    `V(θ) = θ(1−θ) (1 + (n−1) ((1−θ)/(2−θ) + θ/(1+θ))) / n²`: it has width even where one variant
+    wins every pair. Over tasks, the distances from `θ_t` to each end are added in squares.
 
     Args:
         first: a variant's scores per task.
         second: the other's, of the same seeds.
-        method: one of the above.
-        generator: draws the resamples of `bootstrap`.
         level: how often the interval should cover.
-        num_resamples: how many resamples.
 
     Returns:
         Both ends, in [0, 1].
 
     Raises:
-        DataError: if the scores do not fit together, or a bootstrap has no generator.
-        UnknownNameError: if there is no such method.
+        DataError: if the scores do not fit together or are not finite.
 
     Reference:
         Newcombe 2006, Confidence intervals for an effect size measure based on the Mann–Whitney
         statistic, part 2, method 5; Zou and Donner 2008, for the sum over tasks.
     """
-    check_method(method, IMPROVEMENT_METHODS)
     check_level(level)
     one, other = paired_samples(first, second)
-    if method == "score":
-        z = float(stats.norm.ppf((1 + level) / 2))
-        shares = np.array([_share(x, y) for x, y in zip(one, other, strict=True)])
-        ends = np.array([_ends(share, len(x), z) for share, x in zip(shares, one, strict=True)])
-        below, above = np.sqrt(((ends - shares[:, None]) ** 2).sum(axis=0)) / len(shares)
-        return float(max(0.0, shares.mean() - below)), float(min(1.0, shares.mean() + above))
-    means = np.zeros(num_resamples)
-    drawn = draw_indices(one, check_generator(generator, method), num_resamples)
-    for x, y, indices in zip(one, other, drawn, strict=True):
-        gaps = np.sign(x[indices][:, :, None] - y[indices][:, None, :])  # (runs, seeds, seeds)
-        means += (gaps.mean(axis=(1, 2)) + 1) / 2 / len(one)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    z = float(stats.norm.ppf((1 + level) / 2))
+    shares = np.array([_share(x, y) for x, y in zip(one, other, strict=True)])
+    ends = np.array([_ends(share, len(x), z) for share, x in zip(shares, one, strict=True)])
+    below, above = np.sqrt(((ends - shares[:, None]) ** 2).sum(axis=0)) / len(shares)
+    return float(max(0.0, shares.mean() - below)), float(min(1.0, shares.mean() + above))
 
 
 def _share(x: Floats, y: Floats) -> float:

@@ -5,50 +5,15 @@ Letters: `p` a score read as the share of items that are right, `m` items.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from softprompts.errors import DataError
 from softprompts.lab.analysis.intervals import Interval
 from softprompts.lab.analysis.samples import LEVEL, NUM_RESAMPLES, check_level
 
 _CHUNK = 256
-
-
-def wilson_interval(score: float, num_items: int, level: float = LEVEL) -> Interval:
-    """Return Wilson's interval of a share of right items.
-
-    `(p + z²/2m ± z √(p(1−p)/m + z²/4m²)) / (1 + z²/m)`. It covers what other items of the same kind
-    would change, for one prompt, not what other seeds would.
-
-    Args:
-        score: `p`, in [0, 1].
-        num_items: `m`.
-        level: how often the interval should cover.
-
-    Returns:
-        Both ends.
-
-    Raises:
-        DataError: if the score is no share or there are no items.
-
-    Reference:
-        Wilson 1927, Probable inference, the law of succession, and statistical inference.
-
-    Example:
-        >>> low, high = wilson_interval(0.75, 56)
-        >>> round(low, 3), round(high, 3)
-        (0.623, 0.845)
-    """
-    variance = item_variance(score, num_items)
-    z = float(stats.norm.ppf((1 + check_level(level)) / 2))
-    middle = score + z**2 / (2 * num_items)
-    half = z * math.sqrt(variance + z**2 / (4 * num_items**2))
-    scale = 1 + z**2 / num_items
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def item_variance(score: float, num_items: int) -> float:

@@ -1,8 +1,8 @@
 """How a score changes with one swept field: a curve over numbers, levels over names.
 
 A study's grid sweeps a field where it gives it several values; `task.name` alone sweeps nothing.
-A field whose values are three or more numbers gives a `Curve` for each variant, task and point of
-the other fields. Any other gives `Levels`. Both come twice: on the rows that scores are reported
+A field whose values are three or more numbers gives a curve for each variant, task and point of
+the other fields. Any other gives levels. Both come twice: on the rows that scores are reported
 on, and on those held out from training rows, by which a value may be chosen.
 
 A value lies *off the plateau* if a run diverged there: a mean over the runs that survived is not
@@ -14,10 +14,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from softprompts.lab.analysis.reading import without_task
+from softprompts.lab.analysis.study_statistics import without_task
 from softprompts.problems import show
 
 POINT = 0.01
@@ -51,94 +51,6 @@ Defaults = Callable[[Line, str], Default]
 """From a line of `summary.json` and a dotted field to the field's default there."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Scores over the values of one numeric field, for one variant on one task.
-
-    Attributes:
-        field: the swept field, dotted.
-        task: the task's name.
-        variant: the variant's name.
-        point: the other fields of the grid, without the task's name.
-        rows: `reported` or `held-out`: which rows the scores are of.
-        values: the swept values, rising.
-        means: mean score over seeds at each; `None` where no run has a score.
-        lows: lower ends of the 95 % intervals over seeds by Student's t; `None` where there are
-            fewer than two scores.
-        highs: upper ends.
-        counts: runs with a score at each value.
-        diverged: runs that diverged at each value; they have no score.
-        is_logarithmic: whether values are positive, and span 1.5 decades or keep one ratio.
-        best_value: the value with the highest mean, the lowest of equals; `None` if none counts.
-        plateau: ends of the stretch of values around the best whose means lie within one point of
-            the best mean, none of them with a diverged run.
-        plateau_width: its width: in decades if `is_logarithmic`, else in the field's unit.
-        default_value: the field's default for this variant; `None` if it is no number.
-        score_at_default: the mean there; `None` where the default was not swept.
-        is_default_on_plateau: whether the default lies between the plateau's ends; `None` without
-            a default or a plateau.
-    """
-
-    field: str
-    task: str
-    variant: str
-    point: dict[str, Any]
-    rows: str
-    values: tuple[float, ...]
-    means: tuple[float | None, ...]
-    lows: tuple[float | None, ...]
-    highs: tuple[float | None, ...]
-    counts: tuple[int, ...]
-    diverged: tuple[int, ...]
-    is_logarithmic: bool
-    best_value: float | None
-    plateau: tuple[float, float] | None
-    plateau_width: float | None
-    default_value: float | None
-    score_at_default: float | None
-    is_default_on_plateau: bool | None
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Scores over the values of one field that has no order, for one variant on one task.
-
-    Attributes:
-        field: the swept field, dotted.
-        task: the task's name.
-        variant: the variant's name.
-        point: the other fields of the grid, without the task's name.
-        rows: `reported` or `held-out`.
-        names: the swept values as text, in the recipe's order.
-        means: as those of `Curve`.
-        lows: likewise.
-        highs: likewise.
-        counts: likewise.
-        diverged: likewise.
-        best_name: the value with the highest mean, the first of equals; `None` if none counts.
-        near_best: the values whose means lie within one point of the best mean, the best among
-            them, none of them with a diverged run.
-        default_name: the field's default for this variant.
-        score_at_default: the mean there; `None` where the default was not swept.
-    """
-
-    field: str
-    task: str
-    variant: str
-    point: dict[str, Any]
-    rows: str
-    names: tuple[str, ...]
-    means: tuple[float | None, ...]
-    lows: tuple[float | None, ...]
-    highs: tuple[float | None, ...]
-    counts: tuple[int, ...]
-    diverged: tuple[int, ...]
-    best_name: str | None
-    near_best: tuple[str, ...]
-    default_name: str
-    score_at_default: float | None
-
-
 def robustness_of(lines: Sequence[Line], defaults: Defaults) -> dict[str, Any]:
     """Return every curve and every set of levels of a study as plain values.
 
@@ -149,13 +61,10 @@ def robustness_of(lines: Sequence[Line], defaults: Defaults) -> dict[str, Any]:
     Returns:
         `curves` and `levels`; both empty where the study sweeps nothing.
     """
-    return {
-        "curves": [asdict(curve) for curve in curves(lines, defaults)],
-        "levels": [asdict(found) for found in levels(lines, defaults)],
-    }
+    return {"curves": curves(lines, defaults), "levels": levels(lines, defaults)}
 
 
-def curves(lines: Sequence[Line], defaults: Defaults) -> tuple[Curve, ...]:
+def curves(lines: Sequence[Line], defaults: Defaults) -> list[dict[str, Any]]:
     """Return a curve per swept numeric field, variant, task, other grid point and kind of rows.
 
     Args:
@@ -164,26 +73,40 @@ def curves(lines: Sequence[Line], defaults: Defaults) -> tuple[Curve, ...]:
 
     Returns:
         The curves in the grid's order, each on reported rows before held-out ones; the latter only
-        where runs have scores on such rows.
+        where runs have scores on such rows. Each says `field`, `task`, `variant`, `point` (the
+        other fields of the grid, without the task's name) and `rows`; `values`, rising, and at each
+        `means` over seeds, `lows` and `highs` of Student's 95 % intervals, `counts` of scores and
+        how many runs `diverged`; `is_logarithmic`; `best_value`, the lowest of equals; `plateau`,
+        its ends, and `plateau_width`, in decades or in the field's unit; `default_value`,
+        `score_at_default` and `is_default_on_plateau`. What is not known is `None`.
     """
     fields = [field for field, values in _swept(lines).items() if _are_numbers(values)]
-    return tuple(
+    return [
         _curve(field, group, rows, defaults(group[0], field))
         for field in fields
         for group in _groups(lines, field)
         for rows in _kinds_of_rows(group)
-    )
+    ]
 
 
-def levels(lines: Sequence[Line], defaults: Defaults) -> tuple[Levels, ...]:
-    """Return levels per swept field that is no curve, as `curves` does for those that are."""
+def levels(lines: Sequence[Line], defaults: Defaults) -> list[dict[str, Any]]:
+    """Return levels per swept field that is no curve, as `curves` does for those that are.
+
+    Args:
+        lines: `cells` of `summary.json`.
+        defaults: what a field is where a recipe leaves it out.
+
+    Returns:
+        As `curves`, but with `names` in the recipe's order, `best_name`, the first of equals,
+        `near_best`, those within one point of the best, and `default_name` in the place of numbers.
+    """
     fields = [field for field, values in _swept(lines).items() if not _are_numbers(values)]
-    return tuple(
+    return [
         _levels(field, group, rows, [defaults(line, field) for line in group])
         for field in fields
         for group in _groups(lines, field)
         for rows in _kinds_of_rows(group)
-    )
+    ]
 
 
 def plateau(
@@ -232,7 +155,7 @@ def is_logarithmic(values: Sequence[float]) -> bool:
     return len(ratios) > 1 and max(ratios) <= min(ratios) * (1 + _SAME_RATIO)
 
 
-def _curve(field: str, group: Sequence[Line], rows: str, default: Default) -> Curve:
+def _curve(field: str, group: Sequence[Line], rows: str, default: Default) -> dict[str, Any]:
     group = sorted(group, key=lambda line: line["point"][field])
     values = tuple(line["point"][field] for line in group)
     scores = _scores(group, rows)
@@ -243,49 +166,43 @@ def _curve(field: str, group: Sequence[Line], rows: str, default: Default) -> Cu
     if ends is not None:
         width = math.log10(ends[1] / ends[0]) if is_log else ends[1] - ends[0]
     number = default.value if _is_number(default.value) else None
-    return Curve(
-        field=field,
-        **_about(field, group[0]),
-        rows=rows,
-        values=values,
+    is_within = None if ends is None or number is None else ends[0] <= number <= ends[1]
+    return {
+        **_about(field, group[0], rows),
+        "values": values,
         **scores,
-        is_logarithmic=is_log,
-        best_value=None if found is None else values[found[0]],
-        plateau=ends,
-        plateau_width=width,
-        default_value=number,
-        score_at_default=scores["means"][values.index(number)] if number in values else None,
-        is_default_on_plateau=(
-            None if ends is None or number is None else ends[0] <= number <= ends[1]
-        ),
-    )
+        "is_logarithmic": is_log,
+        "best_value": None if found is None else values[found[0]],
+        "plateau": ends,
+        "plateau_width": width,
+        "default_value": number,
+        "score_at_default": scores["means"][values.index(number)] if number in values else None,
+        "is_default_on_plateau": is_within,
+    }
 
 
-def _levels(field: str, group: Sequence[Line], rows: str, defaults: Sequence[Default]) -> Levels:
+def _levels(
+    field: str, group: Sequence[Line], rows: str, defaults: Sequence[Default]
+) -> dict[str, Any]:
     names = tuple(_name(line["point"][field]) for line in group)
     scores = _scores(group, rows)
-    is_usable = [not count for count in scores["diverged"]]
-    found = plateau(scores["means"], is_usable)
+    means, is_usable = scores["means"], [not count for count in scores["diverged"]]
+    found = plateau(means, is_usable)
     near: tuple[str, ...] = ()
     if found is not None:
-        least = scores["means"][found[0]] - POINT - _ROUNDING
-        near = tuple(
-            name
-            for name, mean, ok in zip(names, scores["means"], is_usable, strict=True)
-            if ok and mean is not None and mean >= least
-        )
+        least = means[found[0]] - POINT - _ROUNDING
+        lines = zip(names, means, is_usable, strict=True)
+        near = tuple(name for name, mean, ok in lines if ok and mean is not None and mean >= least)
     own = [place for place, default in enumerate(defaults) if default.is_own]
-    return Levels(
-        field=field,
-        **_about(field, group[0]),
-        rows=rows,
-        names=names,
+    return {
+        **_about(field, group[0], rows),
+        "names": names,
         **scores,
-        best_name=None if found is None else names[found[0]],
-        near_best=near,
-        default_name=names[own[0]] if own else _kind(defaults[0].value),
-        score_at_default=scores["means"][own[0]] if own else None,
-    )
+        "best_name": None if found is None else names[found[0]],
+        "near_best": near,
+        "default_name": names[own[0]] if own else _kind(defaults[0].value),
+        "score_at_default": means[own[0]] if own else None,
+    }
 
 
 def _scores(group: Sequence[Line], rows: str) -> dict[str, Any]:
@@ -300,9 +217,10 @@ def _scores(group: Sequence[Line], rows: str) -> dict[str, Any]:
     }
 
 
-def _about(field: str, line: Line) -> dict[str, Any]:
+def _about(field: str, line: Line, rows: str) -> dict[str, Any]:
     rest = {name: value for name, value in without_task(line["point"]).items() if name != field}
-    return {"task": line["task"], "variant": line["variant"], "point": rest}
+    about = {"field": field, "task": line["task"], "variant": line["variant"]}
+    return {**about, "point": rest, "rows": rows}
 
 
 def _swept(lines: Sequence[Line]) -> dict[str, list[Any]]:

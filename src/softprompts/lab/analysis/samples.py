@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softprompts.errors import DataError, UnknownNameError
+from softprompts.errors import DataError
 
 Floats = NDArray[np.float64]
 Sample = Sequence[float] | Floats
@@ -89,27 +88,6 @@ def paired_samples(
     return one, other
 
 
-def differences(first: Samples, second: Samples) -> list[Floats]:
-    """Return `first - second` seed by seed, per task."""
-    return [x - y for x, y in zip(*paired_samples(first, second), strict=True)]
-
-
-def draw_indices(
-    tasks: Sequence[Floats], generator: np.random.Generator, num_resamples: int
-) -> list[NDArray[np.intp]]:
-    """Draw seeds with replacement within each task: the stratified bootstrap.
-
-    Args:
-        tasks: one array per task.
-        generator: what draws.
-        num_resamples: how often.
-
-    Returns:
-        Indices per task. Shape of each `(runs, seeds)`, a line per resample.
-    """
-    return [generator.integers(len(x), size=(num_resamples, len(x))) for x in tasks]
-
-
 def is_constant(values: Floats) -> bool:
     """Return whether all numbers are equal up to rounding."""
     return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
@@ -124,29 +102,3 @@ def check_level(level: float, name: str = "level") -> float:
     if not 0 < level < 1:
         raise DataError(f"{name} must be between 0 and 1, but is {level}.")
     return level
-
-
-def check_method(method: str, known: Sequence[str]) -> str:
-    """Return the name of a way to make an interval.
-
-    Raises:
-        UnknownNameError: if there is no such way.
-    """
-    if method not in known:
-        near = difflib.get_close_matches(method, known)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UnknownNameError(
-            f"interval must be one of {', '.join(known)}, but is {method!r}.{hint}"
-        )
-    return method
-
-
-def check_generator(generator: np.random.Generator | None, method: str) -> np.random.Generator:
-    """Return the generator that a bootstrap draws with.
-
-    Raises:
-        DataError: if there is none.
-    """
-    if generator is None:
-        raise DataError(f"interval {method!r} must have a generator, but it is None.")
-    return generator

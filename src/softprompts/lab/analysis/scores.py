@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.samples import Floats, sample
+from softprompts.lab.analysis.samples import sample
 from softprompts.lab.analysis.statistics import Spread, spread
 
 UNFINISHED, DIVERGED, FAILED = "unfinished", "diverged", "failed"
@@ -90,19 +90,6 @@ class ScoreTable:
     def tasks_of(self, variant: str) -> tuple[str, ...]:
         """Return the tasks that a variant has runs on, with a score or without."""
         return tuple(task for task in self.tasks if self._of(variant, task))
-
-    def array(self) -> Floats:
-        """Return all scores, NaN where there is none. Shape `(variants, tasks, seeds)`."""
-        values = np.full((len(self.variants), len(self.tasks), len(self.seeds)), np.nan)
-        for (variant, task, seed), run in self._runs.items():
-            if run.score is not None:
-                place = (
-                    self.variants.index(variant),
-                    self.tasks.index(task),
-                    self.seeds.index(seed),
-                )
-                values[place] = run.score
-        return values
 
     def _of(self, variant: str, task: str) -> list[SeedScore]:
         keys = [(variant, task, seed) for seed in self.seeds]

@@ -12,7 +12,7 @@ from typing import Any
 from softprompts.errors import SoftPromptsError
 from softprompts.lab.analysis.sharpness import VERSION, Effort, measure_sharpness
 from softprompts.lab.analysis.subjects import Sample
-from softprompts.lab.studies.grid import expand
+from softprompts.recipes.grid import expand
 from softprompts.recipes.study import parse_kept_study
 from softprompts.storage import is_there, make_folder, read_json, read_record, write_json
 from softprompts.training.resources import Resources

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from softprompts.lab.analysis.comparisons import Comparison
+from softprompts.lab.analysis.comparison import Comparison
 
 RATE = 0.05
 """How many families of tests may have a false find."""

@@ -12,7 +12,6 @@ from typing import Any, final
 
 from softprompts.backbones.loading import load_backbone
 from softprompts.errors import RunFolderError, SoftPromptsWarning, TuningError
-from softprompts.lab.analysis.items import wilson_interval
 from softprompts.lab.ensembles import Ensemble, load
 from softprompts.lab.fit.card import card
 from softprompts.lab.fit.plan import (
@@ -34,6 +33,7 @@ from softprompts.lab.reports.report import write_report
 from softprompts.lab.studies.ensembles import ensemble_study
 from softprompts.lab.studies.progress import SilentStudy, StudyProgress
 from softprompts.lab.studies.runner import run_study
+from softprompts.metrics.wilson import wilson_interval
 from softprompts.recipes.study import parse_study
 from softprompts.results import Result
 from softprompts.results import load as load_run

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from softprompts.lab.ensemble_record import Group
 from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.study_record import StudyRecord, place_columns, place_of
 from softprompts.lab.reports.tabular import Column, Table
@@ -16,21 +17,6 @@ from softprompts.training.stored import Amount, Count, Fraction, Stored, check_s
 
 FILE: Final = "ensembles.json"
 """Its name in the study's folder."""
-
-
-class Group(Stored):
-    """An ensemble of one group of seeds, and what it scored on the reported rows."""
-
-    seeds: list[Count]
-    members: list[str]
-    score: Fraction
-    best: Fraction
-    num_items: Count
-    num_cut: Count
-    num_forwards: Count
-    tokens: Amount
-    tokens_of_one: Amount
-    is_same_data: bool
 
 
 class _Spread(Stored):

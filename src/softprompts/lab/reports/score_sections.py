@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from softprompts.lab.analysis.reading import without_task
+from softprompts.lab.analysis.study_statistics import without_task
 from softprompts.lab.analysis.wording import RATE
 from softprompts.lab.reports.findings import conclusions, main_comparisons
 from softprompts.lab.reports.pages import Part, Section

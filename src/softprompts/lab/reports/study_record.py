@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.errors import RunFolderError, StorageError
-from softprompts.lab.analysis.reading import without_task
+from softprompts.lab.analysis.study_statistics import without_task
 from softprompts.lab.reports.tabular import Column
-from softprompts.lab.studies.grid import Cell, expand
 from softprompts.lab.studies.summary import grouped, read_cell, read_error, run_folder, summarize
+from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.study import StudyConfig, parse_kept_study
 from softprompts.storage import entries, is_there, read_record
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any, final
@@ -15,33 +16,27 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.errors import DataError, RunFolderError
 from softprompts.examples import Example
 from softprompts.lab.analysis.statistics import spread
-from softprompts.lab.ensemble_folder import FILE, describe_members, kept_summary, write_ensemble
-from softprompts.lab.ensembles import Ensemble
+from softprompts.lab.ensemble_record import (
+    FILE,
+    check_members,
+    describe_members,
+    member_folders,
+    read_ensemble,
+)
+from softprompts.lab.ensembles import Ensemble, write_ensemble
 from softprompts.lab.reports.ensemble_section import keep_ensembles, kept_ensembles
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label, read_study
-from softprompts.lab.studies.grid import Cell
+from softprompts.recipes.grid import Cell
 from softprompts.results import Result, load
 from softprompts.storage import entries, is_there, lock, make_folder, remove_parts
 from softprompts.tasks.base import Task
 from softprompts.tasks.sampling import same_rows
 from softprompts.training.building import choose_splits
+from softprompts.training.finished import read_prompt, read_result
 from softprompts.training.journal import read_about
 from softprompts.training.resources import Resources
 
-
-@dataclass(frozen=True)
-class _Team:
-    """The runs of one group of seeds.
-
-    Attributes:
-        cells: the runs, by seed.
-        folders: their folders.
-        place: where their ensemble is kept, if anywhere.
-    """
-
-    cells: tuple[Cell, ...]
-    folders: tuple[Path, ...]
-    place: Path | None
+_Cells = Sequence[Cell]
 
 
 def ensemble_study(
@@ -78,33 +73,35 @@ def ensemble_study(
     record = read_study(study)
     kept_ensembles(study)  # a broken file is told before the work
     groups = _choose(record, variant, size)
-    teams = _place(record, groups, out)
+    names = _names([(entry, len(own)) for entry, own in groups])
+    if out is not None:
+        _check_out(record.path, out, names)
+    places = iter([None if out is None else out / name for name in names])
+    placed = [(entry, [(cells, next(places)) for cells in own]) for entry, own in groups]
     measuring, found = _Measuring(record, backbone, data_dir), []
     with ExitStack() as stack:
         if out is not None:
             make_folder(out)
             stack.enter_context(lock(out / ".lock"))
-        known = [[_known(team) for team in own] for own in teams]  # all before any is measured
-        for (entry, _), own, summaries in zip(groups, teams, known, strict=True):
+        known = [[_known(record, *one) for one in own] for _, own in placed]  # before any work
+        for (entry, own), summaries in zip(placed, known, strict=True):
             pairs = zip(own, summaries, strict=True)
-            scored = [measuring.measure(team) if one is None else one for team, one in pairs]
-            found.append(_line(record, entry, own, scored))
+            scored = [kept or measuring.measure(*one) for one, kept in pairs]
+            found.append(_line(record, entry, [cell for cells, _ in own for cell in cells], scored))
     about = {"variant": variant, "size": size, "cells": found}
     keep_ensembles(study, about)
-    folders = [str(team.place) for own in teams for team in own if team.place is not None]
+    folders = [str(place) for _, own in placed for _, place in own if place is not None]
     return {"study": record.name, **about, "folders": folders}
 
 
-def _choose(
-    record: StudyRecord, variant: str, size: int
-) -> list[tuple[Entry, list[tuple[Cell, ...]]]]:
+def _choose(record: StudyRecord, variant: str, size: int) -> list[tuple[Entry, list[_Cells]]]:
     """Return the groups of seeds of every task and grid point of a variant."""
     names = list(record.study.variants)
     if variant not in names:
         raise DataError(f"`--variant` must be one of {', '.join(names)}, but is {variant!r}.")
     if size < 2:
         raise DataError(f"`--size` must be at least 2, but is {size}.")
-    found = []
+    found: list[tuple[Entry, list[_Cells]]] = []
     for entry in (one for one in record.whole_entries if one.variant == variant):
         scored = [cell for cell in entry.cells if cell.config.seed in entry.line["seeds"]]
         scored.sort(key=lambda cell: cell.config.seed)
@@ -116,38 +113,24 @@ def _choose(
                 f"but is {size}."
             )
         ends = range(size, len(scored) + 1, size)
-        found.append((entry, [tuple(scored[end - size : end]) for end in ends]))
+        found.append((entry, [scored[end - size : end] for end in ends]))
     return found
 
 
-def _place(
-    record: StudyRecord, groups: Sequence[tuple[Entry, list[tuple[Cell, ...]]]], out: Path | None
-) -> list[list[_Team]]:
-    """Return the teams with the folders that they are kept in."""
-    names = list(_names(groups))
-    places = [None if out is None else out / name for name in names]
-    if out is not None:
-        _check_out(record.path, out, names)
-    rest = iter(places)
-    return [
-        [_Team(cells, tuple(map(record.folder, cells)), next(rest)) for cells in own]
-        for _, own in groups
-    ]
-
-
-def _names(groups: Sequence[tuple[Entry, list[tuple[Cell, ...]]]]) -> Iterator[str]:
-    """Yield the folder of each ensemble, below that which keeps all; of an only one, the same."""
-    if sum(len(own) for _, own in groups) == 1:
-        yield "."
-        return
-    seen: dict[str, int] = {}
-    for entry, own in groups:
+def _names(counts: Sequence[tuple[Entry, int]]) -> list[str]:
+    """Return the folder of each ensemble, below that which keeps all; of an only one, the same."""
+    if sum(count for _, count in counts) == 1:
+        return ["."]
+    seen: Counter[str] = Counter()
+    found = []
+    for entry, count in counts:
         text = " ".join((entry.task, point_label(entry.line["point"])))
         name = re.sub(r"[^\w.]+", "-", text).strip("-.")[:80]
-        seen[name] = seen.get(name, 0) + 1
+        seen[name] += 1
         if seen[name] > 1:  # as long points may be, when they are cut
             name = f"{name}-{seen[name]}"
-        yield from (f"{name}-group-{number + 1}" for number in range(len(own)))
+        found += [f"{name}-group-{number + 1}" for number in range(count)]
+    return found
 
 
 def _check_out(study: Path, out: Path, names: Sequence[str]) -> None:
@@ -163,20 +146,31 @@ def _check_out(study: Path, out: Path, names: Sequence[str]) -> None:
         )
 
 
-def _known(team: _Team) -> dict[str, Any] | None:
-    """Return what is kept of a team's ensemble; `None` where it is to be measured."""
-    if team.place is None:
+def _known(record: StudyRecord, cells: _Cells, place: Path | None) -> dict[str, Any] | None:
+    """Return what is kept of a group's ensemble; `None` where it is to be measured."""
+    held = entries(place) if place is not None and is_there(place) else []
+    kept = None if place is None else read_ensemble(place)
+    if place is None or kept is None:
+        if held not in ([], ["members"]):
+            raise RunFolderError(f"{place} must be a new or empty folder, but holds {held[0]}.")
         return None
-    return kept_summary(team.place, describe_members([read_about(one) for one in team.folders]))
+    abouts = []
+    for folder in member_folders(place):
+        abouts.append(read_about(folder))
+        read_result(folder, abouts[-1]["identity"])
+        read_prompt(folder, abouts[-1])
+    check_members(place, kept["members"], abouts)
+    runs = [read_about(record.folder(cell)) for cell in cells]
+    check_members(place, describe_members(runs), abouts)
+    summary: dict[str, Any] | None = kept["summary"]
+    return summary
 
 
 def _line(
-    record: StudyRecord, entry: Entry, teams: Sequence[_Team], scored: Sequence[Mapping[str, Any]]
+    record: StudyRecord, entry: Entry, used: _Cells, scored: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return what JSON can hold of one task and grid point."""
-    used = [cell for team in teams for cell in team.cells]
-    seeds = [cell.config.seed for cell in used]
-    line = entry.line
+    line, seeds = entry.line, {cell.config.seed for cell in used}
     kept = ("variant", "task", "point", "majority", "metric", "split", "num_items")
     return {
         **{key: line[key] for key in kept},
@@ -186,20 +180,19 @@ def _line(
         "tokens": fmean(one["tokens"] for one in scored),
         "tokens_of_one": fmean(one["tokens_of_one"] for one in scored),
         "groups": [dict(one) for one in scored],
-        "left_out": sorted(set(line["seeds"]) - set(seeds)),
+        "left_out": sorted(set(line["seeds"]) - seeds),
         "without_score": sorted(one["seed"] for one in line["missing"]),
     }
 
 
 def _spread(scores: Sequence[float]) -> dict[str, Any]:
-    found = spread(scores)
-    ends = {"min": found.min, "max": found.max}
-    return {"scores": list(found.scores), "mean": found.mean, "std": found.std, **ends}
+    found = asdict(spread(scores))
+    return {key: found[key] for key in ("scores", "mean", "std", "min", "max")}
 
 
 @final
 class _Measuring:
-    """Loads the runs of teams and scores them; what teams share is loaded once.
+    """Loads the runs of groups and scores them; what groups share is loaded once.
 
     Args:
         record: the study.
@@ -212,42 +205,39 @@ class _Measuring:
         self._resources = Resources()
         self._backbone: tuple[Any, Backbone | str | None] = (None, backbone)
 
-    def measure(self, team: _Team) -> dict[str, Any]:
-        """Return what a team scores on the reported rows; it is kept where it has a place."""
-        joint = Ensemble([self._load(folder) for folder in team.folders])
-        scores = [float(self._record.results[cell.identity]["score"]) for cell in team.cells]
+    def measure(self, cells: _Cells, place: Path | None) -> dict[str, Any]:
+        """Return what a group scores on the reported rows; it is kept where it has a place."""
+        joint = Ensemble([self._load(self._record.folder(cell)) for cell in cells])
+        scores = [float(self._record.results[cell.identity]["score"]) for cell in cells]
         found = {
             "seeds": [member.config.seed for member in joint.members],
             "members": [member.about["identity"] for member in joint.members],
             **self._scores(joint),
             "best": max(scores),
         }
-        if team.place is not None and not is_there(team.place / FILE):
-            make_folder(team.place)
-            remove_parts(team.place)
-            write_ensemble(team.place, joint.members, found)
+        if place is not None and not is_there(place / FILE):
+            make_folder(place)
+            remove_parts(place)
+            write_ensemble(place, joint.members, found)
         return found
 
     def _scores(self, joint: Ensemble) -> dict[str, Any]:
         """Return score and cost on the reported rows of all tasks; each task weighs the same."""
-        scores, cuts, sizes, each, forwards, are_same = [], 0, [], [], 0, True
+        found = []
         for name in joint.members[0].config.tasks:
-            rows, is_same = self._rows(joint.members, name)
-            evaluated, cost = joint.evaluate(rows, name), joint.cost(rows, name)
-            scores.append(evaluated.score)
-            cuts, are_same = cuts + evaluated.num_cut, are_same and is_same
-            sizes.append(len(rows))
-            each.append(cost.tokens)
-            forwards = max(forwards, cost.num_forwards)
-        tokens = sum(a * b for a, b in zip(sizes, each, strict=True)) / sum(sizes)
+            rows, same = self._rows(joint.members, name)
+            found.append((joint.evaluate(rows, name), joint.cost(rows, name), len(rows), same))
+        evaluations, costs, sizes, are_same = zip(*found, strict=True)
+        total = sum(cost.tokens * size for cost, size in zip(costs, sizes, strict=True))
+        tokens = total / sum(sizes)
         return {
-            "score": fmean(scores),
+            "score": fmean(one.score for one in evaluations),
             "num_items": sum(sizes),
-            "num_cut": cuts,
-            "num_forwards": forwards,
+            "num_cut": sum(one.num_cut for one in evaluations),
+            "num_forwards": max(cost.num_forwards for cost in costs),
             "tokens": tokens,
             "tokens_of_one": tokens / len(joint.members),
-            "is_same_data": are_same,
+            "is_same_data": all(are_same),
         }
 
     def _load(self, folder: Path) -> Result:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.lab.studies.executors.base import Executor, Work
-from softprompts.lab.studies.grid import Cell, expand
 from softprompts.lab.studies.progress import StudyProgress
 from softprompts.lab.studies.store import Store
+from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.study import StudyConfig
 from softprompts.storage import is_there
 from softprompts.training.building import build_model, choose_splits

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, final
 
 from softprompts.errors import StorageError
-from softprompts.lab.studies.grid import Cell
 from softprompts.readouts.registry import READOUTS
+from softprompts.recipes.grid import Cell
 from softprompts.training.resources import choose_device
 
 MOST_RUNS = {"cpu": 8, "cuda": 16}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, Protocol, final
 
-from softprompts.lab.studies.grid import Cell
+from softprompts.recipes.grid import Cell
 from softprompts.training.progress import Progress, Silent
 
 
-class StudyProgress(ABC):
+class StudyProgress(Protocol):
     """Is told where a study is; must not change anything."""
 
     @abstractmethod

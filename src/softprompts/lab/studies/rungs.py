@@ -13,35 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, final
+from typing import Any
 
 from softprompts.errors import StorageError
+from softprompts.lab.studies.tuning_record import Trial
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.tuning import is_number
 from softprompts.storage import parse_json
-
-
-@final
-@dataclass(frozen=True)
-class Tried:
-    """What one candidate did in a rung.
-
-    Attributes:
-        value: the candidate.
-        score: mean score on held-out rows over the seeds that did not diverge.
-        loss: mean loss on held-out rows where each seed scored best; `None` where it is not known.
-        num_diverged: how many seeds diverged.
-        updates_done: updates that were done, over all seeds.
-    """
-
-    value: Any
-    score: float | None
-    loss: float | None
-    num_diverged: int
-    updates_done: int
 
 
 def rung_sizes(num_candidates: int, keep: int) -> tuple[int, ...]:
@@ -101,7 +81,7 @@ def rung_run(config: RunConfig, steps: int, total_steps: int) -> dict[str, Any]:
     return data
 
 
-def tried(value: Any, results: Sequence[tuple[Path, Mapping[str, Any]]]) -> Tried:
+def tried(value: Any, results: Sequence[tuple[Path, Mapping[str, Any]]]) -> Trial:
     """Return what a candidate did.
 
     Args:
@@ -115,16 +95,16 @@ def tried(value: Any, results: Sequence[tuple[Path, Mapping[str, Any]]]) -> Trie
     scores = [result["held_out_score"] for _, result in done]
     losses = [_held_out_loss(folder, result["selected_step"]) for folder, result in done]
     known = [loss for loss in losses if loss is not None]
-    return Tried(
-        value,
-        fmean(scores) if scores and None not in scores else None,
-        fmean(known) if known and len(known) == len(losses) else None,
-        len(results) - len(done),
-        sum(result["steps"] for _, result in results),
+    return Trial(
+        value=value,
+        score=fmean(scores) if scores and None not in scores else None,
+        loss=fmean(known) if known and len(known) == len(losses) else None,
+        num_diverged=len(results) - len(done),
+        updates_done=sum(result["steps"] for _, result in results),
     )
 
 
-def ranked(found: Sequence[Tried]) -> list[Tried]:
+def ranked(found: Sequence[Trial]) -> list[Trial]:
     """Return candidates, the best first.
 
     A candidate of which a seed diverged comes after those of which fewer did; then the mean score
@@ -150,9 +130,8 @@ def _held_out_loss(folder: Path, step: int) -> float | None:
         records = [parse_json(line) for line in path.read_text("utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise StorageError(f"{path} must be lines of JSON, but is not: {error}.") from error
-    for record in records:
-        if isinstance(record, dict) and record.get("split") == "held_out":
-            loss = record.get("loss")
-            if record.get("step") == step and isinstance(loss, int | float):
-                return float(loss)
+    for one in records:
+        if isinstance(one, dict) and (one.get("split"), one.get("step")) == ("held_out", step):
+            loss = one.get("loss")
+            return float(loss) if isinstance(loss, int | float) else None
     return None

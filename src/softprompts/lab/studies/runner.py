@@ -10,9 +10,9 @@ from softprompts.lab.studies.executors.in_process import InProcess
 from softprompts.lab.studies.job import prepare
 from softprompts.lab.studies.progress import SilentStudy, StudyProgress
 from softprompts.lab.studies.tuning import tune_study
-from softprompts.lab.tracking.tracking import NO_TRACKING, Tracking
 from softprompts.recipes.study import StudyConfig, parse_study
 from softprompts.recipes.tuning import TuneConfig
+from softprompts.training.observer import NO_OBSERVER, RunObserver
 from softprompts.training.resources import Resources
 
 
@@ -21,7 +21,7 @@ def run_study(
     out: Path,
     progress: StudyProgress | None = None,
     executor: Executor | None = None,
-    tracking: Tracking = NO_TRACKING,
+    tracking: RunObserver = NO_OBSERVER,
     tune: TuneConfig | None = None,
 ) -> dict[str, Any]:
     """Run every unfinished run of a study and summarize all.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.errors import RunFolderError
-from softprompts.lab.studies.grid import Cell
 from softprompts.lab.studies.planning import Pack, Plan, extend
 from softprompts.lab.studies.summary import error_file, read_cell, read_error, run_folder, summarize
+from softprompts.recipes.grid import Cell
 from softprompts.recipes.study import StudyConfig, with_kept_unit
 from softprompts.storage import (
     entries,

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.errors import RunFolderError
-from softprompts.lab.analysis.reading import statistics_of
 from softprompts.lab.analysis.robustness import Default, robustness_of
 from softprompts.lab.analysis.scores import DIVERGED, FAILED, UNFINISHED
 from softprompts.lab.analysis.statistics import spread
-from softprompts.lab.studies.grid import Cell
+from softprompts.lab.analysis.study_statistics import statistics_of
 from softprompts.recipes.defaults import value_and_default
+from softprompts.recipes.grid import Cell
 from softprompts.recipes.study import StudyConfig, merged
 from softprompts.storage import is_there, read_record
 from softprompts.training.finished import read_result
@@ -99,7 +99,7 @@ def summarize(
         their seeds; of a mixture also `tasks`, with scores and majority of each. Then
         `baseline`, `comparisons` with it and `averages` over tasks, as `statistics_of` has
         them, and `robustness`, the curves of swept fields, as `robustness_of` has it. Nothing in
-        it depends on when or in how many sittings the runs were made, but `seconds`.
+        it depends on when or in how many calls the runs were made, but `seconds`.
     """
     lines = [_line(group, result, error) for group in grouped(cells)]
 

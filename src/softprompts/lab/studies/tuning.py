@@ -6,26 +6,25 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from softprompts.errors import RecipeError, SoftPromptsWarning, TuningError
 from softprompts.lab.studies.executors.base import Executor
 from softprompts.lab.studies.executors.in_process import InProcess
-from softprompts.lab.studies.grid import Cell, expand
 from softprompts.lab.studies.job import Job, prepare
 from softprompts.lab.studies.progress import SilentStudy, StudyProgress
-from softprompts.lab.studies.rungs import Tried, ranked, rung_run, rung_sizes, rung_steps, tried
+from softprompts.lab.studies.rungs import ranked, rung_run, rung_sizes, rung_steps, tried
 from softprompts.lab.studies.tuning_record import (
-    StoredChoice,
-    StoredRung,
-    StoredTrial,
+    Chosen,
+    Rung,
     TuningRecord,
     read_record_of,
     write_tuning,
 )
 from softprompts.problems import show
+from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.places import place
@@ -139,11 +138,9 @@ class _Plan:
                 config = self.configs[index][candidate]
                 variants[name] = rung_run(config, steps[index][number], steps[index][-1])
                 places[name] = (index, candidate)
-        name = f"{self.study.name or 'study'}, rung {number} of tuning"
-        description = f"Candidates for {self.tune.field}, scored on held-out rows."
         rung = StudyConfig(
-            name=name,
-            description=description,
+            name=f"{self.study.name or 'study'}, rung {number} of tuning",
+            description=f"Candidates for {self.tune.field}, scored on held-out rows.",
             variants=variants,
             seeds=self.tune.seeds,
             pack_size=self.study.pack_size,
@@ -158,38 +155,38 @@ def _tune(plan: _Plan, out: Path, progress: StudyProgress, executor: Executor) -
     steps = [rung_steps(total, keep, len(sizes)) for total in _total_steps(plan, resources)]
     whole = prepare(plan.study, out, executor, resources)
     alive = [list(range(len(plan.values))) for _ in plan.runs]
-    rungs: list[list[StoredRung]] = [[] for _ in plan.runs]
+    rungs: list[list[Rung]] = [[] for _ in plan.runs]
     for number in range(len(sizes)):
         study, places = plan.rung(number, alive, steps)
         job = prepare(study, out / "tuning" / f"rung-{number}", executor, resources)
         if not number:
             whole.store.open()  # everything is checked by now
         job.run(_OnHeldOut(progress))
-        found = _found(job, places, plan)
-        for index, order in enumerate(map(ranked, found)):
-            trials = [StoredTrial(**asdict(one)) for one in order]
-            rungs[index].append(StoredRung(steps=steps[index][number], tried=trials))
+        results = _results(job)
+        for index, own in enumerate(rungs):
+            names = [(name, candidate) for name, (run, candidate) in places.items() if run == index]
+            order = ranked([tried(plan.values[place], results[name]) for name, place in names])
+            own.append(Rung(steps=steps[index][number], tried=order))
             if number + 1 < len(sizes):
                 best = [one.value for one in order[: sizes[number + 1]]]
                 alive[index] = [i for i, value in enumerate(plan.values) if value in best]
     return _record(plan, rungs, sizes)
 
 
-def _found(job: Job, places: Mapping[str, tuple[int, int]], plan: _Plan) -> list[list[Tried]]:
-    """Return what each run's candidates did, in the order of the candidates.
+def _results(job: Job) -> dict[str, list[tuple[Path, Mapping[str, Any]]]]:
+    """Return folder and result of every run of a rung, by variant.
 
     Raises:
         TuningError: if a run has no result.
     """
-    results: dict[tuple[int, int], list[tuple[Path, Mapping[str, Any]]]] = {}
+    results: dict[str, list[tuple[Path, Mapping[str, Any]]]] = {}
     missing: list[Cell] = []
     for cell in job.store.cells:
         result = job.store.result(cell)
         if result is None:
             missing.append(cell)
         else:
-            folder = job.store.folder(cell)
-            results.setdefault(places[cell.variant], []).append((folder, result))
+            results.setdefault(cell.variant, []).append((job.store.folder(cell), result))
     if missing:
         first = f"{missing[0].variant}, seed {missing[0].config.seed}"
         reason = job.store.error(missing[0]) or "it has no result"
@@ -198,26 +195,17 @@ def _found(job: Job, places: Mapping[str, tuple[int, int]], plan: _Plan) -> list
             f"{len(missing)} of {len(job.store.cells)}: {first}: {reason.rstrip('.')}. The same "
             "command tries again."
         )
-    return [
-        [
-            tried(value, results[index, candidate])
-            for candidate, value in enumerate(plan.values)
-            if (index, candidate) in results
-        ]
-        for index in range(len(plan.runs))
-    ]
+    return results
 
 
-def _record(
-    plan: _Plan, rungs: Sequence[Sequence[StoredRung]], sizes: Sequence[int]
-) -> TuningRecord:
+def _record(plan: _Plan, rungs: Sequence[Sequence[Rung]], sizes: Sequence[int]) -> TuningRecord:
     """Return what was found: the best of the last rung is chosen."""
     choices = []
     for run, own in zip(plan.runs, rungs, strict=True):
         best = own[-1].tried[0]
         given = sum(size * rung.steps for size, rung in zip(sizes, own, strict=True))
         choices.append(
-            StoredChoice(
+            Chosen(
                 variant=run.variant,
                 point=dict(run.point),
                 task=run.config.task_label,
@@ -228,12 +216,11 @@ def _record(
                 rungs=list(own),
             )
         )
-    trained = {run.variant for run in plan.runs}
+    trained = {choice.variant for choice in choices}
     return TuningRecord(
-        field=plan.tune.field,
+        **plan.tune.model_dump(include={"field", "keep"}),
         values=list(plan.values),
         seeds=list(plan.tune.seeds),
-        keep=plan.tune.keep,
         fingerprint=plan.fingerprint,
         choices=choices,
         untrained=[name for name in plan.study.variants if name not in trained],
@@ -246,11 +233,10 @@ def _total_steps(plan: _Plan, resources: Resources) -> list[int]:
     Raises:
         RecipeError: if variants at one point, or candidates of a run, have different numbers.
     """
-    counts: dict[str, int] = {}
     totals = []
     for configs in plan.configs:
         seeded = [one.model_copy(update={"seed": plan.study.seeds[0]}) for one in configs]
-        totals.append([_steps(config, counts, resources) for config in seeded])
+        totals.append([_steps(config, resources) for config in seeded])
     by_point: dict[str, dict[int, str]] = {}
     for run, found in zip(plan.runs, totals, strict=True):
         for value, total in zip(plan.values, found, strict=True):
@@ -267,17 +253,13 @@ def _total_steps(plan: _Plan, resources: Resources) -> list[int]:
     return [found[0] for found in totals]
 
 
-def _steps(config: RunConfig, counts: dict[str, int], resources: Resources) -> int:
-    """Return the updates of a run; `counts` keeps the numbers of training rows."""
-    training = config.training
-    if training.steps is not None:
-        return training.steps
-    rows = config.model_dump(mode="json", include={"task", "mixture", "seed"})
-    key = json.dumps([rows, training.selection, training.held_out_fraction], sort_keys=True)
-    if key not in counts:
-        tasks = resources.tasks(config).values()
-        counts[key] = sum(len(choose_splits(config, task)["train"]) for task in tasks)
-    return build_plan(training, counts[key], config.seed).total_steps
+def _steps(config: RunConfig, resources: Resources) -> int:
+    """Return the updates of a run."""
+    if config.training.steps is not None:
+        return config.training.steps
+    tasks = resources.tasks(config).values()
+    num_rows = sum(len(choose_splits(config, task)["train"]) for task in tasks)
+    return build_plan(config.training, num_rows, config.seed).total_steps
 
 
 def _remarks(plan: _Plan, record: TuningRecord) -> list[str]:

@@ -14,8 +14,16 @@ from softprompts.storage import is_there, read_record, write_json
 from softprompts.training.stored import Count, Fraction, Stored, check_stored, required
 
 
-class StoredTrial(Stored):
-    """What one candidate did in a rung; see `softprompts.lab.studies.rungs.Tried`."""
+class Trial(Stored):
+    """What one candidate did in a rung.
+
+    Attributes:
+        value: the candidate.
+        score: mean score on held-out rows over the seeds that did not diverge.
+        loss: mean loss on held-out rows where each seed scored best; `None` where it is not known.
+        num_diverged: how many seeds diverged.
+        updates_done: updates that were done, over all seeds.
+    """
 
     value: Any
     score: Fraction | None
@@ -24,7 +32,7 @@ class StoredTrial(Stored):
     updates_done: Count
 
 
-class StoredRung(Stored):
+class Rung(Stored):
     """A rung of one variant at one point.
 
     Attributes:
@@ -33,10 +41,10 @@ class StoredRung(Stored):
     """
 
     steps: Count
-    tried: Annotated[list[StoredTrial], Field(min_length=1)]
+    tried: Annotated[list[Trial], Field(min_length=1)]
 
 
-class StoredChoice(Stored):
+class Chosen(Stored):
     """What was chosen for one variant at one point.
 
     Attributes:
@@ -57,7 +65,7 @@ class StoredChoice(Stored):
     score: Fraction | None
     updates: Count
     updates_done: Count
-    rungs: Annotated[list[StoredRung], Field(min_length=1)]
+    rungs: Annotated[list[Rung], Field(min_length=1)]
 
     @property
     def name(self) -> str:
@@ -106,7 +114,7 @@ class TuningRecord(Stored):
     seeds: list[int]
     keep: Count
     fingerprint: str
-    choices: list[StoredChoice]
+    choices: list[Chosen]
     untrained: list[str]
 
     @property

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
 
-from softprompts.errors import StorageError
-from softprompts.lab.tracking.tracking import Crew, Tracking
+from softprompts.errors import SoftPromptsWarning, StorageError
+from softprompts.lab.tracking.base import TrackedRun, Tracker
+from softprompts.lab.tracking.registry import TRACKERS
 from softprompts.storage import is_there, read_record, write_json
-from softprompts.training.journal import METRICS, Checkpoint, Journal, RunFolder
-from softprompts.training.pack_folder import PackFolder
+from softprompts.training.journal import METRICS, Checkpoint, Journal
 
 NOTE = "tracking.json"
 """In a run's `state/`: what was passed on, and what trackers call the run."""
@@ -33,8 +35,8 @@ class TrackedJournal(Journal):
     Args:
         inner: keeps the run.
         path: the run's folder.
-        about: content of its `config.json`.
-        tracking: which trackers.
+        trackers: registry names of trackers.
+        run: the run, as they know it.
         is_durable_at_save: whether lines are durable as soon as `inner` has saved; where they are
             not, somebody else calls `send`.
     """
@@ -43,16 +45,16 @@ class TrackedJournal(Journal):
         self,
         inner: Journal,
         path: Path,
-        about: Mapping[str, Any],
-        tracking: Tracking,
-        is_durable_at_save: bool = True,
+        trackers: Sequence[str],
+        run: TrackedRun,
+        is_durable_at_save: bool,
     ) -> None:
         self._inner, self._path, self._is_durable_at_save = inner, path, is_durable_at_save
         self._note = path / "state" / NOTE
         note = read_record(self._note, ["num_lines", "keys"]) if is_there(self._note) else {}
         self._num_sent, self._num_durable = int(note.get("num_lines", 0)), 0
         self._waiting: list[Mapping[str, Any]] = []
-        self._crew = Crew(tracking, tracking.run(about), note.get("keys", {}))
+        self._trackers = RunTrackers(trackers, run, note.get("keys", {}))
         self._write_note()
 
     def restore(self) -> Checkpoint | None:
@@ -88,7 +90,7 @@ class TrackedJournal(Journal):
             {"step": result["steps"], "split": result["split"], **{k: result[k] for k in keys}}
         )
         self.send()
-        self._crew.finish(is_over=True)
+        self._trackers.finish(is_over=True)
 
     def send(self) -> None:
         """Pass on the lines so far, which are durable; those of an earlier process are not sent."""
@@ -104,42 +106,15 @@ class TrackedJournal(Journal):
             return
         self._num_sent = self._num_durable
         self._write_note()
-        self._crew.log(lines)
+        self._trackers.log(lines)
 
     def _write_note(self) -> None:
         with suppress(StorageError):  # a full disk shows where it matters
-            write_json(self._note, {"num_lines": self._num_sent, "keys": self._crew.keys})
+            write_json(self._note, {"num_lines": self._num_sent, "keys": self._trackers.keys})
 
     def close(self) -> None:
         """Let trackers go of a run that has no result yet; they have, of one that has."""
-        self._crew.finish(is_over=False)
-
-
-def follow(
-    journal: Journal,
-    folder: RunFolder,
-    about: Mapping[str, Any],
-    tracking: Tracking,
-    stack: ExitStack,
-    pack: PackFolder | None = None,
-) -> Journal:
-    """Return a journal whose metrics go to trackers too; the same one where there are none.
-
-    Args:
-        journal: keeps the run.
-        folder: the run's folder.
-        about: content of its `config.json`.
-        tracking: which trackers.
-        stack: lets trackers go when it is closed.
-        pack: the folder of the run's pack, if it checkpoints with one.
-    """
-    if not tracking.trackers:
-        return journal
-    found = TrackedJournal(journal, folder.path, about, tracking, pack is None)
-    stack.callback(found.close)
-    if pack is not None:
-        pack.after_commit(found.send)
-    return found
+        self._trackers.finish(is_over=False)
 
 
 def numbers(record: Mapping[str, Any], start: str = "") -> dict[str, float]:
@@ -165,3 +140,72 @@ def numbers(record: Mapping[str, Any], start: str = "") -> dict[str, float]:
         elif isinstance(value, int | float) and key != "step" and math.isfinite(value):
             found[f"{start}{key}"] = float(value)
     return found
+
+
+@final
+class RunTrackers:
+    """The trackers of one run; one that fails is left out, and that is said.
+
+    Args:
+        names: which.
+        run: the run.
+        keys: what earlier processes were told to call the run, by tracker.
+    """
+
+    def __init__(self, names: Sequence[str], run: TrackedRun, keys: Mapping[str, str]) -> None:
+        self.keys = dict(keys)
+        self._trackers: dict[str, Tracker] = {}
+        for name in names:
+            if name in _failed:
+                continue
+            try:
+                tracker = TRACKERS.load(name)()
+                self.keys[name] = tracker.start(replace(run, key=keys.get(name, "")))
+            except Exception as error:
+                _leave_out(name, error)
+            else:
+                self._trackers[name] = tracker
+
+    def log(self, lines: list[tuple[int, dict[str, float]]]) -> None:
+        """Pass metrics on.
+
+        Args:
+            lines: updates and metrics by name, in order.
+        """
+        for name, tracker in self._working():
+            try:
+                tracker.log(lines)
+            except Exception as error:
+                _leave_out(name, error)
+
+    def finish(self, is_over: bool) -> None:
+        """Let go of the run.
+
+        Args:
+            is_over: whether it has its result.
+        """
+        for name, tracker in self._working():
+            try:
+                tracker.finish(is_over)
+            except Exception as error:
+                _leave_out(name, error)
+        self._trackers.clear()
+
+    def _working(self) -> Iterator[tuple[str, Tracker]]:
+        return (item for item in list(self._trackers.items()) if item[0] not in _failed)
+
+
+_failed: set[str] = set()
+"""Trackers that failed in this process: they are left out from then on."""
+
+
+def _leave_out(name: str, error: Exception) -> None:
+    """Say once that a tracker failed."""
+    _failed.add(name)
+    text = " ".join(str(error).split())
+    warnings.warn(
+        f"tracker {name} failed and is left out from here on, while training goes on: "
+        f"{type(error).__name__}: {text}",
+        SoftPromptsWarning,
+        stacklevel=2,
+    )

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
-from softprompts.errors import SoftPromptsWarning, TrackingError
-from softprompts.lab.tracking.base import TrackedRun, Tracker, Value
+from softprompts.errors import TrackingError
+from softprompts.lab.tracking.base import TrackedRun, Value
+from softprompts.lab.tracking.journal import TrackedJournal
 from softprompts.lab.tracking.registry import TRACKERS
-
-if TYPE_CHECKING:
-    from softprompts.lab.studies.grid import Cell
-
+from softprompts.recipes.grid import Cell
+from softprompts.training.journal import Journal
+from softprompts.training.observer import RunObserver
 
 _EXTRA = ("accelerate", "tensorboard")
 """Packages of the extra `tracking`."""
@@ -24,8 +24,8 @@ _EXTRA = ("accelerate", "tensorboard")
 
 @final
 @dataclass(frozen=True)
-class Tracking:
-    """What is tracked; nothing without trackers.
+class Tracking(RunObserver):
+    """Passes metrics of runs on to trackers, if there are any.
 
     Attributes:
         trackers: their registry names.
@@ -39,19 +39,25 @@ class Tracking:
     folder: Path = Path()
     names: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, about: Mapping[str, Any]) -> TrackedRun:
-        """Return a run as trackers know it.
-
-        Args:
-            about: content of its `config.json`.
-        """
+    def observe(
+        self,
+        journal: Journal,
+        folder: Path,
+        about: Mapping[str, Any],
+        stack: ExitStack,
+        after_commit: Callable[[Callable[[], None]], None] | None = None,
+    ) -> Journal:
+        """Return a journal whose metrics go to trackers too; the same one where there are none."""
+        if not self.trackers:
+            return journal
         name = self.names.get(about["identity"], about["identity"])
         settings = {**flatten(about["config"]), "identity": about["identity"]}
-        return TrackedRun(self.project, name, self.folder, settings, "")
-
-
-NO_TRACKING = Tracking()
-"""Tracks nothing."""
+        run = TrackedRun(self.project, name, self.folder, settings, "")
+        found = TrackedJournal(journal, folder, self.trackers, run, after_commit is None)
+        stack.callback(found.close)
+        if after_commit is not None:
+            after_commit(found.send)
+        return found
 
 
 def build_tracking(
@@ -108,73 +114,3 @@ def flatten(config: Mapping[str, Any], start: str = "") -> dict[str, Value]:
         elif value is not None:
             found[f"{start}{key}"] = value
     return found
-
-
-@final
-class Crew:
-    """The trackers of one run; one that fails is left out, and that is said.
-
-    Args:
-        tracking: which.
-        run: the run.
-        keys: what earlier processes were told to call the run, by tracker.
-    """
-
-    def __init__(self, tracking: Tracking, run: TrackedRun, keys: Mapping[str, str]) -> None:
-        self.keys = dict(keys)
-        self._trackers: dict[str, Tracker] = {}
-        for name in tracking.trackers:
-            if name in _failed:
-                continue
-            one = TrackedRun(run.project, run.name, run.folder, run.settings, keys.get(name, ""))
-            try:
-                tracker = TRACKERS.load(name)()
-                self.keys[name] = tracker.start(one)
-            except Exception as error:
-                _leave_out(name, error)
-            else:
-                self._trackers[name] = tracker
-
-    def log(self, lines: list[tuple[int, dict[str, float]]]) -> None:
-        """Pass metrics on.
-
-        Args:
-            lines: updates and metrics by name, in order.
-        """
-        for name, tracker in self._working():
-            try:
-                tracker.log(lines)
-            except Exception as error:
-                _leave_out(name, error)
-
-    def finish(self, is_over: bool) -> None:
-        """Let go of the run.
-
-        Args:
-            is_over: whether it has its result.
-        """
-        for name, tracker in self._working():
-            try:
-                tracker.finish(is_over)
-            except Exception as error:
-                _leave_out(name, error)
-        self._trackers.clear()
-
-    def _working(self) -> Iterator[tuple[str, Tracker]]:
-        return (item for item in list(self._trackers.items()) if item[0] not in _failed)
-
-
-_failed: set[str] = set()
-"""Trackers that failed in this process: they are left out from then on."""
-
-
-def _leave_out(name: str, error: Exception) -> None:
-    """Say once that a tracker failed."""
-    _failed.add(name)
-    text = " ".join(str(error).split())
-    warnings.warn(
-        f"tracker {name} failed and is left out from here on, while training goes on: "
-        f"{type(error).__name__}: {text}",
-        SoftPromptsWarning,
-        stacklevel=2,
-    )

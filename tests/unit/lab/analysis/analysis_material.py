@@ -23,6 +23,12 @@ BAD = [
     ([[0.5, 0.6], []], "must be at least 1, but are 0"),
 ]
 
+
+def differences(first, second):
+    """Return `first - second` seed by seed, per task."""
+    return [np.subtract(x, y) for x, y in zip(first, second, strict=True)]
+
+
 # Accuracies on 56 items: ties and equal scores are common.
 SCORE = st.integers(0, 56).map(lambda right: right / 56)
 

@@ -7,19 +7,19 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from analysis_material import OTHERS, TASKS, generator, paired_tasks
+from analysis_material import OTHERS, TASKS, differences, generator, paired_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.comparisons import Comparison, compare
+from softprompts.lab.analysis.comparison import Comparison
+from softprompts.lab.analysis.comparisons import compare
 from softprompts.lab.analysis.corrections import holm
 from softprompts.lab.analysis.detectable import detectable_difference
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
 from softprompts.lab.analysis.intervals import mean_interval
 from softprompts.lab.analysis.permutations import sign_flip_test
-from softprompts.lab.analysis.samples import differences
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio, std_ratio_interval
 

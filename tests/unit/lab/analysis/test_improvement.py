@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
-from analysis_material import BAD, OTHERS, TASKS, generator, is_quantile, paired_tasks
+from analysis_material import BAD, OTHERS, TASKS, paired_tasks
 from hypothesis import given
 from scipy import stats
 
-from softprompts.errors import DataError, UnknownNameError
+from softprompts.errors import DataError
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
 
 
@@ -63,19 +62,6 @@ def test_winning_every_pair_is_not_certainty():
     low, high = improvement_interval(better, worse)
     assert high == 1
     assert 0.5 < low < 0.8
-    drawn = improvement_interval(better, worse, "bootstrap", generator=generator())
-    assert drawn == (1, 1)
-
-
-def test_bootstrap_is_that_of_all_resamples_of_shared_seeds():
-    x, y = np.array(TASKS[0][:4]), np.array(OTHERS[0][:4])
-    shares = [
-        probability_of_improvement([x[list(d)]], [y[list(d)]])
-        for d in itertools.product(range(4), repeat=4)
-    ]
-    low, high = improvement_interval([x], [y], "bootstrap", generator=generator())
-    assert is_quantile(low, shares, 0.025)
-    assert is_quantile(high, shares, 0.975)
 
 
 @pytest.mark.parametrize(("tasks", "text"), BAD)
@@ -83,10 +69,3 @@ def test_scores_that_are_none_are_refused(tasks, text):
     for function in (probability_of_improvement, improvement_interval):
         with pytest.raises(DataError, match=text):
             function(tasks, tasks)
-
-
-def test_what_cannot_be_made_is_refused():
-    with pytest.raises(UnknownNameError, match="one of score, bootstrap, but is 'wald'"):
-        improvement_interval(TASKS, OTHERS, "wald")
-    with pytest.raises(DataError, match="'bootstrap' must have a generator, but it is None"):
-        improvement_interval(TASKS, OTHERS, "bootstrap")

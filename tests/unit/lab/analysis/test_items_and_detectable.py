@@ -8,21 +8,11 @@ import math
 import numpy as np
 import pytest
 from analysis_material import generator, is_quantile
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from softprompts.errors import DataError
 from softprompts.lab.analysis.detectable import detectable_difference
-from softprompts.lab.analysis.items import crossed_interval, item_variance, wilson_interval
-
-
-@given(st.integers(1, 400), st.floats(0, 1), st.floats(0.5, 0.99))
-def test_wilson_is_scipys(num_items, share, level):
-    right = round(share * num_items)
-    expected = stats.binomtest(right, num_items).proportion_ci(level, method="wilson")
-    found = wilson_interval(right / num_items, num_items, level)
-    assert found == pytest.approx((expected.low, expected.high), abs=1e-9)
+from softprompts.lab.analysis.items import crossed_interval, item_variance
 
 
 def test_items_of_a_share():
@@ -30,7 +20,7 @@ def test_items_of_a_share():
     with pytest.raises(DataError, match=r"score must be in \[0, 1\] .* but is 1.5"):
         item_variance(1.5, 56)
     with pytest.raises(DataError, match="num_items must be at least 1, but is 0"):
-        wilson_interval(0.5, 0)
+        item_variance(0.5, 0)
 
 
 def answers():

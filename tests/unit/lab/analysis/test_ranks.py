@@ -9,10 +9,10 @@ import pytest
 from analysis_material import SCORE, generator
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from rank_correlation import mean_and_spread, rank_correlation
 from scipy import stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.ranks import mean_and_spread, rank_correlation
 
 NUMBERS = st.lists(st.tuples(SCORE, SCORE), min_size=3, max_size=9)
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from softprompts.lab.analysis.robustness import (
-    Default,
-    curves,
-    is_logarithmic,
-    levels,
-    plateau,
-    robustness_of,
-)
+from softprompts.lab.analysis import robustness
+from softprompts.lab.analysis.robustness import Default, is_logarithmic, plateau, robustness_of
 from softprompts.lab.analysis.statistics import spread
 
 RATE = "training.learning_rate"
+
+
+def curves(lines, defaults):
+    return tuple(SimpleNamespace(**one) for one in robustness.curves(lines, defaults))
+
+
+def levels(lines, defaults):
+    return tuple(SimpleNamespace(**one) for one in robustness.levels(lines, defaults))
 
 
 def line(variant, task, point, scores, held_out=(), num_diverged=0):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from softprompts.lab.studies.grid import Cell, expand
+from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.parsing import with_unit
 from softprompts.recipes.study import parse_study
 

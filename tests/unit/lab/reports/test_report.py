@@ -25,7 +25,7 @@ from softprompts.lab.reports.recipe_section import file_name, recipe_text
 from softprompts.lab.reports.report import write_report
 from softprompts.lab.reports.study_record import read_study
 from softprompts.lab.reports.tabular import Column, Table, to_csv, to_latex
-from softprompts.lab.studies.grid import expand
+from softprompts.recipes.grid import expand
 from softprompts.recipes.loading import load_recipe
 from softprompts.recipes.study import parse_study
 

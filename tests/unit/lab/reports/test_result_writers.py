@@ -24,7 +24,7 @@ from scipy import stats
 from study_material import make_study, study_like
 
 from softprompts.lab.reports.study_record import read_study
-from softprompts.lab.studies.grid import Cell
+from softprompts.recipes.grid import Cell
 from softprompts.storage import write_json
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from softprompts.errors import StorageError
 from softprompts.lab.studies import planning
-from softprompts.lab.studies.grid import Cell, expand
 from softprompts.lab.studies.planning import Pack, Plan, extend, make_packs
+from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.study import StudyConfig
 
 BASE = {"backbone": {"name": "minilm", "device": "cpu"}, "task": {"name": "bundled/sentiment"}}

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.errors import RecipeError, RunFolderError, StorageError
-from softprompts.lab.studies.grid import expand
-from softprompts.lab.studies.rungs import Tried, ranked, rung_run, rung_sizes, rung_steps, tried
-from softprompts.lab.studies.tuning_record import read_record_of, record_path
+from softprompts.lab.studies.rungs import ranked, rung_run, rung_sizes, rung_steps, tried
+from softprompts.lab.studies.tuning_record import Trial, read_record_of, record_path
+from softprompts.recipes.grid import expand
 from softprompts.recipes.loading import load_recipe
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.study import merged, parse_study, tunable
@@ -61,8 +61,10 @@ def test_few_candidates_have_one_rung_at_the_full_updates():
     assert (rung_sizes(4, 5), rung_steps(30, 5, 1)) == ((4,), (30,))
 
 
-def trial(value: Any, score: float | None, loss: float | None = None, diverged: int = 0) -> Tried:
-    return Tried(value, score, loss, diverged, 10)
+def trial(
+    value: Any, score: float | None, loss: float | None = None, diverged: int = 0, done: int = 10
+) -> Trial:
+    return Trial(value=value, score=score, loss=loss, num_diverged=diverged, updates_done=done)
 
 
 @pytest.mark.parametrize(
@@ -94,10 +96,10 @@ def test_what_a_candidate_did_is_read_from_its_runs(tmp_path):
         (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
         result = {"status": "finished", "held_out_score": score, "selected_step": 2, "steps": 4}
         results.append((folder, {**result, "score": 0.0}))
-    assert tried(0.1, results) == Tried(0.1, 0.75, 0.5, 0, 8)
+    assert tried(0.1, results) == trial(0.1, 0.75, 0.5, 0, 8)
     lost = {"status": "diverged", "held_out_score": 1.0, "selected_step": 2, "steps": 3}
-    assert tried(0.1, [results[0], (tmp_path, lost)]) == Tried(0.1, 0.5, 0.25, 1, 7)
-    assert tried(0.1, [(tmp_path, lost)]) == Tried(0.1, None, None, 1, 3)
+    assert tried(0.1, [results[0], (tmp_path, lost)]) == trial(0.1, 0.5, 0.25, 1, 7)
+    assert tried(0.1, [(tmp_path, lost)]) == trial(0.1, None, None, 1, 3)
     (tmp_path / "0" / "metrics.jsonl").write_text("{")
     with pytest.raises(StorageError, match="must be lines of JSON, but is not"):
         tried(0.1, results)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from softprompts.lab.studies.grid import Cell
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.progress import StudyProgress
 from softprompts.lab.studies.store import Store
+from softprompts.recipes.grid import Cell
 from softprompts.training.resources import Resources
 
 
@@ -38,7 +38,7 @@ class Executor(ABC):
     """Trains the packs of a study.
 
     Whoever trains a pack takes its locks, writes ordinary run folders, and goes on where an
-    earlier attempt stopped. So a study may change its executor from one sitting to the next.
+    earlier attempt stopped. So a study may change its executor from one call to the next.
     """
 
     @property

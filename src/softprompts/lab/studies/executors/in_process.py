@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import final
 
 from softprompts.lab.studies.executors.base import Executor, Work
-from softprompts.lab.studies.grid import Cell
-from softprompts.lab.studies.sitting import Sitting
+from softprompts.lab.studies.worker_loop import WorkerLoop
+from softprompts.recipes.grid import Cell
 
 
 @final
@@ -19,4 +19,4 @@ class InProcess(Executor):
 
     def run(self, work: Work) -> None:
         """Train packs until all runs have ended."""
-        Sitting(work.store, work.left, work.resources, work.progress).run(work.packs)
+        WorkerLoop(work.store, work.left, work.resources, work.progress).run(work.packs)

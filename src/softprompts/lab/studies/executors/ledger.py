@@ -9,10 +9,10 @@ from typing import final
 
 from softprompts.errors import ExecutorError, SoftPromptsWarning
 from softprompts.lab.studies.executors.base import Work
-from softprompts.lab.studies.executors.worker import Event, Order
-from softprompts.lab.studies.grid import Cell
+from softprompts.lab.studies.executors.worker import Event, PackOrder
 from softprompts.lab.studies.planning import Pack
-from softprompts.lab.studies.sitting import WAIT_SECONDS
+from softprompts.lab.studies.worker_loop import WAIT_SECONDS
+from softprompts.recipes.grid import Cell
 from softprompts.training.progress import Progress
 
 MOST_ATTEMPTS = 3
@@ -53,10 +53,10 @@ class Ledger:
                 return pack
         return None
 
-    def order(self, pack: Pack) -> Order:
+    def order(self, pack: Pack) -> PackOrder:
         """Return what a worker is told of a pack."""
         names = tuple(cell.identity for cell in self.left(pack))
-        return Order(pack, names, self._failures)
+        return PackOrder(pack, names, self._failures)
 
     def hear(self, pack: Pack, event: Event) -> bool:
         """Take note of what a worker tells of its pack.

@@ -16,10 +16,10 @@ from softprompts.backbones.placing import check_device
 from softprompts.errors import ExecutorError
 from softprompts.lab.studies.executors.base import Executor, Work
 from softprompts.lab.studies.executors.ledger import Ledger
-from softprompts.lab.studies.executors.worker import Event, Post, Worker
-from softprompts.lab.studies.grid import Cell
+from softprompts.lab.studies.executors.worker import Event, Worker, WorkerSetup
 from softprompts.lab.studies.planning import Pack
-from softprompts.lab.studies.sitting import WAIT_SECONDS
+from softprompts.lab.studies.worker_loop import WAIT_SECONDS
+from softprompts.recipes.grid import Cell
 from softprompts.training.footprint import share_memory
 
 _LEAVE_SECONDS = 10.0
@@ -89,45 +89,47 @@ class PerDevice(Executor):
         """Train packs until all runs have ended."""
         work.resources.release()
         store, ledger = work.store, Ledger(work)
-        post = Post(store.study, store.path.absolute(), work.resources.tracking)
+        setup = WorkerSetup(store.study, store.path.absolute(), work.resources.observer)
         with ExitStack() as stack:
-            desks = [
-                stack.enter_context(_Desk(post, device, self.devices))
+            processes = [
+                stack.enter_context(_DeviceProcess(setup, device, self.devices))
                 for device in self.devices[: len(ledger.packs)]
             ]
             while True:
-                for desk in desks:
-                    desk.take_next(ledger)
-                if all(desk.pack is None for desk in desks):
+                for process in processes:
+                    process.take_next(ledger)
+                if all(process.pack is None for process in processes):
                     if not ledger.packs:
                         break
                     ledger.wait()
                     continue
-                busy = {desk.connection: desk for desk in desks if desk.pack is not None}
+                busy = {
+                    process.connection: process for process in processes if process.pack is not None
+                }
                 for connection in wait(list(busy), WAIT_SECONDS):
                     assert isinstance(connection, Connection)
                     busy[connection].listen(ledger)
 
 
 @final
-class _Desk:
+class _DeviceProcess:
     """A device, and the process that works on it; a context manager.
 
     Args:
-        post: what the process is told at its start.
+        setup: what the process is told at its start.
         device: its device.
         devices: the devices of all processes.
     """
 
-    def __init__(self, post: Post, device: str, devices: Sequence[str]) -> None:
+    def __init__(self, setup: WorkerSetup, device: str, devices: Sequence[str]) -> None:
         self.pack: Pack | None = None
         num_threads = max(1, torch.get_num_threads() // len(devices))
         num_sharing = len(devices) if device == "cpu" else 1
-        self._device, self._about = device, (post, device, num_threads, num_sharing)
+        self._device, self._about = device, (setup, device, num_threads, num_sharing)
         self._is_ready = False
         self._start()
 
-    def __enter__(self) -> _Desk:
+    def __enter__(self) -> _DeviceProcess:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
@@ -196,13 +198,13 @@ class _Desk:
 
 
 def serve(
-    connection: Connection, post: Post, device: str, num_threads: int, num_sharing: int
+    connection: Connection, setup: WorkerSetup, device: str, num_threads: int, num_sharing: int
 ) -> None:
     """Train the packs that another process gives, until it says that there are no more.
 
     Args:
         connection: leads to that process.
-        post: the study.
+        setup: the study.
         device: the device of this process.
         num_threads: threads that it may use.
         num_sharing: processes that share the processor's memory.
@@ -217,7 +219,7 @@ def serve(
         except OSError:  # nobody is left to train for; what is durable is there
             os._exit(1)
 
-    worker = Worker(post, device)
+    worker = Worker(setup, device)
     tell(("ready",))
     try:
         while (order := connection.recv()) is not None:

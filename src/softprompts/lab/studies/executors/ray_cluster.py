@@ -15,10 +15,10 @@ from softprompts import __version__
 from softprompts.errors import ExecutorError, StorageError
 from softprompts.lab.studies.executors.base import Executor, Work
 from softprompts.lab.studies.executors.ledger import MOST_ATTEMPTS, Ledger
-from softprompts.lab.studies.executors.worker import Event, Order, Post, Worker
-from softprompts.lab.studies.grid import Cell
+from softprompts.lab.studies.executors.worker import Event, PackOrder, Worker, WorkerSetup
 from softprompts.lab.studies.planning import Pack
-from softprompts.lab.studies.sitting import WAIT_SECONDS
+from softprompts.lab.studies.worker_loop import WAIT_SECONDS
+from softprompts.recipes.grid import Cell
 from softprompts.storage import remove_file, write_json
 
 _PROBE_SECONDS = 120.0
@@ -170,7 +170,7 @@ def look_around(asked: Path, answer: Path, place: Path) -> dict[str, Any]:
     return {"version": __version__, "token": token}
 
 
-class Board:
+class EventBoard:
     """Where tasks pin what they tell; the study's own process takes it down."""
 
     def __init__(self) -> None:
@@ -199,11 +199,11 @@ class _Dispatch:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         store = work.store
-        post = Post(store.study, store.path.absolute(), work.resources.tracking)
-        self._ledger, self._post = Ledger(work), ray.put(post)
+        setup = WorkerSetup(store.study, store.path.absolute(), work.resources.observer)
+        self._ledger, self._setup = Ledger(work), ray.put(setup)
         # a node that leaves takes its actors along: the board stays where the study's process is
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._board = ray.remote(EventBoard).options(num_cpus=0, scheduling_strategy=here).remote()
         has_accelerators = ray.cluster_resources().get("GPU", 0) > 0
         self._task = ray.remote(train_pack).options(
             num_cpus=1, num_gpus=int(has_accelerators), max_retries=MOST_ATTEMPTS - 1
@@ -219,7 +219,7 @@ class _Dispatch:
             while (pack := self._ledger.take()) is not None:
                 order, place = self._ledger.order(pack), Path.cwd()
                 self._workers.pop(pack, None)
-                task = self._task.remote(self._post, order, place, self._board)
+                task = self._task.remote(self._setup, order, place, self._board)
                 self._packs[task] = pack
             if not self._packs:
                 self._ledger.wait()
@@ -260,11 +260,11 @@ _workers: dict[str, Worker] = {}
 """Of a Ray process, which has one task at a time: what it keeps of the study it works on."""
 
 
-def train_pack(post: Post, order: Order, place: Path, board: Any) -> Event:
+def train_pack(setup: WorkerSetup, order: PackOrder, place: Path, board: Any) -> Event:
     """Train a pack: what a task does.
 
     Args:
-        post: the study.
+        setup: the study.
         order: the pack.
         place: the folder that relative paths of a recipe start from.
         board: the actor that takes events.
@@ -288,10 +288,10 @@ def train_pack(post: Post, order: Order, place: Path, board: Any) -> Event:
 
     tell(("enter",))
     ray.get(pinned)  # before it trains: who dies unheard is not counted
-    if str(post.out) not in _workers:
+    if str(setup.out) not in _workers:
         _workers.clear()
-        _workers[str(post.out)] = Worker(post, None)
-    _workers[str(post.out)].train(order, tell)
+        _workers[str(setup.out)] = Worker(setup, None)
+    _workers[str(setup.out)].train(order, tell)
     ray.get(pinned)  # so is all that was told before
     assert last is not None
     return last

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, TextIO, final
 
 from softprompts.errors import SoftPromptsError, SoftPromptsWarning
-from softprompts.lab.studies.grid import Cell, expand
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.progress import StudyProgress
-from softprompts.lab.studies.sitting import Sitting, show_error
 from softprompts.lab.studies.store import Store
-from softprompts.lab.tracking.tracking import Tracking
+from softprompts.lab.studies.worker_loop import WorkerLoop, show_error
+from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.study import StudyConfig
+from softprompts.training.observer import RunObserver
 from softprompts.training.progress import Progress
 from softprompts.training.resources import Resources
 
@@ -36,23 +36,23 @@ _UPDATE_SECONDS = 0.2
 
 @final
 @dataclass(frozen=True)
-class Post:
+class WorkerSetup:
     """What a worker keeps from order to order.
 
     Attributes:
         study: the study.
         out: its folder, absolute.
-        tracking: where metrics go beside run folders.
+        observer: follows runs beside their folders.
     """
 
     study: StudyConfig
     out: Path
-    tracking: Tracking
+    observer: RunObserver
 
 
 @final
 @dataclass(frozen=True)
-class Order:
+class PackOrder:
     """A pack to train.
 
     Attributes:
@@ -71,15 +71,15 @@ class Worker:
     """Trains packs of one study, and keeps what they share.
 
     Args:
-        post: the study.
+        setup: the study.
         device: what `backbone.device` `auto` is here.
     """
 
-    def __init__(self, post: Post, device: str | None) -> None:
-        self._store = Store(post.out, post.study, expand(post.study))
-        self._resources = Resources(device, post.tracking)
+    def __init__(self, setup: WorkerSetup, device: str | None) -> None:
+        self._store = Store(setup.out, setup.study, expand(setup.study))
+        self._resources = Resources(device, setup.observer)
 
-    def train(self, order: Order, tell: Tell) -> None:
+    def train(self, order: PackOrder, tell: Tell) -> None:
         """Train a pack; whatever comes of it is told, last of all by `leave` or `raise`.
 
         Args:
@@ -87,10 +87,10 @@ class Worker:
             tell: takes events.
         """
         left = [cell for cell in self._store.cells if cell.identity in order.left]
-        sitting = Sitting(self._store, left, self._resources, _Telling(tell), order.failures)
+        loop = WorkerLoop(self._store, left, self._resources, _Telling(tell), order.failures)
         try:
             with _told_warnings(tell):
-                has_ended = sitting.attempt(order.pack)
+                has_ended = loop.attempt(order.pack)
         except Exception as error:
             tell(("raise", show_error(error), isinstance(error, SoftPromptsError)))
         else:

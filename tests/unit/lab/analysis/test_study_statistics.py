@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from softprompts.lab.analysis.comparisons import compare
-from softprompts.lab.analysis.reading import score_tables, statistics_of
+from softprompts.lab.analysis.study_statistics import score_tables, statistics_of
 
 
 def line(variant, task, scores, point=None, missing=(), num_items=56):

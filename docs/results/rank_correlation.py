@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from other_intervals import NUM_RESAMPLES, draw_indices
 from scipy import stats
 
 from softprompts.errors import DataError
 from softprompts.lab.analysis.intervals import Interval
 from softprompts.lab.analysis.samples import (
     LEVEL,
-    NUM_RESAMPLES,
     Floats,
     Sample,
     Samples,
     check_level,
-    draw_indices,
     is_constant,
     sample,
     samples,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.errors import RecipeError
-from softprompts.lab.studies.grid import expand
+from softprompts.recipes.grid import expand
 from softprompts.recipes.identity import identity
 from softprompts.recipes.loading import load_recipe
 from softprompts.recipes.resolving import resolve

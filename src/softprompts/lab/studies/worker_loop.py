@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from softprompts.errors import FolderInUseError, SoftPromptsError, SoftPromptsWarning, StorageError
-from softprompts.lab.studies.grid import Cell
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.progress import StudyProgress
 from softprompts.lab.studies.store import Store
+from softprompts.recipes.grid import Cell
 from softprompts.storage import is_there
 from softprompts.training.execution import execute
 from softprompts.training.joint import Seat, execute_pack
@@ -23,7 +23,7 @@ WAIT_SECONDS = 0.5
 
 
 @final
-class Sitting:
+class WorkerLoop:
     """One process at work on a study.
 
     Args:
