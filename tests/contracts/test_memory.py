@@ -11,6 +11,7 @@ import torch
 import softprompts as sp
 from backbones import KINDS
 from contracts.conftest import run_config
+from softprompts import token_inputs
 from softprompts.backbones import gating
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.memory import KeyValues, Memory
@@ -422,8 +423,8 @@ def test_gradients_of_length_and_pool_logits_equal_brute_force(tiny, depth, monk
     soft = sp.SoftPromptModel(backbone, config, seed=1)
     soft.prompt.double()
     soft.temperature = temperature
-    read = soft._instances
-    soft._instances = lambda *given: read(*given).double()
+    read = token_inputs._instances
+    monkeypatch.setattr(token_inputs, "_instances", lambda *given: read(*given).double())
     ids = torch.arange(14).view(2, 7) * 11 % backbone.vocabulary_size
     weights = torch.randn(2, 7, 1, generator=torch.Generator().manual_seed(3)).double()
 
@@ -451,7 +452,8 @@ def test_gradients_of_length_and_pool_logits_equal_brute_force(tiny, depth, monk
     torch.testing.assert_close(pool.bias.grad, expected, atol=0, rtol=1e-8)
 
     draws = Draws(1, 1, 0, torch.arange(2), 2, temperature)
-    instances = soft._instances(backbone.embed(ids), torch.ones_like(ids), torch.zeros_like(ids))
+    tokens = (backbone.embed(ids), torch.ones_like(ids), torch.zeros_like(ids))
+    instances = token_inputs._instances(backbone, soft.prompt, tokens)
     whole = selector.forward
     chosen = whole(2, instances, draws)
     shift = torch.zeros(2, length + 1, dtype=torch.float64, requires_grad=True)

@@ -40,17 +40,22 @@ def test_llama_cpp_gives_the_same_answers(exported):
     parameters = llama.CommonParams()
     parameters.model.path = str(folder / "model.gguf")
     parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads = 1024, 1, 1
+    # llama.cpp keeps keys in half precision by default, which turns rows that are nearly a tie
+    parameters.cache_type_k = parameters.cache_type_v = llama.ggml_type.GGML_TYPE_F32
+    parameters.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = llama.Server(parameters)
     labels = {f" {word}": label for label, word in about["answers"].items()}
     ours = [one["label"] for one in result.predict_examples(rows)]
     theirs = []
     for row in rows:
         text = about["template"].format(**row.fields)
-        asked = {"prompt": text, "n_predict": 1, "temperature": 0, "n_probs": 10_000}
+        asked = {"prompt": text, "n_predict": 1, "temperature": 0, "n_probs": 5_000}
         answer = server.handle_completions(asked)
         (token,) = answer["choices"][0]["logprobs"]["content"]
         found = [labels[one["token"]] for one in token["top_logprobs"] if one["token"] in labels]
         theirs.append(found[0])
+    same = sum(one == other for one, other in zip(theirs, ours, strict=True))
+    print(f"llama.cpp: {same} of {len(ours)} answers are the library's")
     assert theirs == ours
 
 
@@ -82,7 +87,9 @@ def test_lm_eval_gives_the_same_accuracy(exported, tmp_path):
     )
     model = HFLM(pretrained=str(folder / "model"), device="cpu", dtype="float32", batch_size=8)
     found = simple_evaluate(model, tasks=[task], bootstrap_iters=0)
-    assert found["results"]["question-type"]["acc,none"] == pytest.approx(result.score)
+    accuracy = found["results"]["question-type"]["acc,none"]
+    print(f"lm-eval: accuracy {accuracy}, the library's {result.score}")
+    assert accuracy == pytest.approx(result.score)
 
 
 def test_logits_and_text_of_the_bundled_model_are_the_same(exported):

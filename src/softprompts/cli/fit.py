@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from softprompts.cli.lab import require_lab
 from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
 
@@ -37,6 +38,7 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a prompt from a table of examples; the same command again goes on where it stopped."""
+    require_lab()
     announce_threads()
     with uncollected():
         from softprompts.cli.progress import Bar
