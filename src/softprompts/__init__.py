@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from softprompts.model import SoftPromptModel
     from softprompts.prompts.prompt import Prompt
     from softprompts.recipes.loading import load_recipe
-    from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
+    from softprompts.recipes.schema import PromptConfig, RunConfig
     from softprompts.recipes.study import StudyConfig
+    from softprompts.recipes.training_config import TrainingConfig
     from softprompts.recipes.tuning import TuneConfig
     from softprompts.results import Result
     from softprompts.tasks.base import Task
@@ -68,8 +69,9 @@ _HOMES = {
     "model": ("SoftPromptModel",),
     "prompts.prompt": ("Prompt",),
     "recipes.loading": ("load_recipe",),
-    "recipes.schema": ("PromptConfig", "RunConfig", "TrainingConfig"),
+    "recipes.schema": ("PromptConfig", "RunConfig"),
     "recipes.study": ("StudyConfig",),
+    "recipes.training_config": ("TrainingConfig",),
     "recipes.tuning": ("TuneConfig",),
     "results": ("Result",),
     "lab.fit.fitting": ("Fit", "fit"),

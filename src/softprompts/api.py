@@ -10,7 +10,8 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.spreading import map_of
 from softprompts.errors import RecipeError
 from softprompts.recipes.parsing import parse_run
-from softprompts.recipes.schema import PromptConfig, TrainingConfig
+from softprompts.recipes.schema import PromptConfig
+from softprompts.recipes.training_config import TrainingConfig
 from softprompts.results import Result, require_backbone
 from softprompts.tasks.base import Task
 from softprompts.tasks.checking import check_task

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss, ForMaskedLMLoss
 from transformers.utils import ModelOutput
 
+from softprompts import prompt_folder
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import check_written, generate
 from softprompts.errors import BackboneError
-from softprompts.interop import prompt_folder
 from softprompts.named_prompts import (
     ONLY,
     build,

@@ -10,19 +10,16 @@ import json
 import os
 import secrets
 import stat
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from softprompts.errors import FolderInUseError, RunFolderError, StorageError
+from softprompts.errors import RunFolderError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _DEEPEST = 100
-_LOCK_TRIES = 5
-_LOCK_PAUSE_SECONDS = 0.01
 PROMPT_FILE = "prompt.safetensors"
 ADAPTER_FILE = "adapter_model.safetensors"
 """What peft calls its file in the folder of an adapter."""
@@ -337,70 +334,3 @@ def make_new_folder(path: Path) -> None:
     if is_there(path) and entries(path):
         raise RunFolderError(f"{path} must be a new or empty folder, but holds {entries(path)[0]}.")
     make_folder(path)
-
-
-def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
-    """Open and lock a file; the lock goes with the process, however it ends.
-
-    One that is taken is tried again for some hundredths of a second: it may be `is_locked` that
-    looks.
-
-    Args:
-        path: the file; made if missing.
-        should_wait: wait until it is free, for short work.
-
-    Returns:
-        The file; closing it gives the lock back.
-
-    Raises:
-        FolderInUseError: if another process holds it.
-        StorageError: if it cannot be opened.
-    """
-    try:
-        file = open(path, "ab")  # noqa: SIM115
-    except OSError as error:
-        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this platform
-        return file
-    mode = fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB)
-    for number in range(_LOCK_TRIES):
-        if number:
-            time.sleep(_LOCK_PAUSE_SECONDS)
-        try:
-            fcntl.flock(file, mode)
-            return file
-        except OSError:
-            continue
-    file.close()
-    raise FolderInUseError(f"{path.parent} is in use by another process.")
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether a file is locked by `lock`; nothing is created.
-
-    Those who look do not see each other.
-
-    Args:
-        path: the file, or none yet.
-
-    Raises:
-        StorageError: if it cannot be read.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this platform
-        return False
-    try:
-        file = open(path, "rb")  # noqa: SIM115
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False

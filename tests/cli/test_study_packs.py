@@ -18,7 +18,7 @@ from softprompts.cli.main import main
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.progress import SilentStudy, StudyProgress
 from softprompts.lab.studies.runner import run_study
-from softprompts.storage import lock
+from softprompts.locks import lock
 from softprompts.training import joint, pack
 
 TIMES = {"seconds", "examples_per_second", "peak_bytes"}

@@ -27,8 +27,8 @@ from transformers import (
 
 import softprompts as sp
 from parity.material import padded
+from softprompts import prompt_folder
 from softprompts.errors import BackboneError, PromptError, RunFolderError, StorageError
-from softprompts.interop import prompt_folder
 
 KINDS = ["bert", "gpt2", "llama", "t5"]
 METHODS = ["prompt-tuning", "residual", "p-tuning-v2"]

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
-from softprompts import storage
+from softprompts import locks, storage
 from softprompts.errors import FolderInUseError, StorageError
 from softprompts.lab.reports.records import read_lines
 from softprompts.training.journal import is_in_use
@@ -141,38 +141,38 @@ def naps(monkeypatch):
 
 def test_a_lock_that_is_held_is_refused_soon(tmp_path, naps, fcntl):
     path = tmp_path / ".lock"
-    with storage.lock(path):
+    with locks.lock(path):
         assert not naps
         with pytest.raises(FolderInUseError, match=f"{tmp_path.name} is in use by another process"):
-            storage.lock(path)
+            locks.lock(path)
         assert 0.02 <= sum(naps) <= 0.1
-    storage.lock(path).close()
+    locks.lock(path).close()
 
 
 def test_a_lock_that_somebody_only_looks_at_is_given(tmp_path, monkeypatch, fcntl):
     path = tmp_path / ".lock"
-    storage.lock(path).close()
+    locks.lock(path).close()
     with open(path, "rb") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
         monkeypatch.setattr(storage.time, "sleep", lambda _: looking.close())
-        storage.lock(path).close()
+        locks.lock(path).close()
         assert looking.closed  # it was waited for
 
 
 def test_a_look_takes_nothing(tmp_path, fcntl):
     path = tmp_path / ".lock"
-    assert not storage.is_locked(path)
+    assert not locks.is_locked(path)
     assert not is_in_use(tmp_path / "absent")
     assert not list(tmp_path.iterdir())
-    with storage.lock(path):
-        assert storage.is_locked(path)
+    with locks.lock(path):
+        assert locks.is_locked(path)
         assert is_in_use(tmp_path)
-        assert not storage.is_locked(path / ".lock")
+        assert not locks.is_locked(path / ".lock")
     with open(path, "rb") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
-        assert not storage.is_locked(path), "one who looks was seen by another"
+        assert not locks.is_locked(path), "one who looks was seen by another"
     with pytest.raises(StorageError, match=r"could not be read: Is a directory"):
-        storage.is_locked(tmp_path)
+        locks.is_locked(tmp_path)
 
 
 def test_a_link_is_written_through(tmp_path):

@@ -96,9 +96,7 @@ def study(
         said = {} if tuning is None else {"tuning": tuning.model_dump(mode="json")}
         print_json({**summary, **said, "folder": str(folder), "report": page})
     else:
-        for line in () if tuning is None else tuning.lines():
-            print(line)
-        _print(summary, folder, page)
+        _print(summary, folder, page, () if tuning is None else tuning.lines())
     if _is_failure(summary["cells"]):
         raise typer.Exit(1)
 
@@ -136,12 +134,14 @@ def _own_folder(name: str, recipe: str) -> Path:
     return Path("studies") / name
 
 
-def _print(summary: dict[str, Any], folder: Path, page: str | None) -> None:
-    """Print scores, what follows from them, and where the rest is."""
+def _print(summary: dict[str, Any], folder: Path, page: str | None, tuning: Sequence[str]) -> None:
+    """Print what was tuned, scores, what follows from them, and where the rest is."""
     from softprompts.lab.reports import robustness
     from softprompts.lab.reports.findings import conclusions
     from softprompts.lab.reports.table import HEADINGS, notes, score_rows
 
+    for text in tuning:
+        print(text)
     print_table(HEADINGS, score_rows(summary))
     for text in (*notes(summary), *conclusions(summary)):
         print(text)

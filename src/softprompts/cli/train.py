@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from softprompts.cli.output import announce_threads, print_json
 from softprompts.collecting import uncollected
+from softprompts.storage import is_there
+
+if TYPE_CHECKING:
+    from softprompts.recipes.schema import RunConfig
 
 
 def train(
@@ -36,7 +40,6 @@ def train(
     from softprompts.errors import RecipeError, RunFolderError
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.schema import RunConfig
-    from softprompts.storage import is_there
 
     config = load_recipe(recipe, overrides or ())
     if not isinstance(config, RunConfig):
@@ -45,6 +48,17 @@ def train(
         raise RunFolderError(f"{out} holds a run already; pass --resume to go on with it.")
 
     announce_threads()
+    result = _execute(config, out, trackers or ())
+    if as_json:
+        print_json({**result, "folder": str(out)})
+    else:
+        _print(result, out)
+    if result["status"] == "diverged":
+        raise typer.Exit(1)
+
+
+def _execute(config: RunConfig, out: Path, trackers: Sequence[str]) -> dict[str, Any]:
+    """Train with a bar, after saying what memory it takes; return the content of `result.json`."""
     with uncollected():
         from softprompts.cli.progress import Bar, Updates
         from softprompts.recipes.grid import Cell
@@ -75,13 +89,7 @@ def train(
         outcome = execute(
             config, backbone, tasks, folder=out, resources=resources, progress=updates
         )
-        result = dict(outcome.result)
-    if as_json:
-        print_json({**result, "folder": str(out)})
-    else:
-        _print(result, out)
-    if result["status"] == "diverged":
-        raise typer.Exit(1)
+    return dict(outcome.result)
 
 
 def _print(result: dict[str, Any], out: Path) -> None:

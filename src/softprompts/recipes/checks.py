@@ -20,12 +20,7 @@ from softprompts.recipes.prompt_checks import (
     prompt_problems,
     rate_multipliers,
 )
-from softprompts.recipes.schema import (
-    DEFAULT_READOUT_LEARNING_RATE,
-    RunConfig,
-    TrainingConfig,
-    multiplier_field,
-)
+from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.sources import (
     rows_file_problems,
     source_problems,
@@ -36,6 +31,11 @@ from softprompts.recipes.task_checks import (
     mark_problems,
     task_problems,
     task_template_problems,
+)
+from softprompts.recipes.training_config import (
+    DEFAULT_READOUT_LEARNING_RATE,
+    TrainingConfig,
+    multiplier_field,
 )
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 

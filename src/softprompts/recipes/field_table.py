@@ -26,9 +26,9 @@ from softprompts.recipes.schema import (
     PromptConfig,
     RunConfig,
     TaskConfig,
-    TrainingConfig,
 )
 from softprompts.recipes.study import StudyConfig
+from softprompts.recipes.training_config import TrainingConfig
 from softprompts.recipes.tuning import TuneConfig
 from softprompts.registry import Entry, Registry, unknown_name
 from softprompts.tasks.listing import task_format

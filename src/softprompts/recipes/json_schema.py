@@ -23,9 +23,9 @@ from softprompts.recipes.schema import (
     RunConfig,
     SourceConfig,
     TaskConfig,
-    TrainingConfig,
 )
 from softprompts.recipes.study import StudyConfig
+from softprompts.recipes.training_config import TrainingConfig
 from softprompts.recipes.tuning import Choice, TuneConfig
 from softprompts.tasks.registry import TASKS
 

@@ -11,22 +11,20 @@ from softprompts.recipes.checks import adaptation_kind, combination_problems
 from softprompts.recipes.component_fields import ADAPTATION, AXES
 from softprompts.recipes.presets import METHODS, NO_PROMPT
 from softprompts.recipes.prompt_checks import prompt_length, prompt_problems, rate_multipliers
-from softprompts.recipes.schema import (
-    ABSOLUTE_LEARNING_RATE,
-    DEFAULT_EPOCHS,
-    LEARNING_RATE,
-    MixtureConfig,
-    PromptConfig,
-    RunConfig,
-    TrainingConfig,
-    multiplier_field,
-)
+from softprompts.recipes.schema import MixtureConfig, PromptConfig, RunConfig
 from softprompts.recipes.sources import (
     pinned,
     rows_file_problems,
     source_problems,
     with_pinned_rows,
     with_pinned_vectors,
+)
+from softprompts.recipes.training_config import (
+    ABSOLUTE_LEARNING_RATE,
+    DEFAULT_EPOCHS,
+    LEARNING_RATE,
+    TrainingConfig,
+    multiplier_field,
 )
 
 

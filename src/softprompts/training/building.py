@@ -23,7 +23,8 @@ from softprompts.readouts.base import Readout, Setting
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.checks import is_trained, warmup_problem, warmup_steps
 from softprompts.recipes.component_fields import SAMPLING
-from softprompts.recipes.schema import RunConfig, TrainingConfig
+from softprompts.recipes.schema import RunConfig
+from softprompts.recipes.training_config import TrainingConfig
 from softprompts.seeding import generator
 from softprompts.tasks.base import Task
 from softprompts.tasks.sampling import split_held_out

@@ -19,14 +19,13 @@ from typing import Any, final
 from torch import Tensor
 
 from softprompts.errors import RunFolderError, StorageError
+from softprompts.locks import is_locked, lock
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_kept_run
 from softprompts.storage import (
     check_run_folder,
     entries,
-    is_locked,
     is_there,
-    lock,
     make_folder,
     read_record,
     read_tensors,

@@ -13,9 +13,9 @@ from typing import Any, final
 from torch import Tensor
 
 from softprompts.errors import StorageError
+from softprompts.locks import lock
 from softprompts.storage import (
     is_there,
-    lock,
     make_folder,
     read_tensors,
     remove_file,

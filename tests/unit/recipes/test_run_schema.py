@@ -10,7 +10,8 @@ import pytest
 from softprompts.component import Component
 from softprompts.errors import RecipeError
 from softprompts.recipes.parsing import parse_run
-from softprompts.recipes.schema import PromptConfig, RunConfig, TaskConfig, TrainingConfig
+from softprompts.recipes.schema import PromptConfig, RunConfig, TaskConfig
+from softprompts.recipes.training_config import TrainingConfig
 
 
 def test_smallest_recipe_has_the_documented_defaults(recipe):

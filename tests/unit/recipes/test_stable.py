@@ -7,7 +7,8 @@ import pytest
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
-from softprompts.recipes.schema import PromptConfig, RunConfig, TrainingConfig
+from softprompts.recipes.schema import PromptConfig, RunConfig
+from softprompts.recipes.training_config import TrainingConfig
 
 RUN = {"backbone": {"name": "smollm2"}, "task": {"name": "bundled/sentiment"}, "readout": "text"}
 PARTS = {

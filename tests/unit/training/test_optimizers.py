@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from softprompts.errors import RecipeError
-from softprompts.recipes.schema import TrainingConfig
+from softprompts.recipes.training_config import TrainingConfig
 from softprompts.training.building import build_plan
 from softprompts.training.evaluation import best_column
 from softprompts.training.optimizers import adafactor, adamw

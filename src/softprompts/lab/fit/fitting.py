@@ -33,19 +33,12 @@ from softprompts.lab.reports.report import write_report
 from softprompts.lab.studies.ensembles import ensemble_study
 from softprompts.lab.studies.progress import SilentStudy, StudyProgress
 from softprompts.lab.studies.runner import run_study
+from softprompts.locks import lock
 from softprompts.metrics.wilson import wilson_interval
 from softprompts.recipes.study import parse_study
 from softprompts.results import Result
 from softprompts.results import load as load_run
-from softprompts.storage import (
-    entries,
-    is_there,
-    lock,
-    make_folder,
-    read_record,
-    write_bytes,
-    write_json,
-)
+from softprompts.storage import entries, is_there, make_folder, read_record, write_bytes, write_json
 
 FILE = "fit.json"
 _PLAN = "plan.json"

@@ -12,7 +12,8 @@ from softprompts.lab.ensemble_record import Group
 from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.study_record import StudyRecord, place_columns, place_of
 from softprompts.lab.reports.tabular import Column, Table
-from softprompts.storage import is_there, lock, read_record, write_json
+from softprompts.locks import lock
+from softprompts.storage import is_there, read_record, write_json
 from softprompts.training.stored import Amount, Count, Fraction, Stored, check_stored
 
 FILE: Final = "ensembles.json"

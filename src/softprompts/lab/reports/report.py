@@ -28,7 +28,8 @@ from softprompts.lab.reports.score_sections import comparison_section, score_sec
 from softprompts.lab.reports.study_record import StudyRecord, read_study
 from softprompts.lab.reports.table_files import check_tables, write_tables
 from softprompts.lab.reports.tabular import to_csv, to_latex
-from softprompts.storage import lock, make_folder, write_bytes
+from softprompts.locks import lock
+from softprompts.storage import make_folder, write_bytes
 
 
 def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:

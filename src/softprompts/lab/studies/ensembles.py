@@ -26,9 +26,10 @@ from softprompts.lab.ensemble_record import (
 from softprompts.lab.ensembles import Ensemble, write_ensemble
 from softprompts.lab.reports.ensemble_section import keep_ensembles, kept_ensembles
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label, read_study
+from softprompts.locks import lock
 from softprompts.recipes.grid import Cell
 from softprompts.results import Result, load
-from softprompts.storage import entries, is_there, lock, make_folder, remove_parts
+from softprompts.storage import entries, is_there, make_folder, remove_parts
 from softprompts.tasks.base import Task
 from softprompts.tasks.sampling import same_rows
 from softprompts.training.building import choose_splits

@@ -11,12 +11,12 @@ from typing import Any, final
 from softprompts.errors import RunFolderError
 from softprompts.lab.studies.planning import Pack, Plan, extend
 from softprompts.lab.studies.summary import error_file, read_cell, read_error, run_folder, summarize
+from softprompts.locks import lock
 from softprompts.recipes.grid import Cell
 from softprompts.recipes.study import StudyConfig, with_kept_unit
 from softprompts.storage import (
     entries,
     is_there,
-    lock,
     make_folder,
     read_record,
     remove_file,

@@ -8,7 +8,7 @@ import time
 from typing import Any, ClassVar, final
 
 from softprompts.lab.tracking.base import TrackedRun, Tracker
-from softprompts.storage import lock
+from softprompts.locks import lock
 
 
 @final

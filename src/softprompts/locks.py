@@ -1,0 +1,79 @@
+"""Locks of files, which go with the process that holds them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import IO
+
+from softprompts.errors import FolderInUseError, StorageError
+
+_LOCK_TRIES = 5
+_LOCK_PAUSE_SECONDS = 0.01
+
+
+def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
+    """Open and lock a file; the lock goes with the process, however it ends.
+
+    One that is taken is tried again for some hundredths of a second: it may be `is_locked` that
+    looks.
+
+    Args:
+        path: the file; made if missing.
+        should_wait: wait until it is free, for short work.
+
+    Returns:
+        The file; closing it gives the lock back.
+
+    Raises:
+        FolderInUseError: if another process holds it.
+        StorageError: if it cannot be opened.
+    """
+    try:
+        file = open(path, "ab")  # noqa: SIM115
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this platform
+        return file
+    mode = fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB)
+    for number in range(_LOCK_TRIES):
+        if number:
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        try:
+            fcntl.flock(file, mode)
+            return file
+        except OSError:
+            continue
+    file.close()
+    raise FolderInUseError(f"{path.parent} is in use by another process.")
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a file is locked by `lock`; nothing is created.
+
+    Those who look do not see each other.
+
+    Args:
+        path: the file, or none yet.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this platform
+        return False
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
