@@ -54,7 +54,7 @@ def test_training_starts_at_the_initial_rows_of_every_kind(tiny, kind, rows, dep
         return
     plain = built(backbone, "plain", depth, unit="absolute").bake()
     assert torch.equal(built(backbone, rows, depth).bake(), plain)
-    if rows != "plain":
+    if rows != "plain" and not ROWS.load(rows).changes_tokens:
         assert not torch.equal(built(backbone, rows, depth, unit="absolute").bake(), plain)
 
 
