@@ -114,6 +114,19 @@ ROWS.register(
     is_method=True,
 )
 
+ROWS.register(
+    "dept",
+    "softprompts.prompts.rows.dept:DecomposedRows",
+    summary="free rows, and a low-rank change of how tokens are embedded",
+    reference="Shi and Lipani 2023, arXiv 2309.05173",
+    options={
+        "rank": Option(int, 8, "rank of the change", _WIDTH),
+        "num_places": Option(int, 256, "places of the input that are changed", _WIDTH),
+    },
+    defaults={"tokens_rate_multiplier": 0.01},
+    is_method=True,
+)
+
 POSITIONS: Registry[type[Position]] = Registry(
     "position", "softprompts.prompts.positions.base:Position"
 )

@@ -88,8 +88,8 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     (
         "prompt__rows",
         "residul",
-        "rows` must be one of plain, p-tuning, residual, prefix-mlp, low-rank, superposition, but "
-        "is 'residul'.",
+        "rows` must be one of plain, p-tuning, residual, prefix-mlp, low-rank, superposition, "
+        "dept, but is 'residul'.",
     ),
     ("prompt__rows", {"kind": "residual", "botleneck": 4}, "mean `prompt.rows.bottleneck`?"),
     ("prompt__rows", {"kind": "residual", "bottleneck": 0}, "`prompt.rows.bottleneck` must be at"),
