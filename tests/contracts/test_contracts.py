@@ -264,7 +264,7 @@ def test_every_registered_part_trains(tiny, task, kind, rows, pool, position):
     if position == "marked":
         own = replace(task, format=with_template(task.format, "{prompt} {text} {prompt}"))
     if ROWS.load(rows).changes_tokens and pool != "single":
-        with pytest.raises(PromptError, match="`prompt.pool` must be 'single'.*but has . sets"):
+        with pytest.raises(PromptError, match=r"`prompt.pool` must be 'single'.*but has . sets"):
             execute(sp.RunConfig.model_validate(data), backbone, own)
         return
     outcome = execute(sp.RunConfig.model_validate(data), backbone, own)
