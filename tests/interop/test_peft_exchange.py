@@ -144,6 +144,7 @@ def test_tasks_have_adapters_of_their_own(tiny, tmp_path):
         ("llama", {"position": {"kind": "fixed", "after_bos": True}}, "but stand behind '<s>' of"),
         ("bert", {}, r"but stand behind '\[CLS\]' of"),
         ("gpt2", {"position": "instance"}, "`prompt.position` must be the same for every input"),
+        ("gpt2", {"rows": "dept"}, "`prompt.rows` must leave tokens as they are embedded"),
         ("gpt2", {"pool": "attention"}, "`prompt.pool` must be the same for every input"),
         ("gpt2", {"active_length": "instance"}, "`prompt.active_length` must be the same for"),
         ("t5", {"method": "p-tuning-v2"}, "must be in all layers alike .* are in the encoder, whe"),

@@ -171,6 +171,7 @@ def test_nobody_writes_the_words_by_chance(tiny, tmp_path):
             r"`prompt.position` must have after_bos: true for --to vocabulary, but is be",
         ),
         ("gpt2", {"position": "instance"}, "`prompt.position` must be the same for every input"),
+        ("gpt2", {"rows": "dept"}, "`prompt.rows` must leave tokens as they are embedded"),
         ("gpt2", {"active_length": "instance"}, "`prompt.active_length` must be the same for ever"),
         ("gpt2", {"active_length": {"count": 3}}, "must be all 5 rows for an export, but is 3"),
         ("gpt2", {"pool": "attention"}, "`prompt.pool` must be the same for every input to be exp"),

@@ -62,10 +62,16 @@ def bake(prompt: Prompt, num_marks: int = 0) -> Baked:
         num_marks: marked places of the template.
 
     Raises:
-        PromptError: if it has no rows, or they are not the same for every input.
+        PromptError: if it has no rows, they are not the same for every input, or it changes how
+            tokens are embedded.
     """
     if not prompt.length:
         raise PromptError("`prompt.length` must be at least 1 for an export, but is 0.")
+    if prompt.changes_tokens:
+        raise PromptError(
+            "`prompt.rows` must leave tokens as they are embedded to be exported, but changes "
+            "them: other programs embed tokens themselves."
+        )
     for axis, part in (
         ("pool", prompt.pool),
         ("position", prompt.position),
