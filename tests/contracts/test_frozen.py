@@ -211,7 +211,9 @@ def test_a_prompt_that_looks_at_nothing_refuses_a_kind():
 def test_a_class_says_whether_it_looks(registry):
     assert {"single", "instance", "task"} & set(registry.names())
     for name in registry.names():
-        assert registry.load(name).needs_instances == (name in ("instance", "attention")), name
+        assert registry.load(name).needs_instances == (name in ("instance", "attention", "smop")), (
+            name
+        )
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_prompt_that_looks_at_nothing_is_refused_where_no_recipe_says_so(tiny,
         tiny("bert"),
         task,
     )
-    share = run.shares(tiny("bert"))[0]
+    share = shares_of(run, tiny("bert"))[0]
     share.regularizers[0][1].has_own_instances = True
     with pytest.raises(PromptError, match=r"`instances` must be clean .*, but is perturbed"):
         objective.accumulate(tiny("bert"), [share])

@@ -22,6 +22,7 @@ from softprompts.cli.list import list_components
 from softprompts.cli.output import is_printed, leave_quietly, open_streams, print_error, problems_of
 from softprompts.cli.predict import predict
 from softprompts.cli.train import train
+from softprompts.cli.try_out import try_out
 from softprompts.cli.validate import validate
 from softprompts.entry_points import load_point, named_points
 from softprompts.errors import RegistryError, SoftPromptsError, SoftPromptsWarning, TuningError
@@ -33,6 +34,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "export": export,
+    "try": try_out,
 }
 """The verbs that need no lab."""
 
@@ -46,7 +48,6 @@ ADDED = {
     "choices": "softprompts.cli.choices:choices",
     "landscape": "softprompts.cli.landscape:landscape",
     "fit": "softprompts.cli.fit:fit",
-    "try": "softprompts.cli.try_out:try_out",
 }
 """Those of the lab, as `pyproject.toml` has them."""
 

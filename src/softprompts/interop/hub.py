@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -15,11 +15,18 @@ from softprompts.errors import StorageError
 from softprompts.metrics.wilson import wilson_interval
 from softprompts.storage import is_there, read_json, write_bytes, write_json
 
-if TYPE_CHECKING:
-    from softprompts.lab.ensembles import Ensemble
-    from softprompts.results import Result
-
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Saved(Protocol):
+    """A result, or an ensemble of several."""
+
+    @property
+    def score(self) -> float | None:
+        """The score on the reported split."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write it to a folder."""
 
 
 def is_hub_name(name: str | Path) -> bool:
@@ -53,7 +60,7 @@ _FILES = ["*.json", "*.safetensors", "README.md"]
 
 
 def push(
-    prompt: Result | Ensemble,
+    prompt: Saved,
     name: str,
     *,
     scores: Sequence[float] = (),
@@ -134,7 +141,7 @@ llama-server -m model.gguf
 """
 
 
-def card(prompt: Result | Ensemble, name: str, scores: Sequence[float] = ()) -> str:
+def card(prompt: Saved, name: str, scores: Sequence[float] = ()) -> str:
     """Return the text of a prompt's card; see `push`."""
     members: Sequence[Any] = getattr(prompt, "members", (prompt,))
     first, summary = members[0], members[0].summary
