@@ -1,10 +1,13 @@
-"""Write the rows on which defaults are chosen: training and held-out rows alone, none reported.
+"""Write the rows on which defaults are chosen, and apart from them those on which claims are tested.
 
     python docs/results/write_choosing_rows.py DATA OUT
 
 Reads two bundled tasks, `fewshot/subj` (splits 13 and 42) and SuperGLUE's CB below DATA, and writes
 `OUT/<task>/train.jsonl`, from which few-shot samples are drawn, and `validation.jsonl`, on which
-they are scored. Both are disjoint parts of what the tasks train and select on.
+they are scored. Both are disjoint parts of what the tasks train and select on, and none is reported.
+
+`OUT/reported/subj` and `trec` hold what `claims.md` reports: training rows of the splits that
+nothing is chosen on, from which each seed draws its own few, and the sets' test rows.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from softprompts.tasks.loading import load_task
 NUM_SCORED = 120
 
 SUBJ = "sentence: {text}\nThis sentence is"
+TREC = "Question: {text}\nThe answer is a"
 
 
 def main() -> None:
@@ -41,6 +45,13 @@ def main() -> None:
         found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
         rows = [{**row, "text": SUBJ.format(**row)} for row in found]
         _write(out / "subj", **{name: rows})
+    for name, template in (("subj", SUBJ), ("trec", TREC)):
+        files = [data / f"fewshot/{name}/{split}/train.jsonl" for split in (21, 87, 100)]
+        train = dict.fromkeys(line for file in files for line in file.read_text().splitlines())
+        test = (data / f"fewshot/{name}/test.jsonl").read_text().splitlines()
+        parts = [[json.loads(line) for line in lines] for lines in (train, test)]
+        spelled = [[{**row, "text": template.format(**row)} for row in rows] for rows in parts]
+        _write(out / "reported" / name, *spelled)
 
 
 def _spelled(row: Example, format: TaskFormat) -> dict[str, str]:

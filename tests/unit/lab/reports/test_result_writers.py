@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import write_claims
 from scipy import stats
 from study_material import make_study, study_like
 
@@ -456,3 +457,42 @@ def test_a_committed_page_has_the_recipe_that_is_shipped(page, recipe):
     text = (RESULTS / f"{page}.md").read_text("utf-8")
     shipped = ROOT / "src" / "softprompts" / "recipes" / "shipped" / f"{recipe}.yaml"
     assert f"\n```yaml\n{shipped.read_text('utf-8').rstrip()}\n```\n" in text
+
+
+def claim_cells(**means):
+    """Return cells of two tasks and six seeds whose scores lie around means."""
+    noise = (-0.02, -0.01, 0.0, 0.01, 0.02, 0.0)
+    own = {"majority": 0.5, "num_items": 2000, "seconds": 1.0, "updates": 2, "metric": "accuracy"}
+    return [
+        {
+            **own,
+            "variant": name.replace("_", "-"),
+            "task": task,
+            "point": {},
+            "missing": [],
+            "seeds": list(range(6)),
+            "scores": [mean + spread * one for one in noise],
+        }
+        for name, (mean, spread) in means.items()
+        for task in ("one", "two")
+    ]
+
+
+def test_a_claim_is_confirmed_refuted_or_not_decided():
+    claims = {(c.variant, c.baseline, c.kind): c for c in write_claims.claims()}
+    cells = claim_cells(
+        plain=(0.6, 1.0), residual=(0.7, 0.1), residual_100=(0.7, 0.2), adap_pos=(0.5, 1.0)
+    )
+    cells += claim_cells(adap_len=(0.6, 1.0))
+    for key, verdict in {
+        ("residual", "plain", "mean"): "confirmed",
+        ("residual", "plain", "spread"): "confirmed",
+        ("residual", "residual-100", "equal"): "confirmed",
+        ("adap-pos", "plain", "mean"): "refuted",
+        ("adap-len", "plain", "mean"): "not decided",
+        ("smop", "plain", "mean"): "not run",
+    }.items():
+        claim = claims.get(key) or write_claims.Claim("", "", key[2], key[0], key[1])
+        row = write_claims._row(claim, cells)
+        assert verdict in row.rsplit("|", 2)[1], row
+    assert "+10.0 [" in write_claims._row(claims["residual", "plain", "mean"], cells)

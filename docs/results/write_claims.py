@@ -1,0 +1,226 @@
+"""Write the page that holds the three papers' claims against runs.
+
+    python docs/results/write_claims.py [STUDY[=SHARPNESS.json] ...]
+
+Each STUDY is a folder of a study of `docs/results/claims/`; what is needed of it is kept beside its recipe, so
+that the page can be written again without it. Nothing on the page is typed by hand but the claims
+themselves, of which each names two variants and what must hold between them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from scipy import stats
+
+from softprompts.lab.analysis.study_statistics import statistics_of
+
+PAGE = Path(__file__).with_name("claims.md")
+KEPT = Path(__file__).with_name("claims")
+EQUAL = 0.03
+"""Differences up to this count as none where a paper claims that two things are as good."""
+
+Kind = Literal["mean", "spread", "equal"]
+Cell = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says of a variant beside another.
+
+    Attributes:
+        paper: whose claim.
+        text: the claim.
+        kind: the variant's mean is higher, its spread over seeds is lower, or their means are as
+            good as equal.
+        variant: the variant.
+        baseline: the other.
+    """
+
+    paper: str
+    text: str
+    kind: Kind
+    variant: str
+    baseline: str = "plain"
+
+
+RESIDUAL, DYNAMIC, PTP = "residual", "dynamic", "PTP"
+PERTURBATIONS = ("noise", "masking", "ascent", "substitution")
+
+
+def claims() -> Iterator[Claim]:
+    """Yield the claims in the order of the papers."""
+    yield Claim(RESIDUAL, "better than prompt tuning, from few rows", "mean", "residual")
+    yield Claim(RESIDUAL, "steadier over seeds than prompt tuning", "spread", "residual")
+    for rate in ("0.01", "1"):
+        name = f"residual-rate-{rate}"
+        text = f"works as well at a rate of {rate} as at its default, 0.1"
+        yield Claim(RESIDUAL, text, "equal", name, "residual")
+        text = f"better than prompt tuning at a rate of {rate}"
+        yield Claim(RESIDUAL, text, "mean", name, f"plain-rate-{rate}")
+    text = "works as well from random rows as from words"
+    yield Claim(RESIDUAL, text, "equal", "residual-normal", "residual")
+    text = "better than prompt tuning, both from random rows"
+    yield Claim(RESIDUAL, text, "mean", "residual-normal", "plain-normal")
+    text = "10 rows work as well as 100"
+    yield Claim(RESIDUAL, text, "equal", "residual", "residual-100")
+    yield Claim(DYNAMIC, "a position learned per task is better", "mean", "adap-pos")
+    yield Claim(DYNAMIC, "a position learned per input is better", "mean", "adap-ins-pos")
+    text = "a position per input is better than one per task"
+    yield Claim(DYNAMIC, text, "mean", "adap-ins-pos", "adap-pos")
+    yield Claim(DYNAMIC, "a length learned per task is better", "mean", "adap-len")
+    yield Claim(DYNAMIC, "a length learned per input is better", "mean", "adap-ins-len")
+    yield Claim(DYNAMIC, "a mixture of prompts per input is better", "mean", "adap-ins-vec")
+    for name in ("adap-ins-vec-pos", "adap-pos-ins-vec"):
+        yield Claim(DYNAMIC, f"{name} is better", "mean", name)
+        text = f"{name} is better than its mixture alone"
+        yield Claim(DYNAMIC, text, "mean", name, "adap-ins-vec")
+    text = "a position per input makes residual rows better"
+    yield Claim(DYNAMIC, text, "mean", "residual-dynamic", "residual")
+    for base, what in (
+        ("plain", "prompt tuning"),
+        ("residual", "residual rows"),
+        ("p-tuning-v2", "P-tuning v2"),
+    ):
+        for name in PERTURBATIONS:
+            variant = f"{base}-{name}"
+            yield Claim(PTP, f"{name} makes {what} steadier", "spread", variant, base)
+            yield Claim(PTP, f"{name} makes {what} better", "mean", variant, base)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Keep what the folders have, and write the page."""
+    for argument in arguments:
+        folder = Path(argument)
+        summary = json.loads((folder / "summary.json").read_text())
+        about = json.loads(next(folder.glob("runs/*/config.json")).read_text())
+        kept = {
+            "cells": [_kept(cell) for cell in summary["cells"] if cell["scores"]],
+            "versions": about["versions"],
+            "backbone": about["config"]["backbone"]["name"],
+            "dtype": about["dtype"],
+        }
+        (KEPT / f"{folder.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    studies = {file.stem: json.loads(file.read_text()) for file in sorted(KEPT.glob("*.json"))}
+    text = [_head(), *(line for name, kept in studies.items() for line in _study(name, kept))]
+    for file in sorted(KEPT.glob("*.yaml")):
+        text += ["", f"## `{file.name}`", "", "```yaml", file.read_text().rstrip(), "```"]
+    PAGE.write_text("\n".join(text) + "\n")
+
+
+def _kept(cell: Cell) -> dict[str, Any]:
+    """Return what is kept of a cell: a task is called by the folder of its training rows."""
+    task = cell["point"]["task"]
+    name = task["options"]["train"].split("/")[-2] if "options" in task else task["name"]
+    fields = ("variant", "seeds", "scores", "majority", "num_items", "seconds", "updates")
+    own = {field: cell[field] for field in fields}
+    return {**own, "task": name, "point": {}, "missing": [], "metric": cell["metric"]}
+
+
+def _head() -> str:
+    count = sum(1 for _ in claims())
+    return f"""# What the three papers claim, and what holds
+
+Claims of Residual Prompt Tuning (Razdaibiedina et al. 2023, arXiv 2305.03937), Dynamic Prompting (Yang et al. 2023, arXiv 2303.02909) and PTP (Chen et al. 2023, arXiv
+2305.02423), held against runs on rows that nothing was chosen on. All methods have equal updates and their defaults; rates were tuned for none. `difference` is the
+variant's mean minus the other's, in points, averaged over the tasks; its 95 % interval is over seeds and items. `ratio` is the variant's
+standard deviation over the other's, with the jackknife's 95 % interval over seeds. A claim is **confirmed** where the whole interval is on its side, **refuted** where the whole
+interval is on the other side, and else *not decided*. "As good" means that they differ by no more than {100 * EQUAL:.0f} points: confirmed where the whole interval is within,
+refuted where it is wholly outside. `could be seen` is the least difference that such a test shows in 80 of 100 studies of this size, or the ratio that an F-test of level 5 % calls other than 1.
+Intervals are not corrected for their number: of {count} true "no difference" one in twenty would still be called.
+
+Not tested here: that small models gain most (there is one language model), and that the loss becomes flatter on a language model ([on an encoder](ptp.md)).
+"""
+
+
+def _study(name: str, kept: Mapping[str, Any]) -> Iterator[str]:
+    cells = kept["cells"]
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
+    minutes = sum(cell["seconds"] for cell in cells) / 60
+    yield f"## {kept['backbone']}: {', '.join(tasks)}"
+    yield ""
+    yield (
+        f"`{name}`, backbone in {kept['dtype']}, {max(cell['updates'] for cell in cells)} updates, "
+        f"{minutes:.0f} minutes of run time; softprompts {kept['versions']['softprompts']}, torch "
+        f"{kept['versions']['torch']}, transformers {kept['versions']['transformers']}."
+    )
+    yield ""
+    yield "| paper | claim | variant | beside | seeds | found | could be seen | verdict |"
+    yield "| --- | --- | --- | --- | ---: | ---: | ---: | --- |"
+    for claim in claims():
+        yield _row(claim, cells)
+    yield ""
+    yield "### Scores"
+    yield ""
+    yield "Percent: mean ± standard deviation over seeds."
+    yield ""
+    yield "| variant | " + " | ".join(f"{task} | seeds" for task in tasks) + " |"
+    yield "| --- |" + " ---: | ---: |" * len(tasks)
+    for variant in dict.fromkeys(cell["variant"] for cell in cells):
+        own = {cell["task"]: cell for cell in cells if cell["variant"] == variant}
+        yield f"| {variant} | " + " | ".join(_score(own.get(task)) for task in tasks) + " |"
+    majorities = [next(c for c in cells if c["task"] == task)["majority"] for task in tasks]
+    yield "| majority | " + " | ".join(f"{100 * m:.1f} |" for m in majorities) + " |"
+
+
+def _score(cell: Cell | None) -> str:
+    if cell is None:
+        return "not run | 0"
+    scores = [100 * score for score in cell["scores"]]
+    mean = fmean(scores)
+    spread = math.sqrt(sum((s - mean) ** 2 for s in scores) / max(len(scores) - 1, 1))
+    return f"{mean:.1f} ± {spread:.1f} | {len(scores)}"
+
+
+def _row(claim: Claim, cells: Sequence[Cell]) -> str:
+    own = [c for c in cells if c["variant"] in (claim.variant, claim.baseline)]
+    found = statistics_of(own, claim.baseline)["comparisons"] if own else []
+    both = max(found, key=lambda c: len(c["tasks"]), default=None)
+    start = f"| {claim.paper} | {claim.text} | {claim.variant} | {claim.baseline} "
+    if both is None or both["difference"] is None:
+        return f"{start}| 0 | | | not run |"
+    seeds = "+".join(str(n) for n in both["num_seeds"].values())
+    values = _spread(both) if claim.kind == "spread" else _mean(both, claim.kind)
+    return f"{start}| {seeds} | {' | '.join(values)} |"
+
+
+def _mean(comparison: Cell, kind: Kind) -> tuple[str, str, str]:
+    """Return the difference with its interval, what could be seen, and the verdict."""
+    interval = comparison["interval_with_items"] or comparison["interval"]
+    detectable = comparison["detectable_with_items"] or comparison["detectable"]
+    shown = f"{100 * comparison['difference']:+.1f}"
+    if interval is None:
+        return shown, "", "not decided"
+    low, high = interval
+    if kind == "equal":
+        is_confirmed, is_refuted = low >= -EQUAL and high <= EQUAL, low > EQUAL or high < -EQUAL
+    else:
+        is_confirmed, is_refuted = low > 0, high < 0
+    shown += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    seen = "" if detectable is None else f"{100 * detectable:.1f}"
+    return shown, seen, _verdict(is_confirmed, is_refuted)
+
+
+def _spread(comparison: Cell) -> tuple[str, str, str]:
+    ratio, interval = comparison["std_ratio"], comparison["std_ratio_interval"]
+    df = sum(n - 1 for n in comparison["num_seeds"].values())
+    seen = f"{math.sqrt(stats.f.ppf(0.025, df, df)):.2f}" if df else ""
+    if ratio is None or interval is None:
+        return ("" if ratio is None else f"× {ratio:.2f}"), seen, "not decided"
+    low, high = interval
+    return f"× {ratio:.2f} [{low:.2f}, {high:.2f}]", seen, _verdict(high < 1, low > 1)
+
+
+def _verdict(is_confirmed: bool, is_refuted: bool) -> str:
+    return "**confirmed**" if is_confirmed else "**refuted**" if is_refuted else "not decided"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
