@@ -178,6 +178,9 @@ def test_a_fit_says_what_to_expect_and_what_to_do_next(made, capsys, tmp_path):
     answers = tmp_path / "answers.jsonl"
     command = ["predict", str(out / "ensemble"), "--input", str(source), "--output", str(answers)]
     assert main(command) == 0
+    model = tmp_path / "model"
+    assert main(["export", str(out / "prompt"), "--to", "vocabulary", "--out", str(model)]) == 0
+    assert (model / "tokenizer.json").is_file()
     card = (out / "README.md").read_text()
     assert f"{100 * score:.1f} |" in card
     capsys.readouterr()

@@ -153,8 +153,11 @@ def base_recipe(table: Table, backbone: Backbone, data_dir: Path) -> dict[str, A
     }
     words = [label.replace("_", " ") for label in table.labels]
     one_of = f"{', '.join(words[:-1])} or {words[-1]}"
+    has_first = backbone.family == "decoder" and bool(backbone.frame.prefix)
+    prompt = {"position": {"kind": "fixed", "after_bos": True}} if has_first else {}  # to export
     return {
         "backbone": {"name": backbone.name, "dtype": "auto"},
+        "prompt": prompt,
         "task": {
             "name": "files",
             "data_dir": str(data_dir),
@@ -182,7 +185,9 @@ def rung_study(
 def final_study(base: Mapping[str, Any], plan: Plan, winner: Candidate) -> dict[str, Any]:
     """Return the study of the method that won, with the untouched model beside it."""
     is_text = base["readout"]["kind"] == "text"
-    variants: dict[str, Any] = {UNTOUCHED: {"prompt.method": UNTOUCHED}} if is_text else {}
+    variants: dict[str, Any] = {}
+    if is_text:
+        variants[UNTOUCHED] = {"prompt.method": UNTOUCHED, "prompt.position": None}
     variants[winner.name] = winner.changes
     return {
         "name": "fit",
