@@ -135,7 +135,7 @@ def fcntl():
 def naps(monkeypatch):
     """Return how long `lock` has waited; nothing waits."""
     found = []
-    monkeypatch.setattr(storage.time, "sleep", found.append)
+    monkeypatch.setattr(locks.time, "sleep", found.append)
     return found
 
 
@@ -154,7 +154,7 @@ def test_a_lock_that_somebody_only_looks_at_is_given(tmp_path, monkeypatch, fcnt
     locks.lock(path).close()
     with open(path, "rb") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
-        monkeypatch.setattr(storage.time, "sleep", lambda _: looking.close())
+        monkeypatch.setattr(locks.time, "sleep", lambda _: looking.close())
         locks.lock(path).close()
         assert looking.closed  # it was waited for
 
