@@ -17,6 +17,7 @@ from softprompts import prompt_folder
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import check_written, generate
 from softprompts.errors import BackboneError
+from softprompts.hub_transfer import upload
 from softprompts.named_prompts import (
     ONLY,
     build,
@@ -310,9 +311,9 @@ class SoftPromptModel(nn.Module):
 
         Args:
             repo_id: the repository; made if it is not there.
-            options: `private`, `token`, and arguments of `HfApi.upload_folder`.
+            options: `private`, `token`, `revision`; see `softprompts.hub_transfer.upload`.
         """
-        return prompt_folder.push_prompts(repo_id, self._about(), self._kept(), **options)
+        return upload(repo_id, self.save_pretrained, **options)
 
     @classmethod
     def from_pretrained(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
-from softprompts.errors import BackboneError, PromptError, StorageError
+from softprompts.errors import BackboneError, PromptError
+from softprompts.hub_transfer import fetch, is_hub_name
 from softprompts.recipes.schema import PromptConfig
 from softprompts.storage import (
     PROMPT_FILE,
-    is_folder,
     make_new_folder,
     read_record,
     read_tensors,
@@ -62,31 +61,10 @@ def write_prompts(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, 
     write_json(folder / ABOUT_FILE, dict(about))
 
 
-def push_prompts(
-    repo_id: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], **options: Any
-) -> str:
-    """Upload prompts to a hub; return their address there.
-
-    Args:
-        repo_id: the repository; made if it is not there.
-        about: what the prompts are.
-        tensors: their tensors.
-        options: arguments of `HfApi.upload_folder`, such as `commit_message` or `token`.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=options.pop("token", None))
-    api.create_repo(repo_id, private=options.pop("private", None), exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="softprompts-") as scratch:
-        write_prompts(Path(scratch) / "prompts", about, tensors)
-        found = api.upload_folder(repo_id=repo_id, folder_path=Path(scratch) / "prompts", **options)
-    return str(found)
-
-
 def read_prompts(
     name: str | Path, revision: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write_prompts` or `push_prompts` wrote.
+    """Read what `write_prompts` wrote.
 
     Args:
         name: a folder, or a repository of a hub.
@@ -95,20 +73,7 @@ def read_prompts(
     Raises:
         StorageError: if it cannot be read.
     """
-    folder = Path(name)
-    if not is_folder(folder):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        files = [ABOUT_FILE, PROMPT_FILE]
-        try:
-            found = snapshot_download(str(name), revision=revision, allow_patterns=files)
-        except (HFValidationError, HfHubHTTPError, OSError) as error:
-            raise StorageError(
-                f"{name} must be a folder, or a repository of a hub that can be reached, but is "
-                f"not: {str(error).splitlines()[0]}"
-            ) from error
-        folder = Path(found)
+    folder = fetch(str(name), revision) if is_hub_name(name) else Path(name)
     about = read_record(folder / ABOUT_FILE, _KEYS)
     tensors, _ = read_tensors(folder / PROMPT_FILE)
     return about, tensors

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +15,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
 from urllib.parse import unquote
+
+import softprompts as sp
 
 
 class _Hub(BaseHTTPRequestHandler):
@@ -117,3 +122,21 @@ def hub(root: Path) -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def run(code: str, address: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, whose hub is at an address."""
+    source = Path(sp.__file__).parents[1]
+    environment = {
+        **os.environ,
+        **{"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"},
+        **{"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(source), "NO_PROXY": "*", "no_proxy": "*"},
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )

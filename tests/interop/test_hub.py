@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
-from hub_server import hub
+from hub_server import hub, run
 
 import softprompts as sp
 from softprompts.errors import StorageError
 from softprompts.examples import Example, TaskFormat
-from softprompts.interop.hub import card, is_hub_name, push
+from softprompts.hub_transfer import is_hub_name
+from softprompts.interop.hub import card, push
 from softprompts.tasks.base import Task
 
 FORMAT = TaskFormat("moods", 1, ("bad", "good"), {"linear": "{text}"}, {}, ("accuracy",))
@@ -34,24 +31,6 @@ import sys, json, softprompts as sp
 found = sp.load("me/moods")
 print(json.dumps([repr(found), found.predict_scores(["it was fine", "it was grim"])]))
 """
-
-
-def run(code: str, address: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, whose hub is at an address."""
-    source = Path(sp.__file__).parents[1]
-    environment = {
-        **os.environ,
-        **{"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"},
-        **{"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(source), "NO_PROXY": "*", "no_proxy": "*"},
-    }
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

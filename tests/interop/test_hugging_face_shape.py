@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import pickle
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from hub_server import hub, run
 from interop_material import TEXTS
 from safetensors.torch import load_file
 from transformers import (
@@ -303,33 +305,30 @@ def test_folders_that_do_not_fit_are_refused(tiny, backbone_folder, tmp_path):
         sp.SoftPromptModel.from_pretrained(tmp_path / "one")
 
 
-def test_prompts_go_to_a_hub_and_come_back(backbone_folder, tmp_path, monkeypatch):
-    import huggingface_hub
+PUSH = """
+import sys, softprompts as sp
+model = sp.SoftPromptModel.from_pretrained(sys.argv[1])
+print(model.push_to_hub("me/prompt", token="hf_none", private=True))
+"""
+LOAD = """
+import softprompts as sp
+print(sp.SoftPromptModel.from_pretrained("me/prompt").prompt.bake().tolist())
+"""
 
-    calls = []
 
-    class Api:
-        def __init__(self, token=None):
-            calls.append(token)
-
-        def create_repo(self, repo_id, **options):
-            calls.append((repo_id, options))
-
-        def upload_folder(self, *, repo_id, folder_path, **options):
-            Path(folder_path).rename(tmp_path / "kept")
-            return f"https://hub/{repo_id}"
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: tmp_path / "kept")
+def test_prompts_go_to_a_hub_and_come_back(backbone_folder, tmp_path):
     model = make(sp.load_backbone(str(backbone_folder("gpt2"))))
-    assert model.push_to_hub("me/prompt", token="t", private=True) == "https://hub/me/prompt"
-    assert calls == ["t", ("me/prompt", {"private": True, "exist_ok": True})]
-    assert sorted(one.name for one in (tmp_path / "kept").iterdir()) == [
-        "prompt.safetensors",
-        prompt_folder.ABOUT_FILE,
-    ]
-    again = sp.SoftPromptModel.from_pretrained("me/prompt")
-    assert torch.equal(again.prompt.bake(), model.prompt.bake())
+    model.save_pretrained(tmp_path / "kept")
+    with hub(tmp_path / "hub") as (address, asked):
+        pushed = run(PUSH, address, tmp_path / "one", str(tmp_path / "kept"))
+        assert pushed.returncode == 0, pushed.stderr
+        assert pushed.stdout.strip() == f"{address}/me/prompt/commit/{'0' * 40}"
+        loaded = run(LOAD, address, tmp_path / "two")
+        assert loaded.returncode == 0, loaded.stderr
+    assert json.loads(loaded.stdout) == model.prompt.bake().tolist()
+    assert "POST /api/repos/create" in asked
+    files = sorted(one.name for one in (tmp_path / "hub" / "me" / "prompt").iterdir())
+    assert files == ["prompt.safetensors", prompt_folder.ABOUT_FILE]
 
 
 def test_it_says_what_it_is_and_is_copied(backbone_folder):

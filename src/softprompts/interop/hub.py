@@ -1,9 +1,7 @@
-"""Prompts on the Hugging Face hub: pushed with a card, and loaded by `owner/name`."""
+"""Prompts on the Hugging Face hub, with a card."""
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,11 +9,9 @@ from typing import Any, Protocol
 
 import yaml
 
-from softprompts.errors import StorageError
+from softprompts.hub_transfer import upload
 from softprompts.metrics.wilson import wilson_interval
 from softprompts.storage import is_there, read_json, write_bytes, write_json
-
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Saved(Protocol):
@@ -29,45 +25,7 @@ class Saved(Protocol):
         """Write it to a folder."""
 
 
-def is_hub_name(name: str | Path) -> bool:
-    """Return whether a name is that of a repository, and nothing is there on this machine."""
-    return bool(_NAME.fullmatch(str(name))) and not is_there(Path(name))
-
-
-def fetch(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a prompt of the hub, downloaded once and kept in the hub's own cache.
-
-    Args:
-        name: `owner/name`.
-        revision: branch, tag or commit; the main branch when `None`.
-
-    Raises:
-        StorageError: if there is no such prompt, or it cannot be reached.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
-    except Exception as error:  # any of a dozen kinds, by cause and version
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise StorageError(
-            f"{name} must be a folder or a prompt of the hub, but is no folder, and the hub says "
-            f"{reason}"
-        ) from error
-
-
-_FILES = ["*.json", "*.safetensors", "README.md"]
-
-
-def push(
-    prompt: Saved,
-    name: str,
-    *,
-    scores: Sequence[float] = (),
-    private: bool = False,
-    revision: str | None = None,
-    token: str | None = None,
-) -> str:
+def push(prompt: Saved, name: str, *, scores: Sequence[float] = (), **options: Any) -> str:
     """Push a prompt to the hub with a card; return the address of the commit.
 
     Places on this machine are left out of what is pushed.
@@ -76,31 +34,19 @@ def push(
         prompt: the prompt, or several that answer together.
         name: `owner/name`; made if it is not there.
         scores: of other seeds, for the card, in `[0, 1]`.
-        private: whether a repository that is made is private.
-        revision: the branch; the main one when `None`.
-        token: of the hub; what is stored on this machine when `None`.
+        options: `private`, `token`, `revision`; see `softprompts.hub_transfer.upload`.
 
     Raises:
         StorageError: if `name` is no repository's, or the hub does not take it.
     """
-    from huggingface_hub import HfApi
 
-    if not _NAME.fullmatch(name):
-        raise StorageError(f"`name` must be owner/name, but is {name!r}.")
-    hub = HfApi(token=token)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place, "prompt")
+    def write(folder: Path) -> None:
         prompt.save(folder)
         for file in folder.rglob("config.json"):
             write_json(file, _without_data_dirs(read_json(file)))
         write_bytes(folder / "README.md", card(prompt, name, scores).encode())
-        try:
-            hub.create_repo(name, private=private, exist_ok=True)
-            found = hub.upload_folder(repo_id=name, folder_path=folder, revision=revision)
-        except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise StorageError(f"{name} could not be pushed: {reason}") from error
-    return str(found.commit_url)
+
+    return upload(name, write, **options)
 
 
 _CARD = """{front}

@@ -27,6 +27,7 @@ from softprompts.errors import (
     SoftPromptsWarning,
 )
 from softprompts.examples import Example, TaskFormat
+from softprompts.hub_transfer import fetch, is_hub_name
 from softprompts.lab.ensemble_checks import check_results
 from softprompts.lab.ensemble_record import (
     FILE,
@@ -336,8 +337,6 @@ def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> R
         RunFolderError: if a configuration was edited, or the backbone's weights are not those
             that the prompt was trained for.
     """
-    from softprompts.interop.hub import fetch, is_hub_name
-
     path = fetch(str(folder)) if is_hub_name(folder) else Path(folder)
     kept = read_ensemble(path) if is_there(path) else None
     if kept is None:

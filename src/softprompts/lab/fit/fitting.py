@@ -31,7 +31,7 @@ from softprompts.lab.fit.splits import Splits, split_rows
 from softprompts.lab.fit.table import Table, read_table
 from softprompts.lab.reports.report import write_report
 from softprompts.lab.studies.ensembles import ensemble_study
-from softprompts.lab.studies.progress import SilentStudy, StudyProgress
+from softprompts.lab.studies.progress import OnHeldOut, SilentStudy, StudyProgress
 from softprompts.lab.studies.runner import run_study
 from softprompts.locks import lock
 from softprompts.metrics.wilson import wilson_interval
@@ -211,7 +211,7 @@ def _search(
     rungs = [plan.updates // 2, plan.updates] if len(plan.rates) > 1 else [plan.updates]
     for number, updates in enumerate(rungs if len(going) > 1 else []):
         study = parse_study(rung_study(base, going, updates), "rung")
-        summary = run_study(study, folder / "search" / f"rung-{number}", progress)
+        summary = run_study(study, folder / "search" / f"rung-{number}", OnHeldOut(progress))
         scores = {one: _cell(summary, one.name)["held_out"]["mean"] for one in going}
         tried += [
             {**asdict(one), "updates": updates, "held_out_score": score}

@@ -47,9 +47,9 @@ class Plan:
         """Say what is done, and where that does not fit the budget."""
         rates = ", ".join(f"{rate:g}" for rate in self.rates)
         what = f"{', '.join(self.methods)} at rate{'s' * (len(self.rates) > 1)} {rates}"
-        took = f"about {self.seconds / 60:.0f} min"
+        took = f"about {shown_time(self.seconds)}"
         if self.seconds > budget_seconds:
-            took += f", more than the budget of {budget_seconds / 60:.0f} min: less is not worth it"
+            took += f", more than the budget of {shown_time(budget_seconds)}, the least that tells"
         return f"tried: {what}; {self.updates} updates a run, {NUM_SEEDS} seeds of the best; {took}"
 
 
@@ -105,6 +105,11 @@ def make_plan(budget_seconds: float, examples_per_second: float, splits: Splits)
             break
     assert plan is not None
     return plan
+
+
+def shown_time(seconds: float) -> str:
+    """Return a time in seconds, or in minutes from two on."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def num_kept(count: int) -> int:

@@ -53,3 +53,37 @@ class SilentStudy(StudyProgress):
 
     def wait(self, num_runs: int) -> None:
         """Say nothing."""
+
+
+@final
+class OnHeldOut(StudyProgress):
+    """Passes on what it is told, with scores on held-out rows in the place of reported ones.
+
+    Args:
+        progress: told of it.
+    """
+
+    def __init__(self, progress: StudyProgress) -> None:
+        self._progress = progress
+
+    def start(self, cells: Sequence[Cell], num_finished: int) -> None:
+        """Pass on the runs of a rung."""
+        self._progress.start(cells, num_finished)
+
+    def begin(self, cells: Sequence[Cell]) -> Progress:
+        """Pass on that runs begin."""
+        return self._progress.begin(cells)
+
+    def end(self, cell: Cell, result: dict[str, Any] | None, error: str) -> None:
+        """Pass on that a run ended."""
+        if result is not None and result["status"] == "finished":
+            result = {**result, "score": result["held_out_score"]}
+        self._progress.end(cell, result, error)
+
+    def find(self, cell: Cell) -> None:
+        """Pass on that another process has finished a run."""
+        self._progress.find(cell)
+
+    def wait(self, num_runs: int) -> None:
+        """Pass on that other processes have what is left."""
+        self._progress.wait(num_runs)

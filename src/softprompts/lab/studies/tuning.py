@@ -14,7 +14,7 @@ from softprompts.errors import RecipeError, SoftPromptsWarning, TuningError
 from softprompts.lab.studies.executors.base import Executor
 from softprompts.lab.studies.executors.in_process import InProcess
 from softprompts.lab.studies.job import Job, prepare
-from softprompts.lab.studies.progress import SilentStudy, StudyProgress
+from softprompts.lab.studies.progress import OnHeldOut, SilentStudy, StudyProgress
 from softprompts.lab.studies.rungs import ranked, rung_run, rung_sizes, rung_steps, tried
 from softprompts.lab.studies.tuning_record import (
     Chosen,
@@ -34,7 +34,6 @@ from softprompts.recipes.study import StudyConfig, tunable
 from softprompts.recipes.tune_checks import candidates, tuned
 from softprompts.recipes.tuning import Tunable, TuneConfig
 from softprompts.training.building import build_plan, choose_splits
-from softprompts.training.progress import Progress
 from softprompts.training.resources import Resources
 
 
@@ -161,7 +160,7 @@ def _tune(plan: _Plan, out: Path, progress: StudyProgress, executor: Executor) -
         job = prepare(study, out / "tuning" / f"rung-{number}", executor, resources)
         if not number:
             whole.store.open()  # everything is checked by now
-        job.run(_OnHeldOut(progress))
+        job.run(OnHeldOut(progress))
         results = _results(job)
         for index, own in enumerate(rungs):
             names = [(name, candidate) for name, (run, candidate) in places.items() if run == index]
@@ -275,37 +274,3 @@ def _remarks(plan: _Plan, record: TuningRecord) -> list[str]:
             "although `training.selection` is last; the study itself trains on all rows."
         )
     return texts
-
-
-@final
-class _OnHeldOut(StudyProgress):
-    """Passes on what it is told, with scores on held-out rows in the place of reported ones.
-
-    Args:
-        progress: told of it.
-    """
-
-    def __init__(self, progress: StudyProgress) -> None:
-        self._progress = progress
-
-    def start(self, cells: Sequence[Cell], num_finished: int) -> None:
-        """Pass on the runs of a rung."""
-        self._progress.start(cells, num_finished)
-
-    def begin(self, cells: Sequence[Cell]) -> Progress:
-        """Pass on that runs begin."""
-        return self._progress.begin(cells)
-
-    def end(self, cell: Cell, result: dict[str, Any] | None, error: str) -> None:
-        """Pass on that a run ended."""
-        if result is not None and result["status"] == "finished":
-            result = {**result, "score": result["held_out_score"]}
-        self._progress.end(cell, result, error)
-
-    def find(self, cell: Cell) -> None:
-        """Pass on that another process has finished a run."""
-        self._progress.find(cell)
-
-    def wait(self, num_runs: int) -> None:
-        """Pass on that other processes have what is left."""
-        self._progress.wait(num_runs)

@@ -1,0 +1,81 @@
+"""Folders to and from the Hugging Face hub, by `owner/name`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from softprompts.errors import StorageError
+from softprompts.storage import is_there
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_FILES = ["*.json", "*.safetensors", "README.md"]
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Return whether a name is that of a repository, and nothing is there on this machine."""
+    return bool(_NAME.fullmatch(str(name))) and not is_there(Path(name))
+
+
+def fetch(name: str, revision: str | None = None) -> Path:
+    """Return the folder of a repository, downloaded once and kept in the hub's own cache.
+
+    Args:
+        name: `owner/name`.
+        revision: branch, tag or commit; the main branch when `None`.
+
+    Raises:
+        StorageError: if there is no such repository, or it cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except Exception as error:  # any of a dozen kinds, by cause and version
+        raise StorageError(
+            f"{name} must be a folder or a prompt of the hub, but is no folder, and the hub says "
+            f"{_reason(error)}"
+        ) from error
+
+
+def upload(
+    name: str,
+    write: Callable[[Path], None],
+    *,
+    private: bool = False,
+    token: str | None = None,
+    **options: Any,
+) -> str:
+    """Upload a folder; return the address of the commit.
+
+    Args:
+        name: `owner/name`; made if it is not there.
+        write: writes the folder, which is not there yet.
+        private: whether a repository that is made is private.
+        token: of the hub; what is stored on this machine when `None`.
+        options: arguments of `HfApi.upload_folder`, such as `revision` or `commit_message`.
+
+    Raises:
+        StorageError: if `name` is no repository's, or the hub does not take it.
+    """
+    from huggingface_hub import HfApi
+
+    if not _NAME.fullmatch(name):
+        raise StorageError(f"`name` must be owner/name, but is {name!r}.")
+    hub = HfApi(token=token)
+    with tempfile.TemporaryDirectory(prefix="softprompts-") as place:
+        folder = Path(place, "prompt")
+        write(folder)
+        try:
+            hub.create_repo(name, private=private, exist_ok=True)
+            found = hub.upload_folder(repo_id=name, folder_path=folder, **options)
+        except Exception as error:
+            raise StorageError(f"{name} could not be pushed: {_reason(error)}") from error
+    return str(found.commit_url)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
