@@ -9,7 +9,6 @@ every arrangement built in a loop, as the released code of Dynamic Prompting doe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,31 +16,32 @@ from turns import arguments, build, compare, measure, write
 
 import softprompts as sp
 from softprompts.encoding.batch import collate
-from softprompts.prompts import arranging
+from softprompts.prompts import splice as splicing
 from softprompts.prompts.positions.base import anchors
 from softprompts.prompts.splice import splice
 from softprompts.recipes.presets import METHODS
 from softprompts.training import forward
+from softprompts.training.objective import accumulate
+from softprompts.training.pack import cut
 
 
-def brute_force(spliced, weights, tokens, attention_mask, rows, edges):
+def brute_force(chosen, weights, tokens, attention_mask, rows, edges):
     """Build every arrangement and mix them by their weights."""
     batch, length = rows.shape[:2]
-    mixed = torch.zeros_like(spliced.embeddings)
+    mixed = torch.zeros_like(chosen)
     segments = torch.zeros_like(attention_mask)
     for split in range(length + 1):
         places = anchors(torch.full((batch,), split), length, *edges)
         arrangement = splice(tokens, attention_mask, segments, rows, places).embeddings
         mixed = mixed + weights[:, split, None, None].to(mixed.dtype) * arrangement
-    return replace(spliced, embeddings=mixed)
+    return mixed
 
 
-def step(backbone, member, choose):
-    """Do one update of a run, its splits mixed by `choose`."""
-    arranging.choose = choose
-    for part, weight in member.parts(backbone):
-        loss = part.readout.loss(forward.score(backbone, [part])[0], part.batch)
-        (loss.sum() * weight).backward()
+def step(backbone, member, tie):
+    """Do one update of a run, its splits mixed by `tie`."""
+    splicing.tie = tie
+    for _, shares in cut([member], backbone):
+        accumulate(backbone, shares)
     member.update(0.0)
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     first = members["prompt-tuning"]
     batch = collate(next(iter(first.train.values())).encoded, backbone.tokenizer.pad_token_id)
     forward.instance_vectors(backbone, batch)  # read once, as in any run of more than one epoch
-    steps = {name: partial(step, backbone, m, arranging.choose) for name, m in members.items()}
+    steps = {name: partial(step, backbone, m, splicing.tie) for name, m in members.items()}
     steps["brute-force"] = partial(step, backbone, members["brute-force"], brute_force)
     rows = compare(measure(steps, options.rounds), "prompt-tuning")
     for name, row in rows.items():

@@ -77,7 +77,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "linear_num_heads": 4,
         "num_local_experts": 4,
     },
-    "longformer": {"attention_window": 8, "max_position_embeddings": 130},
+    "longformer": {"attention_window": 64, "max_position_embeddings": 130},
     "longcat_flash": {"zero_expert_num": 2, "num_key_value_heads": 4},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},

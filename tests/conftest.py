@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of a property
 settings.load_profile("untimed")
+gc.disable()  # until all modules of tests are loaded
+
+
+def pytest_collection_finish() -> None:
+    """Turn the collector of cycles on again."""
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +30,14 @@ def no_user_cache() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTPROMPTS_CACHE", "off")
         patch.delenv("SOFTPROMPTS_CACHE_BYTES", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """What this process writes reaches the disk when the system likes: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 

@@ -13,8 +13,7 @@ from softprompts.backbones.memory import Memory
 from softprompts.fast import READER
 from softprompts.fast.kept import Kept
 from softprompts.fast.reader import Ways
-from softprompts.fast.route import Route
-from softprompts.fast.shortcuts import Shortcuts
+from softprompts.fast.route import Route, Shortcuts
 from softprompts.prompts.splice import Spliced
 from softprompts.training.reader import Joint
 

@@ -13,11 +13,11 @@ from softprompts.encoding.inputs import EncodedExample
 from softprompts.examples import Example, TaskFormat
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
-from softprompts.training.batching import update_indices
 from softprompts.training.building import build_model, build_optimizer, build_plan
 from softprompts.training.evaluation import EncodedSplit
 from softprompts.training.journal import NoJournal
 from softprompts.training.member import Member
+from softprompts.training.mixing import update_indices
 from softprompts.training.pack import update_pack
 
 

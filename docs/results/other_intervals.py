@@ -17,6 +17,7 @@ from softprompts.lab.analysis.improvement import improvement_interval
 from softprompts.lab.analysis.intervals import (
     Interval,
     mean_interval,
+    skewed_interval,
     standard_error,
     stratified_mean,
 )
@@ -32,6 +33,7 @@ from softprompts.lab.analysis.spreads import std_ratio_interval
 
 NUM_RESAMPLES = 9999
 MEAN_METHODS = ("t", "percentile", "bca", "studentized")
+ONE_TASK_METHODS = ("t", "hall", "bca", "studentized")
 RATIO_METHODS = ("jackknife", "f", "bootstrap")
 IMPROVEMENT_METHODS = ("score", "bootstrap")
 
@@ -44,7 +46,8 @@ def mean_by(
 ) -> Interval | None:
     """Return an interval of the mean over seeds, averaged over tasks.
 
-    - `t`: that of the library.
+    - `t`: that of the library for differences.
+    - `hall`: that of the library for the scores of one task.
     - `percentile`: quantiles of the resampled means.
     - `bca`: the same, bias-corrected and accelerated.
     - `studentized`: `θ − q se`, `q` the quantiles of `(θ* − θ) / se*`; resamples whose scores are
@@ -57,6 +60,8 @@ def mean_by(
     values = samples(tasks)
     if method == "t" or min(map(len, values)) < 2 or all(map(is_constant, values)):
         return mean_interval(values)
+    if method == "hall":
+        return skewed_interval(values[0])
     means, errors = _resample(values, generator, num_resamples)
     ways = {"percentile": _percentile, "bca": _bca, "studentized": _studentized}
     return ways[method](values, means, errors, LEVEL)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from softprompts.lab.reports.table import markdown, notes
+from softprompts.lab.reports.table import HEADINGS, notes, score_rows
 
 
 def main(arguments: list[str]) -> None:
@@ -59,7 +59,9 @@ def main(arguments: list[str]) -> None:
 
 def _table(summary: dict[str, Any]) -> str:
     """Return the table; a task that a grid spells out whole is called by its training file."""
-    return re.sub(r"task=\{[^|]*'train': '([^']+)'[^|]*\}", r"\1", markdown(summary))
+    rows = [HEADINGS, [" --- "] * 2 + [" ---: "] * (len(HEADINGS) - 2), *score_rows(summary)]
+    text = "".join(f"| {' | '.join(map(str.strip, row))} |\n" for row in rows)
+    return re.sub(r"task=\{[^|]*'train': '([^']+)'[^|]*\}", r"\1", text)
 
 
 if __name__ == "__main__":

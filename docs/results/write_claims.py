@@ -27,6 +27,8 @@ KEPT = Path(__file__).with_name("claims")
 EQUAL = 0.03
 """Differences up to this count as none where a paper claims that two things are as good."""
 
+NOT_RUN = "| 0 | | | not run |"
+
 Kind = Literal["mean", "spread", "equal"]
 Cell = Mapping[str, Any]
 
@@ -136,7 +138,10 @@ interval is on the other side, and else *not decided*. "As good" means that they
 refuted where it is wholly outside. `could be seen` is the least difference that such a test shows in 80 of 100 studies of this size, or the ratio that an F-test of level 5 % calls other than 1.
 Intervals are not corrected for their number: of {count} true "no difference" one in twenty would still be called.
 
-Not tested here: that small models gain most (there is one language model), and that the loss becomes flatter on a language model ([on an encoder](ptp.md)).
+Not tested here: that small models gain most (there is one language model), and that the loss becomes flatter on a language model ([on an encoder](ptp.md)). The picture
+is of one seed and 16 training rows of subj: along the gradient of the inputs the loss rises to about 3.4 without PTP, 2.1 with noise and 1.3 with gradient ascent.
+
+![Loss around a plain prompt, one trained with noise, and one trained with gradient ascent](figures/ptp-smollm2.svg)
 """
 
 
@@ -154,9 +159,13 @@ def _study(name: str, kept: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "| paper | claim | variant | beside | seeds | found | could be seen | verdict |"
     yield "| --- | --- | --- | --- | ---: | ---: | ---: | --- |"
-    for claim in claims():
-        yield _row(claim, cells)
+    rows = [_row(claim, cells) for claim in claims()]
+    run = [row for row in rows if not row.endswith(NOT_RUN)]
+    yield from run
     yield ""
+    if len(run) < len(rows):
+        yield f"{len(rows) - len(run)} of {len(rows)} claims have no runs yet, others fewer seeds than the recipe has."
+        yield ""
     yield "### Scores"
     yield ""
     yield "Percent: mean ± standard deviation over seeds."
@@ -185,7 +194,7 @@ def _row(claim: Claim, cells: Sequence[Cell]) -> str:
     both = max(found, key=lambda c: len(c["tasks"]), default=None)
     start = f"| {claim.paper} | {claim.text} | {claim.variant} | {claim.baseline} "
     if both is None or both["difference"] is None:
-        return f"{start}| 0 | | | not run |"
+        return f"{start}{NOT_RUN}"
     seeds = "+".join(str(n) for n in both["num_seeds"].values())
     values = _spread(both) if claim.kind == "spread" else _mean(both, claim.kind)
     return f"{start}| {seeds} | {' | '.join(values)} |"

@@ -11,6 +11,9 @@ scores correlate by 0.3. A kind of score says how a normal score becomes one:
 - discrete: `0.6 + 0.02 z`, rounded to 56ths: an accuracy on 56 items, with ties. One standard
   deviation is taken as one item.
 
+Intervals of one task's mean are measured once more, for 5, 10 and 20 seeds, on scores that are more
+skewed: see `SKEWED`.
+
 Where items are drawn, too, run `r` of variant `v` is right on item `i` with probability
 `logistic(0.5 + 1.5 a_i + 0.7 b_vi + 0.1 c_r)`, `a`, `b` and `c` normal: on items without end, A
 and B are alike.
@@ -30,6 +33,7 @@ import numpy as np
 from other_intervals import (
     IMPROVEMENT_METHODS,
     MEAN_METHODS,
+    ONE_TASK_METHODS,
     RATIO_METHODS,
     improvement_by,
     mean_by,
@@ -56,6 +60,24 @@ KINDS: dict[str, Callable[[Scores], Scores]] = {
     "skewed": lambda z: 0.7 + 0.05 * stats.norm.logcdf(z),
     "discrete": lambda z: np.round(56 * (0.6 + 0.02 * z)) / 56,
 }
+
+SKEWED: dict[str, tuple[Callable[[Scores], Scores], float]] = {
+    "normal": (lambda z: z, 0.0),
+    "exponential": (stats.norm.logcdf, -1.0),
+    "lognormal, 0.5": (lambda z: -np.exp(0.5 * z), -np.exp(0.125)),
+    "lognormal, 1": (lambda z: -np.exp(z), -np.exp(0.5)),
+    "half bad": (lambda z: _two_kinds(z, 0.5), -0.5),
+    "a fifth bad": (lambda z: _two_kinds(z, 0.2), -0.2),
+}
+"""How normal scores become others, and the mean of those; of the last two, bad seeds score 1 less,
+and all differ by a tenth."""
+
+
+def _two_kinds(z: Scores, share: float) -> Scores:
+    """Return scores of good and of bad seeds."""
+    rest = stats.norm.cdf(z)
+    within = np.where(rest < share, rest / share, (rest - share) / (1 - share))
+    return 0.1 * stats.norm.ppf(within) - (rest < share)
 
 
 def quantiles(kind: Callable[[Scores], Scores]) -> Scores:
@@ -215,6 +237,22 @@ class Tally:
         return found
 
 
+def simulate_skewed(num_studies: int) -> dict:
+    """Return how often intervals of one task's mean hold it, by the number of seeds."""
+    covered = {}
+    for n in (5, 10, 20):
+        tally = Tally()
+        for number, (kind, (score, truth)) in enumerate(SKEWED.items()):
+            generator = np.random.default_rng([n, 100 + number])
+            for _ in range(num_studies):
+                scores = score(generator.standard_normal(n))
+                for method in ONE_TASK_METHODS:
+                    low, high = mean_by(method, [scores], generator, NUM_RESAMPLES)
+                    tally.add(kind, method, holds((low, high), truth), high - low)
+        covered[str(n)] = tally.figures()
+    return covered
+
+
 def simulate(num_studies: int, num_item_studies: int) -> dict:
     """Return coverage of intervals, and how often tests say that A and B differ."""
     covered, on_items = Tally(), Tally()
@@ -241,6 +279,7 @@ def simulate(num_studies: int, num_item_studies: int) -> dict:
         "covered": covered.figures(),
         "rejected": {case: tally.figures() for case, tally in rejected.items()},
         "items": on_items.figures(),
+        "skewed": simulate_skewed(num_studies),
     }
 
 
@@ -297,7 +336,27 @@ def page(found: dict) -> str:
         "",
         *table(found["items"], "interval, by seeds", "width"),
     ]
+    for n, figures in found["skewed"].items():
+        lines += [
+            f"How often 95 % intervals of one task's mean hold it, {n} seeds, in percent:",
+            "",
+            *table(figures, "interval"),
+        ]
+    lines += [
+        "Their median width with 5 seeds, in standard deviations of normal scores or, in the last "
+        "two, in distances from good to bad:",
+        "",
+        *[line.replace("%", "") for line in table(_halved(found["skewed"]["5"]), "interval")],
+    ]
     return "\n".join(lines)
+
+
+def _halved(figures: dict) -> dict:
+    """Return widths as a table's shares."""
+    return {
+        name: {place: {"share": cell["width"] / 100} for place, cell in row.items()}
+        for name, row in figures.items()
+    }
 
 
 def refreshed(text: str, found: dict) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from softprompts.interop.peft import from_peft
     from softprompts.lab.ensembles import Ensemble, ensemble, load
     from softprompts.lab.fit.fitting import Fit, fit
+    from softprompts.lab.notebooks import Landscape, Study, landscape
     from softprompts.lab.studies.runner import run_study
     from softprompts.model import SoftPromptModel
     from softprompts.prompts.prompt import Prompt
@@ -75,6 +76,7 @@ _HOMES = {
     "recipes.tuning": ("TuneConfig",),
     "results": ("Result",),
     "lab.fit.fitting": ("Fit", "fit"),
+    "lab.notebooks": ("Landscape", "Study", "landscape"),
     "lab.studies.runner": ("run_study",),
     "examples": ("Example", "TaskFormat"),
     "tasks.base": ("Task",),
@@ -89,6 +91,7 @@ __all__ = [
     "Ensemble",
     "Example",
     "Fit",
+    "Landscape",
     "Prompt",
     "PromptConfig",
     "PromptError",
@@ -100,6 +103,7 @@ __all__ = [
     "SoftPromptModel",
     "SoftPromptsError",
     "StorageError",
+    "Study",
     "StudyConfig",
     "Task",
     "TaskFormat",
@@ -111,6 +115,7 @@ __all__ = [
     "ensemble",
     "fit",
     "from_peft",
+    "landscape",
     "load",
     "load_backbone",
     "load_recipe",

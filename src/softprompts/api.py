@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.spreading import map_of
+from softprompts.backbones.placing import map_of
 from softprompts.errors import RecipeError
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import PromptConfig
 from softprompts.recipes.training_config import TrainingConfig
 from softprompts.results import Result, require_backbone
 from softprompts.tasks.base import Task
-from softprompts.tasks.checking import check_task
+from softprompts.tasks.checking import check_task, warn_of_shared_rows
 from softprompts.training.execution import execute
-from softprompts.training.progress import Progress
+from softprompts.training.progress import Progress, UpdateBar
 
 
 def train(
@@ -51,7 +51,7 @@ def train(
         sampling: how often each of several tasks is drawn: a name, or a mapping with `kind` and its
             options; by size when `None`.
         out: the run's folder, resumed if it holds an interrupted run; `None` keeps nothing.
-        progress: told of every update.
+        progress: told of every update; a bar in a terminal or a notebook when `None`.
 
     Returns:
         The trained prompt with its score.
@@ -77,7 +77,8 @@ def train(
     }
     config = parse_run(recipe, "train")
     folder = Path(out) if out is not None else None
-    return Result.of(execute(config, backbone, task, folder=folder, progress=progress))
+    told = progress or UpdateBar()
+    return Result.of(execute(config, backbone, task, folder=folder, progress=told))
 
 
 def _place(backbone: Backbone) -> dict[str, Any]:
@@ -101,6 +102,8 @@ def _tasks(
 
     def section(one: Task, name: str = "task") -> dict[str, Any]:
         check_task(one, name)
+        if not one.origin:  # a task of load_task was looked at there
+            warn_of_shared_rows(one, one.format.name)
         origin = dict(one.origin) or {"name": "custom"}
         if origin.get("sample_seed") == seed:  # as in a recipe that does not name it
             origin["sample_seed"] = None

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import (
     BaseModel,
@@ -49,6 +49,13 @@ class Component(BaseModel):
     def options(self) -> dict[str, Any]:
         """The options by name, without `kind`."""
         return dict(self.model_extra or {})
+
+
+if TYPE_CHECKING:
+    ComponentField = Any
+    """What a field takes, a name, a mapping or a `Component`, is not what then stands in it."""
+else:
+    ComponentField = Component
 
 
 @dataclass(frozen=True)

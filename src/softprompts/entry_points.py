@@ -23,7 +23,7 @@ def load_point(point: EntryPoint, what: str) -> Any:
     """
     try:
         return point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module may try to end the program
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".:")
         raise RegistryError(f"{wrong_target(point, what)}{point.value} raises {reason}.") from error
 

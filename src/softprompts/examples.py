@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+WRITING = "writing"
+"""The readout, and the template, of a task whose rows bring texts to write."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -18,7 +21,8 @@ class Example:
         answers: the columns that are right: indices into `TaskFormat.labels`, or into `choices`.
             Empty when the row has no label.
         choices: the texts to choose from when each row brings its own (COPA, ReCoRD), else empty.
-        references: the gold answers as text, for metrics that compare strings (ReCoRD), else empty.
+        references: the gold answers as text, for metrics that compare strings (ReCoRD), or the
+            texts to write, of which the first is trained on; else empty.
         group: examples that a metric scores together share it (a MultiRC question, a ReCoRD
             query), else "".
         source: `file:line` for messages.
@@ -39,8 +43,10 @@ class TaskFormat:
     Attributes:
         name: registry name, such as `superglue/cb`.
         version: goes up when the numbers may change.
-        labels: label names in column order; empty for tasks whose rows bring their own choices.
-        templates: text per readout kind, and as `chat` for a `text` readout in that form.
+        labels: label names in column order; empty for tasks whose rows bring their own choices, or
+            texts to write.
+        templates: text per readout kind, and as `chat` for a `text` readout in that form; of a task
+            of writing as `writing` and `chat` alone.
             `{field}` names a field, `{choice}` the choice being scored, `{mask}` the place of the
             label words, `{sep}` the border between a text and its pair, `{role:user}` begins a
             turn; `{{` and `}}` are braces.
@@ -62,4 +68,9 @@ class TaskFormat:
     @property
     def has_choices(self) -> bool:
         """Whether each row brings its own choices."""
-        return not self.labels
+        return not self.labels and not self.is_writing
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether each row brings texts to write, its references; their column is 0."""
+        return not self.labels and WRITING in self.templates

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 from softprompts.errors import FolderInUseError, StorageError
+from softprompts.storage import open_file
 
 _LOCK_TRIES = 5
 _LOCK_PAUSE_SECONDS = 0.01
 
 
-def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
+def lock(path: Path, *, should_wait: bool = False) -> BufferedIOBase:
     """Open and lock a file; the lock goes with the process, however it ends.
 
     One that is taken is tried again for some hundredths of a second: it may be `is_locked` that
@@ -30,7 +31,7 @@ def lock(path: Path, *, should_wait: bool = False) -> IO[bytes]:
         StorageError: if it cannot be opened.
     """
     try:
-        file = open(path, "ab")  # noqa: SIM115
+        file = open_file(path, "ab")
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
     try:
@@ -66,7 +67,7 @@ def is_locked(path: Path) -> bool:
     except ImportError:  # no such locks on this platform
         return False
     try:
-        file = open(path, "rb")  # noqa: SIM115
+        file = open_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:

@@ -1,13 +1,19 @@
-"""How much memory a device has, and how much of it is free."""
+"""How much memory a device has, how much of it is free, and what is done where it ran out."""
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
 import torch
 
+from softprompts.errors import MemoryShortageError
+
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+_CPU_TEXTS = ("DefaultCPUAllocator: can't allocate memory", "could not create a primitive")
+"""What torch says where memory ran out, and what oneDNN does."""
 
 
 def total_bytes(device: torch.device) -> int:
@@ -30,6 +36,20 @@ def free_bytes(device: torch.device) -> int:
         if line.startswith("MemAvailable:"):
             return min(int(line.split()[1]) * 1024, total_bytes(device))
     return total_bytes(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on a processor or an accelerator."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return not isinstance(error, MemoryShortageError)
+    return isinstance(error, RuntimeError) and any(t in str(error) for t in _CPU_TEXTS)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what a failed attempt has left; call it outside of the handler of its error."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _text(name: str) -> str:

@@ -21,7 +21,6 @@ from softprompts.hub_transfer import upload
 from softprompts.named_prompts import (
     ONLY,
     build,
-    check_given,
     check_names,
     choose,
     resolved,
@@ -30,7 +29,14 @@ from softprompts.named_prompts import (
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.prompt import Prompt
 from softprompts.recipes.schema import PromptConfig
-from softprompts.token_inputs import decoder_logits, logits_of, read_tokens, states_of
+from softprompts.token_inputs import (
+    check_given,
+    check_tokens,
+    decoder_logits,
+    logits_of,
+    read_tokens,
+    states_of,
+)
 from softprompts.training.reader import join
 
 
@@ -219,31 +225,35 @@ class SoftPromptModel(nn.Module):
 
         Raises:
             BackboneError: if labels or decoder inputs do not fit the backbone.
+            DataError: if ids, mask or segments are not of their shape or kind.
             PromptError: if the input and the prompt together are longer than the context, or names
                 are missing or unknown.
         """
-        check_given(self.backbone, labels, decoder_input_ids, with_logits=self.with_logits)
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        order, prompts = choose(self._named, prompt_names, input_ids)
-        tokens = (input_ids[order], mask[order], segments[order])
-        draws = self._new_draws(len(input_ids))
-        found = read_tokens(self.backbone, tokens, prompts, draws)
-        back = order.argsort()
+        backbone = self._backbone[0]
+        check_given(backbone, labels, decoder_input_ids, with_logits=self.with_logits)
+        tokens = check_tokens(input_ids, attention_mask, token_type_ids)
+        order: Any = slice(None)
+        back, prompts = order, [(self.prompt, len(input_ids))] if "prompt" in self._modules else []
+        if prompt_names is not None or not prompts:
+            order, prompts = choose(self._named, prompt_names, input_ids)
+            back, tokens = order.argsort(), (tokens[0][order], tokens[1][order], tokens[2][order])
+        draws, is_pair = self._new_draws(len(input_ids)), backbone.family == "encoder-decoder"
+        needs_head = self.with_logits and not is_pair
+        requests = read_tokens(backbone, tokens, prompts, draws, needs_head=needs_head)
         if not self.with_logits:
-            states, rows = states_of(self.backbone, found, tokens[1])
+            states, rows = states_of(backbone, requests, tokens[1])
             return SoftPromptOutput(last_hidden_state=states[back], prompt_hidden_state=rows[back])
-        if self.backbone.family == "encoder-decoder":
+        if is_pair:
             ids = decoder_input_ids
             if ids is None and labels is not None:
-                ids = self.backbone.shift_right(labels)
+                ids = backbone.shift_right(labels)
             assert ids is not None
-            logits = decoder_logits(self.backbone, found, ids[order])[back]
+            logits = decoder_logits(backbone, requests, ids[order])[back]
         else:
-            logits = logits_of(self.backbone, found, tokens[1])[back]
+            logits = logits_of(backbone, requests, tokens[1])[back]
         loss = None
         if labels is not None:
-            measure = ForCausalLMLoss if self.backbone.family == "decoder" else ForMaskedLMLoss
+            measure = ForCausalLMLoss if backbone.family == "decoder" else ForMaskedLMLoss
             loss = measure(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
         return SoftPromptOutput(loss=loss, logits=logits)
 
@@ -279,14 +289,13 @@ class SoftPromptModel(nn.Module):
         Raises:
             BackboneError: if the backbone does not write text, or input, prompt and new tokens
                 together are longer than the context.
+            DataError: if ids, mask or segments are not of their shape or kind.
             PromptError: if the input and the prompt alone are, or names are missing or unknown.
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        given = check_tokens(input_ids, attention_mask, token_type_ids)
         order, prompts = choose(self._named, prompt_names, input_ids)
-        tokens = (input_ids[order], mask[order], segments[order])
-        found = read_tokens(self.backbone, tokens, prompts, None)
-        joint = join(self.backbone, found.requests(False, is_everywhere=True))
+        tokens = (given[0][order], given[1][order], given[2][order])
+        joint = join(self.backbone, read_tokens(self.backbone, tokens, prompts, None))
         spliced, memory = joint.spliced, joint.memory
         check_written(self.backbone, tokens[1], spliced.lengths, memory, options)
         inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
@@ -336,6 +345,7 @@ class SoftPromptModel(nn.Module):
         plain = {n: without_source(one) for n, one in configs.items()}
         model = cls(found, plain.get(ONLY, plain), **about["options"])
         tensors.pop("rows", None)
+        prompt_folder.check_tensors(name, tensors, model.state_dict())
         model.load_state_dict(tensors)
         model._configs = {n: resolved(one) for n, one in configs.items()}
         return model
@@ -379,7 +389,7 @@ class SoftPromptModel(nn.Module):
         if not self.training:
             return None
         self._num_forwards += 1
-        places = torch.arange(batch, device=self.backbone.device)
+        places = torch.arange(batch, device=self._backbone[0].device)
         return Draws(self.seed, self._num_forwards, 0, places, batch, self.temperature)
 
     @property

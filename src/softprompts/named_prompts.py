@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.errors import BackboneError, PromptError
+from softprompts.errors import PromptError
 from softprompts.prompts.prompt import Prompt
 from softprompts.recipes.component_fields import AXES
+from softprompts.recipes.presets import METHODS
 from softprompts.recipes.resolving import resolve_prompt
 from softprompts.recipes.schema import PromptConfig
 from softprompts.training.prompt_building import build_prompt
@@ -31,10 +32,15 @@ def build(
         with_decoder: whether rows in every layer reach the decoder half too.
 
     Raises:
-        PromptError: if its rows come from a run, or stand at marked places.
+        PromptError: if its method has none, its rows come from a run, or stand at marked places.
     """
     if not isinstance(given, Prompt):
         config = resolved(given)
+        if METHODS[config.method].is_length_fixed:
+            raise PromptError(
+                f"`prompt.method` must be one that trains a prompt here, but is {config.method!r}: "
+                "sp.train runs all methods."
+            )
         if config.from_run is not None:
             raise PromptError(
                 "`prompt.from_run` must be left out here, since only a run checks its source, but "
@@ -104,40 +110,3 @@ def choose(
     numbers = torch.tensor([used.index(name) for name in names], device=device)
     counts = [(prompts[name], list(names).count(name)) for name in used]
     return numbers.argsort(stable=True), counts
-
-
-def check_given(
-    backbone: Backbone,
-    labels: Tensor | None,
-    decoder_input_ids: Tensor | None,
-    *,
-    with_logits: bool,
-) -> None:
-    """Check that labels and decoder inputs fit what a model returns.
-
-    Args:
-        backbone: the frozen model.
-        labels: what the logits are to say.
-        decoder_input_ids: what a decoder half reads.
-        with_logits: whether logits are returned.
-
-    Raises:
-        BackboneError: if they do not.
-    """
-    name = backbone.name
-    if labels is not None and not with_logits:
-        raise BackboneError(
-            f"`labels` must be left out for hidden states of {name}: build the model with "
-            "with_logits=True."
-        )
-    is_pair = with_logits and backbone.family == "encoder-decoder"
-    if is_pair and labels is None and decoder_input_ids is None:
-        raise BackboneError(
-            f"`labels` or `decoder_input_ids` must be given for logits of {name}, which are those "
-            "of its decoder."
-        )
-    if decoder_input_ids is not None and not is_pair:
-        raise BackboneError(
-            f"`decoder_input_ids` must be left out for {name}: they are for logits of an "
-            "encoder-decoder."
-        )

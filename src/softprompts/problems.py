@@ -54,8 +54,9 @@ def dotted(path: Iterable[object]) -> str:
 
 
 def near(name: str, known: Sequence[str]) -> list[str]:
-    """Return up to three known names that look like `name`."""
-    return difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    """Return known names with these initials, as `lr` for `learning_rate`, or else three alike."""
+    short = [one for one in known if "".join(part[:1] for part in one.split("_")) == name]
+    return short or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
 
 
 def unknown_key(path: Sequence[object], known: Sequence[str], elsewhere: Sequence[str]) -> str:

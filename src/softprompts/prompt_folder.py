@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
-from softprompts.errors import BackboneError, PromptError
+from softprompts.errors import BackboneError, PromptError, StorageError
 from softprompts.hub_transfer import fetch, is_hub_name
 from softprompts.recipes.schema import PromptConfig
 from softprompts.storage import (
@@ -21,9 +22,32 @@ from softprompts.storage import (
     write_json,
     write_tensors,
 )
+from softprompts.training.stored import Stored, check_stored, required
 
 ABOUT_FILE = "prompt_config.json"
-_KEYS = ("backbone", "prompts", "options")
+
+
+class _Trained(Stored):
+    name: str
+    revision: str | None
+    dtype: Literal["float32", "bfloat16", "float16"]
+    fingerprint: str
+
+
+class _Options(Stored):
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int = Field(0, ge=0)
+    with_logits: bool = False
+    with_decoder: bool = True
+
+
+class _About(Stored):
+    """What is said of prompts."""
+
+    backbone: _Trained
+    prompts: dict[str, PromptConfig] = Field(min_length=1)
+    options: _Options
 
 
 def describe(
@@ -71,12 +95,29 @@ def read_prompts(
         revision: branch, tag or commit of the repository.
 
     Raises:
+        RunFolderError: if a value is wrong.
         StorageError: if it cannot be read.
     """
     folder = fetch(str(name), revision) if is_hub_name(name) else Path(name)
-    about = read_record(folder / ABOUT_FILE, _KEYS)
+    about = read_record(folder / ABOUT_FILE, required(_About))
+    check_stored(folder / ABOUT_FILE, about, _About)
     tensors, _ = read_tensors(folder / PROMPT_FILE)
     return about, tensors
+
+
+def check_tensors(
+    name: str | Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> None:
+    """Check that tensors that were read have the names and shapes of those of a model.
+
+    Raises:
+        StorageError: if they have others.
+    """
+    if {key: one.shape for key, one in found.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise StorageError(
+            f"the tensors of {name} must be those of its prompts, {', '.join(sorted(wanted))}, but "
+            "others or other shapes are there."
+        )
 
 
 def backbone_of(about: Mapping[str, Any], given: Backbone | str | None) -> Backbone:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from softprompts.entry_points import entry_points, load_point, wrong_target
-from softprompts.errors import RegistryError, UnknownNameError
+from softprompts.errors import RegistryError, SoftPromptsWarning, UnknownNameError
 
 T = TypeVar("T")
 
@@ -121,6 +122,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self.base = base
         self._entries: dict[str, Entry] = {}
+        self._broken: list[str] = []
         self._has_plugins = False
         self._loading_threads: set[int] = set()
 
@@ -135,7 +137,9 @@ class Registry(Generic[T]):
         Raises:
             RegistryError: if the name is taken.
         """
-        self._put(entry, self._entries)
+        if taken := self._taken(entry, self._entries):
+            raise RegistryError(taken)
+        self._entries[entry.name] = entry
         return entry
 
     def register(self, name: str, target: str, **about: Any) -> Entry:
@@ -143,11 +147,7 @@ class Registry(Generic[T]):
         return self.add(Entry(name, target, **about))
 
     def names(self) -> tuple[str, ...]:
-        """All names, built-in ones first.
-
-        Raises:
-            RegistryError: if what a third party adds does not load; so does all that looks here.
-        """
+        """All names, built-in ones first; what of a third party does not load is left out."""
         self._load_plugins()
         return tuple(self._entries)
 
@@ -161,17 +161,19 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         self._load_plugins()
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def entry(self, name: str) -> Entry:
         """Return the entry called `name`.
 
         Raises:
-            UnknownNameError: if there is none; the text gives near names and the whole list.
+            UnknownNameError: if there is none; the text gives near names, the whole list, and
+                what of a third party did not load.
         """
         self._load_plugins()
         if name not in self._entries:
-            raise UnknownNameError(unknown_name(self.kind, name, self._entries))
+            text = unknown_name(self.kind, name, self._entries)
+            raise UnknownNameError(" ".join([text, *self._broken]))
         return self._entries[name]
 
     def load(self, name: str) -> T:
@@ -192,7 +194,7 @@ class Registry(Generic[T]):
         return component  # type: ignore[no-any-return]
 
     def _load_plugins(self) -> None:
-        """Add what third parties have: all of it or, with an error, none.
+        """Add what third parties have; of one that does not load, a warning says why, once.
 
         Nothing is locked while their modules are imported, for these may look here themselves, and
         then see what there is without them.
@@ -210,24 +212,32 @@ class Registry(Generic[T]):
                 return
             entries = dict(self._entries)
             for entry in found:
-                self._put(entry, entries)
+                if isinstance(entry, str):
+                    self._broken.append(entry)
+                elif taken := self._taken(entry, entries):
+                    self._broken.append(taken)
+                else:
+                    entries[entry.name] = entry
             self._entries.update(entries)
             self._has_plugins = True
+        for text in self._broken:
+            warnings.warn(f"{text} It is left out.", SoftPromptsWarning, stacklevel=4)
 
-    def _load_point(self, point: EntryPoint) -> Entry:
+    def _load_point(self, point: EntryPoint) -> Entry | str:
+        """Return an entry of a third party, or why there is none."""
         what = "softprompts.registry.Entry"
-        entry = load_point(point, what)
-        if not isinstance(entry, Entry):
-            raise RegistryError(f"{wrong_target(point, what)}is {entry!r}.")
-        return entry
+        try:
+            entry = load_point(point, what)
+        except RegistryError as error:
+            return str(error)
+        return entry if isinstance(entry, Entry) else f"{wrong_target(point, what)}is {entry!r}."
 
-    def _put(self, entry: Entry, entries: dict[str, Entry]) -> None:
-        if entry.name in entries:
-            raise RegistryError(
-                f"{self.kind} name must be free, but {entry.name!r} is taken by "
-                f"{entries[entry.name].target}."
-            )
-        entries[entry.name] = entry
+    def _taken(self, entry: Entry, entries: Mapping[str, Entry]) -> str:
+        """Return that the name of an entry is another's, or ""."""
+        if entry.name not in entries:
+            return ""
+        owner = entries[entry.name].target
+        return f"{self.kind} name must be free, but {entry.name!r} is taken by {owner}."
 
 
 def unknown_name(kind: str, name: str, known: Any) -> str:

@@ -13,14 +13,17 @@ from softprompts.encoding.inputs import EncodedExample
 from softprompts.encoding.template_syntax import template_fields
 from softprompts.errors import BackboneError, DataError, RunFolderError, StorageError
 from softprompts.examples import Example, TaskFormat
+from softprompts.html_card import html_card
 from softprompts.problems import show
 from softprompts.readouts.text import TextReadout
+from softprompts.readouts.writing import WritingReadout
 from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.schema import BackboneConfig, RunConfig
 from softprompts.storage import make_new_folder, write_json, write_tensors
 from softprompts.tasks.checking import type_problems
-from softprompts.tasks.rows import refuse_wrong_texts, shown
+from softprompts.tasks.files import chat_turns
+from softprompts.tasks.rows import Row, refuse_wrong_texts, shown
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import (
     EncodedSplit,
@@ -28,6 +31,7 @@ from softprompts.training.evaluation import (
     best_column,
     evaluate,
     score_examples,
+    write_examples,
 )
 from softprompts.training.execution import Outcome
 from softprompts.training.finished import load_finished, prompt_header, read_result
@@ -103,10 +107,24 @@ class Result:
             f"majority={100 * self.summary['majority']:.1f}, seed={self.config.seed})"
         )
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        about, name = self.summary, " + ".join(t.format.name for t in self.model.tracks.values())
+        where = f"{about['metric']} on {about['num_items']} items of {about['split']}"
+        found = None if self.score is None else f"{100 * self.score:.1f} ({where})"
+        facts = {
+            "score": found or about["status"],
+            "majority": f"{100 * about['majority']:.1f}",
+            "seed": self.config.seed,
+            "backbone": self.backbone.name,
+            "trained numbers": f"{about['trainable_parameters']:,}",
+        }
+        return html_card(f"{self.config.prompt.method} on {name}", facts)
+
     def predict(
         self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
     ) -> list[str]:
-        """Return the label, or the chosen text, for each input.
+        """Return the label, the chosen text, or what is written, for each input.
 
         Args:
             inputs: a mapping of the template's fields each; a plain string where the template has
@@ -114,12 +132,13 @@ class Result:
             task: the task, by its name in the mixture; `None` in a run of one task.
 
         Returns:
-            One label name or choice per input.
+            One label name, choice or text per input.
 
         Raises:
             DataError: if an input lacks a field, or the run has no such task.
         """
-        return [prediction["label"] for prediction in self.predict_scores(inputs, task)]
+        found = self.predict_scores(inputs, task)
+        return [one["text" if "text" in one else "label"] for one in found]
 
     def predict_scores(
         self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
@@ -128,7 +147,7 @@ class Result:
 
         Returns:
             A mapping with `label`, `scores` (score by label or choice) and `is_cut`, whether the
-            input was cut to fit, per input.
+            input was cut to fit, per input; of a run that writes `text` and `is_cut`.
         """
         return self.predict_examples(self.examples(inputs, task), task)
 
@@ -140,6 +159,10 @@ class Result:
         for example in examples:
             check_choices(example)
         encoded = [track.readout.encode(example) for example in examples]
+        if isinstance(track.readout, WritingReadout):
+            texts = write_examples(self.model.backbone, [(track.prompt, track.readout)], [encoded])
+            pairs = zip(texts, encoded, strict=True)
+            return [{"text": text, "is_cut": one.is_cut} for text, one in pairs]
         scores, _ = score_examples(self.model.backbone, track.prompt, track.readout, encoded)
         results = []
         for example, one, line in zip(examples, encoded, scores, strict=True):
@@ -164,15 +187,16 @@ class Result:
             One text per input, without special tokens; several with `num_return_sequences`.
 
         Raises:
-            BackboneError: if the run was not trained with the `text` readout, or the context has
-                no room for as much text.
+            BackboneError: if the run was not trained with the `text` or `writing` readout, or the
+                context has no room for as much text.
             DataError: if an input lacks a field, or cannot be cut to leave room.
         """
         track = self.model.track(task)
         readout = track.readout
-        if not isinstance(readout, TextReadout):
+        if not isinstance(readout, TextReadout | WritingReadout):
             raise BackboneError(
-                f"`readout` must be text for a run that writes, but is {self.config.readout.kind}."
+                "`readout` must be text or writing for a run that writes, but is "
+                f"{self.config.readout.kind}."
             )
         new = num_new_tokens(self.backbone, options)
         encoded = [
@@ -183,7 +207,7 @@ class Result:
             return []
         tokenizer = self.backbone.tokenizer
         batch = collate(encoded, tokenizer.pad_token_id).to(self.backbone.device)
-        ids = write(self.model.backbone, Part(track.prompt, readout, batch), **options)
+        ids = write(self.model.backbone, [Part(track.prompt, readout, batch)], **options)
         texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
         return texts
 
@@ -235,6 +259,9 @@ class Result:
             value = {fields[0]: value}
         if not isinstance(value, Mapping):
             raise DataError(f"must be a string or a mapping, but is {value!r}.", file=source)
+        if fields == ("messages",) and format.is_writing:
+            turns, _ = chat_turns(Row(value, source, 1, needs_label=False), "messages")
+            return Example(turns, source=source)
         texts = {k: v for k, v in value.items() if k != "choices"}
         if not texts:
             raise DataError("must be given, but is missing.", file=source, field=fields[0])
@@ -247,7 +274,8 @@ def _choices(value: Mapping[str, Any], format: TaskFormat, source: str) -> tuple
     choices = value.get("choices", ())
     if not format.has_choices:
         if "choices" in value:
-            reason = f"must be left out, as the task has labels, but is {shown(choices)}."
+            what = "brings texts to write" if format.is_writing else "has labels"
+            reason = f"must be left out, as the task {what}, but is {shown(choices)}."
             raise DataError(reason, file=source, field="choices")
         return ()
     if not isinstance(choices, list | tuple) or not choices:

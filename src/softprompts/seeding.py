@@ -29,7 +29,9 @@ def derive(seed: int, *path: str | int) -> int:
         >>> derive(0, "order", 1) == derive(0, "order", 1) != derive(0, "order", 2)
         True
     """
-    text = "/".join([str(int(seed)), *(f"{type(part).__name__}:{part}" for part in path)])
+    text = str(int(seed))
+    for part in path:
+        text += f"/{type(part).__name__}:{part}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -5,12 +5,14 @@ Tensors are stored as safetensors with JSON beside or inside, never as pickles.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
+from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DEEPEST = 100
+MOST_BYTES = 1 << 29
+"""Most bytes of a text or JSON file that is read whole."""
+_NO_WAIT, _NO_LINK = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOFOLLOW"))
 PROMPT_FILE = "prompt.safetensors"
 ADAPTER_FILE = "adapter_model.safetensors"
 """What peft calls its file in the folder of an adapter."""
@@ -34,18 +39,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     Threads and processes, also of other machines, may write one file at once; the last one stays.
 
     Args:
-        path: the file; through a link, the file that it leads to.
+        path: the file; what is at the other end of a link is never written to.
         content: its new content.
 
     Raises:
-        StorageError: if the disk is full, the folder is read-only, what is there is no regular
-            file, or anything else prevents it.
+        StorageError: if the disk is full, the folder is read-only, what is there is a link or no
+            regular file, or anything else prevents it.
     """
-    path = file_at(path)
+    check_file(path)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         try:
-            with open(beside, "wb") as file:
+            with open_file(beside, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -91,7 +96,7 @@ def read_json(path: Path) -> Any:
         StorageError: if it is missing or not JSON.
     """
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_file(path).decode())
     except OSError as error:
         raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
     except ValueError as error:
@@ -178,9 +183,46 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
     return state.hexdigest()
 
 
+def open_file(path: Path, mode: str = "rb") -> BufferedIOBase:
+    """Open a regular file: no pipe or device is waited for, and nothing is written through a link.
+
+    Args:
+        path: the file.
+        mode: as for `open`, of bytes.
+
+    Raises:
+        OSError: if that is not possible, or a pipe, device or, to write, a link is there.
+    """
+    is_read = mode == "rb"
+    if not is_read and path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link")
+    further = _NO_WAIT if is_read else _NO_WAIT | _NO_LINK
+    file = open(  # noqa: SIM115 (given to the caller)
+        path, mode, opener=lambda name, flags: os.open(name, flags | further, 0o666)
+    )
+    assert isinstance(file, BufferedIOBase)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a device or pipe")
+    return file
+
+
+def read_file(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """Return the content of a regular file, or raise `OSError` if it has more than so many bytes.
+
+    Args:
+        path: the file.
+        most_bytes: the most that it may have; nothing of a larger one is read.
+    """
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"it has more than {most_bytes} bytes")
+        return file.read()
+
+
 def file_digest(path: Path) -> str:
     """Return a fingerprint of a file's content, 16 hexadecimal digits, or raise `OSError`."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
@@ -197,28 +239,26 @@ def rows_file(path: str) -> Path:
     return folder / (ADAPTER_FILE if is_adapter else PROMPT_FILE)
 
 
-def file_at(path: Path) -> Path:
-    """Return the file that writing to a path makes or replaces: where links lead, their end.
+def check_file(path: Path) -> None:
+    """Check that a path can be written to: a new file, or a regular one.
 
     Args:
         path: the place; nothing need be there yet.
 
     Raises:
-        StorageError: if a folder, device, pipe or loop of links is there, or that cannot be told.
+        StorageError: if a folder, device, pipe or link is there, or that cannot be told.
     """
     try:
-        place = Path(os.path.realpath(path)) if path.is_symlink() else path
-        mode = place.lstat().st_mode
+        mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return place
+        return
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StorageError(f"{path} could not be written: {reason}.") from error
     if not stat.S_ISREG(mode):
-        what = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a loop of links"}
+        what = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
         found = what.get(stat.S_IFMT(mode), "a device or pipe")
         raise StorageError(f"{path} must be a new or regular file, but is {found}.")
-    return place
 
 
 def is_there(path: Path) -> bool:
@@ -312,12 +352,19 @@ def remove_file(path: Path) -> None:
         raise StorageError(f"{path} could not be removed: {error.strerror or error}.") from error
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, *, is_inner: bool = False) -> None:
     """Create a folder and its parents.
+
+    Args:
+        path: the folder.
+        is_inner: whether it is part of a folder that was named, and so must not be a link out of
+            that.
 
     Raises:
         StorageError: if that is not possible.
     """
+    if is_inner and path.is_symlink():
+        raise StorageError(f"{path} must be a folder, but is a link.")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

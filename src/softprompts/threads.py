@@ -29,8 +29,8 @@ def sleep_while_waiting() -> None:
 def choose_threads() -> str:
     """Set how many threads torch will have: what affinity and quota leave of the cores.
 
-    The load of the machine does not count: threads that sleep lose little on a busy one, and the
-    bits of a run depend on their number.
+    The load of the machine is said but does not count: threads that sleep lose little on a busy
+    one, and the bits of a run, which may be resumed at a quieter hour, depend on their number.
 
     Returns:
         What was chosen, in one line; empty where torch is imported already, or where the user has
@@ -42,8 +42,11 @@ def choose_threads() -> str:
     num_threads = max(1, min(num_cores, math.floor(quota)) if quota else num_cores)
     os.environ["OMP_NUM_THREADS"] = str(num_threads)
     share = f", of which a quota leaves {quota:g}" if quota and quota < num_cores else ""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    others = f"the machine is busy (load {load:.1f}) and threads that wait sleep; "
     return (
         f"threads: {num_threads}, for {num_cores} core{'s' if num_cores != 1 else ''}{share}; "
+        f"{others if num_threads > 1 and load > num_cores else ''}"
         "OMP_NUM_THREADS sets another number"
     )
 

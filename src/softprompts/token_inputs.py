@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
 
 import torch
 from torch import Tensor
@@ -12,40 +10,12 @@ from torch.nn import functional
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.decoder_inputs import DecoderInputs
-from softprompts.errors import PromptError
-from softprompts.prompts.arranging import arrange
+from softprompts.errors import BackboneError, DataError, PromptError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.positions.base import Edges
-from softprompts.prompts.prompt import Prompt, PromptOutput
-from softprompts.prompts.splice import Spliced, splice
-from softprompts.training.reader import Request, find_reader, join
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class TokenInputs:
-    """Token ids with prompts in place, the inputs of each prompt together.
-
-    Attributes:
-        outputs: what each prompt emitted.
-        spliced: rows among tokens, for each prompt.
-    """
-
-    outputs: Sequence[PromptOutput]
-    spliced: Sequence[Spliced]
-
-    def requests(self, needs_head: bool, *, is_everywhere: bool) -> list[Request]:
-        """Return what a reader is asked for: output everywhere, or at tokens."""
-        last = max(one.embeddings.shape[1] for one in self.spliced) - 1
-        return [
-            Request(
-                output,
-                one,
-                None if is_everywhere else one.token_positions.clamp(max=last),
-                needs_head,
-            )
-            for output, one in zip(self.outputs, self.spliced, strict=True)
-        ]
+from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.splice import arrange, splice
+from softprompts.training.reader import PlainReader, Request, find_reader, join
 
 
 def read_tokens(
@@ -53,110 +23,181 @@ def read_tokens(
     tokens: tuple[Tensor, Tensor, Tensor],
     prompts: Sequence[tuple[Prompt, int]],
     draws: Draws | None,
-) -> TokenInputs:
-    """Put prompts among token ids, without columns that are all padding.
+    *,
+    needs_head: bool = False,
+) -> list[Request]:
+    """Put prompts among token ids, without columns that are all padding, one request a prompt.
 
     Args:
         backbone: the frozen model.
         tokens: token ids, mask and segment ids. Shape `(batch, tokens)` each.
         prompts: each prompt, and how many inputs it has: the first ones, the next ones, and so on.
         draws: noise and dropout; `None` means evaluation.
+        needs_head: ask for logits at tokens rather than for states everywhere.
 
     Raises:
         PromptError: if an input and its prompt together are longer than the context.
     """
-    counts = [count for _, count in prompts]
-    found: list[tuple[PromptOutput, Spliced]] = []
-    for (prompt, _), *own in zip(
-        prompts, *(torch.split(one, counts) for one in tokens), strict=True
-    ):
-        found.append(_emit(backbone, prompt, (own[0], own[1], own[2]), draws))
-    if any(output.prefixes for output, _ in found):
-        _ = backbone.slots  # found now, if a prompt that exists already comes to a new backbone
-    return TokenInputs([output for output, _ in found], [spliced for _, spliced in found])
+    (all_ids, all_masks, all_segments), found, first = tokens, [], 0
+    for prompt, count in prompts:
+        own = slice(first, first + count)
+        ids, mask, segments = all_ids[own], all_masks[own], all_segments[own]
+        first += count
+        start, end = _edges(backbone, prompt, ids, mask)
+        embeddings, instances = backbone.embed(ids), None
+        if prompt.needs_instances:
+            instances = _instances(backbone, prompt, (embeddings, mask, segments))
+        output = prompt(Edges(start, end, mask[:, :0]), instances, draws)
+        if prompt.changes_tokens:
+            embeddings = prompt.embed(embeddings, ids)
+        spliced = arrange(output, (embeddings, mask, segments), (start, end))
+        taken = longest = int(spliced.lengths.max())
+        limit = backbone.context_length
+        if output.prefixes:
+            _ = backbone.slots  # found now, if a prompt that exists already comes to a new backbone
+            taken += prompt.length if backbone.family == "decoder" else 0
+        if limit is not None and taken > limit:
+            raise PromptError(
+                f"input and prompt must take at most {limit} positions of {backbone.name}, but "
+                f"take {taken}."
+            )
+        if longest < spliced.embeddings.shape[1]:
+            spliced = spliced.cut(longest)
+        places = spliced.token_positions.clamp(max=longest - 1) if needs_head else None
+        found.append(Request(output, spliced, places, needs_head))
+    return found
 
 
-def states_of(backbone: Backbone, inputs: TokenInputs, mask: Tensor) -> tuple[Tensor, Tensor]:
+def check_given(
+    backbone: Backbone,
+    labels: Tensor | None,
+    decoder_input_ids: Tensor | None,
+    *,
+    with_logits: bool,
+) -> None:
+    """Check that labels and decoder inputs fit what a model returns.
+
+    Args:
+        backbone: the frozen model.
+        labels: what the logits are to say.
+        decoder_input_ids: what a decoder half reads.
+        with_logits: whether logits are returned.
+
+    Raises:
+        BackboneError: if they do not.
+    """
+    name = backbone.name
+    if labels is not None and not with_logits:
+        raise BackboneError(
+            f"`labels` must be left out for hidden states of {name}: build the model with "
+            "with_logits=True."
+        )
+    is_pair = with_logits and backbone.family == "encoder-decoder"
+    if is_pair and labels is None and decoder_input_ids is None:
+        raise BackboneError(
+            f"`labels` or `decoder_input_ids` must be given for logits of {name}, which are those "
+            "of its decoder."
+        )
+    if decoder_input_ids is not None and not is_pair:
+        raise BackboneError(
+            f"`decoder_input_ids` must be left out for {name}: they are for logits of an "
+            "encoder-decoder."
+        )
+
+
+def check_tokens(
+    input_ids: object, attention_mask: object, token_type_ids: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return token ids, mask and segments as they are read; a mask may be of any dtype.
+
+    Args:
+        input_ids: token ids. Shape `(batch, tokens)`.
+        attention_mask: 1 on tokens, 0 on padding; all ones when `None`. Shape `(batch, tokens)`.
+        token_type_ids: segments; zeros when `None`. Shape `(batch, tokens)`.
+
+    Raises:
+        DataError: if one is no such tensor.
+    """
+    for name, one in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
+        if one is None and name != "input_ids":
+            continue
+        if not isinstance(one, Tensor) or one.is_floating_point() or one.dtype == torch.bool:
+            kind = str(one.dtype) if isinstance(one, Tensor) else type(one).__name__
+            raise DataError(f"`{name}` must be a tensor of whole numbers, but is {kind}.")
+    assert isinstance(input_ids, Tensor)
+    ids = input_ids
+    if ids.dim() != 2 or 0 in ids.shape:
+        raise DataError(
+            "`input_ids` must be of shape (batch, tokens), neither of them 0, but is of shape "
+            f"{tuple(ids.shape)}."
+        )
+    mask = torch.ones_like(ids) if attention_mask is None else attention_mask
+    segments = torch.zeros_like(ids) if token_type_ids is None else token_type_ids
+    for name, one in (("attention_mask", mask), ("token_type_ids", segments)):
+        if not isinstance(one, Tensor) or one.shape != ids.shape:
+            said = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
+            raise DataError(f"`{name}` must be of shape {tuple(ids.shape)}, but is {said}.")
+    assert isinstance(mask, Tensor)
+    assert isinstance(segments, Tensor)
+    wrong = mask[(mask != 0) & (mask != 1)]
+    if len(wrong):
+        raise DataError(f"`attention_mask` must be 1 or 0, but has {wrong[0].item():g}.")
+    return ids, mask.to(ids.dtype), segments
+
+
+def states_of(
+    backbone: Backbone, requests: Sequence[Request], mask: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the last hidden states at tokens and at rows, zero on padding.
 
     Args:
         backbone: the frozen model.
-        inputs: tokens with prompts in place.
+        requests: tokens with prompts in place.
         mask: 1 on tokens. Shape `(batch, tokens)`.
     """
-    read = find_reader().read(backbone, inputs.requests(False, is_everywhere=True))
-    length = max(one.row_positions.shape[1] for one in inputs.spliced)
-    tokens, rows = [], []
-    for states, one in zip(read, inputs.spliced, strict=True):  # (batch, width, hidden)
-        last = states.shape[1] - 1
-        tokens.append(_take(states, one.token_positions.clamp(max=last)))
-        own = _take(states, one.row_positions.clamp(max=last))
+    tokens, rows, length = [], [], 0
+    for request in requests:
+        length = max(length, request.spliced.row_positions.shape[1])
+    reader = find_reader() if backbone.is_compiled else PlainReader()  # nothing can be left out
+    for states, request in zip(reader.read(backbone, requests), requests, strict=True):
+        last, one = states.shape[1] - 1, request.spliced  # states: (batch, width, hidden)
+        tokens.append(states.take_along_dim(one.token_positions.clamp(max=last)[..., None], 1))
+        own = states.take_along_dim(one.row_positions.clamp(max=last)[..., None], 1)
         rows.append(functional.pad(own, (0, 0, 0, length - own.shape[1])))
     found = torch.cat(tokens)
     return found * mask[..., None].to(found), torch.cat(rows)
 
 
-def logits_of(backbone: Backbone, inputs: TokenInputs, mask: Tensor) -> Tensor:
+def logits_of(backbone: Backbone, requests: Sequence[Request], mask: Tensor) -> Tensor:
     """Return the logits at tokens, zero on padding. Shape `(batch, tokens, vocab)`.
 
     Args:
         backbone: the frozen model.
-        inputs: tokens with prompts in place.
+        requests: tokens with prompts in place.
         mask: 1 on tokens. Shape `(batch, tokens)`.
     """
-    read = find_reader().read(backbone, inputs.requests(True, is_everywhere=False))
+    is_whole = not backbone.is_compiled and bool(mask.all())  # nothing that could be left out
+    reader = PlainReader() if is_whole else find_reader()
+    read = reader.read(backbone, requests)
     logits = read[0] if len(read) == 1 else torch.cat(read)
     return logits * mask[..., None].to(logits)
 
 
-def decoder_logits(backbone: Backbone, inputs: TokenInputs, ids: Tensor) -> Tensor:
+def decoder_logits(backbone: Backbone, requests: Sequence[Request], ids: Tensor) -> Tensor:
     """Return the logits of the decoder half. Shape `(batch, targets, vocab)`.
 
     Args:
         backbone: an encoder-decoder.
-        inputs: what its encoder reads.
+        requests: what its encoder reads.
         ids: what its decoder reads. Shape `(batch, targets)`.
     """
     places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     source = torch.arange(len(ids), device=ids.device)
     decoder = DecoderInputs(ids, source, torch.ones_like(ids))
-    joint = join(backbone, inputs.requests(False, is_everywhere=True))
+    joint = join(backbone, requests)
     one = joint.spliced
     given = (one.embeddings, one.attention_mask, one.segment_ids)
     return backbone.logits(*given, gather=places, decoder=decoder, memory=joint.memory)
-
-
-def _take(states: Tensor, places: Tensor) -> Tensor:
-    """Gather states at places. Shape `(batch, slots, hidden)`."""
-    return states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
-
-
-def _emit(
-    backbone: Backbone,
-    prompt: Prompt,
-    tokens: tuple[Tensor, Tensor, Tensor],
-    draws: Draws | None,
-) -> tuple[PromptOutput, Spliced]:
-    """Return what one prompt emits, and its inputs with the rows in place."""
-    input_ids, mask, segments = tokens
-    start, end = _edges(backbone, prompt, input_ids, mask)
-    embeddings = backbone.embed(input_ids)
-    instances = None
-    if prompt.needs_instances:
-        instances = _instances(backbone, prompt, (embeddings, mask, segments))
-    output = prompt(Edges.unmarked(start, end), instances, draws)
-    embeddings = prompt.embed(embeddings, input_ids)
-    spliced = arrange(output, (embeddings, mask, segments), (start, end))
-    taken = longest = int(spliced.lengths.max())
-    limit = backbone.context_length
-    if output.prefixes and backbone.family == "decoder":
-        taken += prompt.length
-    if limit is not None and taken > limit:
-        raise PromptError(
-            f"input and prompt must take at most {limit} positions of {backbone.name}, but "
-            f"take {taken}."
-        )
-    return output, spliced.cut(longest)
 
 
 def _edges(
@@ -168,11 +209,12 @@ def _edges(
     first = mask.long().argmax(dim=1)  # (batch,)
     stop = (mask * (places + 1)).max(dim=1).values  # (batch,)
     frame = backbone.frame
-    if backbone.family != "decoder" or prompt.position.after_bos:
+    if frame.prefix and (backbone.family != "decoder" or prompt.position.after_bos):
         first = first + _matching(input_ids, first, frame.prefix)
-    size = len(frame.single_suffix)
-    begin = (stop - size).clamp(min=0)
-    return first, stop - _matching(input_ids, begin, frame.single_suffix)
+    if frame.single_suffix:
+        begin = (stop - len(frame.single_suffix)).clamp(min=0)
+        stop = stop - _matching(input_ids, begin, frame.single_suffix)
+    return first, stop
 
 
 @torch.no_grad()
@@ -192,8 +234,6 @@ def _instances(backbone: Backbone, prompt: Prompt, tokens: tuple[Tensor, Tensor,
 
 def _matching(input_ids: Tensor, begin: Tensor, expected: tuple[int, ...]) -> Tensor:
     """Return `len(expected)` where these tokens stand at `begin`, else 0. Shape `(batch,)`."""
-    if not expected:
-        return torch.zeros_like(begin)
     offsets = torch.arange(len(expected), device=begin.device)
     places = (begin[:, None] + offsets).clamp(max=input_ids.shape[1] - 1)
     found = input_ids.gather(1, places) == torch.tensor(expected, device=begin.device)

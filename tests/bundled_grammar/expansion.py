@@ -121,7 +121,14 @@ def with_article(noun: str) -> str:
     return f"{'an' if has_vowel else 'a'} {noun}"
 
 
-def expand(grammar: Grammar, split: Split, seed: int = 0, file: str = "grammar") -> list[Row]:
+def expand(
+    grammar: Grammar,
+    split: Split,
+    seed: int = 0,
+    file: str = "grammar",
+    *,
+    is_shuffled: bool = True,
+) -> list[Row]:
     """Draw the rows of one split.
 
     Args:
@@ -129,9 +136,10 @@ def expand(grammar: Grammar, split: Split, seed: int = 0, file: str = "grammar")
         split: the split.
         seed: the seed of a generator of its own.
         file: the grammar's name, for errors.
+        is_shuffled: whether rows of one draw are parted.
 
     Returns:
-        `grammar.rows[split]` different rows in shuffled order, each label equally often.
+        `grammar.rows[split]` different rows, each label equally often.
 
     Raises:
         DataError: if the grammar has no such split, a place cannot be filled, or there are too few
@@ -158,7 +166,8 @@ def expand(grammar: Grammar, split: Split, seed: int = 0, file: str = "grammar")
             continue
         texts |= fresh
         rows += drawn
-    rng.shuffle(rows)
+    if is_shuffled:
+        rng.shuffle(rows)
     return rows
 
 

@@ -21,7 +21,12 @@ def load_grammar(name: str) -> Grammar:
     """Return the grammar of a bundled task, such as `bundled/sentiment`."""
     file = name.removeprefix("bundled/").replace("-", "_") + ".yaml"
     text = Path(__file__).with_name(file).read_text(encoding="utf-8")
-    return parse_grammar(text, FORMATS[name].labels, file)
+    return parse_grammar(text, FORMATS[name].labels or texts_of(name), file)
+
+
+def texts_of(name: str) -> tuple[str, str, str]:
+    """Return what one draw of a writing task gives: its field, and two references."""
+    return (name.removeprefix("bundled/").replace("polite", "remark"), "first", "second")
 
 
 def row_files() -> Iterator[tuple[str, str]]:
@@ -29,14 +34,22 @@ def row_files() -> Iterator[tuple[str, str]]:
     for name in FORMATS:
         fields = ("premise", "hypothesis") if name == "bundled/entailment" else ("text",)
         for split in get_args(Split):
-            lines = [
-                json.dumps(
-                    dict(zip((*fields, "label"), (*row[: len(fields)], row[2]), strict=True)),
-                    ensure_ascii=False,
+            rows: list[dict[str, object]] = [
+                dict(zip((*fields, "label"), (*row[: len(fields)], row[2]), strict=True))
+                for row in expand(
+                    load_grammar(name), split, file=name, is_shuffled=bool(FORMATS[name].labels)
                 )
-                for row in expand(load_grammar(name), split, file=name)
             ]
+            if FORMATS[name].is_writing:
+                rows = [_written(rows[i : i + 3], texts_of(name)) for i in range(0, len(rows), 3)]
+            lines = [json.dumps(row, ensure_ascii=False) for row in rows]
             yield f"{name.removeprefix('bundled/')}-{split}.jsonl", "\n".join(lines) + "\n"
+
+
+def _written(draw: list[dict[str, object]], names: tuple[str, str, str]) -> dict[str, object]:
+    """Return the row that the texts of one draw come to."""
+    source, *references = (next(r["text"] for r in draw if r["label"] == name) for name in names)
+    return {names[0]: source, "references": references}
 
 
 if __name__ == "__main__":

@@ -58,6 +58,15 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
+def printed(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
+    """Run a verb with --json and return what it printed."""
+    capsys.readouterr()
+    code = main([*map(str, arguments), "--json"])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return json.loads(captured.out)
+
+
 def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], *texts: str) -> None:
     """Run a verb and check that it says one line per text, which holds it, and nothing else."""
     capsys.readouterr()
@@ -106,7 +115,7 @@ def asking(name: str) -> Iterator[Callable[[dict[str, Any]], Any]]:
 
         yield request
         into.close()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=600) == 0
 
 
 def interrupted(arguments: list[str], stop: int) -> int:

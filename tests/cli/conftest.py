@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,9 +13,11 @@ import pytest
 import yaml
 from cli_material import files_task, rows, write_rows
 
+from kept import keep
 from softprompts.cli.main import main
 
 Recipe = Callable[..., str]
+Once = Callable[..., tuple[str, Path]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +37,12 @@ def no_lines_by_time() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("softprompts.cli.progress.LINE_SECONDS", threading.TIMEOUT_MAX)
         yield
+
+
+@pytest.fixture(autouse=True)
+def once_for_all_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verbs of all tests load a backbone once, and measure a run's memory once."""
+    keep(monkeypatch)
 
 
 @pytest.fixture
@@ -74,12 +84,39 @@ def recipe(tmp_path: Path) -> Recipe:
     return write
 
 
+@pytest.fixture(scope="session")
+def made_before() -> dict[str, tuple[Path, Path]]:
+    """Folders that a verb made, and where they stood, by what the verb was given."""
+    return {}
+
+
 @pytest.fixture
-def finished(capsys, recipe, run, tmp_path) -> tuple[str, Path]:
+def once(recipe, tmp_path, tmp_path_factory, made_before) -> Once:
+    """Run a verb on a recipe, or give what it made of it in an earlier test."""
+
+    def run(verb: str, content: Mapping[str, Any], out: str, *options: str) -> tuple[str, Path]:
+        path, folder = recipe(content, f"{verb}.yaml"), tmp_path / out
+        key = json.dumps([verb, content, out, options]).replace(str(tmp_path), "")
+        if key not in made_before:
+            assert main([verb, path, "--out", str(folder), *options]) == 0
+            made_before[key] = (tmp_path_factory.mktemp("made") / out, tmp_path)
+            shutil.copytree(folder, made_before[key][0])
+            return path, folder
+        kept, place = made_before[key]
+        shutil.copytree(kept, folder)
+        for file in folder.rglob("*.json"):
+            file.write_text(file.read_text().replace(str(place), str(tmp_path)))
+        return path, folder
+
+    return run
+
+
+@pytest.fixture
+def finished(capsys, once, run) -> tuple[str, Path]:
     """The recipe and the folder of a finished run."""
-    path = recipe(run, "first.yaml")
-    assert main(["train", path, "--out", str(tmp_path / "out")]) == 0
-    return path, tmp_path / "out"
+    found: tuple[str, Path] = once("train", run, "out")
+    capsys.readouterr()
+    return found
 
 
 @pytest.fixture

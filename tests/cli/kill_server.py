@@ -30,7 +30,7 @@ from softprompts.training.execution import execute
 from softprompts.training.progress import Progress
 from softprompts.training.resources import Resources
 
-CHANGES = ("fsync", "replace", "truncate", "unlink")
+CHANGES = ("fsync", "replace", "ftruncate", "unlink")
 """The functions of `os` by which a journal changes what is on the disk."""
 
 

@@ -25,6 +25,7 @@ import torch
 from kill_server import CHANGES
 
 import softprompts.lab.studies.runner  # noqa: F401  (loaded once, before any fork)
+from softprompts.cli import progress
 from softprompts.cli.main import main as run
 
 
@@ -92,6 +93,7 @@ def main() -> None:
     """Answer requests until the input ends."""
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
+    progress.LINE_SECONDS = threading.TIMEOUT_MAX  # no line because time has passed
     for line in sys.stdin:
         print(json.dumps(serve(json.loads(line))), flush=True)
 

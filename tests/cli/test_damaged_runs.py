@@ -213,6 +213,36 @@ def test_a_damaged_run_does_not_go_on(capsys, tmp_path, interrupted, name):
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "state", ".lock"])
+def test_nothing_is_written_through_a_link_out_of_a_run(capsys, tmp_path, interrupted, name):
+    path, out = interrupted
+    target = tmp_path / "elsewhere"
+    (out / name).rename(target)
+    (out / name).symlink_to(target)
+    before = tree(tmp_path)
+
+    refused(capsys, ["train", path, "--out", str(out), "--resume"], "a link")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+def test_a_pipe_in_a_folder_is_not_waited_for(capsys, finished, name):
+    _, out = finished
+    (out / name).unlink()
+    os.mkfifo(out / name)
+
+    refused(capsys, ["evaluate", str(out)], "it is a device or pipe")
+
+
+def test_a_result_of_an_older_version_is_shown(capsys, finished):
+    path, out = finished
+    for name in ("examples_per_second", "skipped_rows", "selected_step"):
+        edit(out / "result.json", name, value=None, should_remove=True)
+
+    assert main(["train", path, "--out", str(out), "--resume"]) == 0
+    assert "selected step unknown of" in capsys.readouterr().out
+
+
 def test_the_checkpoint_of_another_run(capsys, recipe, run, tmp_path, interrupted):
     path, out = interrupted
     other = recipe(changed(run, {"seed": 4}), "other.yaml")

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
-from cli_material import refused, rows, tree, write_rows
+from cli_material import printed, refused, rows, tree, write_rows
 
 import softprompts as sp
 from softprompts.cli.main import main
@@ -30,19 +30,10 @@ def content(run) -> dict[str, Any]:
 
 
 @pytest.fixture
-def study(recipe, content, tmp_path) -> Path:
+def study(once, content) -> Path:
     """The folder of that study, finished."""
-    out = tmp_path / "study"
-    assert main(["study", recipe(content), "--out", str(out), "--no-report"]) == 0
-    return out
-
-
-def printed(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
-    capsys.readouterr()
-    code = main([*map(str, arguments), "--json"])
-    captured = capsys.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
+    found: Path = once("study", content, "study", "--no-report")[1]
+    return found
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:

@@ -26,10 +26,11 @@ from softprompts.lab.studies.executors.ledger import Ledger
 from softprompts.lab.studies.executors.per_device import PerDevice
 from softprompts.lab.studies.executors.registry import EXECUTORS, build_executor
 from softprompts.lab.studies.planning import Pack
-from softprompts.lab.studies.progress import SilentStudy, StudyProgress
+from softprompts.lab.studies.progress import StudyProgress
 from softprompts.lab.studies.store import Store
 from softprompts.recipes.grid import expand
 from softprompts.recipes.loading import load_recipe
+from softprompts.training.progress import Silent
 from softprompts.training.resources import Resources
 
 TIMES = {"seconds", "examples_per_second", "peak_bytes"}
@@ -106,7 +107,7 @@ class Started:
 
     def end(self) -> int:
         """Wait for its end and return the exit code."""
-        _, self.errors = self.process.communicate(timeout=200)
+        _, self.errors = self.process.communicate(timeout=600)
         return self.process.returncode
 
     def descendants(self) -> list[int]:
@@ -122,7 +123,7 @@ class Started:
         before, began = written(out), time.monotonic()
         while written(out) == before or not any(out.rglob("checkpoint.safetensors")):
             assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() - began < 120
+            assert time.monotonic() - began < 600
             time.sleep(0.02)
 
 
@@ -217,7 +218,7 @@ def test_a_study_with_a_node_removed_is_the_one_of_a_single_process(
 def halt_in_mid_pack(out: Path, nodes: dict[Any, int]) -> tuple[Any, int]:
     """Halt a worker that is training a pack, and return its node and itself."""
     began = time.monotonic()
-    while time.monotonic() - began < 120:
+    while time.monotonic() - began < 600:
         for node, pid in nodes.items():
             for worker in holders(out, pid):
                 os.kill(worker, signal.SIGSTOP)
@@ -243,7 +244,7 @@ def test_ctrl_c_ends_all_processes_and_the_study_goes_on_elsewhere(recipe, expec
     os.killpg(started.process.pid, signal.SIGINT)
     assert started.end() == 130
     lines = [line for line in started.errors.splitlines() if not line.startswith("[")]
-    assert lines == ["interrupted"]
+    assert lines[-1] == "interrupted"
     assert workers
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert list(out.rglob("checkpoint.safetensors"))
@@ -262,7 +263,7 @@ class Heard(StudyProgress):
     def start(self, cells: Any, num_finished: int) -> None: ...
 
     def begin(self, cells: Any) -> Any:
-        return SilentStudy().begin(cells)
+        return Silent()
 
     def end(self, cell: Any, result: Any, error: str) -> None:
         self.ends.append((cell.config.seed, error))
@@ -298,7 +299,7 @@ def test_a_pack_whose_workers_keep_dying_is_kept_as_failed(work):
     reason = "its worker died 3 times; the last one left with exit code 7."
     assert work.progress.ends == [(0, reason), (1, reason)]
     assert ledger.packs == ()
-    (line,) = work.store.summarize()["cells"]
+    (line,) = work.store.write_summary()["cells"]
     assert (line["num_failed"], line["errors"]) == (2, [reason])
 
 

@@ -8,6 +8,8 @@ import pytest
 from cli_material import refused, tree
 
 from softprompts.cli.main import main
+from softprompts.errors import StorageError
+from softprompts.interop.destination import new_places
 
 
 @pytest.fixture
@@ -60,3 +62,13 @@ def test_wrong_options_are_refused_in_a_line(capsys, finished, tmp_path):
     missing = ["export", str(tmp_path / "no"), "--to", "peft", "--out", place]
     refused(capsys, missing, "no such folder")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_disk_that_tokenizers_find_full_is_said_in_one_line(tmp_path):
+    """They raise a bare Exception; other errors pass, and nothing is left behind."""
+    text = "out could not be written: File too large"
+    for error, kind in ((Exception("File too large"), StorageError), (KeyError("a"), KeyError)):
+        match = text if kind is StorageError else "a"
+        with pytest.raises(kind, match=match), new_places(tmp_path / "out"):
+            raise error
+    assert list(tmp_path.iterdir()) == []

@@ -198,6 +198,7 @@ def test_the_same_command_goes_on_and_another_is_refused(made, capsys):
     assert "of the same budget, but its budget is 10s, not 20s" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_killed_between_its_parts_ends_as_one_that_is_not(
     made, backbone_folder, monkeypatch, tmp_path
 ):
@@ -222,6 +223,10 @@ def test_a_fit_that_is_killed_between_its_parts_ends_as_one_that_is_not(
     assert main([*command, "--out", str(out)]) == 0
     one, other = (json.loads((place / "fit.json").read_text()) for place in (whole, out))
     assert one == other
+    before, kept = tree(out / "prompt"), out / "prompt" / "result.json"
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "seed": 99}))
+    assert main([*command, "--out", str(out)]) == 0, "the prompt of a fit that had fewer seeds"
+    assert tree(out / "prompt") == before
 
 
 def test_try_answers_line_by_line(made, capsys, monkeypatch):
@@ -233,7 +238,7 @@ def test_try_answers_line_by_line(made, capsys, monkeypatch):
 
 WRONG = {
     "no-file.csv": (None, "no-file.csv: must be a file, but is missing"),
-    "a.txt": ("a", "must end in one of .jsonl, .csv, .parquet, but ends in '.txt'"),
+    "a.txt": ("a", "must end in one of .jsonl, .csv, .parquet, .json, but ends in '.txt'"),
     "broken.jsonl": ('{"text": "a b", "label": 1}\n{', "broken.jsonl:2: must be one JSON"),
     "cells.csv": ("text,label\na b,x\na b,x,y\n", "must have 2 cells, as the header has"),
     "not.parquet": ("text", "must be a parquet file, but cannot be read"),

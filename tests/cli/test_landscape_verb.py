@@ -21,14 +21,14 @@ def measured(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0)
 
 
 @pytest.fixture
-def study(capsys, recipe, run, tmp_path) -> Path:
+def study(capsys, once, run) -> Path:
     """The folder of a study of two variants and two seeds."""
     base = {key: value for key, value in run.items() if key != "seed"}
     variants = {"plain": {}, "head": {"prompt.method": "head-only", "prompt.length": None}}
     content = {"name": "small", "base": base, "variants": variants, "seeds": 2}
-    out = tmp_path / "study"
-    assert main(["study", recipe(content, "study.yaml"), "--out", str(out)]) == 0
-    return out
+    found: Path = once("study", content, "study", "--no-report")[1]
+    capsys.readouterr()
+    return found
 
 
 def test_a_run_is_measured_twice_alike_and_left_as_it_is(capsys, finished):
@@ -164,7 +164,7 @@ def test_landscapes_of_several_runs_are_drawn_together(capsys, study, tmp_path, 
             assert plane["slope"] > 0
     assert found["seed_planes"] == []
     (path,) = found["paths"]
-    assert (path["first"], path["second"]) == (0, 1)
+    assert (path["first"], path["second"], len(path["losses"])) == (0, 1, 9)
     assert path["losses"][0] == pytest.approx(found["runs"][0]["spaces"]["input"]["loss"], rel=1e-5)
     assert main(given) == 0
     captured = capsys.readouterr()
@@ -194,6 +194,7 @@ def test_landscapes_of_several_runs_are_drawn_together(capsys, study, tmp_path, 
         (["--directions", "up"], "`directions` must be one of gradient, random, but is 'up'"),
         (["--sharpness-only", "--out", "a.html"], "`--out` must be left out with --sharpness-only"),
         (["--sharpness-only", "--num-points", "3"], "`--num-points` must be left out with --sharp"),
+        (["--sharpness-only", "--fine"], "`--fine` must be left out with --sharpness-only"),
     ],
 )
 def test_options_of_a_picture_are_checked_first(capsys, tmp_path, monkeypatch, options, text):
@@ -220,7 +221,8 @@ def test_three_seeds_span_a_plane(capsys, recipe, run, tmp_path):
     base = {key: value for key, value in run.items() if key != "seed"}
     content = {"name": "three", "base": base, "seeds": 3}
     out = tmp_path / "three"
-    assert main(["study", recipe(content, "three.yaml"), "--out", str(out)]) == 0
+    made = ["study", recipe(content, "three.yaml"), "--out", str(out), "--no-report"]
+    assert main(made) == 0
     folders = sorted((out / "runs").iterdir())
     given = ["landscape", *map(str, folders), "--quick", "--num-points", "3", "--json"]
     given += ["--split", "validation"]  # the same rows for every seed

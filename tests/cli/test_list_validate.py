@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from softprompts.cli import main as main_module
-from softprompts.cli.list import Kind
+from softprompts.cli.list import KINDS
 from softprompts.cli.main import main, verbs
 
 ENTRY = "import sys; from softprompts.cli.main import main; sys.exit(main())"
@@ -19,7 +21,7 @@ RUN = "backbone: {name: minilm}\ntask: {name: bundled/sentiment}\n"
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def wrong(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", KINDS)
 def test_list_prints_every_kind_with_names_and_summaries(capsys, kind):
     assert main(["list", kind]) == 0
     text = capsys.readouterr().out
@@ -49,7 +51,7 @@ def test_list_prints_all_kinds_when_none_is_given(capsys):
     assert main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
 
-    assert list(found) == [kind.value for kind in Kind]
+    assert list(found) == list(KINDS)
     assert {item["name"] for item in found["methods"]} >= {"p-tuning", "residual", "head-only"}
     assert "minilm" in {item["name"] for item in found["backbones"]}
     bottleneck = next(r for r in found["rows"] if r["name"] == "residual")["options"]["bottleneck"]
@@ -73,9 +75,9 @@ def test_validate_says_what_a_recipe_is(capsys, tmp_path):
     path.write_text(RUN)
 
     assert main(["validate", "quickstart"]) == 0
-    assert capsys.readouterr().out == "quickstart: study, 25 runs\n"
+    assert capsys.readouterr().out.startswith("quickstart: study, 28 runs; 7 seeds and 3 comp")
     assert main(["validate", "quickstart", "--set", "seeds=2"]) == 0
-    assert capsys.readouterr().out == "quickstart: study, 10 runs\n"
+    assert capsys.readouterr().out.startswith("quickstart: study, 8 runs; 2 seeds and 3 comp")
     assert main(["validate", str(path)]) == 0
     name, kind, identity = capsys.readouterr().out.split()
     assert (name, kind, len(identity)) == (f"{path}:", "run", 16)
@@ -87,6 +89,7 @@ def test_validate_prints_json(capsys):
 
     assert (found["recipe"], found["kind"], found["runs"]) == ("fewglue", "study", 21)
     assert len(set(found["identities"])) == 21
+    assert found["size"].endswith("no spread is known; 2 seeds can, where all agree")
 
 
 def test_validate_prints_every_problem_on_a_line_of_its_own(capsys, wrong):
@@ -115,8 +118,8 @@ def test_errors_are_json_too_where_asked(capsys, wrong):
 
 
 def test_a_study_with_twins_is_refused(capsys):
-    assert main(["validate", "quickstart", "--set", "variants.again.prompt.method=residual"]) == 2
-    assert "(residual) and (again) are the same run" in capsys.readouterr().err
+    assert main(["validate", "quickstart", "--set", "variants.again.prompt.method=stable"]) == 2
+    assert "(stable) and (again) are the same run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,7 @@ def test_a_reader_that_leaves_is_no_error():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         errors = process.stderr.read()
-        code = process.wait(timeout=60)
+        code = process.wait(timeout=600)
 
     assert errors == b""
     assert code == 1
@@ -210,6 +213,32 @@ def test_a_reader_that_leaves_is_no_error():
 def test_nothing_given_prints_the_help(capsys):
     assert main([]) == 0
     assert "Usage: softprompts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_usage_names_arguments_without_braces(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert usage.startswith(f"Usage: softprompts {verb} [OPTIONS]")
+    assert not {"{", "}", "[[", "......"} & {*usage, *usage.split()}
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"), [({}, b"\x1b[1;32mit\x1b[0m"), ({"NO_COLOR": "1"}, b"it")]
+)
+def test_without_colour_nothing_is_bold_either(variables, said):
+    ours, theirs = pty.openpty()
+    code = "from softprompts.cli.output import say; say('it', 'bold green')"
+    known = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")}
+    subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=theirs,
+        env={**known, "TERM": "xterm", **variables},
+        check=True,
+    )
+    assert os.read(ours, 99).strip() == said
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_version(capsys):
@@ -230,20 +259,6 @@ def test_help_imports_nothing_heavy():
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_listing_and_validating_import_no_torch():
-    code = (
-        "import sys; from softprompts.cli.main import main; main(['list']); "
-        "assert main(['validate', 'fewglue']) == 0; "
-        "import softprompts.recipes.json_schema; "
-        "print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
-    )
-    result = run_python(code)
-
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "[]"
-    assert "fewglue: study, 105 runs" in result.stdout
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_output_that_nothing_takes_is_said_in_one_line(more):
@@ -253,7 +268,7 @@ def test_output_that_nothing_takes_is_said_in_one_line(more):
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
     assert done.returncode == 1
@@ -277,7 +292,7 @@ def test_closed_streams_do_no_harm(tmp_path, closed):
             ],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == code

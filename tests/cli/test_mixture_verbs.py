@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_material import files_task, refused, rows, write_rows
+from cli_material import files_task, printed, refused, rows, write_rows
 
 from softprompts.cli.main import main
 
@@ -22,13 +22,6 @@ def mixture(run: dict[str, Any], data_dir: Path, tmp_path: Path) -> dict[str, An
     run["mixture"] = {"tasks": tasks, "sampling": {"kind": "temperature", "temperature": 3.0}}
     run["prompt"] = {"length": 3, "pool": {"kind": "task", "size": 2}}
     return run
-
-
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    code = main([*arguments, "--json"])
-    captured = capsys.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
 
 
 def test_a_mixture_is_trained_evaluated_and_predicts(capsys, mixture, recipe, tmp_path):
@@ -57,9 +50,9 @@ def test_a_mixture_is_trained_evaluated_and_predicts(capsys, mixture, recipe, tm
     refused(capsys, ["choices", str(out)], "must be a run of one task, but is of a mix")
 
 
-def test_other_rows_of_one_task_are_noticed(capsys, mixture, recipe, data_dir, tmp_path):
-    out = tmp_path / "out"
-    printed(capsys, "train", recipe(mixture), "--out", str(out))
+def test_other_rows_of_one_task_are_noticed(capsys, once, mixture, recipe, data_dir):
+    _, out = once("train", mixture, "out")
+    capsys.readouterr()
     arguments = ["evaluate", str(out), "--task", "second", "--data-dir", str(data_dir)]
     assert printed(capsys, *arguments)["is_same_data"] is False
     write_rows(data_dir / "train.jsonl", rows(0, 20))
@@ -70,9 +63,8 @@ def test_other_rows_of_one_task_are_noticed(capsys, mixture, recipe, data_dir, t
     )
 
 
-def test_a_folder_that_lost_a_task_is_refused(capsys, mixture, recipe, tmp_path):
-    out = tmp_path / "out"
-    printed(capsys, "train", recipe(mixture), "--out", str(out))
+def test_a_folder_that_lost_a_task_is_refused(capsys, once, mixture):
+    _, out = once("train", mixture, "out")
     about = json.loads((out / "config.json").read_text())
     del about["task_format"]["first"]
     (out / "config.json").write_text(json.dumps(about))
@@ -124,9 +116,9 @@ def test_every_problem_of_a_mixture_is_said_at_once(capsys, mixture, recipe):
     assert printed(capsys, "validate", recipe(mixture))["runs"] == 1
 
 
-def test_a_new_task_starts_from_the_trained_pool(capsys, mixture, recipe, data_dir, tmp_path):
-    out, new = tmp_path / "out", tmp_path / "new"
-    printed(capsys, "train", recipe(mixture), "--out", str(out))
+def test_a_new_task_starts_from_the_trained_pool(capsys, once, mixture, recipe, data_dir, tmp_path):
+    (_, out), new = once("train", mixture, "out"), tmp_path / "new"
+    capsys.readouterr()
     run = {**mixture, "task": files_task(data_dir)}
     del run["mixture"]
     run["prompt"] = {**run["prompt"], "from_run": {"folder": str(out), "is_frozen": True}}
@@ -162,13 +154,14 @@ def test_a_study_of_mixtures_sums_up_each_task(capsys, mixture, recipe, tmp_path
             "temperature": {},
             "uniform": {"mixture.sampling": "uniform"},
             "few": {"mixture.tasks.second.shots": 2},
+            "text": {"prompt": {"method": "stable", "length": "text"}},
         },
         "seeds": 2,
     }
     path, out = recipe(study, "study.yaml"), tmp_path / "study"
-    summary = printed(capsys, "study", path, "--out", str(out))
-    assert summary["num_finished"] == 6
-    assert [line["task"] for line in summary["cells"]] == ["first + second"] * 3
+    summary = printed(capsys, "study", path, "--out", str(out), "--no-report")
+    assert summary["num_finished"] == 8
+    assert [line["task"] for line in summary["cells"]] == ["first + second"] * 4
     for line in summary["cells"]:
         means = [own["mean"] for own in line["tasks"].values()]
         assert line["mean"] == pytest.approx(sum(means) / 2)
@@ -176,4 +169,4 @@ def test_a_study_of_mixtures_sums_up_each_task(capsys, mixture, recipe, tmp_path
         assert line["tasks"]["first"]["metric"] == "accuracy"
     assert main(["study", path, "--out", str(out)]) == 0
     table = capsys.readouterr().out
-    assert table.count("· first") == table.count("· second") == 3
+    assert table.count("· first") == table.count("· second") == 4

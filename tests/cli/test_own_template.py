@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_material import changed, refused, rows, write_rows
+from cli_material import changed, printed, refused, rows, write_rows
 
 import softprompts as sp
 from softprompts.cli.main import main
@@ -16,14 +16,6 @@ from softprompts.results import load
 
 MARKED = {"prompt.position": {"kind": "marked", "counts": [1, 3]}}
 NLI = "{prompt} {hypothesis} because {prompt} {premise}"
-
-
-def succeed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    capsys.readouterr()
-    code = main([*arguments, "--json"])
-    captured = capsys.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
 
 
 @pytest.fixture
@@ -35,18 +27,18 @@ def nli(run: dict[str, Any]) -> dict[str, Any]:
 
 def predict(capsys: pytest.CaptureFixture[str], out: Path, source: Path) -> list[Any]:
     target = source.with_name("out.jsonl")
-    succeed(capsys, "predict", str(out), "--input", str(source), "--output", str(target))
+    printed(capsys, "predict", str(out), "--input", str(source), "--output", str(target))
     return [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
 
 
 def test_train_evaluate_and_predict_use_the_runs_template(capsys, recipe, nli, tmp_path):
     out = tmp_path / "out"
-    result = succeed(capsys, "train", recipe(nli), "--out", str(out))
+    result = printed(capsys, "train", recipe(nli), "--out", str(out))
     about = json.loads((out / "config.json").read_text(encoding="utf-8"))
     assert about["config"]["task"]["template"] == NLI
     assert about["task_format"]["templates"]["linear"] == NLI
 
-    again = succeed(capsys, "evaluate", str(out))
+    again = printed(capsys, "evaluate", str(out))
     assert (again["score"], again["is_same_data"]) == (result["score"], True)
 
     pairs = [{"premise": f"a {x} cat", "hypothesis": f"{x} it is"} for x in ("black", "small")]
@@ -61,9 +53,9 @@ def test_train_evaluate_and_predict_use_the_runs_template(capsys, recipe, nli, t
 
 
 def test_an_unmarked_template_changes_what_is_read(capsys, recipe, run, tmp_path):
-    plain = succeed(capsys, "train", recipe(run), "--out", str(tmp_path / "plain"))
+    plain = printed(capsys, "train", recipe(run), "--out", str(tmp_path / "plain"))
     own = changed(run, {"task.template": "it is said that {text}"})
-    other = succeed(capsys, "train", recipe(own), "--out", str(tmp_path / "own"))
+    other = printed(capsys, "train", recipe(own), "--out", str(tmp_path / "own"))
     assert plain["identity"] != other["identity"]
     texts = ["the soup was warm"]
     scores = [load(tmp_path / name).predict_scores(texts)[0]["scores"] for name in ("plain", "own")]
@@ -75,7 +67,7 @@ def test_a_template_may_name_another_column_of_a_file(capsys, recipe, run, data_
         content = [{**row, "note": f"note {i}"} for i, row in enumerate(rows(first, last))]
         write_rows(data_dir / f"{name}.jsonl", content)
     own = changed(run, {"task.template": "{prompt} {note}: {prompt} {text}", **MARKED})
-    succeed(capsys, "train", recipe(own), "--out", str(tmp_path / "out"))
+    printed(capsys, "train", recipe(own), "--out", str(tmp_path / "out"))
     source = write_rows(tmp_path / "in.jsonl", [{"text": "warm", "note": "a"}])
     assert predict(capsys, tmp_path / "out", source)[0]["label"] in ("good", "bad")
     bare = write_rows(tmp_path / "bare.jsonl", [{"text": "warm"}])
@@ -122,7 +114,7 @@ def test_a_study_may_compare_templates(capsys, recipe, nli, tmp_path):
     }
     del study["base"]["seed"]
     path = recipe(study, "study.yaml")
-    assert main(["study", path, "--out", str(tmp_path / "study")]) == 0
+    assert main(["study", path, "--out", str(tmp_path / "study"), "--no-report"]) == 0
     folders = sorted((tmp_path / "study").rglob("config.json"))
     found = [json.loads(folder.read_text(encoding="utf-8")) for folder in folders]
     assert len({about["identity"] for about in found}) == 3

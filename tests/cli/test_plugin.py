@@ -11,7 +11,8 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 
 from softprompts import entry_points
-from softprompts.cli.main import main
+from softprompts.cli.main import main, verbs
+from softprompts.errors import SoftPromptsWarning
 
 ENTRY = """
 from softprompts.registry import Entry, Option
@@ -252,9 +253,24 @@ def test_a_package_adds_a_command(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(entry_points, "entry_points", lambda: EntryPoints(points))
     assert main(["greet"]) == 0
     assert capsys.readouterr().out == "hello\n"
+    (tmp_path / "their_ending.py").write_text("raise SystemExit(0)")
+    points += [EntryPoint("bye", "their_ending:bye", "softprompts.commands")]
+    text = r"'bye' of softprompts.commands must load to a verb, .* raises SystemExit: 0\."
+    with pytest.raises(SoftPromptsWarning, match=text):  # which tests make an error
+        verbs()
+    points.pop()
     points += [EntryPoint("train", "their_command:greet", "softprompts.commands")]
     assert main(["greet"]) == 2
     assert "command name must be free, but 'train' is taken" in capsys.readouterr().err
     points[-1] = EntryPoint("study", "their_command:greet", "softprompts.commands")
     assert main(["greet"]) == 2
     assert "but 'study' is both softprompts.cli.study:study and" in capsys.readouterr().err
+
+
+def test_an_interrupt_while_modules_load_is_one(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    code = "import sys; from softprompts.cli.start import start; sys.exit(start())"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+
+    assert (found.returncode, found.stdout, found.stderr) == (130, b"", b"interrupted\n")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 import re
-import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from softprompts.cli.main import main
 from softprompts.cli.progress import Bar
 from softprompts.lab.studies.executors.worker import _Telling
+from softprompts.lab.studies.progress import StudyBar
 from softprompts.recipes.grid import Cell
+from softprompts.training import member
+from softprompts.training.progress import UpdateBar
 
 
 class Clock:
@@ -27,9 +29,9 @@ class Clock:
         return self.now
 
 
-def cells(number: int) -> list[Cell]:
+def cells(number: int, variant: str = "plain") -> list[Cell]:
     configs = [SimpleNamespace(seed=seed) for seed in range(number)]
-    return [Cell("plain", {}, "cb", config, f"id-{config.seed}") for config in configs]
+    return [Cell(variant, {}, "cb", config, f"id-{config.seed}") for config in configs]
 
 
 def result(**about: Any) -> dict[str, Any]:
@@ -40,6 +42,39 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     captured = capsys.readouterr()
     assert captured.out == ""
     return captured.err.splitlines()
+
+
+def test_in_python_bars_show_updates_and_runs_and_nothing_where_nobody_looks(capsys, monkeypatch):
+    for bar in (UpdateBar(), StudyBar()):
+        assert bar._bar.disable
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    bar = UpdateBar()
+    assert capsys.readouterr().err == ""
+    bar._bar.delay = 0
+    for step in (1, 2, 3):
+        bar.update(step, 3)
+    assert "3/3" in capsys.readouterr().err
+    runs, study = cells(3), StudyBar()
+    study.start(runs, 1)
+    study._bar.delay = 0
+    study.begin(runs[1:]).update(7, 40)
+    study.end(runs[1], None, "lost")
+    assert study._bar.n == 2
+    study.find(runs[2])
+    shown = capsys.readouterr().err
+    assert "plain: 7 of 40 updates" in shown
+    assert "3/3" in shown
+
+
+def test_runs_without_updates_count_for_the_time_left(capsys):
+    clock, runs = Clock(), cells(4)
+    bar = Bar(clock)
+    bar.start(runs, 0)
+    for run in runs[:2]:
+        bar.begin([run])
+        clock.now += 20
+        bar.end(run, result(), "")
+    assert [line.rpartition("(")[2] for line in said(capsys)] == ["60 s left)", "40 s left)"]
 
 
 def test_a_line_tells_updates_runs_and_the_time_left(capsys):
@@ -133,7 +168,7 @@ def test_a_terminal_shows_updates_and_time_left(monkeypatch):
         def isatty(self) -> bool:
             return True
 
-    clock, runs, terminal = Clock(), cells(2), Terminal()
+    clock, runs, terminal = Clock(), cells(2, "plain\x1b[3J"), Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     for name, value in (("TERM", "xterm"), ("COLUMNS", "120")):
         monkeypatch.setenv(name, value)
@@ -144,7 +179,9 @@ def test_a_terminal_shows_updates_and_time_left(monkeypatch):
         clock.now += 30
         updates.update(5, 10)
         bar.tell()
-    assert "plain, cb, seeds 0, 1: 5 of 10 updates" in terminal.getvalue()
+        bar.end(runs[0], None, "out of \x1b[2Jmemory")
+    assert "plain\\x1b[3J, cb, seeds 0, 1: 5 of 10 updates" in terminal.getvalue()
+    assert "[1/2] plain\\x1b[3J, cb, seed 0: failed: out of \\x1b[2Jmemory" in terminal.getvalue()
     assert "30 s left" in terminal.getvalue()
 
 
@@ -157,49 +194,39 @@ def test_a_worker_tells_its_last_update_however_soon(monkeypatch):
     assert events == [("begin", ("id-0",)), ("update", 1, 4), ("update", 4, 4)]
 
 
-PATIENT = """
-import select
-import sys
+class Heard(io.StringIO):
+    """Keeps what is written, and notes when it says how many updates are done."""
 
-from softprompts.cli import progress
-from softprompts.cli.main import main
-from softprompts.training import member
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = threading.Event()
 
-progress.LINE_SECONDS = 0.01
-real = member.evaluate_tasks
-
-def patient(*args, **options):
-    select.select([sys.stdin], [], [], 60)  # until the test has seen a line
-    return real(*args, **options)
-
-member.evaluate_tasks = patient
-sys.exit(main(sys.argv[1:]))
-"""
+    def write(self, text: str) -> int:
+        if " updates" in text:
+            self.told.set()
+        return super().write(text)
 
 
 @pytest.mark.parametrize("verb", ["train", "study"])
-def test_a_process_tells_where_it_is_while_it_scores(recipe, run, tmp_path, verb):
+def test_a_line_tells_where_a_verb_is_while_it_scores(recipe, run, tmp_path, monkeypatch, verb):
     """Scoring goes on only once a line was seen that says how many updates are done."""
+    heard, real = Heard(), member.evaluate_tasks
+
+    def patient(*args: Any, **options: Any) -> Any:
+        assert heard.told.wait(600)
+        return real(*args, **options)
+
+    more = []
     if verb == "study":
         del run["seed"]
-        run = {"base": run, "seeds": 3, "pack_size": 3}
-    command = [sys.executable, "-c", PATIENT, verb, recipe(run)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with subprocess.Popen(
-        [*command, "--out", str(tmp_path / "out"), "--json"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stderr is not None
-        line = next(line for line in process.stderr if " updates" in line)
-        printed, _ = process.communicate("seen\n", timeout=120)
+        run, more = {"base": run, "seeds": 3, "pack_size": 3}, ["--no-report"]
+    monkeypatch.setattr("softprompts.cli.progress.LINE_SECONDS", 0.01)
+    monkeypatch.setattr(member, "evaluate_tasks", patient)
+    monkeypatch.setattr(sys, "stderr", heard)
+    assert main([verb, recipe(run), "--out", str(tmp_path / "out"), *more]) == 0
     expected = {
         "train": r"\[0/1\] prompt-tuning, files, seed 3: 1 of 6 updates",
         "study": r"\[0/3\] base, files, seeds 0, 1, 2: 3 of 18 updates",
     }
+    line = next(line for line in heard.getvalue().splitlines() if " updates" in line)
     assert re.match(expected[verb], line), line
-    assert process.returncode == 0
-    assert json.loads(printed)

@@ -13,7 +13,7 @@ from softprompts.cli.main import main
 
 
 @pytest.fixture
-def study(recipe, run, tmp_path, capsys) -> Path:
+def study(once, run, capsys) -> Path:
     """The folder of a finished study that has no report yet."""
     del run["seed"]
     run["training"]["steps"] = 3
@@ -23,8 +23,7 @@ def study(recipe, run, tmp_path, capsys) -> Path:
         "variants": {"plain": {}, "bare": {"prompt.method": "head-only", "prompt.length": 0}},
         "seeds": 2,
     }
-    out = tmp_path / "study"
-    assert main(["study", recipe(content), "--out", str(out), "--no-report"]) == 0
+    out: Path = once("study", content, "study", "--no-report")[1]
     assert not (out / "report.html").exists()
     assert "report:" not in capsys.readouterr().out
     return out
@@ -41,6 +40,8 @@ def test_a_report_stands_in_the_study(capsys, study):
     assert "report.html" in new
     summary = json.loads((study / "summary.json").read_text())
     assert (found["study"], found["num_finished"], found["state"]) == ("small", 4, "finished")
+    assert found["advice"][0].startswith("take plain: ")
+    assert "Take plain: " in Path(found["html"]).read_text()
     assert [line["mean"] for line in found["scores"]] == [line["mean"] for line in summary["cells"]]
     assert main(["report", str(study)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -118,6 +119,19 @@ def test_tables_are_replaced_that_other_columns_had(study):
     assert (study / "tables" / ".report.json").exists()
 
 
+def test_a_table_that_has_no_rows_any_more_goes(study):
+    """As that of lost runs, once all are there; a name that leads elsewhere is left alone."""
+    assert main(["report", str(study)]) == 0
+    tables, elsewhere = study / "tables", study / "summary.json"
+    before, listed = tree(study), json.loads((tables / ".report.json").read_text())
+    (tables / "lost-runs.csv").write_text("seed\n")
+    names = [*listed["tables"], "lost-runs.csv", "../summary.json"]
+    (tables / ".report.json").write_text(json.dumps({"tables": names}))
+    assert main(["report", str(study)]) == 0
+    assert elsewhere.exists()
+    assert tree(study) == before
+
+
 def test_a_page_is_no_pipe(capsys, study, tmp_path):
     pipe = tmp_path / "page.html"
     os.mkfifo(pipe)
@@ -133,7 +147,7 @@ def test_a_broken_result_is_named(capsys, study):
 
 
 def test_every_study_ends_with_its_report(capsys, study, recipe, run):
-    path = str(study.parent / "recipe.yaml")
+    path = str(study.parent / "study.yaml")
     assert main(["study", path, "--out", str(study)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-2:] == [f"folder: {study}", f"report: {study / 'report.html'}"]
@@ -145,7 +159,7 @@ def test_every_study_ends_with_its_report(capsys, study, recipe, run):
 @pytest.mark.filterwarnings("default::softprompts.errors.SoftPromptsWarning")
 def test_a_report_that_cannot_be_written_does_not_undo_a_study(capsys, study):
     (study / "report.html").write_text("mine")
-    assert main(["study", str(study.parent / "recipe.yaml"), "--out", str(study), "--json"]) == 0
+    assert main(["study", str(study.parent / "study.yaml"), "--out", str(study), "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["report"] is None
     assert "warning: no report is written: " in captured.err

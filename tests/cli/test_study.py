@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -46,17 +47,42 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return calls
 
 
-def run_study(capsys: Any, path: str, out: Path, code: int = 0) -> dict[str, Any]:
-    assert main(["study", path, "--out", str(out), "--json"]) == code
+def run_study(
+    capsys: Any, path: str, out: Path, code: int = 0, more: tuple[str, ...] = ("--no-report",)
+) -> dict[str, Any]:
+    assert main(["study", path, "--out", str(out), "--json", *more]) == code
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     found: dict[str, Any] = json.loads(captured.out)
     return found
 
 
+@pytest.fixture
+def made(capsys, once, study, executed) -> tuple[str, Path]:
+    """The recipe and the folder of the finished study, which may be changed."""
+    found: tuple[str, Path] = once("study", study, "out", "--no-report")
+    capsys.readouterr()
+    executed.clear()
+    return found
+
+
+def test_a_study_that_was_stopped_before_it_said_whose_folder_it_is_starts_anew(
+    capsys, recipe, study, tmp_path, monkeypatch
+):
+    def stops(*_):
+        raise KeyboardInterrupt
+
+    path, out = recipe(study), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("softprompts.lab.studies.store.write_json", stops)
+        assert main(["study", path, "--out", str(out), "--no-report"]) == 130
+    assert out.exists()
+    run_study(capsys, path, out)
+
+
 def test_the_summary_is_that_of_the_runs(capsys, recipe, study, tmp_path):
     out = tmp_path / "out"
-    printed = run_study(capsys, recipe(study), out)
+    printed = run_study(capsys, recipe(study), out, more=())
     summary = json.loads((out / "summary.json").read_text())
     folders = sorted((out / "runs").iterdir())
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]
@@ -105,16 +131,26 @@ def test_variants_are_compared_with_the_baseline(capsys, recipe, study, tmp_path
     )
     assert (found["num_seeds"], found["p"] >= found["smallest_p"] == 0.5) == ({"files": 2}, True)
     assert summary["averages"] == []
-    assert main(["study", recipe(study), "--out", str(out)]) == 0
+    assert main(["study", recipe(study), "--out", str(out), "--no-report"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert found["conclusion"] in printed
-    assert found["conclusion_on_spread"] in printed
+    (said,) = (line for line in printed if line.startswith("plain: "))
+    assert f"{100 * found['difference']:+.1f} against bare" in said
+    assert said.endswith("not shown: 6 seeds could")
+    (taken,) = (line for line in printed if line.startswith("take "))
+    leader = max(summary["cells"], key=lambda line: line["mean"])
+    run = next(
+        path.parent
+        for path in (out / "runs").glob("*/result.json")
+        if f"predict {path.parent} " in "\n".join(printed)
+    )
+    kept = (run / "config.json").read_text()
+    assert taken.startswith(f"take {leader['variant']}: {100 * leader['mean']:.1f} ± ")
+    assert {"plain": "prompt-tuning", "bare": "head-only"}[leader["variant"]] in kept
 
 
-def test_another_baseline_runs_nothing_again(capsys, recipe, study, tmp_path, executed):
-    out = tmp_path / "out"
-    first = run_study(capsys, recipe(study), out)
-    executed.clear()
+def test_another_baseline_runs_nothing_again(capsys, recipe, study, made, executed):
+    out = made[1]
+    first = json.loads((out / "summary.json").read_text())
     study["baseline"] = "bare"
     second = run_study(capsys, recipe(study), out)
 
@@ -126,7 +162,7 @@ def test_another_baseline_runs_nothing_again(capsys, recipe, study, tmp_path, ex
 
 def test_the_same_command_again_trains_nothing(capsys, recipe, study, tmp_path, executed):
     path, out = recipe(study), tmp_path / "out"
-    first = run_study(capsys, path, out)
+    first = run_study(capsys, path, out, more=())
     before = tree(out)
     assert executed == [
         ("prompt-tuning", 0),
@@ -136,16 +172,14 @@ def test_the_same_command_again_trains_nothing(capsys, recipe, study, tmp_path, 
     ]
     executed.clear()
 
-    assert run_study(capsys, path, out) == first
+    assert run_study(capsys, path, out, more=()) == first
     assert executed == []
     assert tree(out) == before
 
 
-def test_new_seeds_and_variants_run_alone(capsys, recipe, study, tmp_path, executed):
-    out = tmp_path / "out"
-    run_study(capsys, recipe(study), out)
+def test_new_seeds_and_variants_run_alone(capsys, recipe, study, made, executed):
+    out = made[1]
     runs = tree(out / "runs")
-    executed.clear()
     study["seeds"] = [0, 1, 7]
     study["variants"]["residual"] = {"prompt.method": "residual"}
     summary = run_study(capsys, recipe(study), out)
@@ -164,7 +198,9 @@ def test_new_seeds_and_variants_run_alone(capsys, recipe, study, tmp_path, execu
 
 def test_the_table_in_words(capsys, recipe, study, tmp_path):
     out = tmp_path / "out"
-    assert main(["study", recipe(study), "--out", str(out)]) == 0
+    path = recipe(study)
+    capsys.readouterr()
+    assert main(["study", path, "--out", str(out)]) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
 
@@ -172,6 +208,7 @@ def test_the_table_in_words(capsys, recipe, study, tmp_path):
     assert [line.split()[:2] for line in lines[2:4]] == [["files", "plain"], ["files", "bare"]]
     assert lines[-2:] == [f"folder: {out}", f"report: {out / 'report.html'}"]
     assert [line.split(":")[0] for line in captured.err.splitlines()] == [
+        "2 seeds and 1 comparison can show no difference",
         "[1/4] plain, files, seed 0",
         "[2/4] plain, files, seed 1",
         "[3/4] bare, files, seed 0",
@@ -280,9 +317,8 @@ def test_data_that_breaks_after_the_check_fails_only_its_runs(
         assert f"{data_dir / 'val.jsonl'}:1" in line["errors"][0]
 
 
-def test_changed_rows_do_not_mix_with_finished_runs(capsys, recipe, study, tmp_path, data_dir):
-    out = tmp_path / "out"
-    run_study(capsys, recipe(study), out)
+def test_changed_rows_do_not_mix_with_finished_runs(capsys, recipe, study, made, data_dir):
+    out = made[1]
     write_rows(data_dir / "val.jsonl", rows(100, 120))
     study["seeds"] = 3
     before = tree(out)
@@ -321,9 +357,17 @@ def test_another_folder_is_refused_and_left_alone(capsys, recipe, study, tmp_pat
     assert tree(out) == before
 
 
-def test_a_broken_result_is_refused(capsys, recipe, study, tmp_path):
+def test_what_workers_left_of_a_folder_that_was_removed_is_gone_on_with(recipe, study, tmp_path):
     path, out = recipe(study), tmp_path / "out"
-    run_study(capsys, path, out)
+    (out / "runs").mkdir(parents=True)
+    (out / "errors").mkdir()
+
+    assert main(["study", path, "--out", str(out), "--no-report"]) == 0
+    assert (out / "study.json").exists()
+
+
+def test_a_broken_result_is_refused(capsys, made):
+    path, out = made
     broken = next((out / "runs").iterdir()) / "result.json"
     for text, reason in (("{", "must be JSON"), ('{"identity": 1}', "must have `status`")):
         broken.write_text(text)
@@ -374,7 +418,7 @@ def test_a_sweep_has_curves(capsys, recipe, study, tmp_path):
     found = sorted(score for cell in by_rate.values() for score in cell["held_out"]["scores"])
     assert found == sorted(result["held_out_score"] for result in results)
 
-    assert main(["study", recipe(study), "--out", str(out)]) == 0
+    assert main(["study", recipe(study), "--out", str(out), "--no-report"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum("training.learning_rate" in text and "decades" in text for text in lines) == 2
 
@@ -387,3 +431,44 @@ def test_names_that_are_swept_are_compared_as_resolved(capsys, recipe, study, tm
 
     assert (found["names"], found["default_name"]) == (["vocabulary", "uniform"], "vocabulary")
     assert found["score_at_default"] == summary["cells"][0]["mean"]
+
+
+def test_seeds_are_added_until_the_leader_is_shown_to_lead(capsys, recipe, study, tmp_path):
+    study["base"]["training"]["steps"] = 2
+    command = ["study", recipe({**study, "pack_size": "auto"}), "--out", str(tmp_path / "out")]
+    assert main([*command, "--json", "--seeds", "auto", "--max-seeds", "7"]) == 0
+    told = capsys.readouterr()
+    assert "seeds are added until the leader is shown to lead, with looks after 6, 7" in told.err
+    found = json.loads(told.out)
+    looks, kept = found["looks"], json.loads((tmp_path / "out" / "study.json").read_text())
+    assert looks["after"] == kept["more_seeds"]["looks"]
+    assert looks["state"] in ("shown", "hopeless", "most")
+    assert {len(line["seeds"]) for line in found["cells"]} == {looks["after"][-1]}
+    assert looks == json.loads((tmp_path / "out" / "summary.json").read_text())["looks"]
+    assert main([*command, "--seeds", "auto", "--max-seeds", "7"]) == 0
+    told = capsys.readouterr()
+    assert looks["said"] in told.out
+    assert "p of means is corrected for" in told.out
+    assert "Seeds were added as long as" in (tmp_path / "out" / "report.html").read_text()
+    assert main([*command, "--seeds", "auto"]) == 2
+    assert "`more_seeds.most` must be 7" in capsys.readouterr().err
+    assert main([*command, "--seeds", "2", "--json"]) == 0
+    assert "looks" not in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seeds", "auto", "--max-seeds", "3"], "`more_seeds.most` must be at least 6, but is 3"),
+        (["--seeds", "auto", "--budget", "soon"], "must be a time such as 90s.*but is 'soon'"),
+        (["--seeds", "some"], "`seeds` must be a whole number.*but is 'some'"),
+        (["--seeds", "8", "--budget", "3m"], "`--seeds` must be auto where --budget.*but is 8"),
+        (["--max-seeds", "9"], "`--seeds` must be auto where --max-seeds.*but is left out"),
+    ],
+)
+def test_wrong_sizes_are_one_line_and_nothing_is_written(capsys, tmp_path, options, said):
+    assert main(["study", "quickstart", "--out", str(tmp_path / "out"), *options]) == 2
+    told = capsys.readouterr()
+    assert re.search(said, told.err)
+    assert told.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -16,10 +16,11 @@ from cli_material import asking, files_task, rows, write_rows
 
 from softprompts.cli.main import main
 from softprompts.lab.studies.planning import Pack
-from softprompts.lab.studies.progress import SilentStudy, StudyProgress
+from softprompts.lab.studies.progress import StudyProgress
 from softprompts.lab.studies.runner import run_study
 from softprompts.locks import lock
 from softprompts.training import joint, pack
+from softprompts.training.progress import Silent
 
 TIMES = {"seconds", "examples_per_second", "peak_bytes"}
 KILLS = 10
@@ -73,13 +74,10 @@ def recipe(study: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> s
 
 
 @pytest.fixture(scope="module")
-def whole(
-    ask: Ask, recipe: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
+def whole(recipe: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of the uninterrupted study, and what must be equal."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    (answer,) = ask([recipe, "--out", str(out), "--json"])
-    assert answer["exit_code"] == 1, answer["errors"]  # a variant diverged
+    assert main(["study", recipe, "--out", str(out), "--no-report"]) == 1  # a variant diverged
     return out, outcome(out)
 
 
@@ -143,15 +141,16 @@ def test_ctrl_c_ends_with_one_line_and_everything_goes_on(ask, recipe, whole, tm
     (answer,) = ask(arguments, interrupt_at=20)
     assert answer["exit_code"] == 130
     lines = [line for line in answer["errors"].splitlines() if not line.startswith("[")]
-    assert lines == ["interrupted"]
+    assert lines[-1] == "interrupted"
     assert answer["output"] == ""
     (answer,) = ask(arguments)
     assert answer["exit_code"] == 1
     assert outcome(tmp_path / "out") == whole[1]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study(ask, recipe, whole, tmp_path):
-    arguments = [recipe, "--out", str(tmp_path / "out"), "--json"]
+    arguments = [recipe, "--out", str(tmp_path / "out"), "--json", "--no-report"]
     answers = ask(arguments, arguments)
     assert [answer["exit_code"] for answer in answers] == [1, 1], answers
     assert outcome(tmp_path / "out") == whole[1]
@@ -162,7 +161,7 @@ def test_two_processes_share_a_study(ask, recipe, whole, tmp_path):
         assert json.loads(answer["output"])["num_finished"] == 9
 
 
-def test_a_pack_that_another_process_has_is_left_to_it(ask, recipe, whole, tmp_path, capsys):
+def test_a_pack_that_another_process_has_is_left_to_it(recipe, whole, tmp_path):
     """The lock of the first pack is held; the second is trained, then the first when it is free."""
     out = tmp_path / "out"
     first = Pack(tuple(whole[1]["packs"]["packs"][0]["runs"]))
@@ -174,7 +173,7 @@ def test_a_pack_that_another_process_has_is_left_to_it(ask, recipe, whole, tmp_p
     class Watch(StudyProgress):
         def start(self, cells: Any, num_finished: int) -> None: ...
         def begin(self, cells: Any) -> Any:
-            return SilentStudy().begin(cells)
+            return Silent()
 
         def end(self, cell: Any, result: Any, error: str) -> None:
             waits.append(cell.identity)
@@ -203,7 +202,7 @@ def run_small(capsys: Any, content: Any, tmp_path: Path, *more: str, code: int =
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     out = tmp_path / "out"
-    assert main(["study", str(path), "--out", str(out), "--json", *more]) == code
+    assert main(["study", str(path), "--out", str(out), "--json", "--no-report", *more]) == code
     captured = capsys.readouterr()
     return json.loads(captured.out), captured.err, out
 
@@ -245,7 +244,7 @@ def test_runs_that_fail_together_are_trained_one_by_one(study, tmp_path, capsys,
     monkeypatch.setattr(pack, "accumulate", accumulate)
     summary, errors, out = run_small(capsys, small(study), tmp_path)
     said = "2 runs failed together and are trained one by one: ValueError: two are too many"
-    assert errors.splitlines()[0] == f"warning: {said}"
+    assert f"warning: {said}" in errors.splitlines()
     assert summary["num_finished"] == 2
     assert json.loads((out / "packs.json").read_text())["packs"][0]["is_apart"] is True
 
@@ -309,9 +308,10 @@ def test_a_wrong_pack_size_is_refused(recipe, capsys, value, shown):
 
 
 def test_a_broken_plan_is_refused(study, tmp_path, capsys):
-    _, _, out = run_small(capsys, small(study), tmp_path)
+    path, out = tmp_path / "small.yaml", tmp_path / "out"
+    out.mkdir()
+    (out / "study.json").write_text(json.dumps({"name": "packed"}))
     (out / "packs.json").write_text('{"pack_size": 2, "packs": [7]}')
-    path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(small(study, seeds=3)))
     assert main(["study", str(path), "--out", str(out)]) == 2
     assert f"{out / 'packs.json'} must be a plan of packs" in capsys.readouterr().err

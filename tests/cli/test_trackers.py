@@ -80,7 +80,7 @@ def test_a_run_is_in_tensorboard_as_in_its_folder(recipe, run, tmp_path, capsys)
     assert f"identity: {result['identity']}" in text
 
 
-@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("stop", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_a_run_that_goes_on_is_tracked_once(recipe, run, tmp_path, stop):
     """Interrupted behind a checkpoint, so that updates are done again."""
     run["training"]["checkpoint_every_steps"] = 4
@@ -104,6 +104,7 @@ def test_each_run_of_a_pack_is_tracked_by_itself(recipe, run, tmp_path):
     study = {"name": "tracked", "base": run, "variants": variants, "seeds": 2, "pack_size": 2}
     out = tmp_path / "out"
     arguments = ["study", recipe(study), "--out", str(out), "--tracker", "tensorboard"]
+    arguments += ["--no-report"]
     place = out / "tracking" / "tensorboard"
     assert interrupted(arguments, 9) == 130  # the first pack's fifth update
     for seed in (0, 1):
@@ -130,7 +131,9 @@ def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
     monkeypatch.setattr(TensorBoard, "log", log)
     out = tmp_path / "out"
     assert main(["train", recipe(run), "--out", str(out), "--tracker", "tensorboard"]) == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    said = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: tracker")
+    ]
     assert said == [
         "warning: tracker tensorboard failed and is left out from here on, while training goes "
         "on: OSError: no room for events"

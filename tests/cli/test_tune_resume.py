@@ -111,7 +111,8 @@ def stopped(capsys: Any, path: str, out: Path, stop: int) -> dict[str, Any]:
     return tuned(capsys, path, out)
 
 
-@pytest.mark.parametrize("stop", [41, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [5, 41])
 def test_a_killed_tuning_goes_on(capsys, recipe, made, tmp_path, stop):
     """32 updates of the first rung, 48 of the second, then 24 of the study."""
     found = stopped(capsys, recipe(made[0]), tmp_path / "out", stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -204,6 +205,28 @@ def test_an_adapted_run_is_resumed_and_is_read_when_its_source_is_gone(
         adapted(backbone, PROMPTS["task"], folder)
     with pytest.raises(StorageError, match="could not be read: no such folder"):
         execute(config, backbone, task)
+
+
+def test_a_prompt_as_long_as_its_text_is_loaded_and_started_from(tiny, task, tmp_path):
+    backbone = tiny("gpt2")
+    said = "Say of each thing that was seen how it was."
+    task = replace(task, format=replace(task.format, instruction=said))
+    num_tokens = len(backbone.tokenizer(said)["input_ids"])
+    data = run_config(backbone, "stable", "text").model_dump(mode="json")
+    data["prompt"] = {"method": "stable"}
+    first = execute(resolve(parse_run(data)), backbone, task, folder=tmp_path / "first")
+    assert first.model.prompt.length == num_tokens > 10
+    loaded = sp.load(tmp_path / "first", backbone)
+    assert_equal(loaded.model.state(), first.model.state())
+    for method in ("stable", "prompt-tuning"):
+        own = {"length": None if method == "stable" else num_tokens}
+        data["prompt"] = {"method": method, "from_run": str(tmp_path / "first"), **own}
+        config = resolve(parse_run(data))
+        assert config.prompt.length == num_tokens
+        assert_equal(adopted(config, backbone, task).state(), first.model.state())
+    data["prompt"]["length"] = 10
+    with pytest.raises(PromptError, match=rf"`prompt.length` 10, but that of \S+ is {num_tokens}"):
+        adopted(resolve(parse_run(data)), backbone, task)
 
 
 def test_every_problem_of_a_source_is_said(tmp_path):

@@ -11,8 +11,13 @@ from contracts.conftest import run_config
 from contracts.test_memory import gradients
 from softprompts.backbones.loading import load_backbone
 from softprompts.fast import compiling
+from softprompts.recipes.resolving import resolve
 from softprompts.training.building import build_model
+from softprompts.training.footprint import bound_positions, describe_memory
+from softprompts.training.journal import NoJournal
+from softprompts.training.pack import train_pack
 from softprompts.training.progress import Progress
+from softprompts.training.resources import Resources
 
 pytestmark = [
     # torch looks for a gradient while it traces, and says at each look that there is none
@@ -36,7 +41,14 @@ def compiled(backbone_folder):
     return load_backbone(str(backbone_folder("gpt2")), compile=True)
 
 
-@pytest.mark.parametrize("method", ["p-tuning-v2", "adap-len", "prompt-tuning"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "p-tuning-v2",
+        pytest.param("adap-len", marks=pytest.mark.slow),
+        pytest.param("prompt-tuning", marks=pytest.mark.slow),
+    ],
+)
 def test_every_gradient_is_that_of_plain_layers(tiny, compiled, task, method, monkeypatch):
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
     results = []
@@ -47,6 +59,19 @@ def test_every_gradient_is_that_of_plain_layers(tiny, compiled, task, method, mo
     for first, second in zip(*results, strict=True):
         assert first.abs().sum() > 0
         torch.testing.assert_close(second, first, rtol=1e-5, atol=1e-5 * float(first.abs().max()))
+
+
+def test_memory_is_estimated_before_layers_are_compiled(compiled, task, monkeypatch):
+    """Tensors are counted there, where torch compiles nothing: layers run as they are."""
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    config = resolve(run_config(compiled, "prompt-tuning", "linear", steps=1))
+    setup = execution.set_up(config, compiled, {"custom": task}, Resources())
+    member = setup.member(NoJournal())
+    assert describe_memory(member).startswith("estimated memory: ")
+    bound_positions(compiled, [member, setup.member(NoJournal())])  # as a pack of a study
+    assert counters["stats"]["unique_graphs"] == 0
+    train_pack(compiled, [member])
+    assert counters["stats"]["unique_graphs"] > 0
 
 
 class Stop(Progress):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
 import softprompts as sp
 from backbones import KINDS
-from contracts.conftest import NAMED, UNTRAINED, YARDSTICKS, run_config
+from contracts.conftest import NAMED, UNTRAINED, YARDSTICKS, covering, run_config
 from softprompts.encoding.batch import collate
 from softprompts.errors import BackboneError, PromptError
 from softprompts.prompts.draws import Draws
@@ -54,11 +55,23 @@ CELLS = [
     if kind != "deberta-v2" or method not in REACHING
 ]
 ONE_OF_A_FAMILY = ("bert", "t5", "gpt2")
-KEPT = [
-    cell if cell[0] in ONE_OF_A_FAMILY else pytest.param(*cell, marks=pytest.mark.slow)
-    for cell in CELLS
-]
-"""All cells; those of further architectures of a family are slow to save and load all."""
+COVER = covering([cell for cell in CELLS if cell[0] in ONE_OF_A_FAMILY])
+COVER += covering([cell for cell in CELLS if cell[0] not in ONE_OF_A_FAMILY], 1)
+"""All cells; not slow is every method on one architecture of each family, and on one further."""
+KEPT = covering(CELLS, 1)
+"""All cells; not slow is every method and every architecture once."""
+PARTS = covering(
+    list(
+        product(
+            ("bert", "gpt2", "t5"),
+            [e.name for e in ROWS],
+            [e.name for e in POOLS],
+            [e.name for e in POSITIONS],
+        )
+    ),
+    1,
+)
+"""All combinations of parts; not slow is every part and each of three architectures once."""
 
 
 def wake(model):
@@ -95,7 +108,7 @@ def test_what_is_refused_says_why(tiny, task, kind, method):
         build_model(config, backbone, task.format)
 
 
-@pytest.mark.parametrize(("kind", "method", "readout"), CELLS)
+@pytest.mark.parametrize(("kind", "method", "readout"), COVER)
 def test_every_trainable_number_is_trained_and_nothing_else(tiny, task, kind, method, readout):
     backbone = tiny(kind)
     frozen = {name: value.clone() for name, value in backbone.model.state_dict().items()}
@@ -139,7 +152,7 @@ def scored_alike(model, encoded):
     return joint
 
 
-@pytest.mark.parametrize(("kind", "method", "readout"), CELLS)
+@pytest.mark.parametrize(("kind", "method", "readout"), COVER)
 def test_a_batch_scores_as_one_by_one(tiny, task, kind, method, readout):
     backbone = tiny(kind)
     model = build_model(run_config(backbone, method, readout), backbone, task.format)
@@ -152,8 +165,7 @@ def test_a_batch_scores_as_one_by_one(tiny, task, kind, method, readout):
     assert joint.std(dim=0).min() > 1e-4  # the scores say something about the input
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(("kind", "split"), covering(list(product(KINDS, SPLITS)), 1))
 def test_left_padding_equals_right_padding(tiny, kind, split):
     backbone = tiny(kind)
     rows = backbone.embed(torch.arange(20, 24)).float()
@@ -251,10 +263,7 @@ def test_baked_rows_are_the_live_ones(tiny, task, kind):
     assert score_examples(backbone, baked, model.readout, encoded)[0] == live
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2", "t5"])
-@pytest.mark.parametrize("position", [e.name for e in POSITIONS])
-@pytest.mark.parametrize("pool", [e.name for e in POOLS])
-@pytest.mark.parametrize("rows", [e.name for e in ROWS])
+@pytest.mark.parametrize(("kind", "rows", "pool", "position"), PARTS)
 def test_every_registered_part_trains(tiny, task, kind, rows, pool, position):
     backbone = tiny(kind)
     config = run_config(backbone, "prompt-tuning", "linear")

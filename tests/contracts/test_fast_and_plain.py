@@ -99,6 +99,7 @@ def test_a_last_layer_that_is_cut_to_one_place_reads_the_same(tiny, task, kind, 
         assert (own - other).norm() <= 1e-4 * other.norm() + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "readout"), [("bert", "cloze"), ("gpt2", "text"), ("t5", "text")])
 def test_a_library_without_the_fast_reader_trains(tiny, task, kind, readout, tmp_path):
     """Same scores and rows as with it, in a process that cannot import it."""
@@ -158,7 +159,7 @@ def test_nothing_is_kept_of_tokens_that_a_prompt_embeds_anew(tiny, task, kind, m
     encoded = [model.readout.encode(row) for row in task.train[:5]]
     batch = collate(encoded, backbone.tokenizer.pad_token_id)
     shift = torch.arange(backbone.embedding_size).float().cos().requires_grad_()
-    monkeypatch.setattr(Prompt, "changes_tokens", True)
+    monkeypatch.setattr(model.prompt, "changes_tokens", True)
     monkeypatch.setattr(
         Prompt, "embed", lambda self, embeddings, ids: embeddings + shift * (ids % 3)[..., None]
     )

@@ -326,9 +326,10 @@ print(instance_vectors(backbone, batch).tolist())
 """
 
 
+@pytest.mark.slow
 def test_the_end_of_a_process_saves(backbone_folder, cache):
     command = [sys.executable, "-c", AT_EXIT, str(backbone_folder("bert"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     (path,) = cache.rglob("*.safetensors")
     rows = _read(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
 import softprompts as sp
-from contracts.conftest import run_config
+from contracts.conftest import covering, run_config
 from softprompts.errors import BackboneError, DataError
 from softprompts.training.execution import execute
 
@@ -51,8 +53,7 @@ def write(soft, side, **options):
     return soft.generate(*batch(soft.backbone, side), **options)
 
 
-@pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("kind", "method"), covering(list(product(WRITERS, METHODS)), 1))
 def test_the_text_is_the_same_with_and_without_a_cache(tiny, kind, method):
     soft = model(tiny(kind), method)
     found = write(soft, "right", use_cache=True)

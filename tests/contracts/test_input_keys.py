@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
 import backbones
 from backbones import BOS, LIKE_LLAMA, Kind, _plain
-from contracts.conftest import parts_of, run_config
+from contracts.conftest import covering, parts_of, run_config
 from reads import forget_kept, ways
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
@@ -23,7 +24,7 @@ from softprompts.fast.shortcuts import Shortcuts
 from softprompts.prompts.draws import Draws
 from softprompts.recipes.schema import RunConfig
 from softprompts.regularizers.row_norm import RowNorm
-from softprompts.training import micro_batches as training_cutting
+from softprompts.training import pack as training_cutting
 from softprompts.training.building import build_model
 from softprompts.training.execution import encode_splits, make_member
 from softprompts.training.forward import Part, score
@@ -168,10 +169,15 @@ def assert_same(found, expected, tolerance=1e-5):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * size)
 
 
-@pytest.mark.parametrize("readout", ["linear", "text"])
 @pytest.mark.parametrize(
-    ("kind", "prompt"),
-    [(k, p) for k in KINDS for p in PROMPTS if k != "gpt-oss" or "length" not in p],
+    ("kind", "prompt", "readout"),
+    covering(
+        [
+            (kind, prompt, readout)
+            for kind, prompt, readout in product(KINDS, PROMPTS, ("linear", "text"))
+            if kind != "gpt-oss" or "length" not in prompt
+        ]
+    ),
 )
 def test_scores_and_gradients_are_those_of_recomputing(
     decoder, task, kind, readout, prompt, monkeypatch, widths
@@ -352,7 +358,7 @@ def test_an_update_is_cut_by_what_is_read_of_its_examples(
         model, part = part_of(backbone, task, config, slice(place, place + 1))
         score(backbone, [part])
         example = model.readout.encode(task.train[place])
-        assert READER.num_positions(backbone, model.prompt, example, True) == widths[-1]
+        assert READER.num_positions(backbone, model.prompt, [example], True) == widths[-1:]
 
 
 def test_with_regularizers_an_update_is_cut_by_whole_inputs(decoder, task, monkeypatch):

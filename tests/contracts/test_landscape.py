@@ -7,13 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from contracts.conftest import NAMED, UNTRAINED, YARDSTICKS, run_config
+from contracts.conftest import NAMED, UNTRAINED, YARDSTICKS, covering, run_config
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.template import Role
 from softprompts.errors import PromptError
-from softprompts.lab.analysis.ascent import Objective, ascend
-from softprompts.lab.analysis.curvature import hessian_product, lanczos
+from softprompts.lab.analysis.curvature import Objective, ascend, hessian_product, lanczos
 from softprompts.lab.analysis.subjects import Sample, Subject, batches_of
 from softprompts.lab.analysis.surfaces import InputSurface, PromptSurface, outer_rows, with_rows
 from softprompts.recipes.presets import METHODS as PRESETS
@@ -61,7 +60,7 @@ def times(factor, point):
     return tuple(factor * part for part in point)
 
 
-@pytest.mark.parametrize(("kind", "method", "readout"), CELLS)
+@pytest.mark.parametrize(("kind", "method", "readout"), covering(CELLS, 1))
 def test_surfaces_are_those_of_the_run(tiny, task, kind, method, readout):
     subject, encoded = subject_of(tiny(kind), task, method, readout)
     track = subject.track

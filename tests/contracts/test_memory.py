@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
 import softprompts as sp
 from backbones import KINDS
-from contracts.conftest import run_config
+from contracts.conftest import covering, run_config
 from softprompts import token_inputs
 from softprompts.backbones import gating
 from softprompts.backbones.backbone import Backbone
@@ -29,6 +30,11 @@ from softprompts.training.evaluation import score_examples
 
 REACHED = [kind for kind in KINDS if kind != "deberta-v2"]
 LENGTH = 3
+FAMILIES = [
+    kind if kind in ("bert", "t5", "gpt2", "llama") else pytest.param(kind, marks=pytest.mark.slow)
+    for kind in REACHED
+]
+"""All that can be reached; not slow is one of each family, and one with grouped heads."""
 
 
 def precise(backbone):
@@ -106,7 +112,7 @@ def test_hidden_rows_and_gates_of_one_change_nothing(tiny, kind):
         assert not torch.allclose(read(backbone, Memory(prefixes)), bare, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", REACHED)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_gradients_of_gates_equal_differences(tiny, kind):
     """In float64, open gates against finite differences of sixth order.
 
@@ -143,7 +149,7 @@ def test_gradients_of_gates_equal_differences(tiny, kind):
     torch.testing.assert_close(found / expected, torch.ones_like(found), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("kind", REACHED)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_gradients_of_closed_gates_are_what_opening_them_would_change(tiny, kind, monkeypatch):
     """In float64, against a loop that opens each closed key by itself; all gradients."""
     backbone = precise(tiny(kind))
@@ -223,8 +229,11 @@ def extrapolated(slope, place, step):
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [(kind, "adap-ins-pos") for kind in KINDS]
-    + [(k, m) for k in REACHED for m in ("p-tuning-v2", "adap-len", "residual-deep-pool-len")],
+    covering(
+        [(kind, "adap-ins-pos") for kind in KINDS]
+        + [(k, m) for k in REACHED for m in ("p-tuning-v2", "adap-len", "residual-deep-pool-len")],
+        1,
+    ),
 )
 def test_checkpointing_changes_nothing(tiny, task, kind, method):
     backbone = tiny(kind)
@@ -284,8 +293,10 @@ def test_rows_from_a_text_are_that_text_before_the_input(tiny, kind):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", REACHED)
-@pytest.mark.parametrize("method", ["p-tuning-v2", "adap-len", "adap-ins-len"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    covering(list(product(REACHED, ("p-tuning-v2", "adap-len", "adap-ins-len"))), 1),
+)
 def test_left_padding_equals_right_padding(tiny, kind, method):
     backbone = tiny(kind)
     model = sp.SoftPromptModel(backbone, sp.PromptConfig(method=method, length=4)).eval()

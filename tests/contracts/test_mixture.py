@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import pytest
 import torch
 
 import softprompts as sp
-from contracts.conftest import parts_of, run_config
+from contracts.conftest import covering, parts_of, run_config
 from softprompts.errors import DataError, RecipeError, StorageError
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.recipes.identity import identity
@@ -85,9 +86,9 @@ def assert_equal(found, expected):
         assert torch.equal(found[name], value), name
 
 
-@pytest.mark.parametrize("kind", READOUT)
-@pytest.mark.parametrize("prompt", PROMPTS)
-@pytest.mark.parametrize("is_linear", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "prompt", "is_linear"), covering(list(product(READOUT, PROMPTS, (True, False))))
+)
 def test_a_mixture_of_one_task_is_the_run_of_that_task(tiny, task, kind, prompt, is_linear):
     backbone = tiny(kind)
     readout = "linear" if is_linear else READOUT[kind]

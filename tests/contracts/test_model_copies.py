@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 
 import softprompts as sp
+from contracts.conftest import covering
 from softprompts.backbones.loading import load_backbone
 from softprompts.errors import BackboneError
 
@@ -36,11 +38,18 @@ def read(run: Callable[..., Any], model: Any) -> tuple[torch.Tensor, list[torch.
     return states.detach(), [one.grad.clone() for one in model.parameters()]
 
 
-@every_method
 @pytest.mark.parametrize(
-    ("dtype", "attention"), [("float32", None), ("bfloat16", None), ("bfloat16", "sdpa")]
+    ("kind", "dtype", "attention", "method"),
+    covering(
+        [
+            (kind, dtype, attention, method)
+            for kind in KINDS
+            for dtype, attention in (("float32", None), ("bfloat16", None), ("bfloat16", "sdpa"))
+            for method in METHODS
+        ],
+        1,
+    ),
 )
-@every_kind
 def test_compiled_models_give_the_same(
     backbone_folder: Any, kind: str, dtype: str, attention: str | None, method: str
 ) -> None:
@@ -84,9 +93,10 @@ def test_copies_share_the_backbone_and_nothing_trained(tiny: Any, kind: str, met
     assert not torch.equal(read(copied, copied)[0], states)
 
 
-@every_method
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@every_kind
+@pytest.mark.parametrize(
+    ("kind", "dtype", "method"),
+    covering(list(product(KINDS, ("float32", "bfloat16"), METHODS)), 1),
+)
 def test_pickles_hold_the_prompt_and_a_name(
     backbone_folder: Any, kind: str, dtype: str, method: str
 ) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
-from contracts.conftest import parts_of, run_config
+from contracts.conftest import covering, parts_of, run_config
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.batch import collate
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
+from softprompts.machine_memory import is_out_of_memory
 from softprompts.recipes.schema import RunConfig
 from softprompts.seeding import generator
 from softprompts.training import evaluation, footprint, pack
@@ -20,9 +22,7 @@ from softprompts.training.building import build_model
 from softprompts.training.execution import encode_splits, make_member
 from softprompts.training.forward import Part, score
 from softprompts.training.journal import NoJournal
-from softprompts.training.memory import Room
-from softprompts.training.micro_batches import cut
-from softprompts.training.pack import train_pack
+from softprompts.training.pack import Room, cut, train_pack
 from softprompts.training.resources import Resources
 
 READOUT = {"bert": "cloze", "gpt2": "text", "t5": "text"}
@@ -58,9 +58,10 @@ def reaching_variants(backbone, readout):
     return [*configs, RunConfig.model_validate(short)]
 
 
-@pytest.mark.parametrize("kind", READOUT)
-@pytest.mark.parametrize("is_linear", [True, False])
-@pytest.mark.parametrize("build_variants", [plain_variants, reaching_variants])
+@pytest.mark.parametrize(
+    ("kind", "is_linear", "build_variants"),
+    covering(list(product(READOUT, (True, False), (plain_variants, reaching_variants)))),
+)
 def test_a_pack_equals_single_runs(tiny, task, kind, is_linear, build_variants):
     backbone = tiny(kind)
     configs = build_variants(backbone, "linear" if is_linear else READOUT[kind])
@@ -199,7 +200,8 @@ def assert_eight_equal_alone(backbone, task, tolerance):
             torch.testing.assert_close(found[name], value, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("kind", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_a_pack_of_eight_is_eight_single_runs_after_fifty_steps(tiny, task, kind):
     """Presets, seeds, rates, initializers, few-shot samples and weights of regularizers."""
     assert_eight_equal_alone(tiny(kind), task, 1e-4)
@@ -222,7 +224,8 @@ def load_wide(monkeypatch):
     torch.set_default_dtype(before)
 
 
-@pytest.mark.parametrize("kind", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_a_pack_of_eight_differs_by_rounding_alone(load_wide, backbone_folder, task, kind):
     """What is left of a difference in float32 is far less in float64."""
     assert_eight_equal_alone(load_wide(backbone_folder(kind)), task, 1e-9)
@@ -243,7 +246,7 @@ def test_examples_of_like_length_meet_whosever_they_are(tiny, task):
     drawn = [run.draw() for run in runs]
     widths = sorted((one.width for taken in drawn for one in taken), reverse=True)
     room = Room(most_positions=4 * widths[0])
-    groups = list(cut(runs, backbone, room))
+    groups = [list(zip(*group, strict=True)) for group in cut(runs, backbone, room)]
     found, places = [], [[] for _ in runs]
     for shares in groups:
         own = [(run, share.part.batch.attention_mask.sum(dim=1) + 4) for run, share in shares]
@@ -255,6 +258,11 @@ def test_examples_of_like_length_meet_whosever_they_are(tiny, task):
     assert [width for group in found for width in group] == widths
     assert any(len(shares) == 3 for shares in groups)
     assert [sorted(own) for own in places] == [list(range(len(taken))) for taken in drawn]
+
+
+def test_what_onednn_says_without_memory_is_a_shortage():
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert not is_out_of_memory(RuntimeError("could not create a tensor"))
 
 
 def test_dropout_does_not_depend_on_the_cut_or_on_others(tiny, task):

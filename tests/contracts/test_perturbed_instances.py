@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
-from contracts.conftest import run_config, shares_of
+from contracts.conftest import covering, run_config, shares_of
 from contracts.test_regularizers import config_of, member_of, ptp
 from softprompts.errors import PromptError, RecipeError
 from softprompts.recipes.parsing import parse_run
@@ -44,21 +46,22 @@ def watched_update(backbone, task, readout, regularizer, monkeypatch, instance="
     shares = shares_of(run, backbone)
     for share in shares:  # instance vectors of clean inputs are kept
         objective.instance_vectors(backbone, share.part.batch, instance)
-    parts, reads, read = [], [], backbone.read
+    parts, reads, read = [], [], backbone.run_body
     with monkeypatch.context() as patch:
         patch.setattr(
             objective, "score", lambda b, given: (parts.extend(given), score(b, given))[1]
         )
-        patch.setattr(backbone, "read", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
+        patch.setattr(backbone, "run_body", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
         for share in shares:
             objective.accumulate(backbone, [share])
     gradient = torch.cat([p.grad.flatten() for p in run.model.parameters])
     return parts, len(reads), len(shares), gradient
 
 
-@pytest.mark.parametrize("instance", ["states", "embeddings"])
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("kind", "readout"), PLACES)
+@pytest.mark.parametrize(
+    ("kind", "readout", "name", "instance"),
+    covering([(*p, n, i) for p, n, i in product(PLACES, NAMES, ("states", "embeddings"))], 1),
+)
 def test_they_are_those_of_each_input_by_itself(
     tiny, task, kind, readout, name, instance, monkeypatch
 ):

@@ -10,7 +10,9 @@ import torch
 from contracts.test_landscape import scattered, subject_of
 from softprompts.errors import DataError, PromptError
 from softprompts.lab.analysis.planes import (
+    FINE,
     Grid,
+    axis,
     directions_of,
     is_pair,
     look,
@@ -55,6 +57,14 @@ def test_a_plane_has_the_run_at_its_middle_and_the_gradient_along_its_first_axis
         float((torch.linalg.vector_norm(g.flatten(1), dim=1) * span).sum()) for g, span in pairs
     )
     assert found["slope"] == pytest.approx(known, rel=1e-4)
+    told = []
+    finer = Grid(num_points=5, num_line_points=9, input_radius=0.02, prompt_radius=0.02)
+    more = look(subject, space, finer, lambda *one: told.append(one[1:]))
+    for line, other in zip(found["losses"], more["losses"][::2], strict=True):
+        assert other[::2] == pytest.approx(line, rel=1e-6)
+    for name, line in found["lines"].items():
+        assert more["lines"][name][::2] == pytest.approx(line, rel=1e-6)
+    assert told == [(0, 33), (16, 33), (32, 33), (33, 33)]  # 25 of the plane, 4 more of each line
     fine = look(
         subject, space, Grid(num_points=3, num_line_points=3, input_radius=2e-4, prompt_radius=2e-4)
     )
@@ -64,6 +74,26 @@ def test_a_plane_has_the_run_at_its_middle_and_the_gradient_along_its_first_axis
     assert abs(slope_along(surface, second)) < 1e-3 * known
     corner = tuple(0.02 * a - 0.02 * b for a, b in zip(first, second, strict=True))
     assert found["losses"][0][2] == pytest.approx(float(surface.losses([corner]).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("space", ["input", "prompt"])
+def test_a_first_picture_takes_one_gradient_and_the_points_of_its_plane(
+    tiny, task, space, monkeypatch
+):
+    """Its lines are the middle row and column of the plane, and the fine one has all its points."""
+    grid, fine = Grid(), Grid(**FINE)
+    assert set(axis(1.0, grid.num_points)) <= set(axis(1.0, fine.num_points))
+    assert set(axis(1.0, grid.num_line_points)) <= set(axis(1.0, fine.num_line_points))
+    subject, _ = subject_of(tiny("bert"), task, "prompt-tuning", "linear")
+    kind, gradients, told = type(surface_of(subject, space)), [], []
+    real = kind.gradient
+    monkeypatch.setattr(kind, "gradient", lambda *one: gradients.append(one) or real(*one))
+    found = look(subject, space, grid, lambda *one: told.append(one[1:]))
+    assert len(gradients) == 1
+    assert told[-1] == (25, 25)
+    middle = grid.num_points // 2
+    assert found["lines"]["first"] == found["losses"][middle]
+    assert found["lines"]["second"] == [line[middle] for line in found["losses"]]
 
 
 def test_a_random_direction_is_that_of_its_seed_alone(tiny, task):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
-from contracts.conftest import parts_of, run_config, shares_of
+from contracts.conftest import covering, parts_of, run_config, shares_of
 from softprompts.encoding.template import Role
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
@@ -24,6 +25,7 @@ from softprompts.training.resources import Resources
 PLACES = [("bert", "linear"), ("bert", "cloze"), ("gpt2", "text"), ("gpt2", "linear")]
 PLACES += [("t5", "text"), ("t5", "linear")]
 METHODS = ("prompt-tuning", "residual", "adap-ins-pos", "p-tuning-v2")
+EVERY = covering([(*p, m, n) for p, m, n in product(PLACES, METHODS, PERTURBATIONS.names())], 1)
 NEAR = {"min_cosine": -1.0}
 STRONG = {
     "word-substitution": NEAR,
@@ -104,8 +106,10 @@ def count_reads(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS.names())
-@pytest.mark.parametrize(("kind", "readout"), PLACES)
+@pytest.mark.parametrize(
+    ("kind", "readout", "name"),
+    covering([(*p, n) for p, n in product(PLACES, PERTURBATIONS.names())], 1),
+)
 def test_weight_or_strength_zero_is_no_regularizer(tiny, task, kind, readout, name, monkeypatch):
     backbone, reads = tiny(kind), []
     trained(backbone, task, "adap-ins-pos", readout, [])  # which keeps instance vectors
@@ -131,9 +135,7 @@ def test_weight_or_strength_zero_is_no_regularizer(tiny, task, kind, readout, na
     assert is_near != has_words  # it reads wrong label strings too, in other batches
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS.names())
-@pytest.mark.parametrize(("kind", "readout"), PLACES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("kind", "readout", "method", "name"), EVERY)
 def test_all_but_field_tokens_is_read_as_it_was(
     tiny, task, kind, readout, method, name, monkeypatch
 ):
@@ -174,9 +176,7 @@ def test_all_but_field_tokens_is_read_as_it_was(
     assert bool(others) == bool(num_rows) == has_words
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS.names())
-@pytest.mark.parametrize(("kind", "readout"), PLACES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("kind", "readout", "method", "name"), EVERY)
 def test_only_field_tokens_are_touched(tiny, task, kind, readout, method, name, monkeypatch):
     backbone, touched = tiny(kind), []
 
@@ -265,9 +265,12 @@ def test_the_gradient_is_that_of_the_whole_objective(tiny, task, consistency, is
         torch.testing.assert_close(one, parameter.grad, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS.names())
-@pytest.mark.parametrize("readout", ["linear", "cloze"])
-@pytest.mark.parametrize("consistency", ["ce", "kl", "symmetric-kl"])
+@pytest.mark.parametrize(
+    ("readout", "name", "consistency"),
+    covering(
+        list(product(("linear", "cloze"), PERTURBATIONS.names(), ("ce", "kl", "symmetric-kl"))), 1
+    ),
+)
 def test_absent_columns_make_no_nan(tiny, choice_task, readout, name, consistency):
     options = {"consistency": consistency, "is_clean_live": consistency != "ce"}
     records, state = trained(
@@ -348,8 +351,10 @@ def test_a_resumed_run_ends_with_the_same_bits(tiny, task, name, tmp_path, monke
     assert weights == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("method", ["head-only", "fine-tuning", "lora"])
-@pytest.mark.parametrize("name", PERTURBATIONS.names())
+@pytest.mark.parametrize(
+    ("method", "name"),
+    covering(list(product(("head-only", "fine-tuning", "lora"), PERTURBATIONS.names())), 1),
+)
 def test_yardsticks_can_be_regularized_too(tiny, task, method, name):
     records, state = trained(tiny("bert"), task, method, "linear", [ptp(name)], learning_rate=0.001)
     assert all(record["regularizers"][0]["penalty"] > 0 for record in records)

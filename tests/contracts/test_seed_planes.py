@@ -7,9 +7,8 @@ import torch
 
 from contracts.test_landscape import subject_of
 from softprompts.errors import DataError, PromptError
-from softprompts.lab.analysis.blends import blended_loss
-from softprompts.lab.analysis.planes import path_between, surface_of
-from softprompts.lab.analysis.seed_planes import are_seeds, plane_through
+from softprompts.lab.analysis.landscapes import are_seeds, plane_through
+from softprompts.lab.analysis.planes import blended_loss, path_between, surface_of
 from softprompts.lab.analysis.surfaces import outer_rows
 
 

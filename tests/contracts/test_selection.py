@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 import softprompts as sp
 from backbones import KINDS
-from contracts.conftest import run_config
+from contracts.conftest import covering, run_config
 from softprompts.errors import DataError, PromptError, RecipeError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
@@ -24,7 +25,8 @@ from softprompts.prompts.positions.task import TaskPosition
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.rows.plain import PlainRows
 from softprompts.prompts.selection import select
-from softprompts.prompts.splice import choose, splice
+from softprompts.prompts.splice import splice
+from softprompts.prompts.split_gradient import tie
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS
 from softprompts.training import features
@@ -97,7 +99,9 @@ def test_gradient_of_every_split_equals_brute_force(side, seed):
             split = weights.argmax(dim=1)
             places = anchors(split, LENGTH, start, end)
             keep = splice(leaf_tokens, mask, segments, leaf_rows, places)
-            keep = choose(keep, weights, leaf_tokens, mask, leaf_rows, (start, end))
+            edges = (start, end)
+            tied = tie(keep.embeddings, weights, leaf_tokens, mask, leaf_rows, edges)
+            keep = replace(keep, embeddings=tied)
             embeddings = keep.embeddings
         loss = loss_of(embeddings, keep.attention_mask)
         loss.backward()
@@ -191,9 +195,30 @@ def test_a_pool_mixes_by_the_softmax_of_a_linear_map():
     assert pool.bake().shape == (4, 3, HIDDEN)
 
 
+def test_a_pool_with_tanh_weighs_as_the_authors_code():
+    """Their selector is a linear map, a tanh and a softmax; logits beyond it are cut."""
+    generator = torch.Generator().manual_seed(3)
+    sets = [PlainRows(torch.randn(3, HIDDEN, generator=generator), generator) for _ in range(4)]
+    pool = AttentionPool(sets, 6, generator, has_tanh=True)
+    theirs = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Softmax(dim=1))
+    with torch.no_grad():
+        pool.weight.normal_(generator=generator).mul_(5)
+        theirs[0].weight.copy_(pool.weight)
+        theirs[0].bias.copy_(pool.bias)
+    instances = torch.randn(5, 6, generator=generator)
+    scaled = instances / instances.square().mean(dim=1, keepdim=True).sqrt()
+    found, weights = pool(5, instances, None)
+    torch.testing.assert_close(weights, theirs(scaled))
+    mixed = (theirs(scaled) @ torch.stack([one() for one in sets]).flatten(1)).view(5, 3, HIDDEN)
+    torch.testing.assert_close(found, mixed)
+    assert (weights.max(dim=1).values / weights.min(dim=1).values).max() <= math.exp(2) + 1e-4
+
+
 def edges_of(count):
     """Return the places of inputs of four tokens."""
-    return Edges.unmarked(torch.zeros(count, dtype=torch.long), torch.full((count,), 4))
+    return Edges(
+        torch.zeros(count, dtype=torch.long), torch.full((count,), 4), torch.empty(count, 0)
+    )
 
 
 def test_what_learned_parts_refuse():
@@ -313,11 +338,30 @@ class Stop(Progress):
             raise KeyboardInterrupt
 
 
+def parts_of_method(cell):
+    """Return the parts of a method, of which `covering` wants each once."""
+    preset = METHODS[cell[1]]
+    return (preset.rows, preset.pool, preset.position, preset.active_length, preset.depth)
+
+
+def slow(*cell):
+    """Return a cell that is looked at with the slow tests."""
+    return pytest.param(*cell, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("bert", method) for method, preset in METHODS.items() if preset.is_trained]
-    + [(kind, "adap-ins-vec-pos") for kind in KINDS if kind != "bert"]
-    + [(k, "residual-deep-pool-len") for k in KINDS if k not in ("bert", "deberta-v2")],
+    [
+        *covering([("bert", m) for m, p in METHODS.items() if p.is_trained], 1, parts_of_method),
+        ("t5", "adap-ins-vec-pos"),
+        ("gpt2", "residual-deep-pool-len"),
+        *(slow(kind, "adap-ins-vec-pos") for kind in KINDS if kind not in ("bert", "t5")),
+        *(
+            slow(k, "residual-deep-pool-len")
+            for k in KINDS
+            if k not in ("bert", "deberta-v2", "gpt2")
+        ),
+    ],
 )
 def test_interrupted_and_resumed_is_uninterrupted(tiny, task, tmp_path, kind, method):
     backbone = tiny(kind)
@@ -325,16 +369,16 @@ def test_interrupted_and_resumed_is_uninterrupted(tiny, task, tmp_path, kind, me
         backbone,
         method,
         "linear",
-        steps=9,
+        steps=6,
         selection="held-out",
         held_out_fraction=0.4,
-        num_evaluations=3,
+        num_evaluations=2,
         checkpoint_every_steps=2,
     )
     whole = tmp_path / "whole"
     execute(config, backbone, task, folder=whole)
     halves = tmp_path / "halves"
-    for step in (3, 5, 8):
+    for step in (3, 5):  # behind a checkpoint, before and after something was selected
         with pytest.raises(KeyboardInterrupt):
             execute(config, backbone, task, folder=halves, progress=Stop(step))
     execute(config, backbone, task, folder=halves)

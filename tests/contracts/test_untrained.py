@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
 import softprompts as sp
 from backbones import KINDS
-from contracts.conftest import UNTRAINED, rows, run_config
+from contracts.conftest import UNTRAINED, covering, rows, run_config
 from softprompts.encoding.template import Role
 from softprompts.errors import DataError, PromptError, RecipeError
 from softprompts.fast import reader
@@ -66,8 +67,7 @@ def roomy(backbone_folder, kind, tmp_path):
     return sp.load_backbone(str(folder))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", UNTRAINED)
+@pytest.mark.parametrize(("kind", "method"), covering(list(product(KINDS, UNTRAINED)), 1))
 def test_nothing_is_trained_and_the_first_state_is_reported(tiny, brief, tmp_path, kind, method):
     backbone = tiny(kind)
     count = {"num_demonstrations": 1} if method == "in-context" else {}
@@ -112,13 +112,15 @@ def test_an_instruction_is_its_text_in_front_of_the_template(tiny, task, kind):
 
 def test_an_instruction_is_what_rows_from_its_text_start_as(tiny, task):
     backbone = tiny("gpt2")
+    said = "Say of each thing that was seen how it was."
+    task = replace(task, format=replace(task.format, instruction=said))
     outcome = execute_on(backbone, task, "instruction", readout="text")
-    text = "Say how it was.\n"
-    length = len(backbone.tokenizer(text)["input_ids"])
     data = run_config(backbone, "prompt-tuning", "text").model_dump(mode="json")
-    prompt = {"length": length, "initializer": {"kind": "text", "text": text}}
+    prompt = {"length": "text", "initializer": {"kind": "text", "text": f"{said}\n"}}
     config = resolve(parse_run({**data, "prompt": prompt}))
     rows_from_text = build_model(config, backbone, task.format)
+    num_tokens = len(backbone.tokenizer(f"{said}\n")["input_ids"])
+    assert rows_from_text.tracks["custom"].prompt.length == num_tokens > 10
     torch.testing.assert_close(
         scores(backbone, outcome.model, task.validation),
         scores(backbone, rows_from_text, task.validation),
@@ -277,7 +279,10 @@ def test_what_fits_nowhere_is_refused(tiny, task):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"readout": "linear"}, "`readout` must be cloze or text with method .* is 'linear'"),
+        (
+            {"readout": "linear"},
+            "`readout` must be cloze or text or writing with method .* is 'linear'",
+        ),
         ({"prompt": {"length": 3}}, "`prompt.length` must be 0 or left out .* but is 3"),
         ({"adaptation": "lora"}, "`adaptation` must be left out .* but is 'lora'"),
         (

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 import softprompts as sp
 from contracts.conftest import run_config
-from softprompts.errors import DataError
+from softprompts.backbones.loading import load_backbone
+from softprompts.errors import DataError, PromptError, SoftPromptsWarning
 from softprompts.results import Result
 from softprompts.training.execution import execute
 
@@ -104,3 +106,48 @@ def test_names_in_the_place_of_what_is_loaded_are_refused(tiny, task, tmp_path):
         sp.train(tiny("bert"), "bundled/sentiment")
     with pytest.raises(DataError, match=f"`two` {text}"):
         sp.train(tiny("bert"), {"one": task, "two": "bundled/sentiment"})
+
+
+IDS = torch.tensor([[5, 6, 7], [5, 6, 1]])
+MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
+TOKENS = {
+    "ids in one dimension": ((IDS[0],), r"`input_ids` .*, but is of shape \(3,\)"),
+    "no inputs": ((IDS[:0],), r"`input_ids` .* neither of them 0, but is of shape \(0, 3\)"),
+    "no tokens": ((IDS[:, :0],), r"`input_ids` .*, but is of shape \(2, 0\)"),
+    "ids that are floats": ((IDS.float(),), "`input_ids` .* whole numbers, but is torch.float32"),
+    "lists": (([[5, 6]],), "`input_ids` must be a tensor of whole numbers, but is list"),
+    "a mask of one": ((IDS, MASK[:1]), r"`attention_mask` .* \(2, 3\), but is \(1, 3\)"),
+    "a mask to be added": ((IDS, (MASK - 1) * 1e4), "`attention_mask` must be 1 or 0.*-10000"),
+    "float segments": ((IDS, MASK, MASK.float()), "`token_type_ids` .*but is torch.float32"),
+}
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_what_is_no_batch_of_token_ids_is_refused(tiny, name):
+    model = sp.SoftPromptModel(tiny("gpt2"), with_logits=True)
+    given, text = TOKENS[name]
+    for read in (model, model.generate):
+        if read is model or len(given) < 3:  # `generate` takes segments by name
+            with pytest.raises(DataError, match=text):
+                read(*given)
+
+
+def test_a_mask_may_be_of_any_dtype(tiny):
+    model = sp.SoftPromptModel(tiny("bert")).eval()
+    expected = model(IDS, MASK).last_hidden_state
+    for dtype in (torch.float32, torch.bool, torch.int32):
+        assert torch.equal(model(IDS, MASK.to(dtype)).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("method", ["lora", "fine-tuning", "head-only", "in-context"])
+def test_a_method_without_a_prompt_makes_no_model(tiny, method):
+    with pytest.raises(PromptError, match=f"`prompt.method` .*, but is '{method}': sp.train"):
+        sp.SoftPromptModel(tiny("bert"), sp.PromptConfig(method=method))
+
+
+def test_a_backbone_loaded_by_a_path_trains(backbone_folder, tasks):
+    backbone = load_backbone(backbone_folder("bert"))
+    data = replace(own(tasks["one"]), validation=own(tasks["one"]).validation[-1:])
+    with pytest.warns(SoftPromptsWarning, match="1 of 1 validation rows of custom .* row 7"):
+        result = sp.train(backbone, data, training=sp.TrainingConfig(steps=1))
+    assert 0 <= result.score <= 1

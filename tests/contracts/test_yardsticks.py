@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from itertools import chain
+from itertools import chain, product
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 import softprompts as sp
 from backbones import KINDS
-from contracts.conftest import YARDSTICKS, run_config
+from contracts.conftest import YARDSTICKS, covering, run_config
 from softprompts.backbones.adaptations.lora import LoraAdaptation
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.batch import collate
@@ -49,8 +49,7 @@ def set_kind(config, adaptation):
     return parse_run(data)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", YARDSTICKS)
+@pytest.mark.parametrize(("kind", "method"), covering(list(product(KINDS, YARDSTICKS)), 1))
 def test_before_training_a_yardstick_scores_as_the_head_alone(tiny, task, kind, method):
     backbone = tiny(kind)
     found = scores_of(built(backbone, task, method), task)
@@ -75,8 +74,7 @@ def test_a_vanishing_rate_trains_the_head_alone(tiny, task, kind, method):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", YARDSTICKS)
+@pytest.mark.parametrize(("kind", "method"), covering(list(product(KINDS, YARDSTICKS)), 1))
 def test_training_moves_the_copy_and_never_the_shared_backbone(tiny, task, kind, method):
     backbone = tiny(kind)
     before, state = weights_of(backbone), torch.random.get_rng_state()
@@ -103,7 +101,7 @@ def test_training_moves_the_copy_and_never_the_shared_backbone(tiny, task, kind,
     ("kind", "readout"),
     [
         ("bert", "linear"),
-        ("bert", "cloze"),
+        pytest.param("bert", "cloze", marks=pytest.mark.slow),
         pytest.param("gpt2", RANKING, marks=pytest.mark.slow),
         pytest.param("bart", RANKING, marks=pytest.mark.slow),
     ],

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -124,19 +125,59 @@ def hub(root: Path) -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def run(code: str, address: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, whose hub is at an address."""
-    source = Path(sp.__file__).parents[1]
+LOOP = """
+import contextlib, io, json, sys, traceback
+
+for line in sys.stdin:
+    code, *sys.argv[1:] = json.loads(line)
+    out, error = io.StringIO(), ""
+    with contextlib.redirect_stdout(out):
+        try:
+            exec(code, {})
+        except Exception:
+            error = traceback.format_exc()
+    print(json.dumps([out.getvalue(), error]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A hub of one folder, and a process that knows no other.
+
+    `root` has `owner/name` folders, `address` is the hub's, `asked` what was asked of it; `run`
+    sends code and its arguments to the process, and returns what it printed and its traceback.
+    """
+
+    root: Path
+    address: str
+    asked: list[str]
+    process: subprocess.Popen[str]
+
+    def run(self, code: str, *arguments: str) -> tuple[str, str]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([code, *arguments]) + "\n")
+        self.process.stdin.flush()
+        printed, error = json.loads(self.process.stdout.readline())
+        return printed, error
+
+
+@contextmanager
+def elsewhere(folder: Path) -> Iterator[Elsewhere]:
+    """Serve a hub in a folder to a process of its own."""
     environment = {
         **os.environ,
-        **{"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"},
-        **{"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(source), "NO_PROXY": "*", "no_proxy": "*"},
+        **{"HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"},
+        **{"PYTHONPATH": str(Path(sp.__file__).parents[1]), "NO_PROXY": "*", "no_proxy": "*"},
     }
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
+    with (
+        hub(folder / "hub") as (address, asked),
+        subprocess.Popen(
+            [sys.executable, "-c", LOOP],
+            env=environment | {"HF_ENDPOINT": address},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        yield Elsewhere(folder / "hub", address, asked, process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,29 @@ def trained(
     )
 
 
+def writer(backbone: sp.Backbone, **prompt: Any) -> Result:
+    """Return a prompt of five rows that writes, after a step on two rows."""
+    templates = {"writing": "{text} and so"}
+    format = sp.TaskFormat("story", 1, (), templates, {}, ("exact-match",))
+    rows = tuple(sp.Example({"text": text}, (0,), (), (text[:9],)) for text in TEXTS)
+    return sp.train(
+        backbone,
+        sp.Task(format, rows, (), rows),
+        prompt=sp.PromptConfig.model_validate({"length": 5, **prompt}),
+        readout={"kind": "writing", "max_new_tokens": 6},
+        training=sp.TrainingConfig(steps=1, num_evaluations=1, selection="last", batch_size=2),
+    )
+
+
 def served(folder: Path, family: str, **options: Any) -> tuple[Any, Any]:
     """Return a folder's model and tokenizer, as transformers loads them."""
     model = MODELS[family].from_pretrained(folder, **options).eval()
     return model, transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def client_of(folder):
+    """Return the written client."""
+    spec = importlib.util.spec_from_file_location("client", folder / "client.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Client()

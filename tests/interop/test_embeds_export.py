@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import json
 import threading
@@ -11,23 +10,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
-from interop_material import TEXTS, trained
+from interop_material import TEXTS, client_of, trained, writer
 
 import softprompts as sp
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import BackboneError, PromptError
 from softprompts.interop.embeds import export_embeds
-from softprompts.prompts.arranging import arrange
+from softprompts.prompts.splice import arrange
 from softprompts.training import forward
-
-
-def client_of(folder):
-    """Return the written client."""
-    spec = importlib.util.spec_from_file_location("client", folder / "client.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Client()
 
 
 def read_by_the_library(result, text):
@@ -64,6 +55,14 @@ def test_a_request_holds_what_the_model_reads(backbone_folder, tmp_path, kind, p
         expected = read_by_the_library(result, text)
         assert kept.dtype == expected.dtype == result.backbone.dtype
         assert torch.equal(kept, expected)
+
+
+def test_a_run_that_writes_asks_by_embeddings(tiny, tmp_path):
+    result = writer(tiny("gpt2"))
+    export_embeds(result, tmp_path / "out")
+    body = client_of(tmp_path / "out").request("tiny", {"text": TEXTS[0]}, max_tokens=6)
+    kept = torch.load(io.BytesIO(base64.b64decode(body["prompt_embeds"])), weights_only=True)
+    assert torch.equal(kept, read_by_the_library(result, TEXTS[0]))
 
 
 def test_the_answer_of_a_server_is_given_back(tiny, tmp_path):

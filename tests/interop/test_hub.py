@@ -6,7 +6,6 @@ import json
 
 import pytest
 import yaml
-from hub_server import hub, run
 
 import softprompts as sp
 from softprompts.errors import StorageError
@@ -24,11 +23,11 @@ ROWS = tuple(
 PUSH = """
 import sys, softprompts as sp
 result = sp.load(sys.argv[1])
-print(result.push_to_hub("me/moods", scores=[0.5, 0.75], token="hf_none"))
+print(result.push_to_hub(sys.argv[2], scores=[0.5, 0.75], token="hf_none"))
 """
 LOAD = """
 import sys, json, softprompts as sp
-found = sp.load("me/moods")
+found = sp.load(sys.argv[1])
 print(json.dumps([repr(found), found.predict_scores(["it was fine", "it was grim"])]))
 """
 
@@ -40,25 +39,25 @@ def result(tiny):
 
 
 @pytest.mark.parametrize("is_ensemble", [False, True])
-def test_what_is_pushed_comes_back_to_the_bit(result, tmp_path, is_ensemble):
+def test_what_is_pushed_comes_back_to_the_bit(result, tmp_path, hub_elsewhere, is_ensemble):
     prompt = sp.ensemble([result, again(result)]) if is_ensemble else result
     prompt.save(tmp_path / "kept")
-    with hub(tmp_path / "hub") as (address, asked):
-        pushed = run(PUSH, address, tmp_path / "one", str(tmp_path / "kept"))
-        assert pushed.returncode == 0, pushed.stderr
-        assert pushed.stdout.strip() == f"{address}/me/moods/commit/{'0' * 40}"
-        loaded = run(LOAD, address, tmp_path / "two")
-        assert loaded.returncode == 0, loaded.stderr
-        name, predictions = json.loads(loaded.stdout)
-    assert name == repr(prompt)
+    name = f"me/moods-{is_ensemble}"
+    pushed, error = hub_elsewhere.run(PUSH, str(tmp_path / "kept"), name)
+    assert pushed.strip() == f"{hub_elsewhere.address}/{name}/commit/{'0' * 40}", error
+    loaded, error = hub_elsewhere.run(LOAD, name)
+    assert loaded, error
+    text, predictions = json.loads(loaded)
+    assert text == repr(prompt)
     assert predictions == prompt.predict_scores(["it was fine", "it was grim"])
-    assert any(line.startswith("POST /api/models/me/moods/commit/main") for line in asked)
-    files = {
-        str(p.relative_to(tmp_path / "hub" / "me" / "moods"))
-        for p in (tmp_path / "hub").rglob("*.*")
-    }
+    assert any(f"POST /api/models/{name}/commit/main" in line for line in hub_elsewhere.asked)
+    files = {str(p.relative_to(hub_elsewhere.root / name)) for p in _files(hub_elsewhere, name)}
     assert "README.md" in files
     assert any(name.endswith("prompt.safetensors") for name in files)
+
+
+def _files(hub, name):
+    return [path for path in (hub.root / name).rglob("*") if path.is_file()]
 
 
 def again(result):
@@ -68,15 +67,15 @@ def again(result):
     return sp.train(result.backbone, task, training=training, seed=1)
 
 
-def test_no_place_of_this_machine_is_pushed(result, tmp_path):
+def test_no_place_of_this_machine_is_pushed(result, tmp_path, hub_elsewhere):
     result.save(tmp_path / "kept")
     about = json.loads((tmp_path / "kept" / "config.json").read_text())
     about["config"]["task"]["data_dir"] = "/home/somebody/secret"
     (tmp_path / "kept" / "config.json").write_text(json.dumps(about))
-    with hub(tmp_path / "hub") as (address, _):
-        pushed = run(PUSH, address, tmp_path / "one", str(tmp_path / "kept"))
-        assert pushed.returncode == 0, pushed.stderr
-    texts = [p.read_text() for p in (tmp_path / "hub").rglob("*") if p.suffix in (".json", ".md")]
+    _, error = hub_elsewhere.run(PUSH, str(tmp_path / "kept"), "me/placeless")
+    assert not error
+    found = _files(hub_elsewhere, "me/placeless")
+    texts = [p.read_text() for p in found if p.suffix in (".json", ".md")]
     assert texts
     assert not [text for text in texts if "secret" in text]
 
@@ -87,17 +86,17 @@ def test_the_card_says_scores_spread_and_recipe(result):
     assert front["library_name"] == "softprompts"
     assert front["tags"] == ["soft-prompt", "prompt-tuning"]
     assert f"| {100 * result.score:.1f} |" in text
-    assert "Over 2 seeds: 62.5 ± 17.7." in text
-    assert "One seed" in card(result, "me/moods")
+    assert "| over 2 seeds | 62.5 ± 17.7 |" in text
+    assert "| over seeds | not measured |" in card(result, "me/moods")
+    assert 'prompt.predict([{"text": "…"}])' in text
     recipe = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
     assert recipe["prompt"]["method"] == "prompt-tuning"
 
 
-def test_what_is_neither_a_folder_nor_on_the_hub_is_one_line(tmp_path):
-    with hub(tmp_path / "hub") as (address, _):
-        failed = run(LOAD, address, tmp_path / "one")
-    last = failed.stderr.strip().splitlines()[-1]
-    assert "StorageError: me/moods must be a folder or a prompt of the hub" in last
+def test_what_is_neither_a_folder_nor_on_the_hub_is_one_line(hub_elsewhere):
+    _, error = hub_elsewhere.run(LOAD, "me/absent")
+    last = error.strip().splitlines()[-1]
+    assert "StorageError: me/absent must be a folder or a prompt of the hub" in last
     assert "404" in last
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from hub_server import hub, run
 from interop_material import TEXTS
 from safetensors.torch import load_file
 from transformers import (
@@ -33,6 +32,7 @@ from softprompts import prompt_folder
 from softprompts.errors import BackboneError, PromptError, RunFolderError, StorageError
 
 KINDS = ["bert", "gpt2", "llama", "t5"]
+FEW = ["gpt2", "t5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bert", "llama"))]
 METHODS = ["prompt-tuning", "residual", "p-tuning-v2"]
 MANY = {"few": sp.PromptConfig(length=2), "more": sp.PromptConfig(method="residual", length=4)}
 
@@ -159,7 +159,7 @@ def test_names_of_prompts_are_checked(tiny):
             make(tiny("gpt2"), prompts) if prompts else sp.SoftPromptModel(tiny("gpt2"), prompts)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FEW)
 def test_a_trainer_trains_evaluates_resumes_and_loads_the_best(tiny, tmp_path, kind):
     backbone = tiny(kind)
     before = copy.deepcopy(backbone.model.config.to_dict())
@@ -316,18 +316,40 @@ print(sp.SoftPromptModel.from_pretrained("me/prompt").prompt.bake().tolist())
 """
 
 
-def test_prompts_go_to_a_hub_and_come_back(backbone_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("section", "key", "value", "text"),
+    [
+        ("backbone", "fingerprint", None, "`backbone.fingerprint` must be text, but is null"),
+        ("backbone", "dtype", "int8", "`backbone.dtype` must be one of float32, bfloat16, float16"),
+        ("options", "seed", -1, "`options.seed` must be at least 0, but is -1"),
+        ("options", "shell", "x", "`options.shell` is an unknown key"),
+        ("prompts", "", {"length": "x"}, "must be a whole number or one of text, but is 'x'"),
+        ("prompts", "", {"length": 4}, "must be those of its prompts, "),
+    ],
+)
+def test_a_folder_that_was_edited_is_one_line(tiny, tmp_path, section, key, value, text):
+    backbone = tiny("gpt2")
+    make(backbone).save_pretrained(tmp_path / "one")
+    path = tmp_path / "one" / prompt_folder.ABOUT_FILE
+    about = json.loads(path.read_text())
+    about[section][key] = value
+    path.write_text(json.dumps(about))
+    with pytest.raises((RunFolderError, StorageError)) as caught:
+        sp.SoftPromptModel.from_pretrained(tmp_path / "one", backbone)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_prompts_go_to_a_hub_and_come_back(backbone_folder, tmp_path, hub_elsewhere):
     model = make(sp.load_backbone(str(backbone_folder("gpt2"))))
     model.save_pretrained(tmp_path / "kept")
-    with hub(tmp_path / "hub") as (address, asked):
-        pushed = run(PUSH, address, tmp_path / "one", str(tmp_path / "kept"))
-        assert pushed.returncode == 0, pushed.stderr
-        assert pushed.stdout.strip() == f"{address}/me/prompt/commit/{'0' * 40}"
-        loaded = run(LOAD, address, tmp_path / "two")
-        assert loaded.returncode == 0, loaded.stderr
-    assert json.loads(loaded.stdout) == model.prompt.bake().tolist()
-    assert "POST /api/repos/create" in asked
-    files = sorted(one.name for one in (tmp_path / "hub" / "me" / "prompt").iterdir())
+    pushed, error = hub_elsewhere.run(PUSH, str(tmp_path / "kept"))
+    assert pushed.strip() == f"{hub_elsewhere.address}/me/prompt/commit/{'0' * 40}", error
+    loaded, error = hub_elsewhere.run(LOAD)
+    assert loaded, error
+    assert json.loads(loaded) == model.prompt.bake().tolist()
+    assert "POST /api/repos/create" in hub_elsewhere.asked
+    files = sorted(one.name for one in (hub_elsewhere.root / "me" / "prompt").iterdir())
     assert files == ["prompt.safetensors", prompt_folder.ABOUT_FILE]
 
 

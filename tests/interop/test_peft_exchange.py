@@ -8,7 +8,7 @@ import json
 import peft
 import pytest
 import torch
-from interop_material import TEXTS, trained
+from interop_material import TEXTS, trained, writer
 
 import softprompts as sp
 from backbones import build
@@ -71,6 +71,12 @@ def test_rows_in_the_input_are_prompt_tuning(tiny, tmp_path, kind, options):
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (config["peft_type"], config["num_virtual_tokens"]) == ("PROMPT_TUNING", LENGTH)
     same(backbone, result.model.prompt, loaded(backbone, tmp_path / "out"))
+
+
+def test_a_prompt_that_writes_is_an_adapter_as_others_are(tiny, tmp_path):
+    result = writer(tiny("llama"))
+    assert export_peft(result, tmp_path / "out")["templates"] == {"custom": "{text} and so"}
+    same(result.backbone, result.model.prompt, loaded(result.backbone, tmp_path / "out"))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -1,13 +1,24 @@
-"""The exported language model answers in llama.cpp and in lm-eval as in the library."""
+"""The exported language model answers in llama.cpp, vLLM and lm-eval as in the library.
+
+vLLM needs an environment of its own: `SOFTPROMPTS_VLLM` names the Python that has it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from interop_material import MODELS
+from interop_material import MODELS, client_of
 
 import softprompts as sp
+from softprompts.interop.embeds import export_embeds
 from softprompts.interop.vocabulary import export_vocabulary
 
 NUM_ROWS = 200
@@ -34,28 +45,111 @@ def exported(tmp_path_factory):
     return result, about, folder, task.validation
 
 
-def test_llama_cpp_gives_the_same_answers(exported):
+def asked(url, body):
+    """Return what a server answers to a request for completion."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=600) as answer:
+        return json.load(answer)["choices"][0]
+
+
+@pytest.fixture(scope="module")
+def words(exported):
+    """The label of each word that answers, and the ids of these words' tokens."""
+    import transformers
+
+    _, about, folder, _ = exported
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
+    labels = {f" {word}": label for label, word in about["answers"].items()}
+    ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in labels]
+    assert all(len(one) == 1 for one in ids)
+    return labels, [one[0] for one in ids]
+
+
+@pytest.fixture(scope="module")
+def llama_server(exported):
+    """llama.cpp's server with the GGUF, on loopback.
+
+    It keeps keys in half precision by default, which turns rows that are nearly a tie.
+    """
     llama = pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
-    result, about, folder, rows = exported
     parameters = llama.CommonParams()
-    parameters.model.path = str(folder / "model.gguf")
-    parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads = 1024, 1, 1
-    # llama.cpp keeps keys in half precision by default, which turns rows that are nearly a tie
+    parameters.model.path = str(exported[2] / "model.gguf")
+    parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads = 4096, 4, 1
+    parameters.hostnames, parameters.port = ["127.0.0.1"], 0
     parameters.cache_type_k = parameters.cache_type_v = llama.ggml_type.GGML_TYPE_F32
     parameters.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = llama.Server(parameters)
-    labels = {f" {word}": label for label, word in about["answers"].items()}
+    return llama.Server(parameters)
+
+
+def test_llama_cpp_gives_the_same_answers_to_500_at_once(exported, words, llama_server):
+    result, about, _, rows = exported
+    labels, ids = words
+    texts = [about["template"].format(**rows[n % NUM_ROWS].fields) for n in range(500)]
+    bias = [[one, 100] for one in ids]
+    bodies = [{"prompt": t, "max_tokens": 1, "temperature": 0, "logit_bias": bias} for t in texts]
+    with ThreadPoolExecutor(500) as pool:
+        found = list(pool.map(lambda body: asked(llama_server.listening_address, body), bodies))
     ours = [one["label"] for one in result.predict_examples(rows)]
-    theirs = []
-    for row in rows:
-        text = about["template"].format(**row.fields)
-        asked = {"prompt": text, "n_predict": 1, "temperature": 0, "n_probs": 5_000}
-        answer = server.handle_completions(asked)
-        (token,) = answer["choices"][0]["logprobs"]["content"]
-        found = [labels[one["token"]] for one in token["top_logprobs"] if one["token"] in labels]
-        theirs.append(found[0])
+    theirs = [labels[one["text"]] for one in found]
+    same = sum(one == ours[n % NUM_ROWS] for n, one in enumerate(theirs))
+    print(f"llama.cpp: {same} of {len(theirs)} answers to requests at once are the library's")
+    assert same == 500
+
+
+@pytest.fixture(scope="module")
+def vllm_server(exported, tmp_path_factory):
+    """vLLM's server with the folder, on loopback and on one thread."""
+    python = os.environ.get("SOFTPROMPTS_VLLM")
+    if not python:
+        pytest.skip("SOFTPROMPTS_VLLM does not name a Python that has vLLM")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", exported[2] / "model"]
+    command += ["--served-model-name", "m", "--dtype", "float32", "--max-model-len", "1024"]
+    command += ["--enforce-eager", "--enable-prompt-embeds", "--host", "127.0.0.1", "--port", port]
+    names = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    names |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    kept = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    log = tmp_path_factory.mktemp("vllm") / "log.txt"
+    with open(log, "w") as file:
+        server = subprocess.Popen(
+            [str(part) for part in command], env={**kept, **names}, stdout=file, stderr=file
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while server.poll() is None:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=5)
+                break
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(1)
+        assert server.poll() is None, log.read_text()[-2000:]
+        yield url
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+@pytest.mark.parametrize("route", ["text", "embeddings"])
+def test_vllm_gives_the_same_answers(exported, words, vllm_server, route, tmp_path):
+    result, about, _, rows = exported
+    labels, ids = words
+    options = {"max_tokens": 1, "temperature": 0, "allowed_token_ids": ids}
+    if route == "text":
+        texts = [about["template"].format(**row.fields) for row in rows]
+        bodies = [{"model": "m", "prompt": text, **options} for text in texts]
+    else:
+        export_embeds(result, tmp_path / "client")
+        client = client_of(tmp_path / "client")
+        bodies = [client.request("m", row.fields, **options) for row in rows]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda body: asked(vllm_server, body), bodies))
+    theirs = [labels[one["text"]] for one in found]
+    ours = [one["label"] for one in result.predict_examples(rows)]
     same = sum(one == other for one, other in zip(theirs, ours, strict=True))
-    print(f"llama.cpp: {same} of {len(ours)} answers are the library's")
+    print(f"vLLM, {route}: {same} of {len(ours)} answers are the library's")
     assert theirs == ours
 
 

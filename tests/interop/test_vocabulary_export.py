@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from interop_material import MODELS, TEXTS, served, trained
+from interop_material import MODELS, TEXTS, served, trained, writer
 
 import softprompts as sp
 from backbones import build
@@ -42,6 +42,24 @@ def answers(about, model, tokenizer, text):
     if tokenizer.mask_token is not None and not model.config.is_encoder_decoder:
         place = given["input_ids"][0].tolist().index(tokenizer.mask_token_id)
     return given, logits[place].log_softmax(dim=-1)
+
+
+@pytest.mark.filterwarnings("ignore:.*tied weights mapping.*")
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_a_run_that_writes_is_served_as_text(tiny, tmp_path, kind):
+    result = writer(tiny(kind), position=KINDS[kind])
+    about = export_vocabulary(result, tmp_path / "out")
+    assert about["answers"] == {}
+    model, tokenizer = served(tmp_path / "out", result.backbone.family)
+    for text, mine in zip(TEXTS, result.predict(list(TEXTS)), strict=True):
+        given = tokenizer(
+            about["template"].format(text=text),
+            add_special_tokens=about["adds_special_tokens"],
+            return_tensors="pt",
+        )
+        written = model.generate(**given, max_new_tokens=6, do_sample=False)
+        start = 0 if kind == "t5" else given["input_ids"].shape[1]
+        assert tokenizer.decode(written[0, start:], skip_special_tokens=True).strip() == mine
 
 
 @pytest.mark.filterwarnings("ignore:.*tied weights mapping.*")
@@ -181,7 +199,7 @@ def test_nobody_writes_the_words_by_chance(tiny, tmp_path):
             "`prompt.depth` must be input for --to vocabulary, but",
         ),
         ("gpt2", {"method": "zero-shot", "length": None}, "`prompt.length` must be at least 1 for"),
-        ("bert", {"readout": "linear"}, "`readout` must be text or cloze for a model that does"),
+        ("bert", {"readout": "linear"}, "`readout` must be text, cloze or writing for a model"),
     ],
 )
 def test_what_no_text_can_say_is_refused(tiny, tmp_path, kind, options, text):

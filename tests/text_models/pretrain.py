@@ -92,6 +92,8 @@ def load_rows() -> tuple[Row, ...]:
     """Return the train rows of all bundled tasks, each task as often as `TIMES` says."""
     rows: list[Row] = []
     for name, format in FORMATS.items():
+        if format.is_writing:
+            continue
         answers = tuple(format.verbalizer[label] for label in format.labels)
         for example in load_bundled(name).train:
             text = wording(name).format(**example.fields)

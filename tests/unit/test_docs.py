@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
+import os
 import pkgutil
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +21,10 @@ import typer
 import softprompts as sp
 from softprompts.cli.main import build_app, main, verbs
 from softprompts.errors import UnknownNameError
+from softprompts.recipes.component_fields import component_kinds, component_registry
 from softprompts.recipes.field_table import MARKED, refreshed, table
-from softprompts.recipes.grid import expand
 from softprompts.recipes.loading import load_recipe, shipped_recipes
 from softprompts.recipes.presets import METHODS
-from softprompts.recipes.registries import component_kinds, component_registry
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.tasks.registry import TASKS
@@ -29,6 +33,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
 PAGES += sorted(DOCS.rglob("*.md"))
+TRAINING = {"README.md", "docs/methods/p-tuning.md"}
+TRAINING |= {
+    f"docs/{name}.md"
+    for name in ("choices", "ensembles", "multitask", "python", "quickstart", "tasks", "writing")
+}
+"""Pages whose examples train for long; they are run with the slow tests."""
 
 _FENCE = re.compile(r"(?:^<!-- ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -116,7 +126,14 @@ def run_examples(found: list[Block], page: str, capsys: pytest.CaptureFixture[st
     return num_run
 
 
-@pytest.mark.parametrize("page", with_blocks("python", "console"), ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if name_of(page) in TRAINING else ())
+        for page in with_blocks("python", "console")
+    ],
+    ids=name_of,
+)
 def test_examples_of_a_page_run_in_order(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     found = blocks(page.read_text("utf-8"))
@@ -126,6 +143,54 @@ def test_examples_of_a_page_run_in_order(page, tmp_path, monkeypatch, capsys):
         if block.language in ("python", "console") and not block.mark.startswith("file: ")
     )
     assert (run_examples(found, str(page), capsys) > 0) == is_to_run
+
+
+def check_types(files: list[Path], folder: Path) -> list[str]:
+    """Return what mypy finds with pydantic's plugin, but not strict."""
+    settings = folder / "mypy.ini"
+    lines = ["[mypy]", "plugins = pydantic.mypy", "ignore_missing_imports = true"]
+    settings.write_text("\n".join([*lines, "[mypy-transformers.*]", "follow_imports = skip"]))
+    options = ["--config-file", settings, "--cache-dir", folder, "--no-error-summary"]
+    found = subprocess.run(
+        [sys.executable, "-m", "mypy", *map(str, [*options, *files])],
+        env={**os.environ, "MYPYPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert not found.stderr
+    return found.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_what_it_made(tmp_path):
+    source = DOCS / "notebooks" / "quickstart.ipynb"
+    pytest.importorskip("nbconvert", reason="the extra `notebook` is not installed")
+    assert not any(cell.get("outputs") for cell in json.loads(source.read_text())["cells"])
+    shutil.copy(source, tmp_path)
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace"]
+    subprocess.run([*command, source.name], cwd=tmp_path, check=True, timeout=800)
+    cells = json.loads((tmp_path / source.name).read_text())["cells"]
+    data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
+    shown = ["".join(one["text/html"]) for one in data if "text/html" in one]
+    wanted = ("prompt-tuning on bundled/sentiment", "Take ", "Ensemble(2 members", "Loss around")
+    assert all(text in one for text, one in zip(wanted, shown, strict=True))
+    assert sum("image/png" in one for one in data) == 1
+
+
+@pytest.mark.slow
+def test_types_hold_in_the_code_of_the_docs(tmp_path):
+    files = []
+    for page in with_blocks("python"):
+        lines: list[str] = []
+        for block in blocks(page.read_text("utf-8")):
+            if block.language == "python":
+                lines += [""] * (block.line - len(lines)) + block.text.splitlines()
+        files.append(tmp_path / f"{re.sub(r'[^a-z0-9]', '_', name_of(page)[:-3].lower())}.py")
+        files[-1].write_text("\n".join(lines) + "\n", "utf-8")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import softprompts as sp\n\nsp.PromptConfig(length='ten')\n", "utf-8")
+    (found,) = check_types([*files, wrong], tmp_path)
+    assert 'wrong.py:3: error: Argument "length"' in found
 
 
 @pytest.mark.parametrize(
@@ -172,20 +237,18 @@ def test_a_command_that_does_not_parse_is_noticed():
         app.get_command(group, "train").make_context("train", ["x", "--oot", "y"], parent=group)
 
 
-@pytest.mark.parametrize("page", with_blocks("yaml"), ids=name_of)
-def test_every_yaml_block_is_a_valid_recipe(page, tmp_path):
-    for block in blocks(page.read_text("utf-8")):
-        if block.language == "yaml":
-            path = tmp_path / "recipe.yaml"
-            path.write_text(block.text, "utf-8")
-            assert isinstance(load_recipe(path), RunConfig | StudyConfig)
+def test_every_yaml_block_is_a_valid_recipe(tmp_path):
+    for page in PAGES:
+        for block in blocks(page.read_text("utf-8")):
+            if block.language == "yaml":
+                path = tmp_path / f"{page.stem}.yaml"
+                path.write_text(block.text, "utf-8")
+                assert isinstance(load_recipe(path), RunConfig | StudyConfig), (page, block.line)
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_shipped_recipes_are_valid_and_documented(name):
-    config = load_recipe(name)
-    assert isinstance(config, RunConfig) or len(expand(config)) > 1
-    assert any(f"{name}" in page.read_text("utf-8") for page in DOCS.rglob("*.md"))
+def test_shipped_recipes_are_documented():
+    text = "".join(page.read_text("utf-8") for page in DOCS.rglob("*.md"))
+    assert [name for name in shipped_recipes() if name not in text] == []
 
 
 def test_the_readme_example_is_short():
@@ -199,12 +262,12 @@ def test_pages_are_short(name, most):
     assert len((ROOT / name).read_text("utf-8").splitlines()) <= most
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_tables_are_current(page):
+def test_tables_are_current():
     """Make them again with `python -m softprompts.recipes.field_table docs`."""
-    text = page.read_text("utf-8")
-    assert refreshed(text) == text
-    assert text.count("<!-- table ") == len(MARKED.findall(text))
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        assert refreshed(text) == text, page
+        assert text.count("<!-- table ") == len(MARKED.findall(text)), page
 
 
 def test_a_stale_table_is_noticed():
@@ -234,17 +297,16 @@ def links(page: Path) -> list[tuple[str, Path, str]]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_internal_links_lead_somewhere(page):
-    for link, target, anchor in links(page):
-        assert target.is_file(), link
-        assert not anchor or anchor in slugs(target.read_text("utf-8")), link
+def test_internal_links_lead_somewhere():
+    for page in PAGES:
+        for link, target, anchor in links(page):
+            assert target.is_file(), (page, link)
+            assert not anchor or anchor in slugs(target.read_text("utf-8")), (page, link)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_files_that_are_named_exist(page):
-    for path in _PATH.findall(page.read_text("utf-8")):
-        assert (ROOT / path).exists(), path
+def test_files_that_are_named_exist():
+    named = [(page, path) for page in PAGES for path in _PATH.findall(page.read_text("utf-8"))]
+    assert [(page, path) for page, path in named if not (ROOT / path).exists()] == []
 
 
 def test_every_page_can_be_reached_from_the_readme():
@@ -302,6 +364,11 @@ def test_every_command_and_option_is_documented():
         for parameter in app.get_command(group, verb).params:
             for option in parameter.opts:
                 assert not option.startswith("--") or option == "--help" or option in text, option
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (DOCS / "results").glob("*.py")))
+def test_what_writes_pages_can_be_imported(name):
+    assert importlib.import_module(name).__doc__
 
 
 def modules_with_examples() -> list[str]:

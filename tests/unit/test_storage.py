@@ -175,15 +175,34 @@ def test_a_look_takes_nothing(tmp_path, fcntl):
         locks.is_locked(tmp_path)
 
 
-def test_a_link_is_written_through(tmp_path):
-    target, link = tmp_path / "below" / "target.json", tmp_path / "link.json"
-    target.parent.mkdir()
+def test_nothing_is_written_through_a_link(tmp_path):
+    target, link = tmp_path / "target.json", tmp_path / "link.json"
     link.symlink_to(target)
-    for value in ({"a": 1}, {"a": 2}):  # nothing at its end, then a file
-        storage.write_json(link, value)
-        assert link.is_symlink()
-        assert storage.read_json(target) == value
-    assert [path.name for path in target.parent.iterdir()] == ["target.json"]
+    for content in (None, "kept"):  # nothing at its end, then a file
+        if content:
+            target.write_text(content)
+        with pytest.raises(StorageError, match=r"link.json must be a new or regular .* is a link"):
+            storage.write_json(link, {"a": 1})
+        for mode in ("ab", "r+b", "xb"):
+            with pytest.raises(OSError, match="it is a link"):
+                storage.open_file(link, mode)
+        with pytest.raises(StorageError, match=r"link.json could not be written: it is a link"):
+            locks.lock(link)
+        assert (target.read_text() if content else target.exists()) == (content or False)
+
+
+def test_pipes_devices_and_large_files_are_not_read(tmp_path, monkeypatch):
+    pipe, large = tmp_path / "pipe", tmp_path / "large"
+    os.mkfifo(pipe)
+    with open(large, "wb") as file:
+        file.truncate(storage.MOST_BYTES + 1)
+    for path, text in (
+        (pipe, "pipe could not be read: it is a device or pipe"),
+        (Path("/dev/zero"), "zero could not be read: it is a device or pipe"),
+        (large, f"large could not be read: it has more than {storage.MOST_BYTES} bytes"),
+    ):
+        with pytest.raises(StorageError, match=text):
+            storage.read_json(path)
 
 
 def test_only_files_are_replaced(tmp_path):
@@ -192,14 +211,14 @@ def test_only_files_are_replaced(tmp_path):
     loop.symlink_to(loop)
     folder.mkdir()
     before = {path: path.lstat().st_ino for path in tmp_path.iterdir()}
-    for path, what in ((pipe, "a device or pipe"), (loop, "a loop of links"), (folder, "a folder")):
+    for path, what in ((pipe, "a device or pipe"), (loop, "a link"), (folder, "a folder")):
         text = f"{path.name} must be a new or regular file, but is {what}."
         with pytest.raises(StorageError, match=text):
             storage.write_bytes(path, b"new")
     with pytest.raises(StorageError, match="File name too long"):
         storage.write_bytes(tmp_path / ("x" * 300), b"new")
     with pytest.raises(StorageError, match="null must be a new or regular file, but is a device"):
-        storage.file_at(Path(os.devnull))
+        storage.check_file(Path(os.devnull))
     assert {path: path.lstat().st_ino for path in tmp_path.iterdir()} == before
 
 

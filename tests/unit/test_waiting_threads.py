@@ -20,6 +20,7 @@ VARIABLES = (*threads._POLICIES, *threads._NUMBERS)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has not imported torch, whose user has said nothing."""
     monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     for name in VARIABLES:
         monkeypatch.setenv(name, "")  # so that whatever is set is taken back
         monkeypatch.delenv(name)
@@ -49,6 +50,18 @@ def test_a_policy_of_the_user_stays(monkeypatch, name):
     assert {key: os.environ.get(key) for key in threads._POLICIES} == {
         key: "active" if key == name else None for key in threads._POLICIES
     }
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("load", "cores", "is_busy"), [(9.4, 2, True), (1.2, 2, False), (9.4, 1, False)]
+)
+def test_a_busy_machine_is_said_and_changes_no_number(monkeypatch, load, cores, is_busy):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(threads, "count_cores", lambda: cores)
+    monkeypatch.setattr(threads, "read_quota", lambda: None)
+    assert ("the machine is busy (load 9.4)" in choose_threads()) == is_busy
+    assert os.environ["OMP_NUM_THREADS"] == str(cores)
 
 
 @pytest.mark.usefixtures("fresh")

@@ -12,7 +12,8 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from functools import cache
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from torch.nn import functional
 from softprompts.backbones.gating import mix
 from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.errors import BackboneError
+
+T = TypeVar("T")
 
 
 class Pass(ABC):
@@ -31,6 +34,10 @@ class Pass(ABC):
     """
 
     number = 0
+
+    @abstractmethod
+    def run(self, call: Callable[[], T]) -> T:
+        """Return what a call gives that runs the half; layers and attention come here meanwhile."""
 
     @abstractmethod
     def run_layer(
@@ -125,6 +132,7 @@ def attend(
         As `Pass.attend` does.
     """
     (query, key, value), memory, slot, gates = states, given.memory, given.slot, given.gates
+    kind: Any = type(module)
     options = dict(options)
     prefix = None if slot is None else memory.prefixes.get(slot)
     length = 0 if prefix is None else prefix.keys.shape[2]
@@ -137,9 +145,11 @@ def attend(
             options["position_bias"] = functional.pad(options["position_bias"], (length, 0))
     prefix_gates = memory.prefix_gates if prefix is not None else None
     if gates is None and prefix_gates is None:
-        return _function(module, given.base)(module, query, key, value, attention_mask, **options)
+        function = function_of(kind, given.base)
+        return function(module, query, key, value, attention_mask, **options)
     mask = _visible(module, query, key, attention_mask)
-    _, weights = _function(module, "eager")(module, query, key, value[..., :0], mask, **options)
+    eager = function_of(kind, "eager")
+    _, weights = eager(module, query, key, value[..., :0], mask, **options)
     copies = weights.shape[1] // value.shape[1]
     values = value if copies == 1 else value.repeat_interleave(copies, dim=1)
     joint = _joint_gates(prefix_gates, gates, length, key)
@@ -214,19 +224,27 @@ def _visible(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None)
     return mask
 
 
-def _function(module: nn.Module, name: str) -> Callable[..., tuple[Tensor, Any]]:
-    """Return the attention function that a model would use by itself."""
+@cache
+def function_of(kind: Any, name: str) -> Callable[..., tuple[Tensor, Any]]:
+    """Return the attention function that a kind of attention would use by itself.
+
+    Args:
+        kind: the class of the model's attention.
+        name: what transformers calls the function.
+
+    Raises:
+        BackboneError: if there is none of that name.
+    """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     function: Callable[..., tuple[Tensor, Any]] | None
     if name == "eager":
-        home = sys.modules[type(module).__module__]
+        home = sys.modules[kind.__module__]
         function = getattr(home, "eager_attention_forward", None)
     else:
         function = ALL_ATTENTION_FUNCTIONS.get(name)
     if function is None:
         raise BackboneError(
-            f"attention of {type(module).__name__} must have an implementation {name!r}, but has "
-            "none."
+            f"attention of {kind.__name__} must have an implementation {name!r}, but has none."
         )
     return function

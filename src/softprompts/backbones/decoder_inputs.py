@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
 from softprompts.errors import BackboneError
+
+T = TypeVar("T")
 
 
 @final
@@ -90,8 +91,8 @@ def decoder_start(model: Any, name: str) -> int:
 
 def gather_positions(states: Tensor, gather: Tensor) -> Tensor:
     """Return states at positions. Shapes `(batch, tokens, hidden)` and `(batch, slots)`."""
-    check_gather(gather, states.shape[0])
     batch, tokens, hidden = states.shape
+    check_gather(gather, batch)
     firsts = torch.arange(batch, device=gather.device)[:, None] * tokens
     flat = states.reshape(-1, hidden).index_select(0, (gather + firsts).flatten())
     return flat.view(*gather.shape, hidden)  # whole rows: gathering entries takes six times as long
@@ -167,9 +168,17 @@ def check_gather(gather: Tensor, batch: int) -> None:
         )
 
 
-@contextmanager
-def only_at(body: nn.Module, gather: Tensor) -> Iterator[None]:
-    """Let `body` give its last hidden state at the gathered positions only, while this lasts."""
+def call_only_at(body: nn.Module, gather: Tensor, call: Callable[[], T]) -> T:
+    """Return what a call gives while `body` gives its last hidden state at some positions only.
+
+    Args:
+        body: the encoder or decoder.
+        gather: the positions, long. Shape `(batch, slots)`.
+        call: runs it once.
+
+    Raises:
+        BackboneError: if it does not.
+    """
     num_calls = 0
 
     def keep(_module: nn.Module, _arguments: Any, output: Any) -> Any:
@@ -181,8 +190,9 @@ def only_at(body: nn.Module, gather: Tensor) -> Iterator[None]:
 
     handle = body.register_forward_hook(keep)
     try:
-        yield
+        found = call()
     finally:
         handle.remove()
     if num_calls != 1:
         raise BackboneError(f"the body must run once before the head, but ran {num_calls} times.")
+    return found

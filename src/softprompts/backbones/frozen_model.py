@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompts.backbones.attention import Pass
 from softprompts.backbones.decoder_inputs import (
     DecoderInputs,
+    call_only_at,
     check_tokens,
     decoder_call,
     decoder_start,
     gather_positions,
-    only_at,
     positions_behind,
 )
-from softprompts.backbones.families import Family, context_length, first_position
+from softprompts.backbones.families import (
+    Family,
+    context_length,
+    find_body,
+    find_table,
+    first_position,
+    takes,
+    without_cache,
+)
 from softprompts.backbones.layers import MemoryPass, Stack
-from softprompts.backbones.members import find_body, find_table, takes, without_cache
 from softprompts.backbones.memory import Memory, Slot
-from softprompts.backbones.spreading import device_of, is_spread
+from softprompts.backbones.placing import device_of, is_spread
 from softprompts.errors import BackboneError
 
 
@@ -161,8 +169,9 @@ class FrozenModel(ABC):
         Raises:
             BackboneError: if a shape does not fit.
         """
-        states = self.read(embeddings, attention_mask, segment_ids, memory).last_hidden_state
-        assert isinstance(states, Tensor)
+        inputs = self.body_inputs(embeddings, attention_mask, segment_ids, memory)
+        given = None if memory is None else self.memory_pass(memory)
+        states: Tensor = self.run_body(inputs, given).last_hidden_state
         return states if gather is None else gather_positions(states, gather)
 
     def logits(
@@ -198,7 +207,8 @@ class FrozenModel(ABC):
         self.check_head(decoder)
         inputs = self.body_inputs(embeddings, attention_mask, segment_ids, memory)
         if decoder is None:
-            return self.run_head(inputs, gather, self.memory_pass(memory))
+            given = None if memory is None else self.memory_pass(memory)
+            return self._logits(self.body, self.stacks[0], inputs, gather, given)
         encoded = self.run_body(inputs, self.memory_pass(memory))
         memory = None if memory is None else memory.take(decoder.source)
         given = self.memory_pass(memory, 1)
@@ -232,29 +242,33 @@ class FrozenModel(ABC):
 
     def run_body(self, inputs: dict[str, Any], given: Pass | None = None) -> Any:
         """Return all that the body gives for `body_inputs`."""
-        with self.stacks[0].running(given, self.has_checkpointing):
-            output = self.body(**inputs, **self._body_options)
+        call = partial(self.body, **inputs, **self._body_options)
+        output = self.stacks[0].run(call, given, self.has_checkpointing)
         if self.is_spread:
             output.last_hidden_state = output.last_hidden_state.to(self.device)
         return output
 
     def run_head(self, inputs: dict[str, Any], gather: Tensor, given: Pass | None = None) -> Tensor:
         """Return logits at positions for `body_inputs`. Shape `(batch, slots, vocab)`."""
-        with self.stacks[0].running(given, self.has_checkpointing), only_at(self.body, gather):
-            logits = self.model(**inputs, **self._head_options).logits
-        assert isinstance(logits, Tensor)
-        return logits.to(self.device)
+        return self._logits(self.body, self.stacks[0], inputs, gather, given)
 
     def run_decoder(
         self, inputs: dict[str, Any], gather: Tensor, given: Pass | None = None
     ) -> Tensor:
         """Return logits at positions of a decoder for `decoder_call`; see `run_head`."""
-        with (
-            self.stacks[-1].running(given, self.has_checkpointing),
-            only_at(self.model.get_decoder(), gather),
-        ):
-            logits = self.model(**inputs, **self._head_options).logits
-        assert isinstance(logits, Tensor)
+        return self._logits(self.model.get_decoder(), self.stacks[-1], inputs, gather, given)
+
+    def _logits(
+        self,
+        body: nn.Module,
+        stack: Stack,
+        inputs: dict[str, Any],
+        gather: Tensor,
+        given: Pass | None,
+    ) -> Tensor:
+        model = partial(self.model, **inputs, **self._head_options)
+        call = partial(call_only_at, body, gather, model)
+        logits: Tensor = stack.run(call, given, self.has_checkpointing).logits
         return logits.to(self.device)
 
     def read(

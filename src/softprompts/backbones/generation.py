@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -169,10 +170,8 @@ def _write_from_encoder(
     mask = _hide_closed(inputs[1], memory)
     encoded = backbone.read(*inputs, memory)
     aside = None if memory is None else replace(_hidden(memory), gates=None).take(batch)
-    with backbone.stacks[-1].running(backbone.memory_pass(aside, -1)):
-        ids: Tensor = backbone.model.generate(
-            encoder_outputs=encoded, attention_mask=mask, **options
-        )
+    call = partial(backbone.model.generate, encoder_outputs=encoded, attention_mask=mask, **options)
+    ids: Tensor = backbone.stacks[-1].run(call, backbone.memory_pass(aside, -1))
     return ids
 
 
@@ -224,13 +223,14 @@ def _continue(
         if memory.offsets is not None:
             positions = positions + memory.offsets[:, None]
     mask = _hide_closed(whole, memory).gather(1, sources)
-    with backbone.stacks[-1].running(backbone.memory_pass(aside, -1)):
-        ids: Tensor = backbone.model.generate(
-            inputs_embeds=embeddings.gather(1, sources[..., None].expand_as(embeddings)),
-            attention_mask=mask,
-            position_ids=positions,
-            **options,
-        )
+    call = partial(
+        backbone.model.generate,
+        inputs_embeds=embeddings.gather(1, sources[..., None].expand_as(embeddings)),
+        attention_mask=mask,
+        position_ids=positions,
+        **options,
+    )
+    ids: Tensor = backbone.stacks[-1].run(call, backbone.memory_pass(aside, -1))
     return ids
 
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, final
+from typing import Any, final
 
 from softprompts.errors import BackboneError
+from softprompts.storage import open_file
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -75,7 +77,7 @@ def read_header(path: Path) -> GgufHeader:
         BackboneError: if the file cannot be read, or is no whole GGUF file; the text says why.
     """
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             return _Reader(stream, path.stat().st_size).read()
     except OSError as error:
         raise BackboneError(f"{path} could not be read: {error.strerror or error}.") from error
@@ -86,7 +88,7 @@ def read_header(path: Path) -> GgufHeader:
 class _Reader:
     """Goes through a header from its first byte to its last."""
 
-    def __init__(self, stream: IO[bytes], size: int) -> None:
+    def __init__(self, stream: BufferedIOBase, size: int) -> None:
         self.stream, self.size = stream, size
 
     def read(self) -> GgufHeader:

@@ -11,10 +11,10 @@ import torch
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.families import Family, find_class, find_family
+from softprompts.backbones.frame import check_fast, set_padding
+from softprompts.backbones.placing import is_spread
 from softprompts.backbones.quantized import as_bytes, check_quantized, plain_parts
 from softprompts.backbones.sources import GIVEN, VOLATILE_KEYS
-from softprompts.backbones.spreading import is_spread
-from softprompts.backbones.tokenizer_checks import check_fast, set_padding
 from softprompts.errors import BackboneError
 
 _NUM_SAMPLES = 64

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Any, Literal, final
+from operator import attrgetter
+from typing import Any, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +17,20 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from softprompts.backbones.attention import Given, Pass, attend
 from softprompts.backbones.memory import Memory, Slot
-from softprompts.backbones.spreading import is_spread, wrapped_forwards
+from softprompts.backbones.placing import is_spread
 from softprompts.errors import BackboneError
 
+T = TypeVar("T")
+
 _NUMBERS = count()
+_NAME = attrgetter("_attn_implementation")
 
 
 @final
 class Stack:
     """The layers of an encoder or a decoder.
 
-    Nothing of the model is changed for good: while `running` lasts, each layer's `forward` is
+    Nothing of the model is changed for good: while `run` lasts, each layer's `forward` is
     wrapped, so that a layer which is run again in the backward pass finds the same memory.
 
     Args:
@@ -55,44 +59,45 @@ class Stack:
         found: list[Any] = [getattr(module, "config", None) for module in body.modules()]
         configs = {id(c): c for c in found if hasattr(c, "_attn_implementation")}
         self.configs = tuple(configs.values())
-        names = {config._attn_implementation for config in self.configs}
-        self.base: str = names.pop() if len(names) == 1 else ""
+        self._names = tuple(map(_NAME, self.configs))
+        self.base: str = self._names[0] if len(set(self._names)) == 1 else ""
         self.slots: tuple[Slot, ...] | None = None
         self.current: Pass | None = None
         self._firsts: list[int] = []  # the number of each layer's first attention
         self.interface = f"softprompts-{next(_NUMBERS)}"
         _register(self)
 
-    @contextmanager
-    def running(self, given: Pass | None, is_checkpointed: bool = False) -> Iterator[None]:
-        """Run the layers as a pass has them while this lasts; other threads wait.
+    def run(
+        self, call: Callable[[], T], given: Pass | None = None, is_checkpointed: bool = False
+    ) -> T:
+        """Return what a call gives while layers run as a pass has them; other threads wait.
 
         Args:
+            call: runs the half.
             given: the pass; `None` leaves the layers alone.
             is_checkpointed: forget what a layer computed, and compute it again backwards.
         """
         is_checkpointed = is_checkpointed and torch.is_grad_enabled()
         with self.lock:
             if given is None and not is_checkpointed:
-                yield
-                return
+                return call()
             wrap = partial(self._wrap, given, is_checkpointed, count())
-            with wrapped_forwards(self.layers, wrap):
-                yield
+            return call_wrapped(
+                self.layers, wrap, call if given is None else partial(given.run, call)
+            )
 
-    @contextmanager
-    def attending(self, given: Pass) -> Iterator[None]:
-        """Send the attention of the half through a pass while this lasts."""
-        before = [config._attn_implementation for config in self.configs]
-        last, self.current = self.current, given
-        for config in self.configs:
-            config._attn_implementation = self.interface
-        try:
-            yield
-        finally:
-            self.current = last
-            for config, own in zip(self.configs, before, strict=True):
-                config._attn_implementation = own
+    def attend_by(self, given: Pass | None) -> Pass | None:
+        """Send the attention of the half through a pass, and return the one before.
+
+        Args:
+            given: the pass; `None` leaves attention as the model has it.
+        """
+        before, self.current = self.current, given
+        if before is None:
+            self._names = tuple(map(_NAME, self.configs))
+        for config, own in zip(self.configs, self._names, strict=True):
+            config._attn_implementation = own if given is None else self.interface
+        return before
 
     def _wrap(
         self,
@@ -106,22 +111,20 @@ class Stack:
 
         def run(*arguments: Any, **options: Any) -> Any:
             number, firsts = next(numbers), self._firsts
+            if given is not None and not is_checkpointed:
+                given.number = firsts[number % len(firsts)] if firsts else given.number
+                return given.run_layer(number, layer, forward, arguments, options)
             first = 0 if given is None else given.number
             if firsts:
                 first = firsts[number % len(firsts)]
 
-            def once(*arguments: Any, **options: Any) -> Any:
-                if given is None:
-                    return forward(*arguments, **options)
-                given.number = first
-                return given.run_layer(number, layer, forward, arguments, options)
-
             def again(*arguments: Any, **options: Any) -> Any:
-                with self.lock:  # backwards, `running` has ended
-                    return once(*arguments, **options)
+                with self.lock:  # backwards, `run` has ended
+                    if given is None:
+                        return forward(*arguments, **options)
+                    given.number = first
+                    return given.run_layer(number, layer, forward, arguments, options)
 
-            if not is_checkpointed:
-                return once(*arguments, **options)
             # to its end in a spread model, whose hooks then take weights out of memory again
             with set_checkpoint_early_stop(not self.is_spread):
                 return checkpoint(
@@ -153,8 +156,7 @@ class Stack:
                 differ from the decoder's own.
         """
         seen: list[tuple[int, Tensor, Tensor, int | None]] = []
-        with self.running(MemoryPass(self, Memory(), seen)):
-            run()
+        self.run(run, MemoryPass(self, Memory(), seen))
         slots = []
         for number, (layer, key, value, window) in enumerate(seen):
             if key.shape[3] != value.shape[3]:
@@ -176,8 +178,7 @@ class Stack:
     def record(self, run: Callable[[], Any]) -> dict[Slot, tuple[Tensor, Tensor]]:
         """Return keys and values of each attention in one run. Shape of `KeyValues` each."""
         seen: list[tuple[int, Tensor, Tensor, int | None]] = []
-        with self.running(MemoryPass(self, Memory(), seen)):
-            run()
+        self.run(run, MemoryPass(self, Memory(), seen))
         pairs = [(key, value) for _, key, value, _ in seen]
         return dict(zip(self.slots or (), pairs, strict=True))
 
@@ -203,8 +204,8 @@ class Stack:
 
             return run_or_pass
 
-        with self.lock, wrapped_forwards(self.layers, wrap):
-            run()
+        with self.lock:
+            call_wrapped(self.layers, wrap, run)
         return found
 
     def gates_of(self, slot: Slot | None, memory: Memory) -> Tensor | None:
@@ -235,6 +236,10 @@ class MemoryPass(Pass):
         self._stack, self._memory, self._seen = stack, memory, seen
         self._layer = 0
 
+    def run(self, call: Callable[[], T]) -> T:
+        """Run the half as it is."""
+        return call()
+
     def run_layer(
         self,
         number: int,
@@ -244,9 +249,11 @@ class MemoryPass(Pass):
         options: dict[str, Any],
     ) -> Any:
         """Run a layer as it is, its attention with the memory."""
-        self._layer = number
-        with self._stack.attending(self):
+        self._layer, before = number, self._stack.attend_by(self)
+        try:
             return forward(*arguments, **options)
+        finally:
+            self._stack.attend_by(before)
 
     def attend(
         self,
@@ -286,13 +293,31 @@ def _register(stack: Stack) -> None:
 def _outermost_layers(body: nn.Module) -> Sequence[nn.Module]:
     """Return the members of module lists that lie in no other module list."""
     found: list[nn.Module] = []
-
-    def walk(module: nn.Module) -> None:
-        for child in module.children():
-            if isinstance(child, nn.ModuleList):
-                found.extend(child)
-            else:
-                walk(child)
-
-    walk(body)
+    for child in body.children():
+        found += child if isinstance(child, nn.ModuleList) else _outermost_layers(child)
     return found
+
+
+def call_wrapped(
+    layers: Sequence[nn.Module],
+    wrap: Callable[[nn.Module, Callable[..., Any]], Callable[..., Any]],
+    call: Callable[[], T],
+) -> T:
+    """Return what a call gives while the `forward` of modules is wrapped.
+
+    Args:
+        layers: the modules, each once; what was there before comes back after.
+        wrap: takes a module and its forward, and returns what runs instead.
+        call: what is called.
+    """
+    before = []
+    for layer in layers:
+        before.append(layer.__dict__.get("forward"))
+        layer.forward = wrap(layer, layer.forward)
+    try:
+        return call()
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            del layer.forward
+            if own is not None:  # a hook's
+                layer.forward = own

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from safetensors import SafetensorError
 
 from softprompts.backbones.attention import IMPLEMENTATIONS
 from softprompts.backbones.backbone import Backbone
@@ -23,6 +22,7 @@ from softprompts.backbones.families import (
     names_head,
 )
 from softprompts.backbones.finding_fast import find_fast
+from softprompts.backbones.frame import check_fast, set_padding
 from softprompts.backbones.gguf import unpacked
 from softprompts.backbones.given import take_model
 from softprompts.backbones.placing import check_device, check_modules, check_spreading
@@ -30,7 +30,6 @@ from softprompts.backbones.probing import read_once
 from softprompts.backbones.quantized import check_quantized
 from softprompts.backbones.registry import Source
 from softprompts.backbones.sources import check_folder, fingerprint, first_line, resolve
-from softprompts.backbones.tokenizer_checks import check_fast, set_padding
 from softprompts.collecting import uncollected
 from softprompts.errors import BackboneError
 
@@ -40,17 +39,6 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO = "auto"
 _NUM_NAMED_KEYS = 3
-_LOAD_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    ImportError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    SafetensorError,
-)
 
 
 @torch.inference_mode(False)
@@ -336,7 +324,7 @@ def _reported(source: Source, part: str) -> Iterator[None]:
     """Turn what transformers raises while loading into one line."""
     try:
         yield
-    except _LOAD_ERRORS as error:
+    except Exception as error:  # any of a dozen kinds, by what is wrong and version
         if isinstance(error, BackboneError):
             named = f"backbone {source.name!r}"
             text = str(error)

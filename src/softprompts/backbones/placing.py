@@ -1,4 +1,8 @@
-"""Where weights may lie: devices that torch can use, and maps that fit a model."""
+"""Where weights may lie: devices that torch can use, maps that fit a model, and hooks that move.
+
+In a model that is spread over devices, a hook of accelerate stands in a module's `forward`. It
+brings inputs to the module's device, and weights too where they lie elsewhere or on disk.
+"""
 
 from __future__ import annotations
 
@@ -132,3 +136,30 @@ def _is_covered(weight: str, device_map: Mapping[str, Any]) -> bool:
 def _listed(names: list[Any]) -> str:
     more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
     return ", ".join(repr(name) for name in names[:_NUM_NAMED]) + more
+
+
+def is_spread(model: nn.Module) -> bool:
+    """Return whether modules of a model have hooks that move their inputs or weights."""
+    return any(hasattr(module, "_hf_hook") for module in model.modules())
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module runs, which is not where its weights lie while they are on disk.
+
+    Args:
+        module: a module with weights.
+    """
+    hook = getattr(module, "_hf_hook", None)
+    for one in getattr(hook, "hooks", (hook,)):
+        found = getattr(one, "execution_device", None)
+        if found is not None:
+            return torch.empty(0, device=found).device
+    return next(module.parameters()).device
+
+
+def map_of(model: Any) -> dict[str, int | str] | None:
+    """Return where the modules of a model lie, as a recipe says it; `None` where it is whole."""
+    if not is_spread(model):
+        return None
+    named = getattr(model, "hf_device_map", {})
+    return {name: at if isinstance(at, int) else str(at) for name, at in named.items()}

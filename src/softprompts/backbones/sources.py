@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from softprompts.backbones.registry import BACKBONES, Source
 from softprompts.errors import BackboneError
+from softprompts.storage import open_file, read_file
 
 GGUF_SUFFIX = ".gguf"
 GIVEN = "given:"
@@ -26,6 +27,14 @@ VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "dtype", "to
 
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 4096
+
+_DEPTHS = frozenset(
+    {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers"}
+    | {"encoder_layers", "decoder_layers"}
+)
+"""What configurations call a number of layers."""
+_FEW_LAYERS = 200
+"""So many are built without asking: layers may share weights."""
 
 
 def resolve(name: str, revision: str | None = None) -> Source:
@@ -134,10 +143,36 @@ def check_folder(source: Source) -> dict[str, Any]:
             "adapter_config.json: merge the adapter into the model and save that."
         )
     files = weight_files(source)
-    for file in files:
-        _read_header(file)
+    _check_values(config, sum(len(_read_header(file)) for file in files), source)
     check_digest(source, files[0])
     return config
+
+
+def _check_values(config: Mapping[str, Any], num_tensors: int, source: Source) -> None:
+    """Check what would break transformers, or make it build what no weights are there for.
+
+    Raises:
+        BackboneError: if a value is wrong.
+    """
+    place = source.folder / "config.json"
+    if not isinstance(config.get("quantization_config", {}), dict | None):
+        raise BackboneError(
+            f"`quantization_config` of {place} must be a mapping, but is "
+            f"{config['quantization_config']!r:.60}."
+        )
+    names = config.get("architectures")
+    if not isinstance(names, list | None) or not all(isinstance(one, str) for one in names or ()):
+        raise BackboneError(
+            f"`architectures` of {place} must be a list of names, but is {names!r:.60}."
+        )
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_values(value, num_tensors, source)
+        elif key in _DEPTHS and isinstance(value, int) and value > max(num_tensors, _FEW_LAYERS):
+            raise BackboneError(
+                f"`{key}` of {place} must be a number of layers that its {num_tensors} tensors can "
+                f"be of, but is {value}."
+            )
 
 
 def check_digest(source: Source, file: Path) -> str | None:
@@ -148,7 +183,7 @@ def check_digest(source: Source, file: Path) -> str | None:
     """
     if source.sha256 is None:
         return None
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != source.sha256:
         raise BackboneError(
@@ -175,6 +210,17 @@ def weight_files(source: Source) -> tuple[Path, ...]:
         return (single,)
     if index.is_file():
         shards = _read_json(index, source).get("weight_map", {})
+        if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
+            raise BackboneError(
+                f"backbone {source.name!r}: `weight_map` of {index} must be a mapping of names to "
+                f"files, but is {shards!r:.60}."
+            )
+        outside = [name for name in shards.values() if Path(name).name != name]
+        if outside:
+            raise BackboneError(
+                f"backbone {source.name!r}: `weight_map` of {index} must name files beside it, but "
+                f"names {outside[0]!r:.60}."
+            )
         files = tuple(source.folder / name for name in sorted(set(shards.values())))
         missing = [file.name for file in files if not file.is_file()]
         if files and not missing:
@@ -220,7 +266,7 @@ def fingerprint(source: Source, config: dict[str, Any]) -> str:
 def sampled(file: Path) -> Iterator[bytes]:
     """Yield evenly spaced parts of a file, its end among them."""
     size = file.stat().st_size
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         for sample in range(_NUM_SAMPLES):
             stream.seek(max(0, size - _SAMPLE_BYTES) * (sample + 1) // _NUM_SAMPLES)
             yield stream.read(_SAMPLE_BYTES)
@@ -251,7 +297,7 @@ def _read_json(path: Path, source: Source) -> dict[str, Any]:
             f"backbone {source.name!r}: {source.folder} must have {path.name}, but has none."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path))
     except (ValueError, RecursionError) as error:
         reason = first_line(error)
         raise BackboneError(f"{path} must be JSON, but is not: {reason}") from error
@@ -262,7 +308,7 @@ def _read_json(path: Path, source: Source) -> dict[str, Any]:
 
 def _read_header(file: Path) -> dict[str, Any]:
     size = file.stat().st_size
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         length = int.from_bytes(stream.read(8), "little")
         raw = stream.read(length) if length <= size - 8 else b""
     try:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from softprompts.cli.lab import require_lab
-from softprompts.cli.output import print_json
-from softprompts.cli.pictures import FORMATS, check_place
+from softprompts.cli.options import require_lab
+from softprompts.cli.output import print_json, say
+from softprompts.cli.pictures import check_place, write_picture
 
 if TYPE_CHECKING:
     from softprompts.lab.reports.choices import Choices
@@ -20,7 +20,7 @@ def choices(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="The picture: .svg, .png or .html; choices.svg if absent."
+            metavar="FILE", help="The picture: .svg, .png or .html; choices.svg if absent."
         ),
     ] = None,
     as_json: Annotated[
@@ -36,28 +36,16 @@ def choices(
         check_place(path, [run_dir])
     found = read_choices(run_dir)
     if path is not None:
-        from softprompts.storage import write_bytes
+        from softprompts.lab.reports import choices_figures, choices_page
 
-        write_bytes(path, _picture(found, FORMATS[path.suffix.lower()]))
+        write_picture(path, found, choices_figures.draw_choices, choices_page.draw_page)
     if as_json:
         print_json({**found.as_json(), "figure": None if path is None else str(path)})
     else:
-        print(f"{path}: {_describe(found)}")
-
-
-def _picture(found: Choices, format: str) -> bytes:
-    """Return choices in a format."""
-    if format == "html":
-        from softprompts.lab.reports.choices_page import draw_page
-
-        return draw_page(found)
-    from softprompts.lab.reports.choices_figures import draw_choices
-
-    return draw_choices(found, format)
+        say(f"{path}: {_describe(found)}")
 
 
 def _describe(found: Choices) -> str:
-    """Return in words what was drawn."""
     about = found.about
     updates = f"{found.num_updates} update{'s' * (found.num_updates != 1)}"
     state = "" if found.status == "finished" else f"; the run is {found.status}"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprompts.cli.lab import require_lab
-from softprompts.cli.output import announce_threads, print_json, print_table
+from softprompts.cli.options import require_lab
+from softprompts.cli.output import announce_threads, print_json, print_table, say
 from softprompts.collecting import uncollected
 
 if TYPE_CHECKING:
@@ -24,23 +24,17 @@ def ensemble(
     study_dir: Annotated[
         Path, typer.Argument(metavar="STUDY_DIR", help="A study's folder with finished runs.")
     ],
-    variant: Annotated[
-        str, typer.Option("--variant", metavar="V", help="The variant whose seeds are members.")
-    ],
-    size: Annotated[int, typer.Option("--size", metavar="K", help="Members of an ensemble.")],
+    variant: Annotated[str, typer.Option(metavar="V", help="The variant whose seeds are members.")],
+    size: Annotated[int, typer.Option(metavar="K", help="Members of an ensemble.")],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Keep the ensembles, to predict with."),
+        Path | None, typer.Option(metavar="DIR", help="Keep the ensembles, to predict with.")
     ] = None,
     data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", metavar="DIR", help="The tasks' files, if they moved."),
+        Path | None, typer.Option(metavar="DIR", help="The tasks' files, if they moved.")
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            "--backbone", metavar="NAME", help="Where the runs' backbone is, if it was moved."
-        ),
+        typer.Option(metavar="NAME", help="Where the runs' backbone is, if it was moved."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -78,11 +72,7 @@ def about_answers(
 
 
 def cost_line(about: Mapping[str, Any]) -> str:
-    """Return what an ensemble costs, in words.
-
-    Args:
-        about: what `about_answers` returned.
-    """
+    """Return what an ensemble costs, in words."""
     forwards = about["num_forwards"]
     each = "one forward" if forwards == 1 else f"{forwards} forwards"
     return (
@@ -92,12 +82,11 @@ def cost_line(about: Mapping[str, Any]) -> str:
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    """Print the table, and what a reader must know beside it."""
     print_table(HEADINGS, [_row(line) for line in found["cells"]])
     for text in _notes(found):
-        print(text)
+        say(text)
     for folder in found["folders"]:
-        print(f"folder: {folder}")
+        say(f"folder: {folder}")
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprompts.cli.ensemble import about_answers, cost_line
-from softprompts.cli.output import announce_threads, print_json
+from softprompts.cli.options import FinishedRun, MovedBackbone, TaskOfSeveral, read_task
+from softprompts.cli.output import announce_threads, print_json, say
 from softprompts.collecting import uncollected
+from softprompts.errors import DataError
 
 if TYPE_CHECKING:
     from softprompts.examples import Example
@@ -20,38 +22,24 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run_dir: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run or ensemble.")
-    ],
+    run_dir: FinishedRun,
     split: Annotated[
-        str,
-        typer.Option("--split", metavar="NAME", help="train, held-out, validation, or its name."),
+        str, typer.Option(metavar="NAME", help="train, held-out, validation, or its name.")
     ] = "validation",
     data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", metavar="DIR", help="The task's files, if they moved."),
+        Path | None, typer.Option(metavar="DIR", help="The task's files, if they moved.")
     ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone", metavar="NAME", help="Where the run's backbone is, if it was moved."
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--task", metavar="NAME", help="The task of a run of several.")
-    ] = None,
+    backbone: MovedBackbone = None,
+    name: TaskOfSeveral = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a finished run again on a split of its task."""
     announce_threads()
     with uncollected():
-        from softprompts.cli.tasks import choose_task, read_config
-        from softprompts.lab.ensemble_record import member_folders
         from softprompts.lab.ensembles import load, members_of
         from softprompts.metrics.scoring import majority
 
-    config = read_config(member_folders(run_dir)[0])
-    name = choose_task(config, name)
+    config, name = read_task(run_dir, name)
     result = load(run_dir, backbone)
     members = members_of(result)
     chosen = None if config.mixture is None else name
@@ -74,18 +62,23 @@ def evaluate(
 
 
 def _print(report: Mapping[str, Any]) -> None:
-    """Print what was found in words."""
-    each = ", ".join(f"{name} {100 * value:.1f}" for name, value in report["metrics"].items())
-    print(
+    from softprompts.metrics.registry import scored
+
+    shares = scored(report["metrics"])
+    each = ", ".join(
+        f"{name} {100 * value if name in shares else value:.1f}"
+        for name, value in report["metrics"].items()
+    )
+    say(
         f"score {100 * report['score']:.1f} ({each}) on {report['num_items']} items of "
         f"{report['split']}; majority {100 * report['majority']:.1f}"
     )
     if "members" in report:
-        print(cost_line(report))
+        say(cost_line(report))
     if report["num_cut"]:
-        print(f"inputs cut to fit: {report['num_cut']}")
+        say(f"inputs cut to fit: {report['num_cut']}")
     if not report["is_same_data"]:
-        print("the task's rows are not those that the run was trained and reported on")
+        say("the task's rows are not those that the run was trained and reported on")
 
 
 def _read_rows(
@@ -112,9 +105,6 @@ def _read_rows(
 
 
 def _rows(splits: Mapping[str, tuple[Example, ...]], split: str, task: Task) -> tuple[Example, ...]:
-    """Return the rows of a split by its name."""
-    from softprompts.errors import DataError
-
     names = {
         "train": splits["train"],
         "held-out": splits["held_out"],

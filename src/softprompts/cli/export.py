@@ -7,8 +7,12 @@ from typing import Annotated
 
 import typer
 
-from softprompts.cli.output import announce_threads, print_json
+from softprompts.cli.options import MovedBackbone, TaskOfSeveral
+from softprompts.cli.output import announce_threads, print_json, say
+from softprompts.cli.pictures import lies_in
 from softprompts.collecting import uncollected
+from softprompts.errors import DataError, RunFolderError
+from softprompts.storage import check_run_folder
 
 TARGETS = ("vocabulary", "peft", "embeds")
 
@@ -20,20 +24,13 @@ def export(
     target: Annotated[
         str, typer.Option("--to", metavar="FORM", help="vocabulary, peft or embeds.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
     gguf: Annotated[
         Path | None,
-        typer.Option("--gguf", metavar="FILE", help="With vocabulary: a new GGUF file beside it."),
+        typer.Option(metavar="FILE", help="With vocabulary: a new GGUF file beside it."),
     ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone", metavar="NAME", help="Where the run's backbone is, if it was moved."
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--task", metavar="NAME", help="The task of a run of several.")
-    ] = None,
+    backbone: MovedBackbone = None,
+    name: TaskOfSeveral = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write a trained prompt as tokens of a model, as adapters of peft, or as embeddings."""
@@ -58,11 +55,11 @@ def export(
     if as_json:
         print_json({"to": target, "out": str(out), "gguf": gguf and str(gguf), **about})
         return
-    print(f"{target} of {about['task']} in {out}")
+    say(f"{target} of {about['task']} in {out}")
     if gguf is not None:
-        print(f"gguf: {gguf}")
+        say(f"gguf: {gguf}")
     if "max_difference" in about:
-        print(f"logits differ from the library's by at most {about['max_difference']:.1e}")
+        say(f"logits differ from the library's by at most {about['max_difference']:.1e}")
 
 
 def _check(target: str, out: Path, given: tuple[Path | None, str | None], run_dir: Path) -> None:
@@ -73,10 +70,7 @@ def _check(target: str, out: Path, given: tuple[Path | None, str | None], run_di
         RunFolderError: if a place lies in the run's folder, or is taken.
         StorageError: if there is no run.
     """
-    from softprompts.cli.pictures import lies_in
-    from softprompts.errors import DataError, RunFolderError
     from softprompts.interop.destination import check_places
-    from softprompts.storage import check_run_folder
 
     gguf, name = given
     if target not in TARGETS:

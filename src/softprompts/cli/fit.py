@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from softprompts.cli.lab import require_lab
-from softprompts.cli.output import announce_threads, print_json
+from softprompts.cli.options import require_lab
+from softprompts.cli.output import announce_threads, print_json, say, visible
 from softprompts.collecting import uncollected
 
 
@@ -30,7 +30,7 @@ def fit(
         str, typer.Option(metavar="TIME", help="About how long it may take: 90s, 10m, 2h.")
     ] = "10m",
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The folder of all that is made.")
+        Path, typer.Option(metavar="DIR", help="The folder of all that is made.")
     ] = Path("my-prompt"),
     should_skip: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and count them.")
@@ -55,25 +55,25 @@ def fit(
             out=out,
             skip_bad_rows=should_skip,
             progress=bar,
-            tell=lambda line: print(line, file=sys.stderr, flush=True),
+            tell=lambda line: print(visible(line), file=sys.stderr, flush=True),
         )
     about = dict(found.summary)
     if as_json:
         print_json({**about, "folder": str(out)})
         return
     low, high = (100 * end for end in about["expected"]["interval"])
-    print(
+    say(
         f"{about['source']}: {about['label']} of {', '.join(about['fields'])}; "
         f"{about['num_train']} rows trained on, {about['num_held_back']} held back"
     )
-    print(
+    say(
         f"expect on new rows: {100 * about['expected']['score']:.1f} % right, from {low:.1f} to "
         f"{high:.1f} (95 %)"
     )
     if about["untouched"] is not None:
-        print(f"the model untouched: {100 * about['untouched']:.1f}")
-    print(f"the most frequent label: {100 * about['majority']:.1f}")
-    print(f"report: {out / 'study' / 'report.html'}")
-    print("next:")
+        say(f"the model untouched: {100 * about['untouched']:.1f}")
+    say(f"the most frequent label: {100 * about['majority']:.1f}")
+    say(f"report: {out / 'study' / 'report.html'}")
+    say("next:")
     for command in commands(str(out), about["fields"]):
-        print(f"  {command}")
+        say(f"  {command}")

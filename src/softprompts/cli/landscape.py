@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprompts.cli.lab import require_lab
-from softprompts.cli.output import announce_threads, print_json, print_table
-from softprompts.cli.pictures import FORMATS, check_place
+from softprompts.cli.options import require_lab
+from softprompts.cli.output import announce_threads, print_json, print_table, say
+from softprompts.cli.pictures import check_place, write_picture
+from softprompts.errors import DataError, SoftPromptsWarning, StorageError
+from softprompts.storage import is_there
 
 if TYPE_CHECKING:
-    from softprompts.lab.analysis.planes import Grid
-    from softprompts.lab.analysis.sharpness import Effort
+    from softprompts.lab.analysis.planes import Grid, Told
     from softprompts.lab.analysis.subjects import Sample
 
 
@@ -22,56 +27,49 @@ def landscape(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN_DIR...", help="Finished runs' folders; with --sharpness-only studies too."
+            metavar="RUN_DIR", help="Finished runs' folders; with --sharpness-only studies too."
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
-            metavar="FILE",
-            help="The picture: .html, .svg or .png; landscape.html if absent.",
+            metavar="FILE", help="The picture: .html, .svg or .png; landscape.html if absent."
         ),
     ] = None,
     is_sharpness_only: Annotated[
         bool, typer.Option("--sharpness-only", help="Measure how steep the loss is; draw nothing.")
     ] = False,
     split: Annotated[
-        str, typer.Option("--split", metavar="NAME", help="train, held-out or validation.")
+        str, typer.Option(metavar="NAME", help="train, held-out or validation.")
     ] = "train",
     num_examples: Annotated[
-        int | None, typer.Option("--num-examples", metavar="N", help="Most rows of the split.")
+        int | None, typer.Option(metavar="N", help="Most rows of the split.")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--task", metavar="NAME", help="The task of runs of several.")
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
-            "--dtype", metavar="DTYPE", help="float32, bfloat16 or float16; the run's if absent."
-        ),
+        typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16; the run's if absent."),
     ] = None,
     measures: Annotated[
-        str | None,
-        typer.Option("--measures", metavar="A,B", help="Some of input, prompt and curvature."),
+        str | None, typer.Option(metavar="A,B", help="Some of input, prompt and curvature.")
     ] = None,
     spaces: Annotated[
-        str | None, typer.Option("--spaces", metavar="A,B", help="input, prompt, or both.")
+        str | None, typer.Option(metavar="A,B", help="input, prompt, or both.")
     ] = None,
     directions: Annotated[
-        str | None,
-        typer.Option("--directions", metavar="KIND", help="gradient, or random."),
+        str | None, typer.Option(metavar="KIND", help="gradient, or random.")
     ] = None,
     num_points: Annotated[
         int | None,
-        typer.Option(
-            "--num-points",
-            metavar="N",
-            help="Points along each side of a plane; odd, at most 1001.",
-        ),
+        typer.Option(metavar="N", help="Points along each side of a plane; odd, at most 1001."),
     ] = None,
+    is_fine: Annotated[
+        bool, typer.Option("--fine", help="Over ten times as many points: minutes a run.")
+    ] = False,
     is_quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer rows, points and steps, to compare many runs.")
+        bool, typer.Option("--quick", help="Fewer rows and steps, to compare many runs.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON; draws only where --out is given.")
@@ -80,22 +78,20 @@ def landscape(
     """Show how the loss of finished runs changes around them."""
     require_lab()
     announce_threads()
-    most = 64 if is_sharpness_only else 32
-    sample = _sample(is_quick, split, (num_examples, name, dtype), most)
+    sample = _sample(is_quick, split, (num_examples, name, dtype), 64 if is_sharpness_only else 32)
     drawn = {"out": out, "spaces": spaces, "directions": directions, "num_points": num_points}
+    drawn |= {"fine": is_fine or None}
     if is_sharpness_only:
         _refuse(drawn, "with --sharpness-only")
-        _show_sharpness(runs, sample, _effort(is_quick, measures), as_json=as_json)
+        _show_sharpness(runs, sample, is_quick, measures, as_json=as_json)
     else:
         _refuse({"measures": measures}, "without --sharpness-only")
-        grid = _grid(is_quick, spaces, directions, num_points)
+        grid = _grid(is_fine, spaces, {"directions": directions, "num_points": num_points})
         _draw(runs, (sample, grid), out, as_json=as_json)
 
 
 def _refuse(given: Mapping[str, Any], when: str) -> None:
     """Refuse options that would change nothing."""
-    from softprompts.errors import DataError
-
     for name, value in given.items():
         if value is not None:
             option = name.replace("_", "-")
@@ -105,11 +101,8 @@ def _refuse(given: Mapping[str, Any], when: str) -> None:
 def _draw(
     runs: Sequence[Path], given: tuple[Sample, Grid], out: Path | None, *, as_json: bool
 ) -> None:
-    """Draw the landscapes of runs, or print their numbers."""
-    from softprompts.errors import DataError
     from softprompts.lab.analysis.landscapes import measure_landscapes
     from softprompts.lab.reports.landscapes import MOST_RUNS, names_of
-    from softprompts.storage import is_there
 
     path = Path("landscape.html") if out is None and not as_json else out
     if path is not None:
@@ -122,36 +115,26 @@ def _draw(
             )
     if len(runs) > MOST_RUNS:
         raise DataError(f"runs must be at most {MOST_RUNS} to be drawn, but are {len(runs)}.")
-    _refuse_twice(runs)
-    found = measure_landscapes(runs, *given, lambda text: None if as_json else _say(text))
-    _keep(found, runs)
-    if path is not None:
-        from softprompts.storage import write_bytes
-
-        write_bytes(path, _picture(found, FORMATS[path.suffix.lower()]))
-    if as_json:
-        print_json({**found, "figure": None if path is None else str(path)})
-    else:
-        print(f"{path}: loss around {', '.join(names_of(found['runs']))}")
-
-
-def _refuse_twice(runs: Sequence[Path]) -> None:
-    """Refuse a run that is given again: it would be drawn again, and nothing else."""
-    import os
-
-    from softprompts.errors import DataError
-
     places = [os.path.realpath(run) for run in runs]
     for number, run in enumerate(runs):
         if places[number] in places[:number]:
             raise DataError(f"runs must each be given once, but {str(run)!r} is given again.")
+    with _telling(as_json=as_json) as told:
+        found = measure_landscapes(runs, *given, told)
+    _keep(found, runs)
+    if path is not None:
+        from softprompts.lab.reports.landscape_figures import draw_landscapes
+        from softprompts.lab.reports.landscape_page import draw_page
+
+        write_picture(path, found, draw_landscapes, draw_page)
+    if as_json:
+        print_json({**found, "figure": None if path is None else str(path)})
+    else:
+        say(f"{path}: loss around {', '.join(names_of(found['runs']))}")
 
 
 def _keep(found: Mapping[str, Any], runs: Sequence[Path]) -> None:
     """Keep landscapes of a study's runs in its folder, for its report; warn where that fails."""
-    import warnings
-
-    from softprompts.errors import SoftPromptsWarning, StorageError
     from softprompts.lab.reports.landscapes import keep_landscapes, study_of
 
     try:
@@ -163,24 +146,43 @@ def _keep(found: Mapping[str, Any], runs: Sequence[Path]) -> None:
         warnings.warn(text, SoftPromptsWarning, stacklevel=2)
 
 
-def _picture(found: Mapping[str, Any], format: str) -> bytes:
-    """Return landscapes in a format."""
-    if format == "html":
-        from softprompts.lab.reports.landscape_page import draw_page
+@contextmanager
+def _telling(*, as_json: bool) -> Iterator[Told]:
+    """Yield what shows how far a part is: a bar, or a line where standard error is no terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
 
-        return draw_page(found)
-    from softprompts.lab.reports.landscape_figures import draw_landscapes
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        rows: dict[str, Any] = {}
 
-    return draw_landscapes(found, format)
+        def tell(text: str, done: int, total: int) -> None:
+            if text not in rows:
+                rows[text] = bar.add_task(escape(text), total=total)
+                if not as_json and not console.is_terminal:
+                    typer.echo(text, err=True)
+            bar.update(rows[text], completed=done)
+
+        yield tell
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+def _show_sharpness(
+    paths: Sequence[Path], sample: Sample, is_quick: bool, measures: str | None, *, as_json: bool
+) -> None:
+    """Measure runs, and all runs of studies, and print that."""
+    from softprompts.lab.analysis.sharpness import QUICK, Effort, measure_sharpness, study_sharpness
+    from softprompts.training.resources import Resources
 
-
-def _show_sharpness(runs: Sequence[Path], sample: Sample, effort: Effort, *, as_json: bool) -> None:
-    """Measure the sharpness of runs, and print it."""
-    rows = _measure(runs, sample, effort, is_told=not as_json)
+    effort = QUICK if is_quick else Effort()
+    if measures is not None:
+        effort = replace(effort, measures=_parts(measures))
+    resources, rows = Resources(), []
+    for path in paths:
+        if is_there(path / "study.json"):
+            rows += study_sharpness(path, sample, effort, None if as_json else _tell)
+        else:
+            rows.append(measure_sharpness(path, sample, effort, resources))
     print_json({"runs": rows}) if as_json else _print(rows)
     if any("error" in row for row in rows):
         raise typer.Exit(1)
@@ -190,8 +192,6 @@ def _sample(
     is_quick: bool, split: str, given: tuple[int | None, str | None, str | None], most: int
 ) -> Sample:
     """Return the rows that the options ask for; at most `most` where they do not say."""
-    from dataclasses import replace
-
     from softprompts.lab.analysis.sharpness import QUICK_SAMPLE
     from softprompts.lab.analysis.subjects import Sample
 
@@ -201,59 +201,24 @@ def _sample(
     return replace(sample, num_examples=most, split=split, task=name, dtype=dtype)
 
 
-def _effort(is_quick: bool, measures: str | None) -> Effort:
-    """Return what the options ask to measure."""
-    from dataclasses import replace
+def _grid(is_fine: bool, spaces: str | None, others: Mapping[str, Any]) -> Grid:
+    from softprompts.lab.analysis.planes import FINE, Grid
 
-    from softprompts.lab.analysis.sharpness import QUICK, Effort
-
-    effort = QUICK if is_quick else Effort()
-    return effort if measures is None else replace(effort, measures=_parts(measures))
-
-
-def _grid(
-    is_quick: bool, spaces: str | None, directions: str | None, num_points: int | None
-) -> Grid:
-    """Return where the options ask to look."""
-    from softprompts.lab.analysis.planes import Grid
-
-    given: dict[str, Any] = {"num_points": 9, "num_line_points": 17} if is_quick else {}
+    given: dict[str, Any] = {**FINE} if is_fine else {}
     if spaces is not None:
         given["spaces"] = _parts(spaces)
-    if directions is not None:
-        given["directions"] = directions
-    if num_points is not None:
-        given |= {"num_points": num_points}
-    return Grid(**given)
+    return Grid(**given | {name: value for name, value in others.items() if value is not None})
 
 
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
-def _measure(
-    paths: Sequence[Path], sample: Sample, effort: Effort, *, is_told: bool
-) -> list[dict[str, Any]]:
-    """Measure runs, and all runs of studies."""
-    from softprompts.lab.analysis.sharpness import measure_sharpness
-    from softprompts.lab.analysis.sharpness_study import study_sharpness
-    from softprompts.storage import is_there
-    from softprompts.training.resources import Resources
-
-    resources, rows = Resources(), []
-    for path in paths:
-        if is_there(path / "study.json"):
-            rows += study_sharpness(path, sample, effort, _tell if is_told else None)
-        else:
-            rows.append(measure_sharpness(path, sample, effort, resources))
-    return rows
-
-
 def _tell(row: Mapping[str, Any]) -> None:
     """Say on standard error that a run of a study is done."""
     state = row.get("error") or f"{row['seconds']:.1f} s"
     names = f"{row['variant']}, {row['task']}, seed {row['seed']}"
-    _say(f"{names}: {state}")
+    typer.echo(f"{names}: {state}", err=True)
 
 
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -262,16 +227,15 @@ def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     print_table(headings, [_cells(row) for row in rows if "error" not in row])
     for row in rows:
         if "error" in row:
-            print(f"{row['variant']}, {row['task']}, seed {row['seed']}: {row['error']}")
-    print(
+            say(f"{row['variant']}, {row['task']}, seed {row['seed']}: {row['error']}")
+    say(
         "inputs, noise and prompt: how much the loss rises at most, or under noise, within the "
         "largest radius"
     )
-    print("top, trace: of the Hessian in the prompt's rows, each in units of its own length")
+    say("top, trace: of the Hessian in the prompt's rows, each in units of its own length")
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    """Return a row of the table."""
     inputs, prompt = (row[name]["radii"][-1] if row[name] else {} for name in ("input", "prompt"))
     curvature = row["curvature"] or {}
     values = [

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,46 +13,27 @@ if TYPE_CHECKING:
     from softprompts.registry import Registry
 
 
-class Kind(StrEnum):
-    """What can be listed."""
-
-    METHODS = "methods"
-    TASKS = "tasks"
-    BACKBONES = "backbones"
-    ROWS = "rows"
-    POOLS = "pools"
-    POSITIONS = "positions"
-    ACTIVE_LENGTHS = "active-lengths"
-    DEPTHS = "depths"
-    INITIALIZERS = "initializers"
-    ADAPTATIONS = "adaptations"
-    READOUTS = "readouts"
-    REGULARIZERS = "regularizers"
-    PERTURBATIONS = "perturbations"
-    OPTIMIZERS = "optimizers"
-    SCHEDULES = "schedules"
-    TEMPERATURES = "temperatures"
-    AVERAGES = "averages"
-    SAMPLINGS = "samplings"
-    EXECUTORS = "executors"
-    TRACKERS = "trackers"
-    RECIPES = "recipes"
+KINDS: Final = (
+    *("methods", "tasks", "backbones", "rows", "pools", "positions", "active-lengths", "depths"),
+    *("initializers", "adaptations", "readouts", "regularizers", "perturbations", "optimizers"),
+    *("schedules", "temperatures", "averages", "samplings", "executors", "trackers", "recipes"),
+)
+"""What can be listed."""
 
 
 def list_components(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help=f"One of {', '.join(Kind)}; all when left out."),
+        typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}; all when left out."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all options.")] = False,
 ) -> None:
     """List what a recipe may name, and the shipped recipes."""
-    if kind is not None and kind not in list(Kind):
+    if kind is not None and kind not in KINDS:
         from softprompts.registry import unknown_name
 
-        raise UnknownNameError(unknown_name("kind", kind, [one.value for one in Kind]))
-    kinds = list(Kind) if kind is None else [Kind(kind)]
-    found = {one.value: catalogue(one) for one in kinds}
+        raise UnknownNameError(unknown_name("kind", kind, KINDS))
+    found = {one: catalogue(one) for one in (KINDS if kind is None else [kind])}
     if as_json:
         print_json(found)
         return
@@ -66,22 +45,19 @@ def list_components(
     )
 
 
-def catalogue(kind: Kind) -> list[dict[str, Any]]:
+def catalogue(kind: str) -> list[dict[str, Any]]:
     """Return what is known of every component of one kind.
-
-    Args:
-        kind: the kind.
 
     Returns:
         One mapping per component, with at least `name`, `summary` and `reference`.
     """
-    if kind is Kind.METHODS:
+    if kind == "methods":
         from softprompts.recipes.presets import METHODS
 
         choices = ("rows", "pool", "position", "initializer", "length", "adaptation")
         axes = ("name", "summary", "reference", *choices)
         return [{axis: getattr(preset, axis) for axis in axes} for preset in METHODS.values()]
-    if kind is Kind.RECIPES:
+    if kind == "recipes":
         from softprompts.recipes.loading import shipped_recipes
 
         return [
@@ -95,22 +71,22 @@ def catalogue(kind: Kind) -> list[dict[str, Any]]:
             "reference": entry.reference,
             "version": entry.version,
             "options": entry.schema.model_json_schema().get("properties", {}),
-            **(_task_format(entry.name) if kind is Kind.TASKS else {}),
+            **(_task_format(entry.name) if kind == "tasks" else {}),
         }
         for entry in _registry(kind)
     ]
 
 
-def _registry(kind: Kind) -> Registry[Any]:
-    from softprompts.recipes.registries import component_registry
+def _registry(kind: str) -> Registry[Any]:
+    from softprompts.recipes.component_fields import component_registry
     from softprompts.tasks.registry import TASKS
 
-    return TASKS if kind is Kind.TASKS else component_registry(kind)
+    return TASKS if kind == "tasks" else component_registry(kind)
 
 
 def _task_format(name: str) -> dict[str, Any]:
     """Return how a task is scored; nothing for a task whose options decide it."""
-    from softprompts.tasks.listing import task_format
+    from softprompts.tasks.registry import task_format
 
     form = task_format(name)
     if form is None:
@@ -119,5 +95,5 @@ def _task_format(name: str) -> dict[str, Any]:
 
 
 def _first_comment(text: str) -> str:
-    lines: Iterable[str] = text.splitlines()
-    return next((line.lstrip("# ").rstrip() for line in lines if line.startswith("#")), "")
+    lines = (line for line in text.splitlines() if line.startswith("#"))
+    return next(lines, "").lstrip("# ").rstrip()

@@ -15,11 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TextIO
 
 import typer
+from typer.core import TyperCommand
 
 from softprompts.cli.evaluate import evaluate
 from softprompts.cli.export import export
 from softprompts.cli.list import list_components
-from softprompts.cli.output import is_printed, leave_quietly, open_streams, print_error, problems_of
+from softprompts.cli.output import (
+    is_printed,
+    leave_quietly,
+    open_streams,
+    print_error,
+    problems_of,
+    visible,
+)
 from softprompts.cli.predict import predict
 from softprompts.cli.train import train
 from softprompts.cli.try_out import try_out
@@ -77,15 +85,32 @@ def _global_options(
 
 
 def verbs() -> dict[str, Callable[..., None]]:
-    """Return all verbs by name.
+    """Return all verbs by name; one of another package that does not load is left out, aloud.
 
     Raises:
-        RegistryError: if one of another package does not load, or has a name that is taken.
+        RegistryError: if one has a name that is taken.
     """
     points = named_points(GROUP, ADDED)
-    for name in VERBS.keys() & points.keys():
+    for name in sorted(VERBS.keys() & points.keys()):
         raise RegistryError(f"command name must be free, but {name!r} is taken by softprompts.")
-    return {**VERBS, **{name: load_point(point, "a verb") for name, point in points.items()}}
+    found = dict(VERBS)
+    for name, point in points.items():
+        try:
+            found[name] = load_point(point, "a verb")
+        except RegistryError as error:
+            if name in ADDED:
+                raise
+            warnings.warn(f"{error} It is left out.", SoftPromptsWarning, stacklevel=2)
+    return found
+
+
+class _Verb(TyperCommand):
+    """A verb whose usage has arguments as other programs do: `RUN_DIR`, not `{RUN_DIR}`."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [
+            piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)
+        ]
 
 
 def build_app() -> typer.Typer:
@@ -99,7 +124,8 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_global_options)
     for name, verb in verbs().items():
-        app.command(name)(verb)
+        summary = (verb.__doc__ or "").partition("\n")[0]  # a short help is shown whole
+        app.command(name, cls=_Verb, short_help=summary)(verb)
     return app
 
 
@@ -165,7 +191,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning of the library in one line, others as Python does."""
-    text = f"warning: {message}\n"
+    text = f"warning: {visible(str(message))}\n"
     if not issubclass(category, SoftPromptsWarning):
         text = warnings.formatwarning(message, category, filename, lineno, line)
     (sys.stderr if file is None else file).write(text)
@@ -177,7 +203,6 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _report(error: Exception, *, is_debug: bool, as_json: bool) -> int:
-    """Print an error and return its exit code."""
     if isinstance(error, SoftPromptsError):
         print_error(type(error).__name__, problems_of(error), as_json=as_json)
         return FAILURE if isinstance(error, TuningError) else MISTAKE

@@ -4,13 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from softprompts.errors import RecipeError, SoftPromptsError
 from softprompts.threads import choose_threads
+
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def visible(text: str) -> str:
+    r"""Return a text whose control characters a terminal shows and does not obey.
+
+    Args:
+        text: any text; ends of lines and tabs stay.
+
+    Example:
+        >>> print(visible("safe\x1b[2J"))
+        safe\x1b[2J
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: str, style: str = "", *, is_whole: bool = False) -> None:
+    """Print a text on standard output, on a terminal in lines that fit and in a colour.
+
+    Args:
+        text: the text; its control characters are made visible.
+        style: a style of rich, such as `bold green`; `NO_COLOR` switches all of it off.
+        is_whole: whether it is to be copied, as a command is: no end of line is put in.
+    """
+    if not sys.stdout.isatty():
+        print(visible(text))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console, lines = Console(), visible(text).splitlines()
+    if not is_whole:  # no word is broken, so that paths can be copied
+        lines = [textwrap.fill(line, console.width, break_long_words=False) for line in lines]
+    style = "" if console.no_color else style  # rich would keep bold
+    console.print(Text("\n".join(lines), style), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -24,7 +67,8 @@ def print_sections(sections: Mapping[str, Sequence[Sequence[str]]]) -> None:
     Args:
         sections: rows by heading; all rows of one heading have the same number of cells.
     """
-    for index, (heading, rows) in enumerate(sections.items()):
+    for index, (heading, texts) in enumerate(sections.items()):
+        rows = [list(map(visible, row)) for row in texts]
         if index:
             print()
         print(heading)
@@ -35,9 +79,15 @@ def print_sections(sections: Mapping[str, Sequence[Sequence[str]]]) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text in columns; the first two to the left, the others to the right."""
-    lines = [list(headings), *map(list, rows)]
+    """Print rows of text in columns; the first two to the left, the others to the right.
+
+    On a terminal, columns at the right that it is too narrow for are left out, and named.
+    """
+    lines = [list(map(visible, line)) for line in (headings, *rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
+    num_shown = max(3, sum(end - 2 <= room for end in accumulate(width + 2 for width in widths)))
+    widths, lines = widths[:num_shown], [line[:num_shown] for line in lines]
     for number, line in enumerate(lines):
         cells = [
             cell.ljust(width) if place < 2 else cell.rjust(width)
@@ -46,6 +96,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cells).rstrip())
         if not number:
             print("  ".join("─" * width for width in widths))
+    if num_shown < len(headings):
+        say(f"left out for want of width: {', '.join(headings[num_shown:])}")
 
 
 def problems_of(error: BaseException) -> list[str]:
@@ -53,9 +105,6 @@ def problems_of(error: BaseException) -> list[str]:
 
     Args:
         error: any error; a recipe error gives one line per problem, each with the recipe's name.
-
-    Returns:
-        At least one line.
     """
     if isinstance(error, RecipeError):
         texts = [f"{error.source}: {problem}" for problem in error.problems]
@@ -75,7 +124,7 @@ def print_error(kind: str, problems: Sequence[str], *, as_json: bool) -> None:
         as_json: whether the verb was asked for JSON.
     """
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {visible(problem)}", file=sys.stderr)
     if as_json:
         with contextlib.suppress(OSError):  # the error may be that nothing can be printed there
             print_json({"error": {"kind": kind, "problems": list(problems)}})

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from softprompts.errors import DataError, RunFolderError, StorageError
+from softprompts.storage import check_file, is_folder, is_there, open_file, write_bytes
 
 FORMATS = {".svg": "svg", ".png": "png", ".html": "html"}
 
@@ -21,13 +26,19 @@ def check_place(path: Path, run_dirs: Sequence[Path]) -> None:
         RunFolderError: if it lies in a run's folder, or is another file.
         StorageError: if it cannot be read.
     """
-    from softprompts.errors import DataError, RunFolderError
-
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"`--out` must end in {', '.join(FORMATS)}, but is {str(path)!r}.")
     if lies_in(path, run_dirs):
         raise RunFolderError(f"`--out` must lie outside the run's folder, but is {str(path)!r}.")
     _check_earlier(path, "picture")
+
+
+def write_picture(
+    path: Path, found: Any, draw: Callable[[Any, str], bytes], draw_page: Callable[[Any], bytes]
+) -> None:
+    """Write what was found in the format of a place's ending."""
+    format = FORMATS[path.suffix.lower()]
+    write_bytes(path, draw_page(found) if format == "html" else draw(found, format))
 
 
 def check_page(path: Path, study_dir: Path) -> None:
@@ -42,8 +53,6 @@ def check_page(path: Path, study_dir: Path) -> None:
         RunFolderError: if it lies in a run's folder, or is another file.
         StorageError: if it cannot be read.
     """
-    from softprompts.errors import DataError, RunFolderError
-
     if path.suffix.lower() != ".html":
         raise DataError(f"`--html` must end in .html, but is {str(path)!r}.")
     if lies_in(path, [study_dir / "runs"]):
@@ -63,18 +72,16 @@ def check_output(path: Path, source: Path, run_dir: Path) -> None:
         RunFolderError: if it lies in the run's folder.
         StorageError: if it is the input or no file, or has no folder.
     """
-    from softprompts.errors import RunFolderError, StorageError
-    from softprompts.storage import file_at, is_folder, is_there
-
     if not is_folder(path.parent):
         raise StorageError(f"{path} must be in a folder that exists, but {path.parent} is not.")
     if is_folder(path):
         raise StorageError(f"{path} must be a file other than the input, but is a folder.")
-    place = file_at(path)
-    if is_there(place) and is_there(source) and os.path.samefile(place, source):
+    check_file(path)
+    if is_there(path) and is_there(source) and os.path.samefile(path, source):
         raise StorageError(f"{path} must be a file other than the input, but is the input.")
-    if lies_in(place, [run_dir]):
+    if lies_in(path, [run_dir]):
         raise RunFolderError(f"`--output` must lie outside the run's folder, but is {str(path)!r}.")
+    _check_earlier(path, "file of predictions", rb'\A(\{"source": |\Z)')
 
 
 def lies_in(path: Path, folders: Sequence[Path]) -> bool:
@@ -83,20 +90,29 @@ def lies_in(path: Path, folders: Sequence[Path]) -> bool:
     return any(place.is_relative_to(os.path.realpath(folder)) for folder in folders)
 
 
-def _check_earlier(path: Path, what: str) -> None:
-    """Check that what is at a place, if anything, was written by this library."""
-    from softprompts.errors import RunFolderError, StorageError
-    from softprompts.lab.reports.pages import MAKER
-    from softprompts.storage import file_at, is_there
+def _check_earlier(path: Path, what: str, begin: bytes | None = None) -> None:
+    """Check that what is at a place, if anything, was written by this library.
 
-    if not is_there(file_at(path)):  # a pipe is refused here: opening it would wait
+    Args:
+        path: the place.
+        what: what was written there.
+        begin: a pattern that is found where it was; that of pages when `None`.
+
+    Raises:
+        RunFolderError: if it is something else.
+        StorageError: if it cannot be read.
+    """
+    from softprompts.lab.reports.pages import MAKER
+
+    check_file(path)
+    if not is_there(path):
         return
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = file.read(4096)
     except OSError as error:
         raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
-    if MAKER.encode() not in head:
+    if not re.search(re.escape(MAKER.encode()) if begin is None else begin, head):
         raise RunFolderError(
             f"{path} must be new or an earlier {what}, but is another file. Choose another name."
         )

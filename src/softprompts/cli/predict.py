@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from softprompts.cli.ensemble import about_answers, cost_line
-from softprompts.cli.output import announce_threads, print_json
+from softprompts.cli.options import FinishedRun, MovedBackbone, TaskOfSeveral, read_task
+from softprompts.cli.output import announce_threads, print_json, say
+from softprompts.cli.pictures import check_output
 from softprompts.collecting import uncollected
+from softprompts.errors import DataError
+from softprompts.storage import write_bytes
 
 if TYPE_CHECKING:
     from softprompts.examples import Example
@@ -21,43 +25,33 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run_dir: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run or ensemble.")
-    ],
+    run_dir: FinishedRun,
     source: Annotated[
         Path, typer.Option("--input", metavar="F.jsonl", help="Rows in the task's own form.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", metavar="G.jsonl", help="Label and scores, line by line.")
+        Path,
+        typer.Option(
+            "--output", metavar="G.jsonl", help="Label and scores, or a text, line by line."
+        ),
     ],
     should_skip: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and count them.")
     ] = False,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone", metavar="NAME", help="Where the run's backbone is, if it was moved."
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--task", metavar="NAME", help="The task of a run of several.")
-    ] = None,
+    backbone: MovedBackbone = None,
+    name: TaskOfSeveral = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Predict labels for rows that need not have any."""
+    """Predict labels, or write texts, for rows that need not have any."""
     announce_threads()
     with uncollected():
-        from softprompts.cli.pictures import check_output
-        from softprompts.cli.tasks import choose_task, read_config
-        from softprompts.lab.ensemble_record import member_folders
         from softprompts.lab.ensembles import load, members_of
-        from softprompts.storage import write_bytes
         from softprompts.tasks.base import Task
         from softprompts.tasks.loading import load_examples
 
     check_output(output, source, run_dir)
-    config = read_config(member_folders(run_dir)[0])
-    own = config.tasks[choose_task(config, name)]
+    config, task_name = read_task(run_dir, name)
+    own = config.tasks[task_name]
     result = load(run_dir, backbone)
     members = members_of(result)
     task = Task(members[0].model.track(name).format, (), (), ())
@@ -69,9 +63,7 @@ def predict(
     lines = []
     predictions = result.predict_examples(examples, name)
     for place, prediction in zip(_places(examples), predictions, strict=True):
-        scores = {k: v if math.isfinite(v) else None for k, v in prediction["scores"].items()}
-        line = {**place, "label": prediction["label"], "scores": scores}
-        lines.append(json.dumps(line) + "\n")
+        lines.append(json.dumps({**place, **_answer(prediction)}) + "\n")
     num_cut = sum(prediction["is_cut"] for prediction in predictions)
     write_bytes(output, "".join(lines).encode())
     counts = {"num_rows": len(lines), "num_skipped": num_skipped, "num_cut": num_cut}
@@ -80,11 +72,19 @@ def predict(
         print_json({"output": str(output), **counts, **about})
         return
     skipped = f"; {num_skipped} bad rows skipped" if num_skipped else ""
-    print(f"{len(lines)} predictions in {output}{skipped}")
+    say(f"{len(lines)} predictions in {output}{skipped}")
     if about:
-        print(cost_line(about))
+        say(cost_line(about))
     if num_cut:
-        print(f"inputs cut to fit: {num_cut}")
+        say(f"inputs cut to fit: {num_cut}")
+
+
+def _answer(prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a line says of a prediction: label and scores, or a text."""
+    if "text" in prediction:
+        return {"text": prediction["text"]}
+    scores = {k: v if math.isfinite(v) else None for k, v in prediction["scores"].items()}
+    return {"label": prediction["label"], "scores": scores}
 
 
 def _usable(
@@ -95,7 +95,6 @@ def _usable(
     Raises:
         DataError: if there is none; that of the first row.
     """
-    from softprompts.errors import DataError
     from softprompts.results import check_choices
 
     readouts, usable = [member.model.track(name).readout for member in members], []

@@ -11,7 +11,9 @@ from typing import Any, final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from softprompts.cli.output import visible
 from softprompts.problems import show
 from softprompts.recipes.grid import Cell
 from softprompts.training import progress as training
@@ -55,11 +57,12 @@ class Bar:
 
     Args:
         clock: tells seconds.
+        size: what the seeds of a study can show; said before its first run begins.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, size: str = "") -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -68,6 +71,7 @@ class Bar:
             disable=not sys.stderr.isatty(),
         )
         self._row = self._bar.add_task("starting", total=1.0, left="")
+        self._size = size
         self._clock, self._began = clock, clock()
         self._total = self._done = 0
         self._new = 0.0
@@ -92,13 +96,18 @@ class Bar:
             self._total, self._done = len(cells), num_finished
             self._new, self._groups = 0.0, []
             self._began = self._clock()
+            if num_finished == len(cells):
+                self._bar.update(self._row, description="done")
             if num_finished:
                 _print(f"{num_finished} of {len(cells)} runs were finished before")
+            if self._size and num_finished < len(cells):
+                _print(self._size)
+                self._size = ""
             self._show()
 
     def begin(self, cells: Sequence[Cell], text: str = "") -> training.Progress:
         """Take note that runs begin side by side; `text` is printed once they do."""
-        group = _Group({cell.identity for cell in cells}, _name(cells), len(cells))
+        group = _Group({cell.identity for cell in cells}, visible(_name(cells)), len(cells))
         with self._lock:
             self._is_waiting = False
             self._groups = [one for one in self._groups if not one.names & group.names]
@@ -117,8 +126,7 @@ class Bar:
         with self._lock:
             self._done += 1
             self._leave(cell)
-            if self._bar.disable:
-                _print(f"{self._place} {_name([cell])}: ended in another process")
+            self._above(f"{self._place} {_name([cell])}: ended in another process")
 
     def wait(self, num_runs: int) -> None:
         """Take note that all that is left is being trained by other processes."""
@@ -139,8 +147,7 @@ class Bar:
         with self._lock:
             self._done += 1
             self._new += self._leave(cell)
-            if self._bar.disable:
-                _print(f"{self._place} {_name([cell])}: {outcome}{self._in_brackets()}")
+            self._above(f"{self._place} {_name([cell])}: {outcome}{self._in_brackets()}")
             if self._done == self._total:
                 self._bar.update(self._row, description="done", completed=1.0, left="")
 
@@ -160,6 +167,13 @@ class Bar:
         while not self._is_over.wait(LINE_SECONDS if self._bar.disable else _BAR_SECONDS):
             self.tell()
 
+    def _above(self, text: str) -> None:
+        """Say a line that stays: above the bar where there is one."""
+        if self._bar.disable:
+            _print(text)
+        else:
+            self._bar.console.print(Text(visible(text)))
+
     @property
     def _place(self) -> str:
         """How many runs have ended."""
@@ -177,11 +191,11 @@ class Bar:
         return done
 
     def _where(self) -> str:
-        """Return where the runs in training are."""
         return " | ".join(group.where for group in self._groups)
 
     def _show(self) -> None:
-        """Move the bar to where the runs are."""
+        if self._bar.disable:
+            return
         done = self._done + sum(group.num_done for group in self._groups)
         completed = done / self._total if self._total else 0.0
         self._bar.update(self._row, completed=completed, left=self._left())
@@ -208,7 +222,7 @@ class _Group:
 
     Attributes:
         names: identities of those that have not ended.
-        text: what to call them.
+        text: what to call them, safe to show.
         size: how many began.
         step: updates that are done, of all of them.
         total_steps: all their updates; 0 before the first is done.
@@ -225,7 +239,6 @@ class _Group:
     num_ended: int = 0
 
     def move(self, step: int, total_steps: int) -> None:
-        """Take note of an update."""
         if not self.total_steps:
             self.first, self.total_steps = step, total_steps
         self.step = step
@@ -240,8 +253,8 @@ class _Group:
 
     @property
     def part(self) -> float:
-        """Part of a whole run that is or will be done here."""
-        return 1 - self.first / self.total_steps if self.total_steps else 0.0
+        """Part of a whole run that is or will be done here; all of one that has no updates."""
+        return 1 - self.first / self.total_steps if self.total_steps else 1.0
 
     @property
     def num_done(self) -> float:
@@ -258,7 +271,7 @@ class _Group:
 
 def _print(text: str) -> None:
     """Print a line on standard error, whole, whoever else prints."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{visible(text)}\n")
     sys.stderr.flush()
 
 

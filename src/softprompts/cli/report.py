@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from softprompts.cli.lab import require_lab
-from softprompts.cli.output import print_json
+from softprompts.cli.options import require_lab
+from softprompts.cli.output import print_json, say
+from softprompts.cli.pictures import check_page
 
 
 def report(
@@ -17,9 +18,7 @@ def report(
     ],
     html: Annotated[
         Path | None,
-        typer.Option(
-            "--html", metavar="FILE", help="The page; report.html in the study's folder if absent."
-        ),
+        typer.Option(metavar="FILE", help="The page; report.html in the study's folder if absent."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was written and found as JSON.")
@@ -27,7 +26,6 @@ def report(
 ) -> None:
     """Write a study's report: one page that opens offline, and its tables as CSV and LaTeX."""
     require_lab()
-    from softprompts.cli.pictures import check_page
     from softprompts.lab.reports.report import tables_folder, write_report
 
     check_page(html or study_dir / "report.html", study_dir)
@@ -36,6 +34,6 @@ def report(
         print_json(found)
         return
     for text in (*found["compared"], *found["found"], *found["certainty"]):
-        print(text)
-    print(f"tables: {tables_folder(study_dir, html)}")
-    print(f"report: {found['html']}")
+        say(text)
+    say(f"tables: {tables_folder(study_dir, html)}")
+    say(f"report: {found['html']}")

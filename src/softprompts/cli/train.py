@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprompts.cli.output import announce_threads, print_json
+from softprompts.cli.options import Overrides
+from softprompts.cli.output import announce_threads, print_json, say
 from softprompts.collecting import uncollected
+from softprompts.errors import RecipeError, RunFolderError
 from softprompts.storage import is_there
 
 if TYPE_CHECKING:
@@ -20,11 +22,8 @@ def train(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A run file, or the name of a shipped one.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=VALUE", help="Set a field; may be given many times."),
-    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The run's folder.")],
+    overrides: Overrides = None,
     should_resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was interrupted.")
     ] = False,
@@ -37,7 +36,6 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train one prompt and report it on the split that nothing was selected on."""
-    from softprompts.errors import RecipeError, RunFolderError
     from softprompts.recipes.loading import load_recipe
     from softprompts.recipes.schema import RunConfig
 
@@ -93,35 +91,36 @@ def _execute(config: RunConfig, out: Path, trackers: Sequence[str]) -> dict[str,
 
 
 def _print(result: dict[str, Any], out: Path) -> None:
-    """Print a result in words."""
     if result["status"] == "diverged":
         at = result["divergence"]
-        print(
+        say(
             f"diverged at step {at['step']}: loss {at['loss']}, learning rate "
             f"{at['learning_rate']:g}, gradient norm {at['gradient_norm']}"
         )
     else:
-        print(f"score {_scores(result)}")
+        say(f"score {_scores(result)}")
         for name, line in result.get("tasks", {}).items():
-            print(f"  {name} {_scores(line)}")
-        print(
-            f"selected step {result['selected_step']} of {result['steps']}; "
-            f"{result['seconds']:.0f} s, {result['examples_per_second']:.0f} examples/s, "
-            f"{result['trainable_parameters']} trainable numbers"
-        )
+            say(f"  {name} {_scores(line)}")
+        about = [
+            f"{result['seconds']:.0f} s",
+            f"{result['trainable_parameters']} trainable numbers",
+        ]
+        if (rate := result.get("examples_per_second")) is not None:  # an older run may lack it
+            about.insert(1, f"{rate:.0f} examples/s")
+        selected = result.get("selected_step", "unknown")
+        say(f"selected step {selected} of {result['steps']}; {', '.join(about)}")
     cut = {split: count for split, count in result["num_cut"].items() if count}
     if cut:
-        print("inputs cut to fit: " + ", ".join(f"{n} in {split}" for split, n in cut.items()))
-    if result["skipped_rows"]:
-        print(
+        say("inputs cut to fit: " + ", ".join(f"{n} in {split}" for split, n in cut.items()))
+    if result.get("skipped_rows"):
+        say(
             "bad rows skipped: "
             + ", ".join(f"{n} in {file}" for file, n in result["skipped_rows"].items())
         )
-    print(f"folder: {out}")
+    say(f"folder: {out}")
 
 
 def _scores(line: Mapping[str, Any]) -> str:
-    """Return the scores of a run, or of one of its tasks, in words."""
     return (
         f"{100 * line['score']:.1f} ({line['metric']}) on {line['num_items']} items of "
         f"{line['split']}; majority {100 * line['majority']:.1f}; last "

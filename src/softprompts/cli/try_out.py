@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from softprompts.cli.output import announce_threads
+from softprompts.cli.output import announce_threads, say, visible
 from softprompts.collecting import uncollected
+from softprompts.storage import is_there
 
 
 def try_out(
@@ -25,7 +26,6 @@ def try_out(
     with uncollected():
         from softprompts.encoding.template_syntax import template_fields
         from softprompts.lab.ensembles import load, members_of
-        from softprompts.storage import is_there
 
     result = load(run_dir / "ensemble" if is_there(run_dir / "fit.json") else run_dir, backbone)
     member = members_of(result)[0]
@@ -34,7 +34,7 @@ def try_out(
         given = {}
         for name in fields:
             if sys.stdin.isatty():
-                print(f"{name}: ", end="", file=sys.stderr, flush=True)
+                print(visible(f"{name}: "), end="", file=sys.stderr, flush=True)
             line = sys.stdin.readline()
             if not line:
                 return
@@ -43,4 +43,4 @@ def try_out(
             continue
         (found,) = result.predict_scores([given])
         total = sorted(found["scores"].items(), key=lambda pair: -pair[1])
-        print(found["label"], *(f"{name} {score:.2f}" for name, score in total[:5]), sep="  ")
+        say("  ".join([found["label"], *(f"{name} {score:.2f}" for name, score in total[:5])]))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from softprompts.encoding.inputs import EncodedExample, EncodedInput
+from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
+        if self.ids.device == device:
+            return self
         moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -103,38 +106,54 @@ def collate(examples: Sequence[EncodedExample], pad_id: int) -> Batch:
     Returns:
         The batch, on the CPU.
     """
-    inputs = [(row, item) for row, example in enumerate(examples) for item in example.inputs]
-    items = [item for _, item in inputs]
-    targets = [(i, target) for i, item in enumerate(items) for target in item.targets]
-    columns = max(example.num_columns for example in examples)
-    target_tokens = [target.tokens for _, target in targets]
-    marks = [item.marks for item in items]
+    items: list[EncodedInput] = []
+    rows: list[int] = []
+    answers: list[list[bool]] = []
+    counts = torch.tensor(list(map(attrgetter("num_columns"), examples)))
+    columns = int(counts.max())
+    for row, example in enumerate(examples):
+        items += example.inputs
+        rows += [row] * len(example.inputs)
+        answers.append([column in example.answers for column in range(columns)])
+    sources: list[int] = []
+    targets: list[Target] = []
+    for place, item in enumerate(items):
+        sources += [place] * len(item.targets)
+        targets += item.targets
+    ids, tokens = list(map(attrgetter("ids"), items)), list(map(attrgetter("tokens"), targets))
+    marks = list(map(attrgetter("marks"), items))
     return Batch(
-        ids=_pad([item.ids for item in items], pad_id),
-        attention_mask=_pad([[1] * len(item.ids) for item in items], 0),
-        segments=_pad([item.segments for item in items], 0),
-        roles=_pad([item.roles for item in items], 0),
-        start=torch.tensor([item.start for item in items]),
-        end=torch.tensor([item.end for item in items]),
-        examples=torch.tensor([row for row, _ in inputs]),
-        columns=torch.tensor([item.column for item in items]),
-        slots=_pad([item.slots for item in items], 0),
-        continuations=torch.tensor([item.num_continuation_tokens for item in items]),
+        ids=_pad(ids, pad_id),
+        attention_mask=_first(ids).long(),
+        segments=_pad(list(map(attrgetter("segments"), items)), 0),
+        roles=_pad(list(map(attrgetter("roles"), items)), 0),
+        start=torch.tensor(list(map(attrgetter("start"), items))),
+        end=torch.tensor(list(map(attrgetter("end"), items))),
+        examples=torch.tensor(rows),
+        columns=torch.tensor(list(map(attrgetter("column"), items))),
+        slots=_pad(list(map(attrgetter("slots"), items)), 0),
+        continuations=torch.tensor(list(map(attrgetter("num_continuation_tokens"), items))),
         targets=Targets(
-            inputs=torch.tensor([i for i, _ in targets], dtype=torch.long),
-            columns=torch.tensor([t.column for _, t in targets], dtype=torch.long),
-            tokens=_pad(target_tokens, 0),
-            mask=_pad([[1] * len(tokens) for tokens in target_tokens], 0).bool(),
+            inputs=torch.tensor(sources, dtype=torch.long),
+            columns=torch.tensor(list(map(attrgetter("column"), targets)), dtype=torch.long),
+            tokens=_pad(tokens, 0),
+            mask=_first(tokens),
         ),
-        valid=torch.tensor([[c < e.num_columns for c in range(columns)] for e in examples]),
-        answers=torch.tensor([[c in e.answers for c in range(columns)] for e in examples]),
+        valid=torch.arange(columns) < counts[:, None],
+        answers=torch.tensor(answers),
         items=tuple(items),
         marks=torch.tensor(marks, dtype=torch.long).reshape(len(items), len(marks[0])),
     )
 
 
+def _first(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return which places inputs fill, padded to the longest. Shape `(inputs, tokens)`."""
+    counts = torch.tensor(list(map(len, rows)), dtype=torch.long)
+    return torch.arange(max(map(len, rows), default=0)) < counts[:, None]
+
+
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    width = max((len(row) for row in rows), default=0)
+    width = max(map(len, rows), default=0)
     if not width:
         return torch.empty(len(rows), 0, dtype=torch.long)
     padded = array("q")  # a quarter of the time that tensors take from lists

@@ -55,6 +55,32 @@ class EncodedInput:
     fields: tuple[str, ...] = ()
     lead: int = 0
 
+    def followed_by(self, tokens: Sequence[int], role: int) -> EncodedInput:
+        """Return the input with label tokens as its continuation.
+
+        Args:
+            tokens: their ids.
+            role: their `Role`.
+        """
+        size = len(tokens)
+        return replace(
+            self,
+            ids=(*self.ids, *tokens),
+            segments=(*self.segments, *([0] * size)),
+            roles=(*self.roles, *([role] * size)),
+            starts=(*self.starts, *([1] * size)),
+            fields=(*self.fields, *([""] * size)),
+            num_continuation_tokens=size,
+        )
+
+    @property
+    def alone(self) -> EncodedInput:
+        """The input without label tokens: what text is written after."""
+        size = len(self.ids) - self.num_continuation_tokens
+        names = ("ids", "segments", "roles", "starts", "fields")
+        parts: dict[str, Any] = {name: getattr(self, name)[:size] for name in names}
+        return replace(self, **parts, num_continuation_tokens=0, targets=())
+
     def behind(self, shown: Sequence[int], place: int, role: int) -> EncodedInput:
         """Return the input with tokens before the one at `place`; rows keep their tokens.
 
@@ -106,4 +132,4 @@ class EncodedExample:
     @property
     def num_tokens(self) -> int:
         """Tokens of the longest input, for sorting by length."""
-        return max(len(item.ids) for item in self.inputs)
+        return max([len(item.ids) for item in self.inputs])

@@ -19,6 +19,9 @@ ROLES = ("system", "user", "assistant")
 CHAT = "chat"
 """The name of a task's template for the `text` readout in the form of a chat."""
 
+MESSAGES = "{messages}"
+"""The template of a task whose rows are chats: turns of their own instead of fields."""
+
 
 def parse_template(template: str) -> tuple[tuple[str, str], ...]:
     """Cut a template into pieces.
@@ -119,3 +122,16 @@ def spell_turns(turns: Sequence[Mapping[str, str]]) -> str:
         if not isinstance(turn["content"], str):
             raise ValueError(f"content of turn {number} must be text, but is {turn['content']!r}.")
     return "".join(f"{{role:{turn['role']}}}{turn['content']}" for turn in turns)
+
+
+def spell_chat(fields: Sequence[str]) -> str:
+    """Write the turns of a row that is a chat as a template.
+
+    Args:
+        fields: the name of each turn: who speaks, and its number.
+
+    Example:
+        >>> spell_chat(("system_1", "user_2"))
+        '{role:system}{system_1}{role:user}{user_2}'
+    """
+    return "".join(f"{{role:{name.rpartition('_')[0]}}}{{{name}}}" for name in fields)

@@ -202,18 +202,18 @@ class Tokenization:
         num_first = len(_without_marks(first)[0])
         segments = [self.frame.segments[0]] * num_first
         segments += [self.frame.segments[1 if is_pair else 0]] * (len(body) - num_first)
-        return EncodedInput(
-            ids=(*(t.id for t in body), *continuation),
-            segments=(*segments, *([0] * len(continuation))),
-            roles=(*(t.role for t in body), *([Role.LABEL] * len(continuation))),
+        item = EncodedInput(
+            ids=tuple(t.id for t in body),
+            segments=tuple(segments),
+            roles=tuple(t.role for t in body),
             start=start,
             end=len(body) - len(suffix),
             slots=tuple(i for i, t in enumerate(body) if t.role is Role.MASK),
-            num_continuation_tokens=len(continuation),
             marks=(*(start for _ in marks[:leading]), *marks[leading:]),
-            starts=(*(int(t.starts) for t in body), *([1] * len(continuation))),
-            fields=(*(t.field for t in body), *([""] * len(continuation))),
-        ), is_cut
+            starts=tuple(int(t.starts) for t in body),
+            fields=tuple(t.field for t in body),
+        )
+        return item.followed_by(continuation, Role.LABEL), is_cut
 
     def _num_before_rows(self, ids: tuple[int, ...], prefix: tuple[int, ...]) -> int:
         """Return how many tokens stand in front of the first rows; a chat has its own prefix."""

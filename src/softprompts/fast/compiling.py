@@ -8,13 +8,14 @@ compiled, each by itself. A break in a graph is an error.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from types import MethodType
 from typing import Any, final
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from softprompts.backbones.sources import first_line
 from softprompts.errors import BackboneError
@@ -77,17 +78,19 @@ def parts_of(layer: nn.Module) -> list[nn.Module]:
             holders.add(id(module))
     if not holders:
         return []
-    found: list[nn.Module] = []
-
-    def walk(module: nn.Module) -> None:
-        for child in module.children():
-            if id(child) in holders or isinstance(child, (nn.ModuleList, nn.ModuleDict)):
-                walk(child)
-            elif type(child).__module__.startswith("transformers.models."):
-                found.append(child)
-
-    walk(layer)
+    found = _beside(layer, holders)
     return [part for part in found if any(True for _ in part.parameters())]
+
+
+def _beside(module: nn.Module, holders: Set[int]) -> list[nn.Module]:
+    """Return the modules of transformers that lie in none but holders of attention and lists."""
+    found = []
+    for child in module.children():
+        if id(child) in holders or isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            found += _beside(child, holders)
+        elif type(child).__module__.startswith("transformers.models."):
+            found.append(child)
+    return found
 
 
 def _is_attention(module: nn.Module) -> bool:
@@ -106,6 +109,8 @@ def _compiled(module: nn.Module) -> Callable[..., Any]:
     run = torch.compile(forward, fullgraph=True, dynamic=True, backend=BACKEND)
 
     def run_or_say(*arguments: Any, **options: Any) -> Any:
+        if is_in_torch_dispatch_mode():  # tensors are counted, and torch compiles nothing there
+            return forward(*arguments, **options)
         limit = config.recompile_limit
         if limit < _MOST_VARIANTS:  # by hand: `config.patch` takes four times as long
             config.recompile_limit = _MOST_VARIANTS

@@ -20,11 +20,10 @@ from softprompts.backbones.attention_slots import locate_slots
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.probing import is_same
-from softprompts.encoding.inputs import EncodedExample, EncodedInput
+from softprompts.encoding.inputs import EncodedExample
 from softprompts.fast.kept import Kept
-from softprompts.prompts.positions.base import Position
 from softprompts.prompts.prompt import Prompt
-from softprompts.training.reader import Request, whole_width
+from softprompts.training.reader import Request
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 _PROBE, _PROBE_LEAD = 14, 9
@@ -92,32 +91,36 @@ def read_ahead(backbone: Backbone, request: Request, kept: Kept) -> Ahead | None
 
 
 def num_positions(
-    backbone: Backbone, prompt: Prompt, example: EncodedExample, is_clean: bool, kept: Kept
-) -> int:
-    """Return how many positions of an example's longest input are read at each step, with rows.
+    backbone: Backbone,
+    prompt: Prompt,
+    examples: Sequence[EncodedExample],
+    is_clean: bool,
+    kept: Kept,
+) -> list[int]:
+    """Return how many positions of each example's longest input are read at each step, with rows.
 
     Args:
         backbone: the model that is read.
         prompt: the prompt.
-        example: the example.
+        examples: the examples.
         is_clean: whether inputs are read as they are, and so may be read on from kept keys.
         kept: what is kept of the backbone's inputs.
     """
-    num_rows = prompt.length if prompt.depth.is_input else 0
-    whole, is_read_on = whole_width(prompt, example), is_clean and not prompt.changes_tokens
-    if backbone.family != "decoder" or not num_rows or not is_read_on:
-        return whole
-    rest = num_rows + max(len(i.ids) - _place_of_rows(prompt.position, i) for i in example.inputs)
-    is_less = _LEAST_GAIN * rest <= whole and backbone.is_frozen
-    is_able = is_less and kept.is_able("read on", lambda: can_read_on(backbone))
-    return rest if is_able else whole
-
-
-def _place_of_rows(position: Position, item: EncodedInput) -> int:
-    """Return the index before which the first row of an input stands at the earliest."""
-    if position.has_front:
-        return item.start
-    return item.marks[0] if position.needs_marks and item.marks else item.end
+    num_rows, found = prompt.length if prompt.depth.is_input else 0, []
+    is_read_on = is_clean and not prompt.changes_tokens and backbone.is_frozen and num_rows > 0
+    is_read_on = is_read_on and backbone.family == "decoder"
+    position = prompt.position
+    for example in examples:
+        longest = most = 0  # of whole inputs, and from the first row on
+        for one in example.inputs:
+            first = one.marks[0] if position.needs_marks and one.marks else one.end
+            rest = len(one.ids) - (one.start if position.has_front else first)
+            longest, most = max(longest, len(one.ids)), max(most, rest)
+        whole, rest = longest + num_rows, most + num_rows
+        is_less = is_read_on and _LEAST_GAIN * rest <= whole
+        is_able = is_less and kept.is_able("read on", lambda: can_read_on(backbone))
+        found.append(rest if is_able else whole)
+    return found
 
 
 def can_read_on(backbone: Backbone) -> bool:

@@ -141,7 +141,10 @@ class JoinedInputs:
         widths = self._widths
         squares = [width * width for width in widths]
         cuts = cut_by_size(squares, len(widths), _GROUP_OVERHEAD, allowed=_GROUP_SIZES)
-        return [self._group(cut, max(widths[i] for i in cut)) for cut in cuts]
+        groups = []
+        for cut in cuts:
+            groups.append(self._group(cut, max(map(widths.__getitem__, cut))))
+        return groups
 
     def _group(self, chosen: Sequence[int], width: int) -> Group:
         inputs = torch.tensor(chosen, device=self.places.device)
@@ -182,18 +185,6 @@ class JoinedInputs:
         num_places = self.places.numel()
         return bool(_LEAST_PADDING * (num_places - self.size) >= num_places)
 
-    def small_mask(self, **options: Any) -> Tensor | None:
-        """Return the mask of one input of the greatest width; called by transformers.
-
-        All inputs begin at the same corner of it, so that causal and sliding masks are right for
-        each. Shape `(1, 1, width, width)`.
-        """
-        from transformers.masking_utils import eager_mask
-
-        options |= {"q_length": self.longest, "kv_length": self.longest, "attention_mask": None}
-        mask: Tensor | None = eager_mask(**options)
-        return mask
-
     def inputs(self, inputs: Mapping[str, Any], offset: int | None) -> dict[str, Any]:
         """Return a model's arguments, for the row.
 
@@ -201,10 +192,10 @@ class JoinedInputs:
             inputs: arguments for a padded batch.
             offset: the first position of an input, where the model takes positions.
         """
-        joined = {
-            name: self.join(value) if isinstance(value, Tensor) else value
-            for name, value in inputs.items()
-        }
+        joined = dict(inputs)
+        for name, value in inputs.items():
+            if isinstance(value, Tensor) and name != "attention_mask":
+                joined[name] = self.join(value)
         joined["attention_mask"] = torch.ones_like(self.positions)[None]
         if offset is not None and "position_ids" not in joined:
             joined["position_ids"] = self.positions[None] + offset
@@ -235,16 +226,20 @@ class JoinedInputs:
             torch.where(has_some, last - first + 1, 0),
         )
 
-    def take(self, row: Tensor) -> tuple[Tensor, ...]:
-        """Return the queries, keys or values of each group.
+    def take(self, *rows: Tensor) -> list[Sequence[Tensor]]:
+        """Return the queries, keys or values of each group, for each of several rows.
 
         Args:
-            row: one a place. Shape `(1, heads, size, width)`.
+            rows: one a place. Shape `(1, heads, size, width)` each.
 
         Returns:
-            One a group. Shape `(group, heads, tokens, width)` each.
+            For each row one a group. Shape `(group, heads, tokens, width)` each.
         """
-        return _Take.apply(row, self)  # type: ignore[no-any-return, no-untyped-call]
+        flat = _Take.apply(self, *rows)  # type: ignore[no-untyped-call]
+        count, found = len(self.groups), []
+        for first in range(0, len(flat), count):
+            found.append(flat[first : first + count])
+        return found
 
     def put(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return what attention gives for each place, 0 at the row's end.
@@ -257,7 +252,7 @@ class JoinedInputs:
         """
         return _Put.apply(self, *outputs)  # type: ignore[no-any-return, no-untyped-call]
 
-    def indices(self, heads: int) -> tuple[list[Tensor], Tensor]:
+    def _find_indices(self, heads: int) -> tuple[list[Tensor], Tensor]:
         """Return where groups find what is theirs, and where the row finds it again.
 
         Args:
@@ -268,32 +263,33 @@ class JoinedInputs:
             for each of `(size, heads)` the place in all of these together, one behind the last for
             padding.
         """
-        if heads not in self._indices:
-            device = self.places.device
-            each = torch.arange(heads, device=device)[:, None]
-            taken = [(g.places[:, None, :] * heads + each).flatten() for g in self.groups]
-            joint = torch.cat(taken)
-            back = torch.empty(self.size * heads, dtype=torch.long, device=device)
-            back[joint] = torch.arange(len(joint), device=device)
-            back[self.total * heads :] = len(joint)
-            self._indices[heads] = (taken, back)
-        return self._indices[heads]
+        device = self.places.device
+        each = torch.arange(heads, device=device)[:, None]
+        taken = [(g.places[:, None, :] * heads + each).flatten() for g in self.groups]
+        joint = torch.cat(taken)
+        back = torch.empty(self.size * heads, dtype=torch.long, device=device)
+        back[joint] = torch.arange(len(joint), device=device)
+        back[self.total * heads :] = len(joint)
+        self._indices[heads] = (taken, back)
+        return taken, back
 
     def gather(self, flat: Tensor, heads: int) -> list[Tensor]:
         """Move from the row to the groups. Shape of `flat` `(size * heads, width)`."""
-        taken, _ = self.indices(heads)
-        return [
-            flat.index_select(0, index).view(len(group.inputs), heads, group.width, -1)
-            for group, index in zip(self.groups, taken, strict=True)
-        ]
+        taken, _ = self._indices.get(heads) or self._find_indices(heads)
+        found = []
+        for group, index in zip(self.groups, taken, strict=True):
+            part = flat.index_select(0, index)
+            found.append(part.view(len(group.inputs), heads, group.width, -1))
+        return found
 
     def scatter(self, parts: Sequence[Tensor], heads: int) -> Tensor:
         """Move from the groups to the row. Shape of each part `(group, heads, tokens, width)`."""
-        _, back = self.indices(heads)
-        width = parts[0].shape[-1]
-        nothing = parts[0].new_zeros(1, width)
-        joint = torch.cat([*(part.reshape(-1, width) for part in parts), nothing])
-        return joint.index_select(0, back)  # (size * heads, width)
+        _, back = self._indices.get(heads) or self._find_indices(heads)
+        width, joint = parts[0].shape[-1], []
+        for part in parts:
+            joint.append(part.reshape(-1, width))
+        joint.append(parts[0].new_zeros(1, width))
+        return torch.cat(joint).index_select(0, back)  # (size * heads, width)
 
 
 class _Part(torch.autograd.Function):
@@ -311,18 +307,29 @@ class _Part(torch.autograd.Function):
 
 
 class _Take(torch.autograd.Function):
-    """From the row to groups; backwards each place gets the gradient of its one copy."""
+    """From rows to groups; backwards each place gets the gradient of its one copy."""
 
     @staticmethod
-    def forward(ctx: Any, row: Tensor, joined: JoinedInputs) -> tuple[Tensor, ...]:
-        ctx.joined, ctx.heads = joined, row.shape[1]
-        flat = row[0].transpose(0, 1).reshape(-1, row.shape[3])  # (size * heads, width)
-        return tuple(joined.gather(flat, ctx.heads))
+    def forward(ctx: Any, joined: JoinedInputs, *rows: Tensor) -> tuple[Tensor, ...]:
+        ctx.joined, ctx.heads = joined, []
+        found: list[Tensor] = []
+        for row in rows:
+            ctx.heads.append(row.shape[1])
+            flat = row[0].transpose(0, 1).reshape(-1, row.shape[3])  # (size * heads, width)
+            found += joined.gather(flat, row.shape[1])
+        return tuple(found)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        flat = ctx.joined.scatter(gradients, ctx.heads)
-        return flat.view(-1, ctx.heads, flat.shape[1]).transpose(0, 1)[None], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        found: list[Tensor | None] = [None]
+        count = len(gradients) // len(ctx.heads)
+        for number, heads in enumerate(ctx.heads):
+            if not ctx.needs_input_grad[number + 1]:
+                found.append(None)
+                continue
+            flat = ctx.joined.scatter(gradients[number * count :][:count], heads)
+            found.append(flat.view(-1, heads, flat.shape[1]).transpose(0, 1)[None])
+        return tuple(found)
 
 
 class _Put(torch.autograd.Function):
@@ -331,13 +338,18 @@ class _Put(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, joined: JoinedInputs, *outputs: Tensor) -> Tensor:
         ctx.joined, ctx.heads = joined, outputs[0].shape[2]
-        flat = joined.scatter([output.transpose(1, 2) for output in outputs], ctx.heads)
+        parts = []
+        for output in outputs:
+            parts.append(output.transpose(1, 2))
+        flat = joined.scatter(parts, ctx.heads)
         return flat.view(1, -1, ctx.heads, flat.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, *tuple[Tensor, ...]]:
-        parts = ctx.joined.gather(gradient.reshape(-1, gradient.shape[3]), ctx.heads)
-        return None, *(part.transpose(1, 2) for part in parts)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        found: list[Any] = [None]
+        for part in ctx.joined.gather(gradient.reshape(-1, gradient.shape[3]), ctx.heads):
+            found.append(part.transpose(1, 2))
+        return tuple(found)
 
 
 def biased_attentions(body: nn.Module) -> list[Any]:

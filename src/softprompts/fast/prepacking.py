@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, cast, final
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -143,19 +144,26 @@ class _Prepacked:
     """
 
     def __init__(self, layers: Sequence[nn.Linear], hints: Hints) -> None:
-        self.layers, self.weights, self.hints = tuple(layers), Weights(layers), hints
+        self._layers = tuple(map(ref, layers))  # a layer has this as its `forward`: no ring
+        self.weights, self.hints = Weights(layers), hints
         self._kept: _Kept | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Prepacked:
         copied = memo[id(self)] = _Prepacked.__new__(_Prepacked)
-        copied.layers, copied.weights = copy.deepcopy(self.layers, memo), self.weights
+        layers = copy.deepcopy(self.layers, memo)
+        copied._layers, copied.weights = tuple(map(ref, layers)), self.weights
         copied.hints = copy.deepcopy(self.hints, memo)
         copied._kept = None
         return copied
 
+    @property
+    def layers(self) -> tuple[nn.Linear, ...]:
+        """The layers, as long as somebody holds them."""
+        return tuple(cast(nn.Linear, layer()) for layer in self._layers)
+
     def forward(self, number: int, *given: Tensor, **named: Tensor) -> Tensor:
         """Return what a layer makes of values. Shape `(..., in)`, then `(..., out)`."""
-        layer = self.layers[number]
+        layer = cast(nn.Linear, self._layers[number]())
         if named or len(given) != 1:
             return type(layer).forward(layer, *given, **named)
         (values,) = given

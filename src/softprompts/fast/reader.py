@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, final
@@ -28,12 +27,13 @@ from softprompts.examples import Example
 from softprompts.fast.compiling import CompiledLayer, parts_of
 from softprompts.fast.encoding_cache import LEAST_ROWS, open_encoding_cache
 from softprompts.fast.input_keys import Ahead, input_memory, num_positions, read_ahead
+from softprompts.fast.joined_inputs import biased_attentions
 from softprompts.fast.kept import Kept
 from softprompts.fast.lower_states import Below, pad_states, read_below
 from softprompts.fast.prepacking import hints_of
 from softprompts.fast.readings import all_readings, readings_of
-from softprompts.fast.route import FastPass, Route
-from softprompts.fast.shortcuts import Shortcuts, find_shortcuts, register_masks
+from softprompts.fast.route import FastPass, Route, Shortcuts, register_masks
+from softprompts.fast.shortcuts import find_shortcuts
 from softprompts.prompts.prompt import Prompt
 from softprompts.training.reader import Joint, Reader, Request, join, part
 
@@ -57,16 +57,16 @@ class FastReader(Reader):
 
     def read(self, backbone: Backbone, requests: Sequence[Request]) -> list[Tensor]:
         """Read requests through one forward, or through one for each kind of what is known."""
-        ways = self.ways(backbone)
+        ways = self._ways.get(backbone) or self.ways(backbone)
+        known = [ways.known(backbone, one) if one.is_known else None for one in requests]
         if len(requests) == 1:
-            return ways.read_alike(requests, [ways.known(requests[0])])
-        known = [ways.known(request) for request in requests]
+            return ways.read_alike(backbone, requests, known)
         kinds = [(type(one), one.num_layers if isinstance(one, Below) else 0) for one in known]
         found: dict[int, Tensor] = {}
         for kind in dict.fromkeys(kinds):
             group = [number for number, other in enumerate(kinds) if other == kind]
             chosen = [requests[number] for number in group]
-            values = ways.read_alike(chosen, [known[number] for number in group])
+            values = ways.read_alike(backbone, chosen, [known[number] for number in group])
             found |= dict(zip(group, values, strict=True))
         return [found[number] for number in range(len(requests))]
 
@@ -90,11 +90,14 @@ class FastReader(Reader):
             readings.save()
 
     def num_positions(
-        self, backbone: Backbone, prompt: Prompt, example: EncodedExample, is_clean: bool
-    ) -> int:
+        self,
+        backbone: Backbone,
+        prompt: Prompt,
+        examples: Sequence[EncodedExample],
+        is_clean: bool,
+    ) -> list[int]:
         """Return how many positions are read, without those whose keys are kept."""
-        kept = self.ways(backbone).kept
-        return num_positions(backbone, prompt, example, is_clean, kept)
+        return num_positions(backbone, prompt, examples, is_clean, self.ways(backbone).kept)
 
     def reads_padding(self, backbone: Backbone) -> bool:
         """Return whether inputs cannot stand in one row."""
@@ -125,6 +128,7 @@ class Ways:
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = weakref.ref(backbone)
         self.kept, self.hints = Kept(backbone.device), hints_of(backbone.model)
+        self._is_compiled = backbone.is_compiled
         self._compiled: dict[str, dict[int, CompiledLayer]] = {}
 
     @property
@@ -141,20 +145,22 @@ class Ways:
             register_masks(stack)
         return find_shortcuts(self.backbone, self._states_at, self._decode)
 
-    def known(self, request: Request) -> Ahead | Below | None:
-        """Return what is known of a request's inputs."""
-        if not request.is_known:
-            return None
-        ahead = read_ahead(self.backbone, request, self.kept)
-        return ahead or read_below(self.backbone, request, self.kept)
+    def known(self, backbone: Backbone, request: Request) -> Ahead | Below | None:
+        """Return what is known of a request's inputs, which may be kept."""
+        if request.output is not None and request.output.prefixes:
+            return read_below(backbone, request, self.kept)
+        return read_ahead(backbone, request, self.kept)
 
     def read_alike(
-        self, requests: Sequence[Request], known: Sequence[Ahead | Below | None]
+        self,
+        backbone: Backbone,
+        requests: Sequence[Request],
+        known: Sequence[Ahead | Below | None],
     ) -> list[Tensor]:
         """Read requests of one kind through one forward."""
-        backbone = self.backbone
         if known[0] is None:
-            return part(requests, self.read_joint(join(backbone, requests)))
+            values = self.read_joint(join(backbone, requests))
+            return [values] if len(requests) == 1 else part(requests, values)
         below = [one for one in known if isinstance(one, Below)]
         if below:
             return part(requests, self.read_joint(join(backbone, requests), below))
@@ -172,25 +178,25 @@ class Ways:
         given = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
         if joint.needs_head:
             backbone.check_head(joint.decoder)
-        inputs = backbone.body_inputs(*given, memory)
+        inputs, gather = backbone.body_inputs(*given, memory), joint.places
         wanted = spliced.is_row if backbone.is_frozen and torch.is_grad_enabled() else None
         route = Route()
         if joint.decoder is not None:
             route = self.shortcuts.whole(spliced.attention_mask, wanted)
-        elif joint.places is not None:
-            route = self.shortcuts.route(spliced.attention_mask, joint.places, memory, wanted)
+        elif gather is not None:
+            route = self.shortcuts.route(spliced.attention_mask, gather, memory, wanted)
         if below:
             states = pad_states([one for each in below for one in each.states], given[0].shape[1])
             route = replace(route, below=(below[0].num_layers, states))
         if joint.decoder is not None:
             return self._read_both(inputs, joint, joint.decoder, route)
-        if joint.places is None or not joint.needs_head:
-            return self._states(inputs, joint.places, memory, route)
-        inputs, places = route.lead(inputs, joint.places)
+        if gather is None or not joint.needs_head:
+            return self._states(backbone, inputs, gather, memory, route)
+        places = gather
+        if route.joined is not None:
+            inputs, places = route.lead(inputs, gather)
         one = self._pass(backbone.stacks[0], memory, route)
-        with nullcontext() if one is None else one.surrounding():
-            logits = backbone.run_head(inputs, places, one)
-        return logits.view(*joint.places.shape, -1)
+        return backbone.run_head(inputs, places, one).view(*gather.shape, -1)
 
     def _read_both(
         self,
@@ -204,8 +210,7 @@ class Ways:
         joined, one = route.joined, self._pass(backbone.stacks[0], joint.memory, route)
         if joined is not None:
             inputs = joined.inputs(inputs, route.first_position)
-        with nullcontext() if one is None else one.surrounding():
-            encoded = backbone.run_body(inputs, one)
+        encoded = backbone.run_body(inputs, one)
         copies = count_copies(decoder.source, len(mask)) if self.shortcuts.shares else 1
         memory = None if joint.memory is None else joint.memory.take(decoder.source)
         assert joint.places is not None
@@ -232,30 +237,41 @@ class Ways:
 
     def _states_at(self, embeddings: Tensor, mask: Tensor, gather: Tensor, route: Route) -> Tensor:
         inputs = self.backbone.body_inputs(embeddings, mask, None)
-        return self._states(inputs, gather, None, route)
+        return self._states(self.backbone, inputs, gather, None, route)
 
     def _states(
-        self, inputs: dict[str, Any], gather: Tensor | None, memory: Memory | None, route: Route
+        self,
+        backbone: Backbone,
+        inputs: dict[str, Any],
+        gather: Tensor | None,
+        memory: Memory | None,
+        route: Route,
     ) -> Tensor:
         """Run the body and return its states. Shape `(batch, slots, hidden)`."""
-        backbone = self.backbone
         places = gather
-        if gather is not None:
+        if gather is not None and route.joined is not None:
             inputs, places = route.lead(inputs, gather)
         one = self._pass(backbone.stacks[0], memory, route)
-        with nullcontext() if one is None else one.surrounding():
-            states: Tensor = backbone.run_body(inputs, one).last_hidden_state
+        states: Tensor = backbone.run_body(inputs, one).last_hidden_state
         if gather is None or places is None:
             return states
         return gather_positions(states, places).view(*gather.shape, -1)
 
     def _pass(self, stack: Stack, memory: Memory | None, route: Route) -> FastPass | None:
         """Return the pass through a half; `None` where it is as the model would have it."""
-        is_compiled = self.backbone.is_compiled and torch.is_grad_enabled()
+        is_compiled = self._is_compiled and torch.is_grad_enabled()
         compiled = self._find_compiled(stack, memory) if is_compiled else {}
-        if memory is None and route.is_direct and not compiled:
+        is_whole = route.tail is None and route.below is None
+        is_plain = is_whole and route.joined is None and route.copies == 1
+        if memory is None and is_plain and not compiled:
             return None
-        return FastPass(stack, memory, route, self.hints, compiled)
+        biased = () if route.joined is None else self._biased  # one half alone is joined
+        return FastPass(stack, memory, route, self.hints, compiled, biased)
+
+    @cached_property
+    def _biased(self) -> list[Any]:
+        """Attentions of the half whose inputs are joined that make a bias of positions."""
+        return biased_attentions(self.backbone.stacks[0].body)
 
     def _find_compiled(self, stack: Stack, memory: Memory | None) -> dict[int, CompiledLayer]:
         """Return the compiled forms of layers by identity.

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from torch import Tensor, nn
 
-from softprompts.backbones.attention import Given, Pass, attend
+from softprompts.backbones.attention import Given, Pass, attend, function_of
+from softprompts.backbones.decoder_inputs import check_gather
 from softprompts.backbones.layers import Stack
 from softprompts.backbones.memory import Memory, Slot
 from softprompts.fast.compiling import CompiledLayer
 from softprompts.fast.fused_attention import NAME as FUSED
 from softprompts.fast.fused_attention import add_biases, attend_row, fits
 from softprompts.fast.hints import Hints
-from softprompts.fast.joined_inputs import JoinedInputs, biased_attentions, square_biases
+from softprompts.fast.joined_inputs import JoinedInputs, square_biases
 from softprompts.fast.spans import Spans, Wanted
 from softprompts.fast.tail import InterruptedLayerError, Tail
+
+T = TypeVar("T")
+
+_LEAST_SAVING = 4
+"""Positions for each that is read, so that the last layer is cut to those that are."""
 
 
 @final
@@ -47,12 +54,6 @@ class Route:
     wanted: Wanted | None = None
     below: tuple[int, Tensor] | None = None
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether all is read as the model would read it."""
-        is_whole = self.tail is None and self.below is None
-        return is_whole and self.joined is None and self.copies == 1
-
     def lead(self, inputs: dict[str, Any], gather: Tensor) -> tuple[dict[str, Any], Tensor]:
         """Return a model's arguments and the places to read, as this way has them.
 
@@ -66,6 +67,70 @@ class Route:
 
 
 @final
+@dataclass(frozen=True)
+class Shortcuts:
+    """Ways to read a batch with less work.
+
+    Attributes:
+        joins: whether inputs may stand one behind the other in one row, and that pays.
+        first_position: position of an input's first token in such a row; `None` where the model
+            takes no positions.
+        num_runs: how often a layer runs in one pass.
+        trims: whether the last run may be cut to the positions that are read.
+        shares: whether a decoder's targets may read the same keys of an input, made once.
+    """
+
+    joins: bool = False
+    first_position: int | None = None
+    num_runs: int = 0
+    trims: bool = False
+    shares: bool = False
+
+    def whole(self, mask: Tensor, wanted: Tensor | None = None) -> Route:
+        """Return the way for a batch of which all is read; see `route`."""
+        joined = JoinedInputs(mask) if self.joins and len(mask) > 1 else None
+        places = None if joined is None or wanted is None else joined.wanted(wanted)
+        return Route(joined, self.first_position, wanted=places)
+
+    def route(
+        self,
+        mask: Tensor,
+        gather: Tensor | None,
+        memory: Memory | None,
+        wanted: Tensor | None = None,
+    ) -> Route:
+        """Return the way for a batch.
+
+        Args:
+            mask: 1 on positions that count. Shape `(batch, tokens)`.
+            gather: positions that are read; all when `None`. Shape `(batch, slots)`.
+            memory: what attention is given beside the input.
+            wanted: positions whose embeddings have a gradient, boolean; all when `None`. Shape
+                `(batch, tokens)`.
+        """
+        if gather is None:
+            return Route()
+        check_gather(gather, len(mask))
+        whole = self.whole(mask, wanted)
+        is_trimmed = self.trims and _LEAST_SAVING * gather.shape[1] <= mask.shape[1]
+        if memory is not None and _asks_for_places(memory):
+            is_trimmed = False
+        tail = Tail(gather, whole.joined) if is_trimmed else None
+        return replace(whole, tail=tail, num_runs=self.num_runs)
+
+
+def _asks_for_places(memory: Memory) -> bool:
+    """Return whether attention must know where queries stand.
+
+    A position reads itself, whatever its gate; and windows over an input's own kept keys move.
+    """
+    has_windows = any(
+        pair.is_input and slot.window is not None for slot, pair in memory.prefixes.items()
+    )
+    return memory.gates is not None or has_windows
+
+
+@final
 class FastPass(Pass):
     """A pass that goes a route, with a memory in its attention.
 
@@ -75,6 +140,7 @@ class FastPass(Pass):
         route: how the batch is read.
         hints: what the modules of the model are told of values.
         compiled: compiled forms of layers, by the layer's identity.
+        biased: attentions of the half that make a bias of relative positions.
     """
 
     def __init__(
@@ -84,33 +150,47 @@ class FastPass(Pass):
         route: Route,
         hints: Hints,
         compiled: Mapping[int, CompiledLayer],
+        biased: Sequence[Any] = (),
     ) -> None:
         self._stack, self._route, self._hints = stack, route, hints
         self._memory, self._compiled = memory or Memory(), compiled
         self._is_plain = memory is None and route.joined is None and route.copies == 1
-        self._is_tail = False
+        self._is_tail, self._biased = False, biased
         self._joint: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
-        gates = (self._memory.gates, self._memory.prefix_gates)
-        if self._memory.prefixes or any(one is not None for one in gates):
+        memory = self._memory
+        is_gated = memory.gates is not None or memory.prefix_gates is not None
+        self._is_given = is_gated or bool(memory.prefixes)
+        self._may_fuse = stack.base == FUSED and not is_gated
+        if self._is_given:
             _ = self._group_memories  # now, not within a layer that is run again backwards
 
-    @contextmanager
-    def surrounding(self) -> Iterator[None]:
-        """Let the half make masks and biases of positions for joined inputs while this lasts."""
+    def run(self, call: Callable[[], T]) -> T:
+        """Run the half; for joined inputs it makes masks and biases of positions meanwhile."""
         joined = self._route.joined
-        with ExitStack() as stack:
-            if joined is not None:
-                stack.enter_context(self._stack.lock)
-                stack.enter_context(self._stack.attending(self))
-                biased = biased_attentions(self._stack.body)
-                stack.enter_context(square_biases(biased, joined.longest))
-            yield
+        if joined is None:
+            return call()
+        before = self._stack.attend_by(self)
+        try:
+            if not self._biased:
+                return call()
+            with square_biases(self._biased, joined.longest):
+                return call()
+        finally:
+            self._stack.attend_by(before)
 
     def make_mask(self, **options: Any) -> Tensor | None:
-        """Return the mask of joined inputs; called by transformers."""
+        """Return the mask of one joined input of the greatest width; called by transformers.
+
+        All inputs begin at the same corner of it, so that causal and sliding masks are right for
+        each. Shape `(1, 1, width, width)`.
+        """
+        from transformers.masking_utils import eager_mask
+
         joined = self._route.joined
         assert joined is not None
-        return joined.small_mask(**options)
+        options |= {"q_length": joined.longest, "kv_length": joined.longest, "attention_mask": None}
+        mask: Tensor | None = eager_mask(**options)
+        return mask
 
     def run_layer(
         self,
@@ -121,19 +201,28 @@ class FastPass(Pass):
         options: dict[str, Any],
     ) -> Any:
         """Run a layer, or pass it over where what it gives is known."""
-        route, own = self._route, self._compiled.get(id(layer))
+        route, own, stack = self._route, self._compiled.get(id(layer)), self._stack
         if route.below is not None and number < route.below[0]:
             states = route.below[1]
             return states if route.joined is None else route.joined.join(states)
         is_last = route.tail is not None and number == route.num_runs - 1
         if self._is_plain and not is_last:
             return (forward if own is None else own.whole)(*arguments, **options)
-        parts = nullcontext() if own is None else own.by_parts()
         wanted = route.wanted if number == 0 and not is_last else None
-        with self._stack.attending(self), parts, self._hints.narrowing(wanted):
-            if is_last:
-                return self._run_tail(forward, arguments, options)
-            return forward(*arguments, **options)
+        before = stack.current
+        if before is not self:  # as where a layer is run again backwards
+            stack.attend_by(self)
+        try:
+            with (
+                nullcontext() if own is None else own.by_parts(),
+                nullcontext() if wanted is None else self._hints.narrowing(wanted),
+            ):
+                if is_last:
+                    return self._run_tail(forward, arguments, options)
+                return forward(*arguments, **options)
+        finally:
+            if before is not self:
+                stack.attend_by(before)
 
     def _run_tail(
         self, forward: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
@@ -151,7 +240,10 @@ class FastPass(Pass):
             with suppress(InterruptedLayerError):
                 forward(*arguments, **options)
             self.number = first
-            narrow = {name: tail.narrow(value) for name, value in options.items()}
+            narrow = dict(options)
+            for name, value in options.items():
+                if isinstance(value, Tensor | tuple):
+                    narrow[name] = tail.narrow(value)
             output = forward(*map(tail.narrow, arguments), **narrow)
         finally:
             self._is_tail = False
@@ -167,31 +259,47 @@ class FastPass(Pass):
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend in each input of the batch or row, with the memory."""
-        wanted = self._hints.end_narrowing()
+        hints, tail, joined = self._hints, self._route.tail, self._route.joined
+        wanted = None if hints.wanted is None else hints.end_narrowing()
         number, self.number = self.number, self.number + 1
-        slots, tail = self._stack.slots, self._route.tail
+        slots, copies = self._stack.slots, self._route.copies
         slot = None if slots is None else slots[number]
         if self._is_tail and tail is not None:
             key, value, attention_mask = tail.keep(module, key, value, attention_mask)
-        states, copies = (query, key, value), self._route.copies
-        is_fused = self._is_fused(states, attention_mask, slot, options)
+        states = (query, key, value)
+        # compiled attention runs on inputs as they stand, nothing beside them
+        is_alone = self._may_fuse and (slot is None or slot not in self._memory.prefixes)
+        is_fused = is_alone and fits(states, attention_mask, options)
         if len(key) < len(query) and not is_fused:
             key, value = (one.repeat_interleave(copies, dim=0) for one in (key, value))
             states = (query, key, value)
             if attention_mask is not None and len(attention_mask) > 1:
                 attention_mask = attention_mask.repeat_interleave(copies, dim=0)
-        if self._route.joined is None:
-            given = self._given(self._memory, slot)
-            return attend(module, states, attention_mask, given, options)
-        options = dict(options)
-        shared = self._add_bias(attention_mask, options)
+        if joined is None:
+            return self._attend(module, states, attention_mask, self._memory, slot, options)
+        if "position_bias" in options:
+            options = dict(options)
+            attention_mask = self._add_bias(attention_mask, options)
         if is_fused:
-            return self._attend_row(states, shared, options.get("scaling"), wanted), None
-        return self._attend_groups(module, states, shared, slot, options), None
+            return self._attend_row(states, attention_mask, options.get("scaling"), wanted), None
+        return self._attend_groups(module, states, attention_mask, slot, options), None
 
-    def _given(self, memory: Memory, slot: Slot | None) -> Given:
+    def _attend(
+        self,
+        module: nn.Module,
+        states: tuple[Tensor, Tensor, Tensor],
+        mask: Tensor | None,
+        memory: Memory,
+        slot: Slot | None,
+        options: dict[str, Any],
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend as the model does by itself, or with a memory where there is one."""
         stack = self._stack
-        return Given(memory, stack.base, slot, stack.gates_of(slot, memory))
+        kind: Any = type(module)
+        if not self._is_given:
+            return function_of(kind, stack.base)(module, *states, mask, **options)
+        given = Given(memory, stack.base, slot, stack.gates_of(slot, memory))
+        return attend(module, states, mask, given, options)
 
     def _attend_row(
         self,
@@ -219,14 +327,18 @@ class FastPass(Pass):
         joined, (query, key, value) = self._route.joined, states
         assert joined is not None
         tail = self._route.tail if self._is_tail else None
-        queries = joined.take(query) if tail is None else tail.take(query)
-        parts = zip(queries, joined.take(key), joined.take(value), strict=True)
+        if tail is None:
+            queries, keys, values = joined.take(query, key, value)
+        else:
+            queries, (keys, values) = tail.take(query), joined.take(key, value)
         outputs = []
-        for group, memory, part in zip(joined.groups, self._group_memories, parts, strict=True):
+        for number, group in enumerate(joined.groups):
             mask = group.mask(shared, query.dtype)
             if tail is not None:
                 mask = tail.mask(group, mask)
-            outputs.append(attend(module, part, mask, self._given(memory, slot), options)[0])
+            memory = self._group_memories[number] if self._is_given else self._memory
+            part = (queries[number], keys[number], values[number])
+            outputs.append(self._attend(module, part, mask, memory, slot, options)[0])
         return joined.put(outputs) if tail is None else tail.put(outputs)
 
     @cached_property
@@ -243,20 +355,6 @@ class FastPass(Pass):
         starts, counts = joined.starts.contiguous(), joined.lengths.contiguous()
         return Spans(starts, counts, starts, counts, joined.total, joined.total)
 
-    def _is_fused(
-        self,
-        states: tuple[Tensor, Tensor, Tensor],
-        mask: Tensor | None,
-        slot: Slot | None,
-        options: dict[str, Any],
-    ) -> bool:
-        """Return whether compiled attention runs, on inputs as they stand, nothing beside them."""
-        memory = self._memory
-        is_given = slot is not None and slot in memory.prefixes
-        is_gated = memory.gates is not None or memory.prefix_gates is not None
-        is_there = self._stack.base == FUSED and not is_given and not is_gated
-        return is_there and fits(states, mask, options)
-
     def _add_bias(self, mask: Tensor | None, options: dict[str, Any]) -> Tensor | None:
         """Return a mask with a bias of positions, which is taken from the options.
 
@@ -268,3 +366,18 @@ class FastPass(Pass):
         if self._joint[0] is not bias or self._joint[1] is not mask:
             self._joint = (bias, mask, add_biases(mask, bias))
         return self._joint[2]
+
+
+def register_masks(stack: Stack) -> None:
+    """Let transformers find the masks of a stack's pass, under the name of its attention."""
+    from transformers.masking_utils import AttentionMaskInterface
+
+    there = weakref.ref(stack)
+
+    def make(**options: Any) -> Tensor | None:
+        stack = there()
+        assert stack is not None
+        assert isinstance(stack.current, FastPass)
+        return stack.current.make_mask(**options)
+
+    AttentionMaskInterface.register(stack.interface, make)

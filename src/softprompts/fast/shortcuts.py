@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.decoder_inputs import DecoderInputs, check_gather, gather_positions
-from softprompts.backbones.layers import Stack
-from softprompts.backbones.memory import Memory
+from softprompts.backbones.decoder_inputs import DecoderInputs, gather_positions
 from softprompts.backbones.probing import is_same, run_low
 from softprompts.fast.compiling import parts_of
 from softprompts.fast.joined_inputs import JoinedInputs
-from softprompts.fast.route import FastPass, Route
+from softprompts.fast.route import Route, Shortcuts
 from softprompts.fast.tail import Tail
 
 Read = Callable[[Tensor, Tensor, Tensor, Route], Tensor]
@@ -27,78 +23,8 @@ Read = Callable[[Tensor, Tensor, Tensor, Route], Tensor]
 Decode = Callable[[Any, Tensor, Tensor, DecoderInputs, int], Tensor]
 """Returns logits of what an encoder gave, a mask, positions, a decoder's inputs and copies."""
 
-_LEAST_SAVING = 4
-"""Positions for each that is read, so that the last layer is cut to those that are."""
 _LONG_TOKENS = 12
 """Tokens of three inputs that fill a row with more places than attention gives one of them."""
-
-
-@final
-@dataclass(frozen=True)
-class Shortcuts:
-    """Ways to read a batch with less work.
-
-    Attributes:
-        joins: whether inputs may stand one behind the other in one row, and that pays.
-        first_position: position of an input's first token in such a row; `None` where the model
-            takes no positions.
-        num_runs: how often a layer runs in one pass.
-        trims: whether the last run may be cut to the positions that are read.
-        shares: whether a decoder's targets may read the same keys of an input, made once.
-    """
-
-    joins: bool = False
-    first_position: int | None = None
-    num_runs: int = 0
-    trims: bool = False
-    shares: bool = False
-
-    def joined(self, mask: Tensor) -> JoinedInputs | None:
-        """Return where inputs stand in one row, if they may. Shape of `mask` `(batch, tokens)`."""
-        return JoinedInputs(mask) if self.joins and len(mask) > 1 else None
-
-    def whole(self, mask: Tensor, wanted: Tensor | None = None) -> Route:
-        """Return the way for a batch of which all is read; see `route`."""
-        joined = self.joined(mask)
-        places = None if joined is None or wanted is None else joined.wanted(wanted)
-        return Route(joined, self.first_position, wanted=places)
-
-    def route(
-        self,
-        mask: Tensor,
-        gather: Tensor | None,
-        memory: Memory | None,
-        wanted: Tensor | None = None,
-    ) -> Route:
-        """Return the way for a batch.
-
-        Args:
-            mask: 1 on positions that count. Shape `(batch, tokens)`.
-            gather: positions that are read; all when `None`. Shape `(batch, slots)`.
-            memory: what attention is given beside the input.
-            wanted: positions whose embeddings have a gradient, boolean; all when `None`. Shape
-                `(batch, tokens)`.
-        """
-        if gather is None:
-            return Route()
-        check_gather(gather, len(mask))
-        whole = self.whole(mask, wanted)
-        is_trimmed = self.trims and _LEAST_SAVING * gather.shape[1] <= mask.shape[1]
-        if memory is not None and _asks_for_places(memory):
-            is_trimmed = False
-        tail = Tail(gather, whole.joined) if is_trimmed else None
-        return replace(whole, tail=tail, num_runs=self.num_runs)
-
-
-def _asks_for_places(memory: Memory) -> bool:
-    """Return whether attention must know where queries stand.
-
-    A position reads itself, whatever its gate; and windows over an input's own kept keys move.
-    """
-    has_windows = any(
-        pair.is_input and slot.window is not None for slot, pair in memory.prefixes.items()
-    )
-    return memory.gates is not None or has_windows
 
 
 @torch.no_grad()
@@ -190,18 +116,3 @@ def _first_positions(backbone: Backbone) -> Sequence[int | None]:
     if "position_ids" not in inspect.signature(body.forward).parameters:
         return (None,)
     return (0, (backbone.tokenizer.pad_token_id or 0) + 1)
-
-
-def register_masks(stack: Stack) -> None:
-    """Let transformers find the masks of a stack's pass, under the name of its attention."""
-    from transformers.masking_utils import AttentionMaskInterface
-
-    there = weakref.ref(stack)
-
-    def make(**options: Any) -> Tensor | None:
-        stack = there()
-        assert stack is not None
-        assert isinstance(stack.current, FastPass)
-        return stack.current.make_mask(**options)
-
-    AttentionMaskInterface.register(stack.interface, make)

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from softprompts.errors import RunFolderError, StorageError
 from softprompts.storage import entries, is_folder, is_there
 
@@ -65,10 +67,12 @@ def new_places(folder: Path, *files: Path) -> Iterator[Sequence[Path]]:
         finally:
             for part in parts:
                 shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        if isinstance(error, StorageError | RunFolderError):
-            raise
-        raise StorageError(f"{folder} could not be written: {error.strerror or error}.") from error
+    except Exception as error:
+        is_known = isinstance(error, OSError | SafetensorError) or type(error) is Exception
+        if isinstance(error, StorageError | RunFolderError) or not is_known:
+            raise  # tokenizers say that a disk is full by a bare Exception
+        said = getattr(error, "strerror", None) or error
+        raise StorageError(f"{folder} could not be written: {said}.") from error
 
 
 @contextmanager

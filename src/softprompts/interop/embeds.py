@@ -22,7 +22,7 @@ def export_embeds(result: Result, folder: str | Path, task: str | None = None) -
     The server runs the backbone as it is. vLLM takes such requests with `--enable-prompt-embeds`.
 
     Args:
-        result: a finished run of a decoder with the readout `text`.
+        result: a finished run of a decoder with the readout `text` or `writing`.
         folder: a new or empty folder.
         task: the task of a run of several.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from softprompts.encoding.template_syntax import template_fields
 from softprompts.hub_transfer import upload
 from softprompts.metrics.wilson import wilson_interval
 from softprompts.storage import is_there, read_json, write_bytes, write_json
@@ -54,11 +56,11 @@ _CARD = """{front}
 
 {what} for [{base}](https://huggingface.co/{base}), trained by softprompts on `{task}`: {method}.
 
-| {metric} on {num_items} rows of `{split}` | 95 % over rows |
-| ---: | ---: |
-| {score} | {interval} |
-{spread}
-The most frequent answer scores {majority}.
+| what | {metric} |
+| :--- | ---: |
+| {num_items} rows of `{split}` | {score} |
+| 95 % interval over rows | {interval} |
+{spread}| the most frequent answer | {majority} |
 
 ## Use
 
@@ -66,7 +68,7 @@ The most frequent answer scores {majority}.
 import softprompts as sp
 
 prompt = sp.load("{name}")
-prompt.predict([...])
+prompt.predict([{example}])
 ```
 
 In peft, vLLM and llama.cpp:
@@ -94,10 +96,12 @@ def card(prompt: Saved, name: str, scores: Sequence[float] = ()) -> str:
     score, num_items = prompt.score, summary["num_items"]
     base, config = _hub_id(first.config.backbone.name), first.config
     task = " + ".join(track.format.name for track in first.model.tracks.values())
-    lines = "\nOne seed: how much another would differ was not measured.\n"
+    lines = "| over seeds | not measured |\n"
     if len(scores) > 1:
         mean, std = 100 * fmean(scores), 100 * stdev(scores)
-        lines = f"\nOver {len(scores)} seeds: {mean:.1f} ± {std:.1f}.\n"
+        lines = f"| over {len(scores)} seeds | {mean:.1f} ± {std:.1f} |\n"
+    track = next(iter(first.model.tracks.values()))
+    fields = template_fields(track.format.templates[config.readout.kind])
     interval = None if score is None else wilson_interval(score, num_items)
     front = {
         "library_name": "softprompts",
@@ -107,10 +111,11 @@ def card(prompt: Saved, name: str, scores: Sequence[float] = ()) -> str:
     return _CARD.format(
         front=f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         name=name,
+        example=json.dumps(dict.fromkeys(fields, "…"), ensure_ascii=False),
         what="A soft prompt" if len(members) == 1 else f"{len(members)} soft prompts",
         base=base,
         task=task,
-        method=f"{config.prompt.method}, {config.prompt.length} rows, seed {config.seed}",
+        method=f"{config.prompt.method}, {track.prompt.length} rows, seed {config.seed}",
         metric=summary["metric"],
         num_items=num_items,
         split=summary["split"],

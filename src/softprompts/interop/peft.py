@@ -240,12 +240,21 @@ def _rows(folder: Path, about: Mapping[str, Any], task: int) -> Tensor:
     if ROWS not in tensors:
         found = ", ".join(sorted(tensors)) or "nothing"
         raise StorageError(f"{folder / ADAPTER_FILE} must hold {ROWS}, but holds {found}.")
-    rows = tensors[ROWS].float()
+    rows, count = tensors[ROWS].float(), about.get("num_virtual_tokens")
+    if not isinstance(count, int) or not 1 <= count <= (len(rows) if rows.ndim else 0):
+        raise StorageError(
+            f"`num_virtual_tokens` of {folder / CONFIG_FILE} must be the number of rows, "
+            f"{tuple(rows.shape)[:1]}, or fewer, but is {count!r:.60}."
+        )
     if about["peft_type"] == "MULTITASK_PROMPT_TUNING":
-        if about.get("task_type") == "SEQ_2_SEQ_LM" and about["num_transformer_submodules"] != 1:
+        missing = [key for key in ("prefix_task_cols", "prefix_task_rows") if key not in tensors]
+        if missing:
+            raise StorageError(f"{folder / ADAPTER_FILE} must hold {missing[0]}, but does not.")
+        submodules = about.get("num_transformer_submodules")
+        if about.get("task_type") == "SEQ_2_SEQ_LM" and submodules != 1:
             raise PromptError(
                 "`num_transformer_submodules` of MULTITASK_PROMPT_TUNING must be 1, but is "
-                f"{about['num_transformer_submodules']}: rows stand in the encoder's input alone."
+                f"{submodules}: rows stand in the encoder's input alone."
             )
         columns, lines = tensors["prefix_task_cols"], tensors["prefix_task_rows"]
         if not 0 <= task < len(columns):
@@ -253,7 +262,7 @@ def _rows(folder: Path, about: Mapping[str, Any], task: int) -> Tensor:
         rows = rows * (columns[task] @ lines[task]).float()
     elif task:
         raise PromptError(f"`task` must be 0 for {about['peft_type']}, but is {task}.")
-    return rows[: about["num_virtual_tokens"]]
+    return rows[:count]
 
 
 def _with_rows(backbone: Backbone, rows: Tensor, with_logits: bool) -> SoftPromptModel:

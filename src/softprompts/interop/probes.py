@@ -19,6 +19,7 @@ from softprompts.prompts.positions.base import Edges
 from softprompts.prompts.splice import Spliced, splice
 from softprompts.readouts.cloze import ClozeReadout
 from softprompts.readouts.text import TextReadout
+from softprompts.readouts.writing import WritingReadout
 from softprompts.training.trainable import Track
 
 TEXTS = ("a walk along the river", 'Who said "no" in 1972?')
@@ -48,18 +49,24 @@ class Probe:
         return self.batch.targets.tokens[:1]
 
 
-def readable(track: Track) -> TextReadout | ClozeReadout:
+def readable(track: Track) -> TextReadout | ClozeReadout | WritingReadout:
     """Return a readout whose task a language model does by itself.
 
     Raises:
-        PromptError: if it is another.
+        PromptError: if it is another, or rows are chats with turns of their own.
     """
-    if not isinstance(track.readout, TextReadout | ClozeReadout):
+    readout = track.readout
+    if not isinstance(readout, TextReadout | ClozeReadout | WritingReadout):
         raise PromptError(
-            "`readout` must be text or cloze for a model that does the task by itself, but is "
-            "linear: its trained head is no part of a language model."
+            "`readout` must be text, cloze or writing for a model that does the task by itself, "
+            "but is linear: its trained head is no part of a language model."
         )
-    return track.readout
+    if isinstance(readout, WritingReadout) and readout.has_chats:
+        raise PromptError(
+            f"rows of {track.format.name} must have fields of one template to be exported, but are "
+            "chats with turns of their own: use --to peft."
+        )
+    return readout
 
 
 @torch.no_grad()
@@ -78,9 +85,9 @@ def read_probes(
     for text in TEXTS:
         values = dict.fromkeys(readout.template.fields, text)
         choices = TEXTS if track.format.has_choices else ()
-        example = Example(values, choices=choices, source="a probe")
+        example = Example(values, (), choices, (text,), source="a probe")
         item = readout.encode(example).inputs[0]
-        if isinstance(readout, TextReadout):
+        if isinstance(readout, TextReadout | WritingReadout):
             item = replace(readout.encode_input(example), targets=item.targets[:1])
         encoded = EncodedExample((item,), 1 + max(t.column for t in item.targets), (), False)
         batch = collate([encoded], backbone.tokenizer.pad_token_id).to(backbone.device)

@@ -35,7 +35,7 @@ def export_vocabulary(
     The head is untied and knows no new words: logits of all others stay as they are.
 
     Args:
-        result: a finished run with the readout `text` or `cloze`.
+        result: a finished run with the readout `text`, `writing` or `cloze`.
         folder: a new or empty folder.
         task: the task of a run of several.
         gguf: a new file for the same model as GGUF, of Llama's shape only.

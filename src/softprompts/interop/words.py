@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.members import find_body, find_table
+from softprompts.backbones.families import find_body, find_table
 from softprompts.errors import BackboneError
 from softprompts.interop.baked import Baked
 from softprompts.interop.task_text import TaskText

@@ -13,12 +13,10 @@ from softprompts.results import Result
 def check_results(results: object) -> None:
     """Check that results may answer together.
 
-    Args:
-        results: what a caller gives.
-
     Raises:
         BackboneError: if weights, dtypes or devices differ.
-        DataError: if they are too few, one comes twice or diverged, or labels or metrics differ.
+        DataError: if they are too few, one comes twice or diverged, or labels, metrics or ways to
+            write differ.
     """
     if not isinstance(results, list | tuple) or len(results) < 2:
         shown = len(results) if isinstance(results, list | tuple) else repr(results)
@@ -58,4 +56,5 @@ def _shared(result: Result) -> dict[str, Any]:
         "tasks": names,
         "labels": [list(form.labels) for form in formats],
         "metrics": [list(form.metrics) for form in formats],
+        "way to write": result.config.readout.model_dump() if formats[0].is_writing else None,
     }

@@ -22,11 +22,9 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.sources import first_line
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
-from softprompts.errors import (
-    MemoryShortageError,
-    SoftPromptsWarning,
-)
+from softprompts.errors import BackboneError, MemoryShortageError, SoftPromptsWarning
 from softprompts.examples import Example, TaskFormat
+from softprompts.html_card import html_card
 from softprompts.hub_transfer import fetch, is_hub_name
 from softprompts.lab.ensemble_checks import check_results
 from softprompts.lab.ensemble_record import (
@@ -37,21 +35,16 @@ from softprompts.lab.ensemble_record import (
     member_places,
     read_ensemble,
 )
-from softprompts.metrics.scoring import compute
+from softprompts.machine_memory import free_memory, is_out_of_memory
+from softprompts.metrics.scoring import compute, mean_score
+from softprompts.readouts.writing import WritingReadout
 from softprompts.results import Result, check_choices
 from softprompts.results import load as load_run
-from softprompts.storage import (
-    is_there,
-    make_new_folder,
-    remove_file,
-    remove_parts,
-    write_json,
-)
+from softprompts.storage import is_there, make_new_folder, remove_file, remove_parts, write_json
 from softprompts.training.batching import by_length
-from softprompts.training.evaluation import Evaluation, best_column
+from softprompts.training.evaluation import Evaluation, as_written, best_column, write_examples
 from softprompts.training.forward import Part, score
 from softprompts.training.journal import read_about
-from softprompts.training.memory import free_memory, is_out_of_memory
 from softprompts.training.reader import find_reader
 from softprompts.training.trainable import Track
 
@@ -79,7 +72,7 @@ class Ensemble:
     """Trained prompts that answer together: the mean of their probabilities.
 
     `p(c) = 1/K sum_k softmax(s_k)(c)`, where `s_k` are the scores of member `k` over the columns
-    that an input has.
+    that an input has. Members that write take the mean for each next token.
 
     Args:
         members: two or more results, as `ensemble` checks them.
@@ -118,6 +111,10 @@ class Ensemble:
         seeds = ", ".join(str(one.config.seed) for one in self.members)
         return f"Ensemble({len(self.members)} members, {methods}, score={score}, seeds={seeds})"
 
+    def _repr_html_(self) -> str:
+        alone = [f"{100 * one.score:.1f}" for one in self.members if one.score is not None]
+        return html_card(repr(self), {"members alone": ", ".join(alone)})
+
     def predict(
         self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
     ) -> list[str]:
@@ -128,7 +125,8 @@ class Ensemble:
                 where there is one field.
             task: the task, by its name in the mixture; `None` where members have one task.
         """
-        return [prediction["label"] for prediction in self.predict_scores(inputs, task)]
+        found = self.predict_scores(inputs, task)
+        return [one["text" if "text" in one else "label"] for one in found]
 
     def predict_scores(
         self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
@@ -147,6 +145,9 @@ class Ensemble:
         for example in examples:
             check_choices(example)
         encoded = self._encode(examples, task)
+        if self.members[0].model.track(task).format.is_writing:
+            pairs = zip(self._write(encoded, task), zip(*encoded, strict=True), strict=True)
+            return [{"text": text, "is_cut": any(o.is_cut for o in own)} for text, own in pairs]
         results = []
         for place, logs in enumerate(self._log_probabilities(encoded, task)):
             names = examples[place].choices or self.members[0].model.track(task).format.labels
@@ -171,23 +172,25 @@ class Ensemble:
         found = self._log_probabilities(encoded, task)
         scores = tuple(tuple(logs.exp().tolist()) for logs in found)
         form = self.members[0].model.track(task).format
-        metrics = compute(form.metrics, [best_column(line) for line in scores], examples, form)
+        texts: Sequence[str] = ()
+        predictions: Sequence[Any] = [best_column(line) for line in scores]
         losses = [  # NaN for an unlabelled example
             -float(logs[list(one.answers)].logsumexp(dim=0)) if one.answers else math.nan
             for logs, one in zip(found, encoded[0], strict=True)
         ]
+        if form.is_writing:
+            texts = self._write(encoded, task)
+            predictions = as_written(texts, [logs.tolist() for logs in found])
+            losses = [-float(logs.mean()) for logs in found]
+        metrics = compute(form.metrics, predictions, examples, form)
         num_cut = sum(any(one.is_cut for one in views) for views in zip(*encoded, strict=True))
         for backbone, _ in self._readers(task):
             find_reader().save(backbone)
-        return Evaluation(scores, metrics, fmean(metrics.values()), fmean(losses), num_cut)
+        score, loss = mean_score(metrics), fmean(losses)
+        return Evaluation(scores, metrics, score, loss, num_cut, texts=tuple(texts))
 
     def cost(self, examples: Sequence[Example], task: str | None = None) -> Cost:
-        """Return what it costs to answer some examples; nothing is read for it.
-
-        Args:
-            examples: what is to be answered.
-            task: as for `predict`.
-        """
+        """Return what it costs to answer some examples; nothing is read for it."""
         total = 0
         for track, encoded in zip(self._tracks(task), self._encode(examples, task), strict=True):
             inputs = [item for example in encoded for item in example.inputs]
@@ -243,6 +246,9 @@ class Ensemble:
             found.append(known[key])
         return found
 
+    def _write(self, encoded: Sequence[Sequence[EncodedExample]], task: str | None) -> list[str]:
+        return write_together([own for own, _ in self._readers(task)], self._tracks(task), encoded)
+
     @torch.no_grad()
     def _log_probabilities(
         self, encoded: Sequence[Sequence[EncodedExample]], task: str | None
@@ -274,7 +280,9 @@ def _read(
             rows = [encoded[member][example] for example, own in pairs if own == member]
             batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
             parts.append(Part(tracks[member].prompt, tracks[member].readout, batch))
-        scores = [own.cpu().double().log_softmax(dim=1) for own in score(backbone, parts)]
+        scores = [own.cpu().double() for own in score(backbone, parts)]
+        if not isinstance(parts[0].readout, WritingReadout):  # whose scores are such of tokens
+            scores = [own.log_softmax(dim=1) for own in scores]
         return list(zip(ordered, (line for own in scores for line in own), strict=True))
     except Exception as error:
         if not is_out_of_memory(error):
@@ -303,9 +311,6 @@ def ensemble(results: Sequence[Result]) -> Ensemble:
         results: two or more finished runs on the same backbone weights, in one dtype and on one
             device, of tasks with the same labels; they may differ in all else, in any order.
 
-    Returns:
-        The ensemble.
-
     Raises:
         BackboneError: if weights, dtypes or devices differ.
         DataError: if they are too few, one comes twice or diverged, or labels or metrics differ.
@@ -326,9 +331,6 @@ def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> R
             `softprompts ensemble` kept, or `owner/name` of a prompt of the hub.
         backbone: the frozen model; a name or folder to load it from; or `None` for that which the
             run, or the first member, names.
-
-    Returns:
-        The result, or the ensemble, ready to predict.
 
     Raises:
         BackboneError: if `backbone` is something else, or cannot be loaded.
@@ -373,3 +375,25 @@ def write_ensemble(
         member.save(place)
     about = describe_members([member.about for member in members])
     write_json(folder / FILE, {"members": about, "summary": dict(summary or {}) or None})
+
+
+def write_together(
+    backbones: Sequence[Backbone],
+    tracks: Sequence[Track],
+    encoded: Sequence[Sequence[EncodedExample]],
+) -> list[str]:
+    """Return texts whose next token has, each time, the mean of the members' probabilities.
+
+    Raises:
+        BackboneError: if they read through several backbones.
+    """
+    if len(backbones) > 1:
+        raise BackboneError(
+            "members must share one backbone to write together, token by token, but have "
+            f"{len(backbones)}: one that trains a copy of it has its own."
+        )
+    pairs = [(track.prompt, track.readout) for track in tracks]
+    writers = [
+        (prompt, readout) for prompt, readout in pairs if isinstance(readout, WritingReadout)
+    ]
+    return write_examples(backbones[0], writers, encoded)

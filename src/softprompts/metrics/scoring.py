@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
 from softprompts.errors import DataError
 from softprompts.examples import Example, TaskFormat
-from softprompts.metrics.registry import METRICS
+from softprompts.metrics.registry import METRICS, scored
+from softprompts.metrics.writing import Written, check_metrics
 
 
 def compute(
     names: Sequence[str],
-    predictions: Sequence[int],
+    predictions: Sequence[int] | Sequence[Written],
     examples: Sequence[Example],
     form: TaskFormat,
 ) -> dict[str, float]:
@@ -20,12 +24,13 @@ def compute(
 
     Args:
         names: metric names, at least one.
-        predictions: a column per row: an index into the labels, or into the row's choices.
+        predictions: a column per row: an index into the labels, or into the row's choices; of a
+            task of writing, what was written.
         examples: the rows, at least one, each with an answer.
         form: how the rows are read.
 
     Returns:
-        A fraction in [0, 1] per name.
+        A fraction in [0, 1] per name, but for metrics that are no share.
 
     Raises:
         UnknownNameError: if a metric is unknown.
@@ -38,13 +43,20 @@ def compute(
     """
     if not names:
         raise DataError("metrics must be at least one, but are [].")
+    if form.is_writing:
+        return _written(names, predictions, examples)
     columns = _check(predictions, examples, form)
     return {name: METRICS.load(name)(columns, examples, form) for name in names}
 
 
+def mean_score(values: Mapping[str, float]) -> float:
+    """Return the score that metrics come to: the mean of those that are shares."""
+    return fmean(values[name] for name in scored(values))
+
+
 def score(
     names: Sequence[str],
-    predictions: Sequence[int],
+    predictions: Sequence[int] | Sequence[Written],
     examples: Sequence[Example],
     form: TaskFormat,
 ) -> float:
@@ -52,7 +64,7 @@ def score(
 
     Args:
         names: metric names, at least one.
-        predictions: a column per row.
+        predictions: a column per row, or what was written.
         examples: the rows, at least one, each with an answer.
         form: how the rows are read.
 
@@ -63,8 +75,7 @@ def score(
         UnknownNameError: if a metric is unknown.
         DataError: if rows and predictions do not fit each other or the metric.
     """
-    values = compute(names, predictions, examples, form)
-    return sum(values.values()) / len(values)
+    return mean_score(compute(names, predictions, examples, form))
 
 
 def majority(
@@ -73,7 +84,8 @@ def majority(
     """Return the score of the best constant column, the floor under every result.
 
     For accuracy this is the share of the most common class. Where rows bring choices, only columns
-    that every row has are tried.
+    that every row has are tried. In a task of writing it is the score of one text for all rows, the
+    most common reference.
 
     Args:
         examples: the rows, at least one, each with an answer.
@@ -87,8 +99,12 @@ def majority(
         UnknownNameError: if a metric is unknown.
         DataError: if there is no row, or a row does not fit the metric.
     """
-    num_columns = max(min((_num_columns(row, form) for row in examples), default=1), 1)
     names = form.metrics if names is None else names
+    if form.is_writing:
+        texts = Counter(row.references[0] for row in examples if row.references)
+        most = Written(texts.most_common(1)[0][0] if texts else "")
+        return score(scored(names), [most] * len(examples), examples, form)
+    num_columns = max(min((_num_columns(row, form) for row in examples), default=1), 1)
     return max(
         score(names, [column] * len(examples), examples, form) for column in range(num_columns)
     )
@@ -98,13 +114,30 @@ def _num_columns(row: Example, form: TaskFormat) -> int:
     return len(row.choices) if form.has_choices else len(form.labels)
 
 
-def _check(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> list[int]:
+def _check_counts(predictions: Sequence[object], examples: Sequence[Example]) -> None:
     if not len(examples):
         raise DataError("rows to score must be at least one, but are 0.")
     if len(predictions) != len(examples):
         raise DataError(
             f"predictions must be one per row, but are {len(predictions)} for {len(examples)} rows."
         )
+
+
+def _written(
+    names: Sequence[str], predictions: Sequence[Any], examples: Sequence[Example]
+) -> dict[str, float]:
+    """Return the value of each metric of written texts."""
+    _check_counts(predictions, examples)
+    for row in examples:
+        if not row.references:
+            raise DataError(f"{row.source}: row to score must have a reference, but has none.")
+    check_metrics(names)
+    references = [row.references for row in examples]
+    return {name: METRICS.load(name)(predictions, references) for name in names}
+
+
+def _check(predictions: Sequence[Any], examples: Sequence[Example], form: TaskFormat) -> list[int]:
+    _check_counts(predictions, examples)
     columns = []
     for prediction, row in zip(predictions, examples, strict=True):
         try:

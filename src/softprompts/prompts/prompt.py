@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.errors import PromptError
-from softprompts.prompts.active_lengths.base import ActiveLength, Activity
+from softprompts.prompts.active_lengths.base import ALL, ActiveLength, Activity
 from softprompts.prompts.active_lengths.fixed import FixedActiveLength
 from softprompts.prompts.depths.base import Depth
 from softprompts.prompts.depths.input import InputDepth
@@ -38,14 +38,16 @@ class PromptOutput:
         mixture: weights of the pool, or `None`. Shape `(batch, pool)`.
         activity: the choice of the active length.
         prefixes: rows that are read in every layer; none where they stand in the input.
+        has_choices: whether a selector chose places or a number, or a pool weights.
     """
 
     rows: Tensor
     anchors: Tensor
     placement: Placement
     mixture: Tensor | None
-    activity: Activity = field(default_factory=Activity)
+    activity: Activity = ALL
     prefixes: Mapping[Slot, KeyValues] = field(default_factory=dict)
+    has_choices: bool = False
 
 
 @final
@@ -58,6 +60,12 @@ class Prompt(nn.Module):
         active_length: how many of them take part; all when `None`.
         depth: where they are read; in the input when `None`.
         instance: what an instance vector is.
+
+    Attributes:
+        length: number of rows.
+        changes_tokens: whether `embed` changes how input tokens are embedded; else tokens are
+            frozen.
+        needs_instances: whether rows, places or numbers depend on instance vectors.
 
     Raises:
         PromptError: if `instance` is unknown, or named although nothing looks at instance vectors.
@@ -80,18 +88,10 @@ class Prompt(nn.Module):
         self.active_length: ActiveLength = active_length or FixedActiveLength(position.length)
         self.depth: Depth = depth or InputDepth()
         self.instance: InstanceKind = instance
+        self.length, self.changes_tokens = self.active_length.length, self.pool.changes_tokens
+        parts: tuple[Part, ...] = (rows, position, self.active_length)
+        self.needs_instances = any(part.needs_instances for part in parts)
         self._check_instance()
-
-    @property
-    def length(self) -> int:
-        """Number of rows."""
-        return self.active_length.length
-
-    @property
-    def needs_instances(self) -> bool:
-        """Whether rows, places or numbers depend on instance vectors."""
-        parts = (self.pool, self.position, self.active_length)
-        return any(part.needs_instances for part in parts)
 
     @property
     def task_tensors(self) -> frozenset[str]:
@@ -123,11 +123,6 @@ class Prompt(nn.Module):
                 groups.setdefault(kinds.get(parameter, "selector"), []).append(parameter)
         return groups
 
-    @property
-    def changes_tokens(self) -> bool:
-        """Whether `embed` changes how input tokens are embedded; else tokens are frozen."""
-        return self.pool.changes_tokens
-
     def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """Return what the backbone reads for input tokens: what it embeds, or what rows make of it.
 
@@ -153,15 +148,18 @@ class Prompt(nn.Module):
             instances: instance vectors, where they are needed. Shape `(batch, width)`.
             draws: noise, temperature and dropout; `None` means evaluation.
         """
-        batch = edges.batch
+        batch, activity = len(edges.start), ALL
         rows, mixture = self.pool(batch, instances, draws)
         placement: Placement = self.position(edges, instances, draws)
-        activity: Activity = self.active_length(batch, instances, draws)
+        if not self.active_length.is_whole:
+            activity = self.active_length(batch, instances, draws)
         prefixes: Mapping[Slot, KeyValues] = {}
         if not self.depth.is_input:
             prefixes, rows = self.depth.prefixes(rows), rows[:, :0]
         places = placement.anchors[:, : rows.shape[1]]
-        return PromptOutput(rows, places, placement, mixture, activity, prefixes)
+        has_choices = mixture is not None or placement.logits is not None
+        has_choices = has_choices or activity.logits is not None
+        return PromptOutput(rows, places, placement, mixture, activity, prefixes, has_choices)
 
     def _check_instance(self) -> None:
         known = get_args(InstanceKind)

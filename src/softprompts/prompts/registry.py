@@ -184,7 +184,12 @@ POOLS.register(
     "softprompts.prompts.pools.attention:AttentionPool",
     summary="a mixture of several sets of rows, weighted per input",
     reference=_DYNAMIC,
-    options=_SIZE,
+    options={
+        **_SIZE,
+        "has_tanh": Option(
+            bool, False, "pass the logits through a tanh, as the code does", is_late=True
+        ),
+    },
     defaults=_SELECTOR,
 )
 POOLS.register(
@@ -293,6 +298,7 @@ INITIALIZERS.register(
             {"min_length": 1},
         ),
     },
+    facts={"has_text": True},
 )
 INITIALIZERS.register(
     "labels",

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from softprompts.backbones.memory import KeyValues, Memory, Slot
+from softprompts.prompts.prompt import PromptOutput
+from softprompts.prompts.split_gradient import tie
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,34 @@ class Spliced:
         return (places * is_active).argmax(dim=1)
 
 
+def arrange(
+    output: PromptOutput, tokens: tuple[Tensor, Tensor, Tensor], edges: tuple[Tensor, Tensor]
+) -> Spliced:
+    """Put the rows of a prompt among tokens; choices keep their gradient.
+
+    Args:
+        output: what the prompt emitted.
+        tokens: embeddings, attention mask and segment ids. Shape `(batch, tokens, hidden)`, and
+            `(batch, tokens)` for the others.
+        edges: index before which rows in front, and rows behind, stand. Shape `(batch,)` each.
+
+    Returns:
+        The spliced batch, with gates where rows are switched on and off.
+    """
+    (embeddings, mask, segments), gates = tokens, None
+    rows = embeddings[:, :0] if output.prefixes else output.rows
+    if output.activity.weights is not None and not output.prefixes:
+        gates = output.activity.gates
+        embeddings, rows = _with_gates(embeddings, None), _with_gates(rows, gates)
+    spliced = splice(embeddings, mask, segments, rows, output.anchors)
+    weights = output.placement.weights
+    is_learned = weights is not None and weights.requires_grad
+    if weights is not None and is_learned:
+        tied = tie(spliced.embeddings, weights, embeddings, mask, rows, edges)
+        spliced = replace(spliced, embeddings=tied, is_row=None)
+    return spliced if gates is None else _take_gates(spliced, is_learned)
+
+
 def splice(
     embeddings: Tensor,
     attention_mask: Tensor,
@@ -174,7 +206,7 @@ def _place(tokens: Tensor, rows: Tensor, places: Tensor) -> Tensor:
     return spliced.view(batch, width, hidden)
 
 
-def with_gates(embeddings: Tensor, gates: Tensor | None) -> Tensor:
+def _with_gates(embeddings: Tensor, gates: Tensor | None) -> Tensor:
     """Put gates beside embeddings as one more dimension, so that they are spliced alike.
 
     Args:
@@ -189,8 +221,8 @@ def with_gates(embeddings: Tensor, gates: Tensor | None) -> Tensor:
     return torch.cat([embeddings, gates[..., None].to(embeddings)], dim=-1)
 
 
-def take_gates(spliced: Spliced, is_learned: bool) -> Spliced:
-    """Take the last dimension of the embeddings for gates; see `with_gates`.
+def _take_gates(spliced: Spliced, is_learned: bool) -> Spliced:
+    """Take the last dimension of the embeddings for gates; see `_with_gates`.
 
     Args:
         spliced: embeddings with gates beside them.
@@ -201,90 +233,6 @@ def take_gates(spliced: Spliced, is_learned: bool) -> Spliced:
     if not is_learned and places.numel():
         gated = (int(places.min()), int(places.max()) + 1)
     return replace(spliced, embeddings=both[..., :-1], gates=both[..., -1], gated=gated)
-
-
-class _Arrangement(torch.autograd.Function):
-    """Passes the chosen arrangement through; sends each arrangement's gradient to its weight.
-
-    The chosen arrangement is one term of `sum_s w_s A_s` with `w` one-hot. The gradient of `w_s` is
-    the inner product of the output's gradient `G` with `A_s`. No `A_s` is built for it: with `a`
-    tokens before the place in front and `e` before the place behind, token `r` stands at
-    `r + s` for `a <= r < e`, row `i` at `a + i` for `i < s` and at `e + i` otherwise.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        chosen: Tensor,
-        weights: Tensor,
-        tokens: Tensor,
-        rows: Tensor,
-        edges: tuple[Tensor, Tensor, Tensor],
-    ) -> Tensor:
-        ctx.save_for_backward(tokens, rows, *edges)
-        ctx.dtype = weights.dtype
-        return chosen.view_as(chosen)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        tokens, rows, begin, stop, count = ctx.saved_tensors
-        g = gradient.to(rows.dtype)
-        num_tokens, length = tokens.shape[1], rows.shape[1]
-        offsets = torch.arange(length, device=g.device)
-
-        def at(places: Tensor) -> Tensor:
-            """Return `<G at place i, row i>`. Shape `(batch, length)`."""
-            products: Tensor = g.gather(1, places[..., None].expand_as(rows)) * rows
-            return products.sum(dim=-1)
-
-        front = at(begin[:, None] + offsets).cumsum(dim=1)
-        behind = at(stop[:, None] + offsets).flip(1).cumsum(dim=1).flip(1)
-        zero = front.new_zeros(front.shape[0], 1)
-        total = torch.cat([zero, front], dim=1) + torch.cat([behind, zero], dim=1)
-        products = tokens.to(rows.dtype) @ g.transpose(1, 2)  # (batch, tokens, length + tokens)
-        ranks = torch.arange(num_tokens, device=g.device)
-        shifts = torch.arange(length + 1, device=g.device)
-        is_moved = (ranks >= begin[:, None]) & (ranks < stop[:, None])  # (batch, tokens)
-        is_after = (ranks >= stop[:, None]) & (ranks < count[:, None])
-        shift = torch.where(is_moved[..., None], shifts, 0) + length * is_after[..., None]
-        along = products.gather(2, ranks[:, None] + shift)  # (batch, tokens, length + 1)
-        along = along * (ranks < count[:, None])[..., None]
-        return gradient, (total + along.sum(dim=1)).to(ctx.dtype), None, None, None
-
-
-def choose(
-    spliced: Spliced,
-    weights: Tensor,
-    tokens: Tensor,
-    attention_mask: Tensor,
-    rows: Tensor,
-    edges: tuple[Tensor, Tensor],
-) -> Spliced:
-    """Let the gradient of every split reach the weights that chose one.
-
-    Value and gradient are those of `sum_s weights_s splice(split = s)` with one-hot weights, at
-    the cost of the chosen arrangement: no loop over splits, and no arrangement is built but one.
-
-    Args:
-        spliced: the chosen arrangement.
-        weights: one-hot at the chosen split, with a gradient. Shape `(batch, length + 1)`.
-        tokens: token embeddings as they went into `splice`. Shape `(batch, tokens, hidden)`.
-        attention_mask: 1 on tokens, 0 on padding. Shape `(batch, tokens)`.
-        rows: prompt rows. Shape `(batch, length, hidden)`.
-        edges: index before which rows in front, and rows behind, stand. Shape `(batch,)` each.
-
-    Returns:
-        The same arrangement, its embeddings tied to the weights.
-    """
-    order = (1 - attention_mask).argsort(dim=1, stable=True)  # tokens first, padding last
-    packed = tokens.gather(1, order[..., None].expand_as(tokens))  # (batch, tokens, hidden)
-    places = torch.arange(attention_mask.shape[1], device=tokens.device)
-    before = [(attention_mask * (places < edge[:, None])).sum(dim=1) for edge in edges]
-    ranks = (before[0], before[1], attention_mask.sum(dim=1))
-    embeddings = _Arrangement.apply(  # type: ignore[no-untyped-call]
-        spliced.embeddings, weights, packed.detach(), rows.detach(), ranks
-    )
-    return replace(spliced, embeddings=embeddings, is_row=None)
 
 
 def concatenate(parts: Sequence[Spliced]) -> Spliced:
@@ -330,4 +278,60 @@ def concatenate(parts: Sequence[Spliced]) -> Spliced:
         gates=gates,
         gated=gated,
         is_row=is_row,
+    )
+
+
+def join_memories(outputs: Sequence[PromptOutput], spliced: Spliced) -> Memory | None:
+    """Return what attention reads beside the input, for the batches of several prompts.
+
+    Args:
+        outputs: what the prompts emitted, in the order of their batches.
+        spliced: all their inputs.
+
+    Returns:
+        The memory; `None` where attention reads the input alone.
+    """
+    if not any(output.prefixes for output in outputs):
+        return None if spliced.gates is None else Memory(gates=spliced.gates, gated=spliced.gated)
+    counts = [_length(output) for output in outputs]
+    length = max(counts)
+    sizes = torch.tensor([len(output.anchors) for output in outputs])
+    lengths = torch.tensor(counts).repeat_interleave(sizes).to(outputs[0].anchors.device)
+    slots = dict.fromkeys(slot for output in outputs for slot in output.prefixes)
+    prefix_gates = None
+    if any(output.prefixes and output.activity.weights is not None for output in outputs):
+        prefix_gates = torch.cat([_prefix_gates(output, length) for output in outputs])
+    prefixes = {slot: _join(outputs, slot, length) for slot in slots}
+    return Memory(prefixes, prefix_gates, spliced.gates, spliced.gated, lengths)
+
+
+def _length(output: PromptOutput) -> int:
+    """Return the number of keys that a prompt gives to each attention."""
+    return next((pair.keys.shape[2] for pair in output.prefixes.values()), 0)
+
+
+def _prefix_gates(output: PromptOutput, length: int) -> Tensor:
+    """Return one prompt's gates, 1 where it has none. Shape `(batch, length)`."""
+    gates = output.activity.gates if output.prefixes else None
+    if gates is None:
+        return torch.ones(len(output.anchors), length, device=output.anchors.device)
+    return functional.pad(gates, (0, length - gates.shape[1]), value=1.0)
+
+
+def _join(outputs: Sequence[PromptOutput], slot: Slot, length: int) -> KeyValues:
+    """Stack the keys and values of one attention, padded with zeros to the longest."""
+    keys, values, shown, are_all_there = [], [], [], True
+    for output in outputs:
+        batch, pair = len(output.anchors), output.prefixes.get(slot)
+        if pair is None:
+            empty = output.rows.new_zeros(batch, slot.heads, 0, slot.size)
+            pair = KeyValues(empty, empty)
+        count = pair.keys.shape[2]
+        keys.append(functional.pad(pair.keys, (0, 0, 0, length - count)))
+        values.append(functional.pad(pair.values, (0, 0, 0, length - count)))
+        is_there = torch.arange(length, device=output.anchors.device) < count
+        shown.append(is_there.expand(batch, -1))
+        are_all_there &= count == length  # numbers, so that no accelerator is waited for
+    return KeyValues(
+        torch.cat(keys), torch.cat(values), None if are_all_there else torch.cat(shown).long()
     )

@@ -95,5 +95,5 @@ class ClozeReadout(Readout):
     def scores(self, values: Tensor, batch: Batch) -> Tensor:
         """Return `(batch, labels)` scores from `(inputs, slots, vocab)` logits."""
         return target_scores(
-            values, batch, batch.targets.inputs, is_length_normalized=self.is_length_normalized
+            values, batch, "encoder", is_length_normalized=self.is_length_normalized
         )

@@ -2,19 +2,75 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.batch import Batch
+from softprompts.errors import BackboneError
+from softprompts.prompts.splice import Spliced
 
 _BLOCK_BYTES = 1 << 20
 """Logits in float32 that a processor works on at once: they stay in its cache."""
 
 
+def check_writer(backbone: Backbone, readout: str) -> None:
+    """Check that a backbone writes from left to right.
+
+    Raises:
+        BackboneError: if it does not.
+    """
+    if backbone.family == "encoder" or not backbone.has_language_head:
+        raise BackboneError(
+            f"`readout` must not be {readout!r} for {backbone.name}: it is no language model that "
+            "writes from left to right. Use 'linear'"
+            + (" or 'cloze'." if backbone.has_language_head else ".")
+        )
+
+
+def target_places(family: str, batch: Batch, spliced: Spliced) -> Tensor:
+    """Return where target tokens are predicted.
+
+    Args:
+        family: that of the backbone.
+        batch: the batch with its targets.
+        spliced: its inputs with rows.
+
+    Returns:
+        Positions in the spliced sequence. Shape `(inputs, slots)`. For encoder-decoders, positions
+        in the decoder. Shape `(targets, slots)`.
+    """
+    width = batch.targets.tokens.shape[1]
+    slots = torch.arange(width, device=batch.ids.device)
+    if family == "encoder-decoder":
+        return slots.expand(batch.targets.tokens.shape[0], -1)
+    first = spliced.lengths - batch.continuations  # (inputs,)
+    places = torch.minimum(first[:, None] - 1 + slots, spliced.lengths[:, None] - 1)
+    places[:, 0] = spliced.last_active(first)
+    return places
+
+
+def target_likelihoods(logits: Tensor, batch: Batch, family: str) -> Tensor:
+    """Return the log-likelihood of each target's tokens; see `target_scores` for the arguments.
+
+    Returns:
+        `log softmax(logits[read, i])[token_i]`; what is off the mask says nothing. Shape
+        `(targets, width)`.
+    """
+    targets = batch.targets
+    reads = targets.inputs
+    if family == "encoder-decoder":
+        reads = torch.arange(len(reads), device=reads.device)
+    slots = torch.arange(targets.tokens.shape[1], device=logits.device)
+    rows = reads[:, None] * logits.shape[1] + slots  # (targets, width)
+    return log_likelihoods(logits.flatten(0, 1), rows, targets.tokens)
+
+
 def target_scores(
-    logits: Tensor, batch: Batch, reads: Tensor, *, is_length_normalized: bool
+    logits: Tensor, batch: Batch, family: str, *, is_length_normalized: bool = False
 ) -> Tensor:
     """Return the log-likelihood of each column's tokens.
 
@@ -25,16 +81,13 @@ def target_scores(
         logits: vocabulary logits; slot `i` predicts a target's token `i`. Shape
             `(reads, slots, vocab)`.
         batch: the batch with its targets.
-        reads: the row of `logits` that each target is read from. Shape `(targets,)`.
+        family: that of the backbone; a decoder's targets share the reading of their input.
         is_length_normalized: mean instead of sum.
 
     Returns:
         Scores, `-inf` where there is no target. Shape `(batch, labels)`.
     """
-    targets = batch.targets
-    slots = torch.arange(targets.tokens.shape[1], device=logits.device)
-    rows = reads[:, None] * logits.shape[1] + slots  # (targets, width)
-    likelihoods = log_likelihoods(logits.flatten(0, 1), rows, targets.tokens)  # (targets, width)
+    targets, likelihoods = batch.targets, target_likelihoods(logits, batch, family)
     mask = targets.mask.to(likelihoods)
     scores = (likelihoods * mask).sum(dim=1)  # (targets,)
     if is_length_normalized:
@@ -65,9 +118,12 @@ class _LogLikelihoods(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-        sums = torch.cat([block.float().logsumexp(dim=1) for block in _blocks(logits)])  # (reads,)
-        ctx.save_for_backward(logits, rows, tokens, sums)
-        return logits[rows, tokens].float() - sums[rows]
+        sums = []
+        for block in torch.split(logits, _rows_at_once(logits)):
+            sums.append(block.float().logsumexp(dim=1))
+        joint = torch.cat(sums)  # (reads,)
+        ctx.save_for_backward(logits, rows, tokens, joint)
+        return logits[rows, tokens].float() - joint[rows]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -78,7 +134,8 @@ class _LogLikelihoods(torch.autograd.Function):
             return found, None, None
         of_sums = torch.zeros_like(sums).index_put_((rows,), gradient, accumulate=True)
         found = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        parts = (_blocks(logits), _blocks(found), *(_like(logits, one) for one in (sums, of_sums)))
+        size, all_parts = _rows_at_once(logits), (logits, found, sums, of_sums)
+        parts = map(torch.split, all_parts, repeat(size))
         for block, into, own, factor in zip(*parts, strict=True):
             weights = (block.float() - own[:, None]).exp_()
             into.copy_(weights.mul_(-factor[:, None]))
@@ -92,17 +149,8 @@ class _LogLikelihoods(torch.autograd.Function):
         return found, None, None
 
 
-def _blocks(logits: Tensor) -> tuple[Tensor, ...]:
-    """Return rows of logits in blocks; on an accelerator all in one."""
-    return torch.split(logits, _rows_at_once(logits))
-
-
-def _like(logits: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-    """Return one entry a row, in the same blocks."""
-    return torch.split(values, _rows_at_once(logits))
-
-
 def _rows_at_once(logits: Tensor) -> int:
+    """Return how many rows of logits make a block; on an accelerator all."""
     if logits.device.type != "cpu":
         return max(1, len(logits))
     return max(1, _BLOCK_BYTES // (4 * logits.shape[1]))

@@ -17,7 +17,7 @@ from softprompts.examples import Example
 from softprompts.prompts.splice import Spliced
 from softprompts.readouts.asking import Asking
 from softprompts.readouts.base import Readout, Setting, label_words
-from softprompts.readouts.likelihood import target_scores
+from softprompts.readouts.likelihood import check_writer, target_places, target_scores
 
 
 @final
@@ -62,12 +62,7 @@ class TextReadout(Readout):
     ) -> None:
         super().__init__(setting)
         backbone = setting.backbone
-        if backbone.family == "encoder" or not backbone.has_language_head:
-            raise BackboneError(
-                f"`readout` must not be 'text' for {backbone.name}: it is no language model that "
-                "writes from left to right. Use 'linear'"
-                + (" or 'cloze'." if backbone.has_language_head else ".")
-            )
+        check_writer(backbone, "text")
         self.family = backbone.family
         self.end_token = backbone.tokenizer.eos_token_id
         self.format = setting.format
@@ -137,27 +132,14 @@ class TextReadout(Readout):
         return self.template.values(example.fields, example.source), answer, ""
 
     def places(self, batch: Batch, spliced: Spliced) -> Tensor:
-        """Return where label tokens are predicted.
-
-        Returns:
-            Positions in the spliced sequence. Shape `(inputs, slots)`. For encoder-decoders,
-            positions in the decoder. Shape `(targets, slots)`.
-        """
-        width = batch.targets.tokens.shape[1]
-        slots = torch.arange(width, device=batch.ids.device)
-        if self.family == "encoder-decoder":
-            return slots.expand(batch.targets.tokens.shape[0], -1)
-        first = spliced.lengths - batch.continuations  # (inputs,)
-        places = torch.minimum(first[:, None] - 1 + slots, spliced.lengths[:, None] - 1)
-        places[:, 0] = spliced.last_active(first)
-        return places
+        """Return where label tokens are predicted; see `target_places`."""
+        return target_places(self.family, batch, spliced)
 
     def scores(self, values: Tensor, batch: Batch) -> Tensor:
         """Return `(batch, labels)` scores from `(reads, slots, vocab)` logits."""
-        reads = batch.targets.inputs
-        if self.family == "encoder-decoder":
-            reads = torch.arange(len(reads), device=reads.device)
-        return target_scores(values, batch, reads, is_length_normalized=self.is_length_normalized)
+        return target_scores(
+            values, batch, self.family, is_length_normalized=self.is_length_normalized
+        )
 
     def loss(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the loss of the objective. Shape `(batch,)`."""

@@ -31,6 +31,7 @@ from softprompts.recipes.task_checks import (
     mark_problems,
     task_problems,
     task_template_problems,
+    writing_problems,
 )
 from softprompts.recipes.training_config import (
     DEFAULT_READOUT_LEARNING_RATE,
@@ -56,6 +57,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *source_problems(config.prompt),
         *rows_file_problems(config.prompt),
         *task_template_problems(config),
+        *writing_problems(config),
         *_mark_problems(config),
         *_readout_problems(config),
         *_context_problems(config),

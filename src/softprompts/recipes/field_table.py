@@ -17,9 +17,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from softprompts.errors import UnknownNameError
+from softprompts.recipes.component_fields import component_kinds, component_registry
 from softprompts.recipes.json_schema import run_schema, study_schema
 from softprompts.recipes.presets import METHODS
-from softprompts.recipes.registries import component_kinds, component_registry
 from softprompts.recipes.schema import (
     BackboneConfig,
     MixtureConfig,
@@ -27,12 +27,12 @@ from softprompts.recipes.schema import (
     RunConfig,
     TaskConfig,
 )
+from softprompts.recipes.seeds import MoreSeedsConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.recipes.training_config import TrainingConfig
 from softprompts.recipes.tuning import TuneConfig
 from softprompts.registry import Entry, Registry, unknown_name
-from softprompts.tasks.listing import task_format
-from softprompts.tasks.registry import TASKS
+from softprompts.tasks.registry import TASKS, task_format
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "backbone": BackboneConfig,
@@ -40,6 +40,10 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "mixture": MixtureConfig,
     "prompt": PromptConfig,
     "training": TrainingConfig,
+}
+STUDY_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "more_seeds": MoreSeedsConfig,
+    "tune": TuneConfig,
 }
 TASK_OPTIONS = {"superglue-options": "superglue/cb", "files-options": "files"}
 MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -53,9 +57,8 @@ def table(name: str) -> str:
     """Return one table as Markdown.
 
     Args:
-        name: `run` (fields outside sections), a section of the run recipe, `study`, `tune`,
-            `methods`, `tasks`, `superglue-options`, `files-options`, or the plural of a component
-            kind.
+        name: `run` (fields outside sections), a section of a recipe, `study`, `methods`, `tasks`,
+            `superglue-options`, `files-options`, or the plural of a component kind.
 
     Returns:
         The table's lines.
@@ -72,9 +75,10 @@ def table(name: str) -> str:
     if name == "study":
         properties = study_schema()["properties"]
         return _markdown(_FIELD_HEADINGS, _fields(properties, StudyConfig))
-    if name == "tune":
-        properties = study_schema()["$defs"][TuneConfig.__name__]["properties"]
-        return _markdown(_FIELD_HEADINGS, _fields(properties, TuneConfig, "tune."))
+    if name in STUDY_SECTIONS:
+        model = STUDY_SECTIONS[name]
+        properties = study_schema()["$defs"][model.__name__]["properties"]
+        return _markdown(_FIELD_HEADINGS, _fields(properties, model, f"{name}."))
     if name in ("methods", "tasks"):
         return _methods() if name == "methods" else _tasks()
     if name in TASK_OPTIONS:
@@ -83,7 +87,7 @@ def table(name: str) -> str:
     kinds = component_kinds()
     if name in kinds:
         return _components(component_registry(name))
-    known = ["run", *SECTIONS, "study", "tune", "methods", "tasks", *TASK_OPTIONS, *kinds]
+    known = ["run", *SECTIONS, "study", *STUDY_SECTIONS, "methods", "tasks", *TASK_OPTIONS, *kinds]
     raise UnknownNameError(unknown_name("table", name, known))
 
 

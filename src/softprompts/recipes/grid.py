@@ -8,8 +8,8 @@ from typing import Any
 
 from softprompts.errors import RecipeError
 from softprompts.recipes.identity import identity
+from softprompts.recipes.overrides import place
 from softprompts.recipes.parsing import parse_run
-from softprompts.recipes.places import place
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig, merged, points, study_problems

@@ -24,6 +24,7 @@ from softprompts.recipes.schema import (
     SourceConfig,
     TaskConfig,
 )
+from softprompts.recipes.seeds import MoreSeedsConfig
 from softprompts.recipes.study import StudyConfig
 from softprompts.recipes.training_config import TrainingConfig
 from softprompts.recipes.tuning import Choice, TuneConfig
@@ -78,7 +79,7 @@ def study_schema() -> dict[str, Any]:
     _describe(schema, StudyConfig)
     base = copy.deepcopy(run_schema())
     parts = {**base.pop("$defs"), **schema.pop("$defs")}
-    for model in (TuneConfig, Choice):
+    for model in (MoreSeedsConfig, TuneConfig, Choice):
         _describe(parts[model.__name__], model)
     for key in ("$schema", "required", "oneOf", "title"):
         base.pop(key)

@@ -15,8 +15,10 @@ from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.reading import read_yaml
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig, parse_study
+from softprompts.storage import read_file
 
 _SUFFIX = ".yaml"
+_MOST_BYTES = 1 << 20
 _STUDY_ONLY = frozenset({"base", "variants", "grid", "seeds"})
 
 
@@ -84,7 +86,8 @@ def read_recipe(path_or_name: str | Path) -> tuple[Any, str]:
     source = str(path_or_name) or "recipe"
     file = _find(path_or_name)
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        raw = read_file(file, _MOST_BYTES) if isinstance(file, Path) else file.read_bytes()
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         problem = f"the file must be UTF-8 text, but byte {error.start} is not."
         raise RecipeError([problem], source) from None

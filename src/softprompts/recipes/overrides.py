@@ -15,6 +15,9 @@ NAMED_FIELDS = frozenset(COMPONENT_FIELDS) - {"training.average"}
 """Fields where a name stands for a mapping, so that an option can be set on it."""
 
 
+MOST_PARTS = 50
+
+
 def parse_overrides(texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the overrides written as `a.b=v`, and what is wrong with others.
 
@@ -75,6 +78,8 @@ def set_at(data: dict[str, Any], path: Sequence[str], value: Any) -> str:
         What is wrong, or "".
     """
     whole = ".".join(path)
+    if len(path) > MOST_PARTS:
+        return f"a field must have at most {MOST_PARTS} parts, but {show(whole)} has {len(path)}."
     node: Any = data
     for index, part in enumerate(path):
         place = ".".join(path[:index])
@@ -106,3 +111,14 @@ def _opened(held: Any, field: str) -> Any:
     if held is None or isinstance(held, Mapping):
         return dict(held or {})
     return list(held) if isinstance(held, list) else held
+
+
+def place(variant: str, point: Mapping[str, Any]) -> str:
+    """Return how to name one variant at one point: `plain, task.name 'fewglue/cb'`."""
+    return ", ".join([variant, *(f"{field} {show(value)}" for field, value in point.items())])
+
+
+def listed(places: Sequence[str]) -> str:
+    """Return the first few of some places, in brackets, and how many more there are."""
+    more = f"; and {len(places) - 3} more" if len(places) > 3 else ""
+    return f"(variant {'; '.join(places[:3])}{more})"

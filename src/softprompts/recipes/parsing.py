@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from softprompts.errors import RecipeError
-from softprompts.problems import Problem, describe, show
+from softprompts.problems import Problem, describe, dotted, show
 from softprompts.recipes.checks import combination_problems
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.task_checks import NO_TASK
@@ -18,6 +19,7 @@ _STAND_INS: Mapping[str, Mapping[str, str]] = {
     "backbone": {"name": "minilm"},
     "task": {"name": "bundled/sentiment"},
 }
+_LARGEST = 1e30
 _COMPONENTS = frozenset({"readout", "adaptation"})
 """Fields beside the sections that hold a component."""
 
@@ -71,6 +73,8 @@ def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None
     if not isinstance(data, Mapping):
         text = f"a recipe must be a mapping, but is {show(data)}."
         return None, [Problem(("recipe",), text)]
+    if extreme := list(_extreme_numbers(data, ())):
+        return None, extreme
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
@@ -82,6 +86,18 @@ def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None
         others = [] if partial is None else combination_problems(partial)
         return None, found + [item for item in others if not overlaps(item.fields, wrong)]
     return config, combination_problems(config)
+
+
+def _extreme_numbers(value: Any, path: tuple[str, ...]) -> Iterator[Problem]:
+    """Find numbers that leave float32 as soon as anything is done with them."""
+    if isinstance(value, float) and _LARGEST < abs(value) < math.inf:
+        field = dotted(path)
+        text = f"`{field}` must be a number between ±{_LARGEST:g}, but is {value!r}."
+        yield Problem((field,), text)
+    elif isinstance(value, Mapping | list | tuple):
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, one in inner:
+            yield from _extreme_numbers(one, (*path, str(key)))
 
 
 def _with_task(data: Mapping[str, Any], found: Sequence[Problem]) -> list[Problem]:

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from softprompts.prompts.registry import POOLS, ROWS
 
+NUM_ROWS = 10
+"""How many rows a prompt has where nothing else is said."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -25,7 +28,7 @@ class Preset:
         depth: registry name of the depth.
         initializer: registry name of the initializer.
         adaptation: registry name of what is trained of the backbone.
-        length: the number of rows.
+        length: the number of rows, or `text`: as many as the initializer's text has tokens.
         is_length_fixed: whether another length would be another method.
         is_trained: whether something is trained; else the first state is scored.
         training: fields of `training` where the recipe is silent; a component is named whole.
@@ -44,7 +47,7 @@ class Preset:
     depth: str = "input"
     initializer: str = "vocabulary"
     adaptation: str = "none"
-    length: int = 10
+    length: int | Literal["text"] = NUM_ROWS
     is_length_fixed: bool = False
     is_trained: bool = True
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -131,6 +134,7 @@ METHODS: Mapping[str, Preset] = {
             "rows that start at the task's instruction, ranked answers, a rate that falls to 0",
             "Lester et al. 2021, arXiv 2104.08691",
             initializer="text",
+            length="text",
             training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
             objective="ranking",
         ),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from softprompts.problems import Problem, show
 from softprompts.recipes.component_fields import AXES, DEPTH_AXIS, POSITION_AXIS
-from softprompts.recipes.presets import METHODS, NO_PROMPT
+from softprompts.recipes.presets import METHODS, NO_PROMPT, NUM_ROWS
 from softprompts.recipes.schema import PromptConfig
 from softprompts.recipes.task_checks import counts_problem
 
@@ -16,8 +16,27 @@ LENGTH_FIELDS = ("prompt.length", "prompt.method")
 
 
 def prompt_length(prompt: PromptConfig) -> int:
+    """Return the number of rows, the least one where a text tells it."""
+    length = spelled_length(prompt)
+    return NUM_ROWS if length == "text" else length
+
+
+def spelled_length(prompt: PromptConfig) -> int | Literal["text"]:
     """Return the number of rows: the recipe's, or the preset's where it is silent."""
-    return METHODS[prompt.method].length if prompt.length is None else prompt.length
+    length = METHODS[prompt.method].length if prompt.length is None else prompt.length
+    is_open = length == "text" and prompt.length is None
+    return NUM_ROWS if is_open and not _may_tell_length(prompt) else length
+
+
+def _may_tell_length(prompt: PromptConfig) -> bool:
+    """Return whether rows are one set that starts from a text, not a run, with no choice in it."""
+    fixed = (
+        axis_kind(prompt, name) == AXES[name].default
+        for name in ("pool", "position", "active_length")
+    )
+    kind = axis_kind(prompt, "initializer")
+    is_new = prompt.from_run is None and all(fixed)
+    return is_new and bool(AXES["initializer"].registry.entry(kind).fact("has_text"))
 
 
 def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
@@ -30,6 +49,12 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
         One problem per combination that is refused, named as in a run recipe.
     """
     length, preset = prompt_length(prompt), METHODS[prompt.method]
+    if prompt.length == "text" and not _may_tell_length(prompt):
+        yield Problem(
+            ("prompt.length", "prompt.initializer", "prompt.method"),
+            "`prompt.length` must be a number unless a single set of rows starts from a text, and "
+            "both its position and its active length are fixed, but is 'text'.",
+        )
     if preset.is_length_fixed and length != preset.length:
         yield Problem(
             LENGTH_FIELDS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -10,13 +11,35 @@ import yaml
 from softprompts.errors import RecipeError
 
 _DEEPEST = 50
-_MOST_VALUES = 100_000
+_MOST_VALUES = 10_000
+_TAG = "tag:yaml.org,2002:"
+_KINDS: Mapping[type, tuple[str, ...]] = {
+    yaml.ScalarNode: ("str", "int", "float", "bool", "null", "merge"),
+    yaml.SequenceNode: ("seq",),
+    yaml.MappingNode: ("map",),
+}
+"""Tags that a node may have: plain values, and no others."""
 
 
 class _Loader(yaml.SafeLoader):
     """The safe loader with the scalars of YAML 1.2 and without duplicate keys."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (as in the base)
+    _num_nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Build a node, unless there are more than a recipe may have."""
+        self._num_nodes += 1
+        if self._num_nodes > 2 * _MOST_VALUES:  # keys are nodes too
+            raise yaml.composer.ComposerError(
+                None, None, f"has more than {_MOST_VALUES} values", self.get_mark()
+            )
+        return super().compose_node(parent, index)
+
+    def kind_of(self, text: str) -> str:
+        """Return what kind of value a text without quotes is, such as `int`."""
+        kind: str = super().resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+        return kind.removeprefix(_TAG)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping, refusing a key that stands twice; a whole number as a key is text."""
@@ -76,7 +99,9 @@ def read_yaml(text: str, source: str) -> Any:
             neither text nor a whole number; or if the value is too large or contains itself.
     """
     try:
-        value = yaml.load(text, _Loader)
+        return _load(text, source)
+    except RecipeError:
+        raise
     except yaml.MarkedYAMLError as error:
         raise RecipeError([_sentence(error)], source) from None
     except yaml.YAMLError as error:
@@ -84,10 +109,22 @@ def read_yaml(text: str, source: str) -> Any:
         raise RecipeError([f"the text must be valid YAML, but is not: {reason}."], source) from None
     except (RecursionError, ValueError) as error:
         raise RecipeError([f"the text must be plain YAML, but is not: {error}."], source) from None
-    if _is_too_large(value):
-        text = f"values must nest at most {_DEEPEST} deep and number at most {_MOST_VALUES}."
-        raise RecipeError([text], source)
-    return value
+
+
+def _load(text: str, source: str) -> Any:
+    """Return the value of a text, once its size is known: nothing is written out before."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        size, height = _measured(node, {})
+        if height > _DEEPEST or size > _MOST_VALUES:
+            problem = f"values must nest at most {_DEEPEST} deep and number at most {_MOST_VALUES}."
+            raise RecipeError([problem], source)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:
@@ -97,15 +134,38 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
     return f"{place}the text must be valid YAML, but {reason}."
 
 
-def _is_too_large(value: Any) -> bool:
-    """Return whether a value nests too deep or holds too much, aliases written out."""
-    waiting, seen = [(value, 0)], 0
-    while waiting:
-        item, depth = waiting.pop()
-        seen += 1
-        if depth > _DEEPEST or seen > _MOST_VALUES:
-            return True
-        if isinstance(item, dict | list):
-            inner = item.values() if isinstance(item, dict) else item
-            waiting.extend((value, depth + 1) for value in inner)
-    return False
+def _measured(node: yaml.Node, known: dict[yaml.Node, tuple[int, int]]) -> tuple[int, int]:
+    """Return how many values a node holds, aliases written out, and how deep they nest.
+
+    Args:
+        node: the node; its tag, and those of all that it holds, are checked.
+        known: what was measured before; a node that contains itself is too large.
+    """
+    if node in known:
+        return known[node]
+    _check_tag(node)
+    known[node] = (_MOST_VALUES + 1, 0)
+    size, height = 1, 0
+    if not isinstance(node, yaml.ScalarNode):
+        is_mapping = isinstance(node, yaml.MappingNode)
+        for key, value in node.value if is_mapping else [(None, item) for item in node.value]:
+            key_size, key_height = (1, 0) if key is None else _measured(key, known)
+            inner, depth = _measured(value, known)
+            size, height = size + key_size - 1 + inner, max(height, 1 + key_height, 1 + depth)
+    known[node] = (min(size, _MOST_VALUES + 1), min(height, _DEEPEST + 1))
+    return known[node]
+
+
+def _check_tag(node: yaml.Node) -> None:
+    """Check that a tag is one of plain values, and that the value is of its kind."""
+    kind = node.tag.removeprefix(_TAG)
+    fits: bool = kind in _KINDS[type(node)]
+    if fits and kind in ("bool", "null", "int", "float"):
+        meant = _Loader("").kind_of(node.value)
+        fits = meant == kind or (meant, kind) == ("int", "float")
+    if not fits:
+        what = "a tag must be left out or fit its value"
+        shown = node.tag.replace(_TAG, "!!")
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{what}, but is {shown!r}", node.start_mark
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
@@ -10,9 +11,14 @@ from softprompts.errors import RecipeError
 from softprompts.recipes.checks import adaptation_kind, combination_problems
 from softprompts.recipes.component_fields import ADAPTATION, AXES
 from softprompts.recipes.presets import METHODS, NO_PROMPT
-from softprompts.recipes.prompt_checks import prompt_length, prompt_problems, rate_multipliers
+from softprompts.recipes.prompt_checks import (
+    prompt_problems,
+    rate_multipliers,
+    spelled_length,
+)
 from softprompts.recipes.schema import MixtureConfig, PromptConfig, RunConfig
 from softprompts.recipes.sources import (
+    num_rows_of,
     pinned,
     rows_file_problems,
     source_problems,
@@ -86,14 +92,16 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     problems = [problem.text for problem in found]
     if problems:
         raise RecipeError(problems)
-    length = prompt_length(prompt)
+    length = spelled_length(prompt)
+    source = pinned(prompt.from_run)
+    if source is not None and prompt.length is None and METHODS[prompt.method].length == "text":
+        length = num_rows_of(Path(source.folder))
     preset = METHODS[prompt.method] if length else NO_PROMPT
     axes = {
         name: _chosen(getattr(prompt, name), axis, getattr(preset, name))
         for name, axis in AXES.items()
     }
     axes["initializer"] = with_pinned_rows(axes["initializer"])
-    source = pinned(prompt.from_run)
     context = prompt.context or METHODS[prompt.method].context
     unit = prompt.unit if length else "absolute"
     others = {"length": length, "from_run": source, "context": context, "unit": unit}

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from softprompts.backbones.device_memory import SIZES, is_memory, numbered
 from softprompts.backbones.registry import BACKBONES
-from softprompts.component import Component, check_options
+from softprompts.component import ComponentField, check_options
 from softprompts.encoding.template_syntax import spell_turns
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component_fields import (
@@ -184,7 +184,9 @@ class MixtureConfig(Section):
     """
 
     tasks: dict[TaskName, TaskConfig] = Field(min_length=1)
-    sampling: Annotated[Component, SAMPLING] = Field(default_factory=lambda: SAMPLING.build({}))
+    sampling: Annotated[ComponentField, SAMPLING] = Field(
+        default_factory=lambda: SAMPLING.build({})
+    )
 
 
 class SourceConfig(Section):
@@ -211,7 +213,8 @@ class PromptConfig(Section):
 
     Attributes:
         method: a preset over the axes.
-        length: the number of rows; null is the preset's.
+        length: the number of rows; `text` is as many as the text that rows start from has tokens,
+            and 10 at least; null is the preset's.
         initializer: where rows start; null is the preset's.
         rows: how rows are parameterized; null is the preset's.
         pool: one set of rows or a mixture of several; null is the preset's.
@@ -233,13 +236,13 @@ class PromptConfig(Section):
     """
 
     method: str = "prompt-tuning"
-    length: int | None = Field(None, ge=0, le=65536)
-    initializer: Annotated[Component, INITIALIZER_AXIS] | None = None
-    rows: Annotated[Component, ROWS_AXIS] | None = None
-    pool: Annotated[Component, POOL_AXIS] | None = None
-    position: Annotated[Component, POSITION_AXIS] | None = None
-    active_length: Annotated[Component, ACTIVE_LENGTH_AXIS] | None = None
-    depth: Annotated[Component, DEPTH_AXIS] | None = None
+    length: Annotated[int, Field(ge=0, le=65536)] | Literal["text"] | None = None
+    initializer: Annotated[ComponentField, INITIALIZER_AXIS] | None = None
+    rows: Annotated[ComponentField, ROWS_AXIS] | None = None
+    pool: Annotated[ComponentField, POOL_AXIS] | None = None
+    position: Annotated[ComponentField, POSITION_AXIS] | None = None
+    active_length: Annotated[ComponentField, ACTIVE_LENGTH_AXIS] | None = None
+    depth: Annotated[ComponentField, DEPTH_AXIS] | None = None
     unit: Literal["relative", "absolute"] = "relative"
     instance: Literal["states", "embeddings"] = "states"
     from_run: Annotated[SourceConfig | None, BeforeValidator(_folder_alone)] = None
@@ -296,10 +299,10 @@ class RunConfig(Section):
     backbone: BackboneConfig
     task: TaskConfig | None = None
     mixture: MixtureConfig | None = None
-    readout: Annotated[Component, READOUT] = Field(default_factory=lambda: READOUT.build({}))
+    readout: Annotated[ComponentField, READOUT] = Field(default_factory=lambda: READOUT.build({}))
     prompt: PromptConfig = Field(default_factory=PromptConfig)
-    adaptation: Annotated[Component, ADAPTATION] | None = None
-    regularizers: list[Annotated[Component, REGULARIZER]] = Field(default_factory=list)
+    adaptation: Annotated[ComponentField, ADAPTATION] | None = None
+    regularizers: list[Annotated[ComponentField, REGULARIZER]] = Field(default_factory=list)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     seed: int = Field(0, ge=0)
 

@@ -1,12 +1,33 @@
-"""Seeds as a recipe says them: a list, or how many."""
+"""Seeds as a recipe says them: a list, or how many, or how many more there may be."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from itertools import count, islice
+from typing import Annotated, Any
 
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
+from softprompts.recipes.model import Section
+
 MOST_SEEDS = 10000
+
+
+class MoreSeedsConfig(Section):
+    """Seeds that are added until one variant is shown to score higher than every other.
+
+    Attributes:
+        most: the most seeds that the study gets.
+        budget_seconds: no seeds are added that would bring the training of all runs above so many
+            seconds; null sets no bound.
+        looks: after how many seeds the study was looked at; null begins. A study's folder keeps it
+            here.
+    """
+
+    most: int = Field(20, ge=6, le=MOST_SEEDS)
+    budget_seconds: float | None = Field(None, gt=0, strict=False)
+    looks: Annotated[list[int], Field(min_length=1)] | None = None
 
 
 def read_seeds(value: Any, first: int = 0) -> tuple[int, ...]:
@@ -54,3 +75,18 @@ def seeds_schema(default: int) -> dict[str, Any]:
         ],
         "default": default,
     }
+
+
+def grown(seeds: Sequence[int], num_seeds: int) -> tuple[int, ...]:
+    """Return seeds with as many after them as bring them to a number, the lowest that are free.
+
+    Args:
+        seeds: those that are there.
+        num_seeds: how many there are to be, at least.
+
+    Example:
+        >>> grown((1, 5), 4)
+        (1, 5, 0, 2)
+    """
+    free = (seed for seed in count() if seed not in seeds)
+    return (*seeds, *islice(free, max(0, num_seeds - len(seeds))))

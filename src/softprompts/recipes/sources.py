@@ -9,9 +9,9 @@ from typing import Any
 from softprompts.component import Component
 from softprompts.problems import Problem, show
 from softprompts.recipes.component_fields import INITIALIZER_AXIS
-from softprompts.recipes.presets import METHODS
+from softprompts.recipes.presets import METHODS, NUM_ROWS
 from softprompts.recipes.schema import PromptConfig, SourceConfig
-from softprompts.storage import PROMPT_FILE, file_digest, rows_file
+from softprompts.storage import PROMPT_FILE, file_digest, read_tensors, rows_file
 
 WORD_VECTORS, WORD_VECTORS_DIGEST = "word_vectors", "word_vectors_digest"
 """Options of a perturbation: a file, and the digest of its content."""
@@ -125,6 +125,20 @@ def digest_of(folder: Path) -> str:
         OSError: if the file cannot be read.
     """
     return file_digest(folder / PROMPT_FILE)
+
+
+def num_rows_of(folder: Path) -> int:
+    """Return the number of rows that a run has trained, `NUM_ROWS` where its file holds none.
+
+    Args:
+        folder: the folder of a run, which need not be there.
+
+    Raises:
+        StorageError: if the file cannot be read.
+    """
+    path = folder / PROMPT_FILE
+    tensors = read_tensors(path)[0] if path.is_file() else {}
+    return len(tensors["rows"]) if "rows" in tensors else NUM_ROWS
 
 
 def _folder_problems(folder: Path) -> Iterator[Problem]:

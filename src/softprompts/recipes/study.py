@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, WithJsonSchema
@@ -15,15 +16,15 @@ from softprompts.errors import RecipeError
 from softprompts.problems import Problem, describe, field_paths, near, show
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.model import Section
-from softprompts.recipes.overrides import set_at
+from softprompts.recipes.overrides import MOST_PARTS, listed, place, set_at
 from softprompts.recipes.parsing import overlaps, parse_run, read_run, with_unit
-from softprompts.recipes.places import listed, place
 from softprompts.recipes.schema import PromptConfig, RunConfig
-from softprompts.recipes.seeds import read_seeds, seeds_schema
+from softprompts.recipes.seeds import MoreSeedsConfig, read_seeds, seeds_schema
 from softprompts.recipes.tune_checks import tune_problems
 from softprompts.recipes.tuning import Tunable, TuneConfig
 
 DEFAULT_SEEDS = 5
+MOST_POINTS, MOST_RUNS = 10_000, 50_000
 
 
 def _pack_size(value: Any) -> Any:
@@ -64,6 +65,8 @@ class StudyConfig(Section):
         baseline: the variant that the others are compared with; null takes the first.
         pack_size: most runs that train side by side through one forward; auto chooses by device,
             shape and memory.
+        more_seeds: adds seeds until one variant is shown to score higher than every other; null
+            adds none.
         tune: a field whose value is chosen on held-out rows before the study runs; null tunes
             nothing.
     """
@@ -86,6 +89,7 @@ class StudyConfig(Section):
     pack_size: Annotated[
         int | str, BeforeValidator(_pack_size), WithJsonSchema(_PACK_SIZE_SCHEMA)
     ] = "auto"
+    more_seeds: MoreSeedsConfig | None = None
     tune: TuneConfig | None = None
 
 
@@ -199,7 +203,10 @@ def study_problems(study: StudyConfig) -> list[Problem]:
     Returns:
         Problems of the study first, then those of its runs with the variant and point of each.
     """
+    if too_many := _too_many(study):
+        return too_many
     problems = [*_conflicts(study), *_repeated_values(study), *_unknown_baseline(study)]
+    problems += _wrong_looks(study)
     places: dict[Problem, list[str]] = {}
     num_points, trained = 0, []
     for variant, point in points(study):
@@ -257,17 +264,43 @@ def _conflicts(study: StudyConfig) -> Iterator[Problem]:
             if overlaps([field], ["seed"]):
                 text = f"`{group}` must leave the seed to `seeds`, but sets `{field}`."
                 yield Problem((group,), text)
-        for one, other in itertools.combinations(changes, 2):
-            if overlaps([one], [other]):
-                text = f"`{group}` must set a field once, but sets both `{one}` and `{other}`."
-                yield Problem((group,), text)
-        for one, other in itertools.product(changes, study.grid):
-            if group != "grid" and overlaps([one], [other]) and not _is_entry(other, one):
+        order = {field: number for number, field in enumerate(changes)}
+        for pair in _nested(changes, changes):
+            one, other = sorted(pair, key=order.__getitem__)
+            text = f"`{group}` must set a field once, but sets both `{one}` and `{other}`."
+            yield Problem((group,), text)
+        equal = [(field, field) for field in changes if field in study.grid]
+        nested = [(one, other) for other, one in _nested(study.grid, changes)]
+        for one, other in [*equal, *_nested(changes, study.grid), *nested]:
+            if group != "grid" and not _is_entry(other, one):
                 text = (
                     f"`{group}` must leave the fields of the grid alone, but sets `{one}` "
                     f"beside the grid's `{other}`."
                 )
                 yield Problem((group,), text)
+
+
+def _nested(outer: Collection[str], inner: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the pairs of a field and another that lies in it, in time linear in their number."""
+    return [
+        (section, field)
+        for field in inner
+        for section in itertools.accumulate(field.split(".")[:MOST_PARTS], "{}.{}".format)
+        if section != field and section in outer
+    ]
+
+
+def _too_many(study: StudyConfig) -> list[Problem]:
+    """Return what is wrong with the number of runs, before any of them is made."""
+    num_points = len(study.variants) * math.prod(map(len, study.grid.values()))
+    num_runs = num_points * len(study.seeds)
+    if num_points <= MOST_POINTS and num_runs <= MOST_RUNS:
+        return []
+    text = (
+        f"a study must have at most {MOST_POINTS} variants at points of the grid and {MOST_RUNS} "
+        f"runs, but has {num_points} and {num_runs}."
+    )
+    return [Problem(("grid", "variants", "seeds"), text)]
 
 
 def _is_entry(field: str, held: str) -> bool:
@@ -284,6 +317,24 @@ def _unknown_baseline(study: StudyConfig) -> Iterator[Problem]:
             f"{show(study.baseline)}.{hint}"
         )
         yield Problem(("baseline", f"variants.{study.baseline}"), text)
+
+
+def _wrong_looks(study: StudyConfig) -> Iterator[Problem]:
+    more, count = study.more_seeds, len(study.seeds)
+    if more is None:
+        return
+    if len(study.variants) == 1 and not set(study.grid) - {"task.name"}:
+        text = "`more_seeds` must be left out where there is one variant, but is set."
+        yield Problem(("more_seeds",), text)
+    if more.most < count:
+        text = (
+            f"`more_seeds.most` must be at least the number of seeds, {count}, but is {more.most}."
+        )
+        yield Problem(("more_seeds.most", "seeds"), text)
+    looks = more.looks or [count]
+    if looks != sorted(set(looks)) or not 0 < looks[0] <= looks[-1] <= count:
+        text = f"`more_seeds.looks` must rise from 1 to {count}, the seeds, but is {show(looks)}."
+        yield Problem(("more_seeds.looks",), text)
 
 
 def _repeated_values(study: StudyConfig) -> Iterator[Problem]:

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from softprompts.encoding.template_syntax import num_marks
 from softprompts.errors import PromptError
+from softprompts.examples import WRITING
 from softprompts.problems import Problem, show
 from softprompts.prompts.sharing import check_counts, check_marks
+from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.schema import RunConfig, TaskConfig
-from softprompts.tasks.files_options import files_problems, spread_template
+from softprompts.tasks.bundled.formats import FORMATS as BUNDLED_FORMATS
+from softprompts.tasks.files_options import all_templates, files_problems, writes
 from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.registry import BUNDLED
 from softprompts.tasks.templates import template_problems
@@ -67,6 +70,65 @@ def _field_problems(task: TaskConfig, place: str) -> Iterator[Problem]:
         for sentence in files_problems(task.options):
             text = f"`{place}.options`: {sentence.rstrip('.')}."
             yield Problem((f"{place}.name", f"{place}.options"), text)
+
+
+def writing_problems(config: RunConfig) -> Iterator[Problem]:
+    """Find tasks that bring something else than what the readout reads, and what texts lack.
+
+    Args:
+        config: a run whose fields are valid.
+
+    Yields:
+        One problem per task, and per option that does not fit.
+    """
+    kind = config.readout.kind
+    for name, place in config.task_fields.items():
+        task = config.tasks[name]
+        brings = _is_writing(task)
+        if brings is not None and brings != (kind == WRITING):
+            wanted = WRITING if brings else "another"
+            what = "texts to write" if brings else "labels or choices"
+            yield Problem(
+                ("readout", f"{place}.name"),
+                f"`readout` must be {wanted} for {task.name}, whose rows bring {what}, but is "
+                f"{show(kind)}.",
+            )
+        if brings and task.shots is not None:
+            yield Problem(
+                (f"{place}.shots", f"{place}.name"),
+                f"`{place}.shots` must be left out for {task.name}, whose rows have no class, but "
+                f"is {task.shots}. Use `{place}.shots_total`.",
+            )
+    if kind == WRITING:
+        yield from _text_problems(config)
+
+
+def _text_problems(config: RunConfig) -> Iterator[Problem]:
+    """Find what does not go with texts, and ways to write that exclude each other."""
+    options = config.readout.options
+    if options["temperature"] is not None and options["num_beams"] > 1:
+        yield Problem(
+            ("readout",),
+            "`readout.num_beams` must be 1 where `readout.temperature` is given, since tokens are "
+            f"drawn then, but is {options['num_beams']}.",
+        )
+    if options["temperature"] is None:
+        for field in ("top_p", "sampling_seed"):
+            if options[field] != READOUTS.entry(WRITING).options[field].default:
+                yield Problem(
+                    ("readout",),
+                    f"`readout.{field}` must be left out where `readout.temperature` is null, "
+                    f"since nothing is drawn, but is {options[field]}.",
+                )
+    for number, regularizer in enumerate(config.regularizers):
+        if regularizer.options.get("consistency", "ce") != "ce":
+            field = f"regularizers.{number}"
+            yield Problem(
+                (field, "readout"),
+                f"`{field}.consistency` must be ce with readout {WRITING}, since a text has no "
+                "labels whose probabilities could be compared, but is "
+                f"{show(regularizer.options['consistency'])}.",
+            )
 
 
 def task_template_problems(config: RunConfig) -> Iterator[Problem]:
@@ -141,9 +203,7 @@ def _known_template(task: TaskConfig, readout: str, place: str) -> tuple[str, st
     """Return the field, the name in an error and the marks of the template, if a recipe tells."""
     field, source = f"{place}.template", task.template
     if source is None and task.name == "files" and not files_problems(task.options):
-        own, has_choices = task.options["template"], bool(task.options["choices_fields"])
-        templates = task.options["templates"] or spread_template(own, has_choices)
-        field, source = f"{place}.options", templates.get(readout)
+        field, source = f"{place}.options", all_templates(task.options).get(readout)
     if source is None:
         if task.name not in FORMATS and task.name not in BUNDLED:
             return None
@@ -161,3 +221,11 @@ def _has_choices(task: TaskConfig) -> bool | None:
     if task.name in FORMATS:
         return FORMATS[task.name].has_choices
     return False if task.name in BUNDLED else None
+
+
+def _is_writing(task: TaskConfig) -> bool | None:
+    """Return whether rows bring texts to write, or `None` where a recipe does not tell."""
+    if task.name == "files":
+        return writes(task.options)
+    form = {**FORMATS, **BUNDLED_FORMATS}.get(task.name)
+    return None if form is None else form.is_writing

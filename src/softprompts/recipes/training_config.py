@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from softprompts.component import Component
+from softprompts.component import ComponentField
 from softprompts.recipes.component_fields import AVERAGE, OPTIMIZER, SCHEDULE, TEMPERATURE
 from softprompts.recipes.model import Section
 from softprompts.registry import RATE_SUFFIX
@@ -54,18 +54,24 @@ class TrainingConfig(Section):
         checkpoint_every_steps: updates between checkpoints; null writes one at each evaluation.
     """
 
-    optimizer: Annotated[Component, OPTIMIZER] = Field(default_factory=lambda: OPTIMIZER.build({}))
+    optimizer: Annotated[ComponentField, OPTIMIZER] = Field(
+        default_factory=lambda: OPTIMIZER.build({})
+    )
     learning_rate: float | None = Field(None, gt=0, le=1e30)
     network_rate_multiplier: float | None = Field(None, gt=0, le=1e30)
     selector_rate_multiplier: float | None = Field(None, gt=0, le=1e30)
     rate_multipliers: dict[str, Annotated[float, Field(gt=0, le=1e30)]] | None = None
     readout_learning_rate: float = Field(DEFAULT_READOUT_LEARNING_RATE, gt=0, le=1e30)
     backbone_learning_rate: float | None = Field(None, gt=0, le=1e30)
-    schedule: Annotated[Component, SCHEDULE] = Field(default_factory=lambda: SCHEDULE.build({}))
-    temperature: Annotated[Component, TEMPERATURE] = Field(
+    schedule: Annotated[ComponentField, SCHEDULE] = Field(
+        default_factory=lambda: SCHEDULE.build({})
+    )
+    temperature: Annotated[ComponentField, TEMPERATURE] = Field(
         default_factory=lambda: TEMPERATURE.build({})
     )
-    average: Annotated[Annotated[Component, AVERAGE] | None, BeforeValidator(_unless_none)] = None
+    average: Annotated[Annotated[ComponentField, AVERAGE] | None, BeforeValidator(_unless_none)] = (
+        None
+    )
     batch_size: int = Field(16, ge=1)
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)

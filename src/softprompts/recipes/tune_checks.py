@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softprompts.problems import Problem, field_paths, known_keys, show, unknown_key
-from softprompts.recipes.overrides import NAMED_FIELDS, set_at
+from softprompts.recipes.overrides import NAMED_FIELDS, listed, place, set_at
 from softprompts.recipes.parsing import overlaps, read_run
-from softprompts.recipes.places import listed, place
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.tuning import Tunable, TuneConfig, is_number, multiples
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from softprompts.errors import DataError, StorageError
+from softprompts.storage import open_file
 
 
 def read_word_vectors(path: Path, wanted: Collection[str]) -> tuple[dict[str, int], Tensor]:
@@ -88,8 +89,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not empty, with their numbers."""
     number = 1
     try:
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115
-        with opened as file:
+        with open_file(path) as raw:
+            file = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
             for number, line in enumerate(file, start=1):
                 text = line.decode("utf-8")
                 if text.strip():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from softprompts.errors import DataError
+from softprompts.errors import DataError, SoftPromptsWarning
 from softprompts.examples import Example, TaskFormat
+from softprompts.metrics.writing import check_metrics
 from softprompts.problems import describe
 from softprompts.tasks.base import Task
 from softprompts.tasks.rows import refuse_wrong_texts, shown, text_problem
@@ -68,6 +70,8 @@ def check_task(task: Task, name: str = "task") -> None:
     problems = type_problems(vars(form)) or label_problems(form)
     if problems:
         raise DataError(" ".join(problems), file=f"format of {name}")
+    if form.is_writing:
+        check_metrics(form.metrics)
     for split in ("train", "held_out", "validation"):
         rows = getattr(task, split)
         if not isinstance(rows, tuple | list):
@@ -79,6 +83,28 @@ def check_task(task: Task, name: str = "task") -> None:
                 reason = f"must be an Example, but is {shown(row)}."
                 raise DataError(reason, file=name, field=f"{split}[{number - 1}]")
             _check_row(row, form, row.source or f"{split} row {number}", split == "train")
+
+
+def warn_of_shared_rows(task: Task, name: str) -> None:
+    """Warn where reported rows stand among the training rows: their score says too much.
+
+    Args:
+        task: the task, before rows are drawn from it.
+        name: what to call it.
+    """
+
+    def content(row: Example) -> tuple[Any, ...]:
+        return tuple(sorted(row.fields.items())), tuple(row.choices)
+
+    trained = {content(row) for row in task.train}
+    both = [row for row in task.validation if content(row) in trained]
+    if both:
+        text = (
+            f"{len(both)} of {len(task.validation)} validation rows of {name} stand among its "
+            f"training rows too, such as {both[0].source or shown(dict(both[0].fields))}: a score "
+            "on rows that were trained on says too much. Take them out of one of the two."
+        )
+        warnings.warn(text, SoftPromptsWarning, stacklevel=2)
 
 
 def _check_row(row: Example, form: TaskFormat, place: str, needs_answer: bool) -> None:
@@ -100,8 +126,14 @@ def _check_row(row: Example, form: TaskFormat, place: str, needs_answer: bool) -
     if form.has_choices:
         require(len(row.choices) > 0, "choices", "at least one text, as the task has no labels")
     else:
-        require(not row.choices, "choices", "left out, as the task has labels")
-    most = len(form.labels or row.choices) - 1
+        brought = "texts to write" if form.is_writing else "labels"
+        require(not row.choices, "choices", f"left out, as the task has {brought}")
+    if form.is_writing:
+        is_right = all(map(str.strip, row.references))
+        require(is_right, "references", "texts to write that are not blank")
+        is_right = len(row.answers) == min(len(row.references), 1)
+        require(is_right, "answers", "column 0 where there are references, else none")
+    most = 0 if form.is_writing else len(form.labels or row.choices) - 1
     is_right = all(type(one) is int and 0 <= one <= most for one in row.answers)
     require(is_right, "answers", f"columns from 0 to {most}")
     require(not needs_answer or len(row.answers) > 0, "answers", "at least one column to train on")

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompts.encoding.template_syntax import template_fields
+from softprompts.encoding.template_syntax import spell_chat, template_fields
 from softprompts.errors import DataError, RecipeError
-from softprompts.examples import Example, TaskFormat
+from softprompts.examples import WRITING, Example, TaskFormat
 from softprompts.tasks.base import Task
 from softprompts.tasks.files_options import FilesOptions, files_problems
 from softprompts.tasks.reading import HubSplit, Item, collect, read_file, read_hub
 from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import Row, shown
-from softprompts.tasks.templates import format_problems, with_template
+from softprompts.tasks.templates import format_problems, template_problems, with_template
 
 _VERSION = 1
 
@@ -89,6 +89,9 @@ class FilesConverter:
         Raises:
             DataError: if a field is missing or wrong.
         """
+        if self._options.writes:
+            yield self._written(row)
+            return
         fields = {name: row.word(name) for name in self._fields}
         group = ""
         if self._options.group_field is not None:
@@ -97,6 +100,15 @@ class FilesConverter:
         answers = self._answers(row)
         references = tuple(choices[column] for column in answers) if choices else ()
         yield Example(fields, answers, choices, references, group, row.source)
+
+    def _written(self, row: Row) -> Example:
+        """Return the example of a row that brings texts to write."""
+        if self._options.target_field is not None:
+            fields = {name: row.word(name) for name in self._fields}
+            references = row.references(self._options.target_field)
+        else:
+            fields, references = chat_turns(row, str(self._options.messages_field))
+        return Example(fields, (0,) if references else (), (), references, "", row.source)
 
     def _choice(self, row: Row, name: str) -> str:
         text = row.word(name)
@@ -141,7 +153,36 @@ def _read(request: TaskRequest, options: FilesOptions, place: str) -> tuple[str,
         split = HubSplit(options.hub_dataset, options.hub_config, place, options.hub_revision)
         return str(split), list(read_hub(split, label_field=options.label_field))
     path = (request.data_dir or Path()) / place
+    if Path(place).is_absolute() or ".." in Path(place).parts:
+        raise DataError(
+            f"a file of a task must lie below `data_dir`, but is {place!r}: let `data_dir` name a "
+            "folder above it."
+        )
     return str(path), list(read_file(path))
+
+
+def chat_turns(row: Row, field: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the turns of a chat by who speaks and a number, and its last answer to write.
+
+    Args:
+        row: the row.
+        field: the chat: a list of mappings with role and content.
+
+    Raises:
+        DataError: if it is none, or has no answer where the row must have one.
+    """
+    turns = [(turn.text("role"), turn.text("content")) for turn in row.children(field)]
+    answers: tuple[str, ...] = ()
+    if row.needs_label or (turns and turns[-1][0] == "assistant"):
+        if not turns or turns[-1][0] != "assistant" or not turns[-1][1].strip():
+            last = shown(row.values[field][-1]) if turns else "not there"
+            raise row.error(field, f"must end with a text of the assistant, but that is {last}.")
+        answers = (turns.pop()[1],)
+    names = [f"{role}_{number}" for number, (role, _) in enumerate(turns, start=1)]
+    problems = template_problems(WRITING, spell_chat(names), False) if turns else ["is empty."]
+    if problems:
+        raise row.error(field, f"must be a chat, but {problems[0]}")
+    return {name: text for name, (_, text) in zip(names, turns, strict=True)}, answers
 
 
 def _label_text(row: Row, field: str) -> str:
@@ -159,7 +200,7 @@ def _labels(
     options: FilesOptions, name: str, train: Sequence[Item], skip_bad_rows: bool
 ) -> tuple[str, ...]:
     """Return the labels: those given, or the distinct ones of `train`, sorted; numbers by size."""
-    if options.choices_fields:
+    if options.choices_fields or options.writes:
         return ()
     if options.labels is not None:
         return options.labels

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from softprompts.encoding.template_syntax import template_names
-from softprompts.metrics.registry import METRICS
+from softprompts.encoding.template_syntax import CHAT, MESSAGES, template_names
+from softprompts.examples import WRITING
+from softprompts.metrics.registry import METRICS, is_of_texts, scored
 from softprompts.registry import Option, unknown_name
 from softprompts.tasks.templates import readout_names, template_problems
 
-_SOURCE = "below data_dir (jsonl, csv or parquet), or split of hub_dataset"
+_SOURCE = "below data_dir (jsonl, json, csv or parquet), or split of hub_dataset"
 _SOME = {"min_length": 1}
 
 OPTIONS: dict[str, Option] = {
@@ -22,6 +23,18 @@ OPTIONS: dict[str, Option] = {
     "hub_config": Option(str | None, None, "configuration of hub_dataset", _SOME),
     "hub_revision": Option(str | None, None, "branch, tag or commit of hub_dataset", _SOME),
     "label_field": Option(str, "label", "field with the label", _SOME),
+    "target_field": Option(
+        str | None,
+        None,
+        "field with the text to write, or a list of references; answers.text is one in another",
+        _SOME,
+    ),
+    "messages_field": Option(
+        str | None,
+        None,
+        "field with a chat, a list of role and content; its last turn is the text to write",
+        _SOME,
+    ),
     "labels": Option(
         list[str] | None, None, "labels in column order; null: those of train, sorted"
     ),
@@ -51,6 +64,8 @@ class FilesOptions:
         hub_config: its configuration.
         hub_revision: its branch, tag or commit.
         label_field: field with the label.
+        target_field: field with the text to write, or None.
+        messages_field: field with a chat whose last turn is to be written, or None.
         labels: labels in column order, or None.
         group_field: field that rows scored together share, or None.
         choices_fields: fields with the choices; empty for tasks with labels.
@@ -66,12 +81,19 @@ class FilesOptions:
     hub_config: str | None
     hub_revision: str | None
     label_field: str
+    target_field: str | None
+    messages_field: str | None
     labels: tuple[str, ...] | None
     group_field: str | None
     choices_fields: tuple[str, ...]
     templates: Mapping[str, str]
     verbalizer: Mapping[str, str] | None
     metrics: tuple[str, ...]
+
+    @property
+    def writes(self) -> bool:
+        """Whether rows bring texts to write instead of labels."""
+        return self.target_field is not None or self.messages_field is not None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FilesOptions:
@@ -81,29 +103,38 @@ class FilesOptions:
             options: values by name, without problems, with defaults filled in.
         """
         values = dict(options)
-        template = values.pop("template")
+        del values["template"]
         choices = tuple(values["choices_fields"] or ())
         labels = values["labels"]
         values |= {
             "labels": None if labels is None else tuple(labels),
             "choices_fields": choices,
-            "templates": values["templates"] or spread_template(template, bool(choices)),
+            "templates": all_templates(options),
             "metrics": tuple(values["metrics"]),
         }
         return cls(**values)
 
 
-def spread_template(template: str, has_choices: bool) -> dict[str, str]:
-    """Return a template per readout kind out of one.
+def writes(options: Mapping[str, Any]) -> bool:
+    """Return whether rows bring texts to write instead of labels."""
+    return options["target_field"] is not None or options["messages_field"] is not None
+
+
+def all_templates(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return a template per readout kind, as the options say them or out of one.
 
     Args:
-        template: such as `"{premise} {sep} {hypothesis}"`, without `{mask}` and `{choice}`.
-        has_choices: whether each row brings its own choices.
+        options: values by name, without problems, with defaults filled in.
 
     Returns:
-        The template itself for `text`; with `{mask}` at its end for `cloze`; for `linear` with
-        `{choice}` at its end where there are choices.
+        The template itself for `text`, or `writing` and `chat`; with `{mask}` at its end for
+        `cloze`; for `linear` with `{choice}` at its end where there are choices.
     """
+    if options["templates"]:
+        return dict(options["templates"])
+    template, has_choices = options["template"], bool(options["choices_fields"])
+    if writes(options):
+        return dict.fromkeys((WRITING, CHAT), template or MESSAGES)
     border = " " if "sep" in template_names(template) else " {sep} "
     linear = f"{template}{border}{{choice}}" if has_choices else template
     return {"linear": linear, "cloze": f"{template} {{mask}}", "text": template}
@@ -118,13 +149,31 @@ def files_problems(options: Mapping[str, Any]) -> list[str]:
     Returns:
         One sentence per problem; empty when all is well.
     """
-    problems = [*_template_problems(options), *_label_problems(options)]
+    problems = [
+        *_writing_problems(options),
+        *_template_problems(options),
+        *_label_problems(options),
+    ]
     for key in ("hub_config", "hub_revision"):
         if options[key] is not None and options["hub_dataset"] is None:
             problems.append(f"`{key}` must come with `hub_dataset`, but is {options[key]!r} alone.")
+    names = {name for name in options["metrics"] if name in METRICS}
+    if names and not scored(names):
+        problems.append(
+            "`metrics` must have one that is a share, whose mean is the score, but are "
+            f"{options['metrics']}."
+        )
     for metric in options["metrics"]:
         if metric not in METRICS:
             problems.append(unknown_name("metric", metric, METRICS.names()))
+        elif is_of_texts(metric) != writes(options):
+            fitting = [
+                entry.name for entry in METRICS if is_of_texts(entry.name) == writes(options)
+            ]
+            problems.append(
+                f"`metrics` must be among {', '.join(fitting)}, which fit such rows, but one is "
+                f"{metric!r}."
+            )
         elif options["metrics"].count(metric) > 1:
             problems.append(f"`metrics` must be distinct, but {metric!r} comes twice.")
         elif metric == "multirc-em" and options["group_field"] is None:
@@ -136,17 +185,40 @@ def files_problems(options: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
+def _writing_problems(options: Mapping[str, Any]) -> list[str]:
+    """Say what rows cannot bring beside texts to write."""
+    if not writes(options):
+        return []
+    own = "messages_field" if options["target_field"] is None else "target_field"
+    others = ("labels", "choices_fields", "verbalizer", "group_field")
+    given = {name: options[name] for name in others if options[name] is not None}
+    if options["label_field"] != OPTIONS["label_field"].default:
+        given["label_field"] = options["label_field"]
+    if own == "target_field" and options["messages_field"] is not None:
+        given["messages_field"] = options["messages_field"]
+    if own == "messages_field":
+        names = ("template", "templates")
+        given |= {name: options[name] for name in names if options[name] is not None}
+    return [
+        f"`{name}` must be left out when `{own}` is given, but is {value!r}."
+        for name, value in given.items()
+    ]
+
+
 def _template_problems(options: Mapping[str, Any]) -> list[str]:
     template, templates = options["template"], options["templates"]
     has_choices = bool(options["choices_fields"])
+    kinds = (WRITING, CHAT) if writes(options) else readout_names()
+    if options["messages_field"] is not None:
+        return []
     if (template is None) == (not templates):
         given = "neither is" if template is None else "both are"
         return [f"one of `template` and `templates` must be given, but {given}."]
     if template is None:
         problems = []
         for kind, text in templates.items():
-            if kind not in readout_names():
-                problems.append(unknown_name("readout", kind, readout_names()))
+            if kind not in kinds:
+                problems.append(unknown_name("readout", kind, kinds))
             problems += template_problems(kind, text, has_choices)
         return problems
     try:

@@ -16,6 +16,7 @@ from softprompts.examples import Example
 from softprompts.problems import describe
 from softprompts.registry import Entry, unknown_name
 from softprompts.tasks.base import Task
+from softprompts.tasks.checking import warn_of_shared_rows
 from softprompts.tasks.files import read_files_examples
 from softprompts.tasks.files_options import FilesOptions
 from softprompts.tasks.formats import FORMATS
@@ -84,6 +85,7 @@ def load_task(
         task = replace(task, format=with_template(task.format, template))
     if not allow_missing_labels:
         _check_labels(task)
+    warn_of_shared_rows(task, name)
     train = sample_few_shot(
         task.train, task.format, shots=shots, shots_total=shots_total, seed=seed
     )
@@ -196,6 +198,10 @@ def load_examples(
     def convert(row: Row) -> Iterator[Example]:
         """Yield the example of a row whose fields are the task's own."""
         values = {field: row.text(field) for field in fields}
+        if task.format.is_writing:
+            texts = row.references("references")
+            yield Example(values, (0,) if texts else (), (), texts, source=row.source)
+            return
         yield Example(values, row.label("label", task.format.labels), source=row.source)
 
     return collect(items, convert, name=str(path), skip_bad_rows=skip_bad_rows)

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from softprompts import storage
 from softprompts.errors import DataError
 from softprompts.examples import Example
-from softprompts.storage import is_file, is_folder
 from softprompts.tasks.rows import Row, shown, shown_plain
+
+MOST_ROWS = 5_000_000
+"""Most rows of a file: as many as fit in memory beside a model."""
+_BATCH_ROWS = 1024
 
 Item = Row | DataError
 Convert = Callable[[Row], Iterable[Example]]
@@ -48,7 +52,7 @@ def read_file(path: Path, *, needs_label: bool = True) -> Iterator[Item]:
     """Yield the rows of a file, by its ending.
 
     Args:
-        path: a `.jsonl`, `.csv` or `.parquet` file.
+        path: a `.jsonl`, `.json`, `.csv` or `.parquet` file.
         needs_label: passed on to every row.
 
     Yields:
@@ -59,8 +63,9 @@ def read_file(path: Path, *, needs_label: bool = True) -> Iterator[Item]:
         StorageError: if no file may have its name.
     """
     readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    if not is_file(path):
-        kind = "a folder" if is_folder(path) else "missing"
+    readers[".json"] = _read_json
+    if not storage.is_file(path):
+        kind = "a folder" if storage.is_folder(path) else "missing"
         raise DataError(f"must be a file, but is {kind}.", file=path)
     if path.suffix.lower() not in readers:
         raise DataError(
@@ -127,7 +132,8 @@ def collect(
     examples: list[Example] = []
     num_skipped = 0
     first: DataError | None = None
-    for item in items:
+    for number, item in enumerate(items, start=1):
+        _check_number(number, name)
         try:
             if isinstance(item, DataError):
                 raise item
@@ -145,7 +151,7 @@ def collect(
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return storage.read_file(path).removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise DataError(
             f"must be readable, but is not: {error.strerror or error}.", file=path
@@ -166,11 +172,48 @@ class _BadRowError(ValueError):
     """What is wrong with a row, without its place."""
 
 
+def _read_json(path: Path, needs_label: bool) -> Iterator[Item]:
+    """Yield the rows of a list of objects, or the questions of a file in the form of SQuAD's."""
+    raw = _bytes(path)
+    try:
+        value = _parse(raw) if raw.strip() else []
+    except _BadRowError as error:
+        raise DataError(str(error), file=path) from error
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        value = list(_questions(Row(value, str(path), 1)))
+    if not isinstance(value, list):
+        raise DataError(f"must be a list of JSON objects, but is {shown(value)}.", file=path)
+    for number, row in enumerate(value, start=1):
+        if isinstance(row, dict):
+            yield Row(row, str(path), number, needs_label=needs_label)
+        else:
+            reason = f"must be one JSON object, but is {shown(row)}."
+            yield DataError(reason, file=path, line=number)
+
+
+def _questions(whole: Row) -> Iterator[dict[str, Any]]:
+    """Yield the questions of articles and paragraphs, as the hub's tables have them."""
+    for article in whole.children("data"):
+        for paragraph in article.children("paragraphs"):
+            context = paragraph.text("context")
+            for question in paragraph.children("qas"):
+                answers = question.children("answers") if "answers" in question.values else []
+                texts = {"text": [answer.text("text") for answer in answers]}
+                yield {**question.values, "context": context, "answers": texts}
+
+
 def _parse_object(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         raise _BadRowError("must be one JSON object, but is a blank line.")
+    value = _parse(raw)
+    if not isinstance(value, dict):
+        raise _BadRowError(f"must be one JSON object, but is {shown(value)}.")
+    return value
+
+
+def _parse(raw: bytes) -> Any:
     try:
-        value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise _BadRowError(
             f"must be UTF-8, but has byte {raw[error.start]:#04x} at {error.start}."
@@ -183,9 +226,6 @@ def _parse_object(raw: bytes) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise _BadRowError(f"must be one JSON object, but cannot be read: {error}.") from error
-    if not isinstance(value, dict):
-        raise _BadRowError(f"must be one JSON object, but is {shown(value)}.")
-    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -252,8 +292,14 @@ def _read_parquet(path: Path, needs_label: bool) -> Iterator[Item]:
         file = pyarrow.parquet.ParquetFile(path)
         with file:
             _distinct(list(file.schema_arrow.names), path)
-            number = 0
-            for batch in file.iter_batches():
+            _check_number(file.metadata.num_rows, path)
+            number = num_bytes = 0
+            for batch in file.iter_batches(_BATCH_ROWS):
+                num_bytes += batch.nbytes  # a file of few bytes may repeat one long text
+                if num_bytes > storage.MOST_BYTES:
+                    raise DataError(
+                        f"must hold at most {storage.MOST_BYTES} bytes, but holds more.", file=path
+                    )
                 columns = {
                     name: _column(column, name, path)
                     for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -266,6 +312,13 @@ def _read_parquet(path: Path, needs_label: bool) -> Iterator[Item]:
         raise DataError(
             f"must be a parquet file, but cannot be read: {shown_plain(str(error))}", file=path
         ) from error
+
+
+def _check_number(num_rows: int, name: object) -> None:
+    if num_rows > MOST_ROWS:
+        raise DataError(
+            f"must hold at most {MOST_ROWS} rows, but has {num_rows} or more.", file=str(name)
+        )
 
 
 def _column(column: Any, name: str, path: Path) -> list[Any]:

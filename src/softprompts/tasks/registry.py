@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from softprompts.examples import TaskFormat
 from softprompts.registry import Option, Registry
 from softprompts.tasks.bundled.formats import FORMATS as BUNDLED_FORMATS
 from softprompts.tasks.files_options import OPTIONS
@@ -41,6 +42,8 @@ BUNDLED = {
     "bundled/sentiment": "is a remark positive or negative",
     "bundled/entailment": "does a sentence follow from another",
     "bundled/question-type": "what a question asks for",
+    "bundled/record": "a record, written as a sentence",
+    "bundled/polite": "a blunt remark, written politely",
 }
 """The tasks that come with the library, with their summaries."""
 
@@ -80,3 +83,19 @@ TASKS.register(
     "softprompts.tasks.loading:refuse_custom",
     summary="a Task object built in a program; cannot be loaded by name",
 )
+
+
+def task_format(name: str) -> TaskFormat | None:
+    """Return the format of a task without reading its rows.
+
+    Args:
+        name: registry name.
+
+    Returns:
+        The format, or None where it is only known once rows are read (`files`, third parties).
+
+    Raises:
+        UnknownNameError: if there is no such task.
+    """
+    TASKS.entry(name)
+    return {**FORMATS, **BUNDLED_FORMATS}.get(name)

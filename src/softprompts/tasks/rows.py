@@ -167,6 +167,29 @@ class Row:
             raise self.error(field, f"must be a label, but is {value!r}.")
         return False
 
+    def references(self, field: str) -> tuple[str, ...]:
+        """Return the texts to write: one text or number, or a list of texts.
+
+        Args:
+            field: their field; behind dots, one of a nested mapping.
+
+        Returns:
+            At least one text; none where the row has none and `needs_label` is not set.
+
+        Raises:
+            DataError: if one is missing though `needs_label` is set, is blank, or no text.
+        """
+        first, _, rest = field.partition(".")
+        if rest and field not in self.values and self.has_label(first):
+            return self.child(first).references(rest)
+        if not self.has_label(field if field in self.values else first):
+            return ()
+        is_list = isinstance(self.values[field], list | tuple)
+        found = self.texts(field) if is_list else [self.word(field)]
+        if not (found or not self.needs_label) or not all(map(str.strip, found)):
+            raise self.error(field, f"must be text to write, but is {shown(self.values[field])}.")
+        return tuple(found)
+
     def label(self, field: str, labels: Sequence[str]) -> tuple[int, ...]:
         """Return the column of a label by name, or for False and True also by JSON boolean, 0 or 1.
 

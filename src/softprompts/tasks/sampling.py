@@ -206,7 +206,7 @@ def _draw_total(order: Iterable[int], classes: Sequence[int], total: int) -> lis
 def _draw_per_class(
     order: Iterable[int], classes: Sequence[int] | None, form: TaskFormat, shots: int
 ) -> list[int]:
-    if classes is None:
+    if classes is None or form.is_writing:
         raise DataError(
             f"`shots` must be left out for {form.name}, whose rows have no class of their own, but "
             f"is {shots}. Use `shots_total`."

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from softprompts.encoding.template_syntax import CHAT, PLACES, parse_template, template_names
-from softprompts.examples import TaskFormat
+from softprompts.encoding.template_syntax import (
+    CHAT,
+    PLACES,
+    parse_template,
+    template_names,
+)
+from softprompts.examples import WRITING, TaskFormat
 from softprompts.registry import Registry
 
 
@@ -27,16 +32,15 @@ def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
     """
     if template is None:
         return form
-    return replace(
-        form, templates=dict.fromkeys([*form.templates, *readout_names(), CHAT], template)
-    )
+    others = () if form.is_writing else (*readout_names(), CHAT)
+    return replace(form, templates=dict.fromkeys([*form.templates, *others], template))
 
 
 def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
     """Say what is wrong with one template.
 
     Args:
-        kind: readout kind; `linear`, `cloze` and `text` have rules of their own.
+        kind: readout kind; ours have rules of their own.
         template: the template.
         has_choices: whether each row brings its own choices.
 
@@ -53,7 +57,7 @@ def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
         wanted |= {"mask": (0,), "choice": (1,) if has_choices else (0,)}
     elif kind == "cloze":
         wanted |= {"mask": (1,), "choice": (0,)}
-    elif kind in ("text", CHAT):
+    elif kind in ("text", CHAT, WRITING):
         wanted |= {"mask": (0,), "choice": (0,)}
     problems = _turn_problems(kind, template)
     problems += [
@@ -80,7 +84,7 @@ def _turn_problems(kind: str, template: str) -> list[str]:
     if not roles:
         return []
     rules = {
-        "be for the text readout": kind in ("", "text", CHAT),
+        "be for the text or writing readout": kind in ("", "text", CHAT, WRITING),
         "begin with a turn": pieces[0][0] == "role",
         "have the system's turn first": "system" not in roles[1:],
         "end with a turn of the user, or the beginning of the assistant's": roles[-1] != "system",
@@ -103,6 +107,12 @@ def label_problems(form: TaskFormat) -> list[str]:
     Returns:
         One sentence, or none when all is well.
     """
+    if form.is_writing:
+        others = sorted(set(form.templates) - {WRITING, CHAT})
+        return [
+            f"templates of a task of writing must be {WRITING} and {CHAT} alone, but are for "
+            f"{', '.join(others)} too."
+        ] * bool(others)
     if len(set(form.labels)) == len(form.labels) != 1:
         return []
     return [f"labels must be at least two and distinct, but are {list(form.labels)}."]

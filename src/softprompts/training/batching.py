@@ -1,43 +1,10 @@
-"""Which examples go together: training order, micro-batches, evaluation by length."""
+"""Which examples go together in an evaluation: those of like length."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-
-import torch
 
 from softprompts.encoding.inputs import EncodedExample
-from softprompts.seeding import generator
-
-
-@lru_cache(maxsize=64)
-def epoch_order(num_examples: int, seed: int, epoch: int, *path: str) -> tuple[int, ...]:
-    """Return the order of examples in an epoch, from the run's seed and `path` alone.
-
-    Example:
-        >>> sorted(epoch_order(5, seed=0, epoch=3))
-        [0, 1, 2, 3, 4]
-    """
-    drawn = torch.randperm(num_examples, generator=generator(seed, "order", epoch, *path))
-    return tuple(drawn.tolist())
-
-
-def update_indices(num_examples: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Return the examples of one update.
-
-    Epochs follow each other, each in its own order; the last update of an epoch may be smaller.
-
-    Args:
-        num_examples: rows to train on.
-        batch_size: examples per update.
-        seed: the run's seed.
-        step: updates done before this one.
-    """
-    per_epoch = -(-num_examples // batch_size)
-    epoch, place = divmod(step, per_epoch)
-    order = epoch_order(num_examples, seed, epoch)
-    return list(order[place * batch_size : (place + 1) * batch_size])
 
 
 def by_length(
@@ -67,3 +34,12 @@ def by_length(
             batches.append([index])
             inputs, width = len(example.inputs), example.num_tokens
     return batches
+
+
+def by_equal_length(examples: Sequence[EncodedExample]) -> list[list[int]]:
+    """Group examples as `by_length` does, only such of one length together."""
+    groups: dict[int, list[int]] = {}
+    for batch in by_length(examples):
+        for index in batch:
+            groups.setdefault(examples[index].num_tokens, []).append(index)
+    return [group[i : i + 64] for group in groups.values() for i in range(0, len(group), 64)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -222,11 +223,18 @@ def build_plan(
         evaluation_steps=frozenset(round(total * (i + 1) / count) for i in range(count)),
         checkpoint_every_steps=config.checkpoint_every_steps or 0,
         patience=float("inf") if config.patience is None else config.patience,
-        factor=partial(schedule, total_steps=total, **options),
+        factor=_by_step(partial(schedule, total_steps=total, **options), total),
         average=average,
-        temperature=partial(temperature, total_steps=total, **config.temperature.options),
+        temperature=_by_step(
+            partial(temperature, total_steps=total, **config.temperature.options), total
+        ),
         sampling=partial(SAMPLINGS.load(sampling.kind), **sampling.options),
     )
+
+
+def _by_step(value: Callable[[int], float], total_steps: int) -> Callable[[int], float]:
+    """Return a table of a function of the updates done; also of the first, where there is none."""
+    return array("d", map(value, range(max(total_steps, 1)))).__getitem__
 
 
 def choose_splits(config: RunConfig, task: Task) -> dict[str, tuple[Any, ...]]:

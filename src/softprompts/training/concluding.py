@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from softprompts.metrics.registry import scored
 from softprompts.metrics.scoring import majority
+from softprompts.metrics.writing import shown_texts
 from softprompts.tasks.base import Task
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
 from softprompts.training.member import Member
@@ -76,8 +78,11 @@ def _line(
     task: Task, reported: EncodedSplit, selected: Evaluation | None, last: Evaluation | None
 ) -> dict[str, Any]:
     """Return what a result says of one task."""
+    written = {}
+    if task.format.is_writing and selected is not None:
+        written["written"] = shown_texts(selected.texts, reported.examples)
     return {
-        "metric": " + ".join(task.format.metrics),
+        "metric": " + ".join(scored(task.format.metrics)),
         "score": selected.score if selected else None,
         "last_score": last.score if last else None,
         "metrics": selected.metrics if selected else None,
@@ -86,6 +91,7 @@ def _line(
         "majority": majority(reported.examples, task.format),
         "num_items": len(reported),
         "split": task.validation_name,
+        **written,
     }
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,15 +15,20 @@ from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
 from softprompts.examples import Example, TaskFormat
-from softprompts.metrics.scoring import compute
+from softprompts.machine_memory import free_memory, is_out_of_memory
+from softprompts.metrics.scoring import compute, mean_score
+from softprompts.metrics.writing import Written
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.base import Readout
-from softprompts.training.batching import by_length
+from softprompts.readouts.writing import WritingReadout
+from softprompts.training.batching import by_equal_length, by_length
 from softprompts.training.forward import Part, score
-from softprompts.training.memory import free_memory, is_out_of_memory
 from softprompts.training.reader import find_reader
 from softprompts.training.trainable import Model
+from softprompts.training.writing import Writer, without_targets, write_batch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,14 @@ class Evaluation:
     """What a prompt did on a split.
 
     Attributes:
-        scores: score per example and column, `-inf` for columns it lacks.
-        metrics: metric values in `[0, 1]`, by name.
-        score: their mean.
+        scores: score per example and column, `-inf` for columns it lacks; in a task of writing the
+            log-likelihood of each token of the first reference.
+        metrics: metric values by name, in `[0, 1]` but for those that are no share.
+        score: the mean of those that are.
         loss: mean loss.
         num_cut: inputs that were cut to fit.
         choices: what the prompt chose; see `ChoiceLog.summary`.
+        texts: what was written for each example, in a task of writing.
     """
 
     scores: tuple[tuple[float, ...], ...]
@@ -57,6 +63,7 @@ class Evaluation:
     loss: float
     num_cut: int = 0
     choices: Mapping[str, Any] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -84,15 +91,15 @@ def score_examples(
     """
     scores: list[tuple[float, ...]] = [()] * len(encoded)
     losses = [float("nan")] * len(encoded)
-    waiting = by_length(encoded)[::-1]
-    while waiting:
-        indices = waiting.pop()
-        found = _score_batch(backbone, prompt, readout, [encoded[i] for i in indices])
-        if isinstance(found, str):
-            waiting += _halves(indices, found)
-            free_memory(backbone.device)
-            continue
-        part, values, loss = found
+
+    def read(indices: list[int]) -> tuple[Part, list[list[float]], list[float]]:
+        rows = [encoded[i] for i in indices]
+        batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
+        part = Part(prompt, readout, batch)
+        values = score(backbone, [part])[0]
+        return part, values.tolist(), part.readout.loss(values, batch).tolist()
+
+    for indices, (part, values, loss) in _in_batches(backbone, by_length(encoded), read):
         if choices is not None:
             choices.extend(part.choices)
         for place, (index, line) in enumerate(zip(indices, values, strict=True)):
@@ -102,19 +109,55 @@ def score_examples(
     return scores, losses
 
 
-def _score_batch(
-    backbone: Backbone, prompt: Prompt, readout: Readout, rows: Sequence[EncodedExample]
-) -> tuple[Part, list[list[float]], list[float]] | str:
-    """Return a batch's part, scores and losses, or what the allocator said without memory."""
-    try:
-        batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
-        part = Part(prompt, readout, batch)
-        values = score(backbone, [part])[0]
-        return part, values.tolist(), part.readout.loss(values, batch).tolist()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return first_line(error)
+@torch.no_grad()
+def write_examples(
+    backbone: Backbone,
+    writers: Sequence[Writer],
+    encoded: Sequence[Sequence[EncodedExample]],
+) -> list[str]:
+    """Let prompts write after examples, batched by length, returned in their own order.
+
+    Args:
+        backbone: the model.
+        writers: one prompt, or several that write together.
+        encoded: the examples as each reads them, with or without targets, which are not looked at.
+
+    Raises:
+        MemoryShortageError: if memory does not hold one example.
+    """
+    views = [list(map(without_targets, own)) for own in encoded]
+    texts, has_one_length = [""] * len(views[0]), backbone.pads_left
+    if len(writers) == 1 and writers[0][1].decoding.temperature is None:
+        has_one_length = True  # each row by itself
+    groups = (by_length if has_one_length else by_equal_length)(views[0])
+
+    def read(indices: list[int]) -> list[str]:
+        return write_batch(backbone, writers, [[own[i] for i in indices] for own in views])
+
+    for indices, found in _in_batches(backbone, groups, read):
+        for index, text in zip(indices, found, strict=True):
+            texts[index] = text
+    return texts
+
+
+def _in_batches(
+    backbone: Backbone, groups: Sequence[list[int]], read: Callable[[list[int]], T]
+) -> Iterator[tuple[list[int], T]]:
+    """Yield examples with what is read of them; a batch that memory does not hold in halves."""
+    waiting = list(groups)[::-1]
+    while waiting:
+        indices, reason = waiting.pop(), ""
+        try:
+            found = read(indices)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = first_line(error)
+        if reason:
+            waiting += _halves(indices, reason)
+            free_memory(backbone.device)
+        else:
+            yield indices, found
 
 
 def _halves(indices: list[int], reason: str) -> list[list[int]]:
@@ -148,12 +191,22 @@ def evaluate(
     choices = ChoiceLog()
     scores, losses = score_examples(backbone, prompt, readout, split.encoded, choices)
     find_reader().save(backbone)
-    predictions = [best_column(line) for line in scores]
+    predictions: Sequence[Any] = [best_column(line) for line in scores]
+    texts: Sequence[str] = ()
+    if isinstance(readout, WritingReadout):
+        texts = write_examples(backbone, [(prompt, readout)], [split.encoded])
+        predictions = as_written(texts, scores)
     metrics = compute(format.metrics, predictions, split.examples, format)
     loss = sum(losses) / len(losses)
     found = choices.summary(format.labels)
     num_cut = sum(example.is_cut for example in split.encoded)
-    return Evaluation(tuple(scores), metrics, fmean(metrics.values()), loss, num_cut, found)
+    score = mean_score(metrics)
+    return Evaluation(tuple(scores), metrics, score, loss, num_cut, found, tuple(texts))
+
+
+def as_written(texts: Sequence[str], scores: Sequence[Sequence[float]]) -> list[Written]:
+    """Return texts with the likelihood of their first references, from that of each token."""
+    return [Written(text, sum(line), len(line)) for text, line in zip(texts, scores, strict=True)]
 
 
 def evaluate_tasks(model: Model, splits: Mapping[str, EncodedSplit]) -> dict[str, Evaluation]:

@@ -12,14 +12,14 @@ from torch import Tensor
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import check_written, generate
 from softprompts.encoding.batch import Batch
-from softprompts.prompts.arranging import arrange, join_memories
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.positions.base import Edges
 from softprompts.prompts.prompt import Prompt, PromptOutput
+from softprompts.prompts.splice import arrange, concatenate, join_memories
 from softprompts.readouts.base import Readout
 from softprompts.training.features import bare_summary, instance_vectors, is_bare
-from softprompts.training.reader import Request, find_reader
+from softprompts.training.reader import Request, find_reader, stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +64,22 @@ def score(backbone: Backbone, parts: Sequence[Part]) -> list[Tensor]:
     summaries: dict[int, Tensor] = {}
     requests: dict[int, Request] = {}
     for number, part in enumerate(parts):
-        if part.embeddings is None and is_bare(backbone, part.prompt, part.readout):
+        is_alone = part.prompt.length == 0 and part.embeddings is None
+        if is_alone and is_bare(backbone, part.prompt, part.readout):
             summaries[number] = bare_summary(backbone, part.readout, part.batch)
             continue
         output = emit(backbone, part)
-        part.choices.add(output, part.batch.first_answers[part.batch.examples])
+        if output.has_choices:
+            part.choices.add(output, part.batch.first_answers[part.batch.examples])
         requests[number] = ask(backbone, part, output)
     if requests:
         read = find_reader().read(backbone, list(requests.values()))
         for number, values in zip(requests, read, strict=True):
             summaries[number] = parts[number].readout.summary(values, parts[number].batch)
-    return [part.readout.scores(summaries[n], part.batch) for n, part in enumerate(parts)]
+    scores = []
+    for number, part in enumerate(parts):
+        scores.append(part.readout.scores(summaries[number], part.batch))
+    return scores
 
 
 def emit(backbone: Backbone, part: Part) -> PromptOutput:
@@ -89,7 +94,8 @@ def emit(backbone: Backbone, part: Part) -> PromptOutput:
 
 def embed(backbone: Backbone, prompt: Prompt, batch: Batch) -> Tensor:
     """Return a batch's tokens as they are embedded with a prompt."""
-    return prompt.embed(backbone.embed(batch.ids), batch.ids)
+    embeddings = backbone.embed(batch.ids)
+    return prompt.embed(embeddings, batch.ids) if prompt.changes_tokens else embeddings
 
 
 def ask(backbone: Backbone, part: Part, output: PromptOutput) -> Request:
@@ -132,24 +138,28 @@ def held(backbone: Backbone, part: Part) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def write(backbone: Backbone, part: Part, **options: Any) -> Tensor:
-    """Let a backbone write text after a batch with a prompt in place.
+def write(backbone: Backbone, parts: Sequence[Part], **options: Any) -> Tensor:
+    """Let a backbone write text after batches with their prompts in place.
 
     Args:
         backbone: a decoder or encoder-decoder with a language head.
-        part: the prompt, and inputs without label tokens.
+        parts: prompts, each with inputs without label tokens.
         options: arguments of `generate` of transformers.
 
     Returns:
-        Token ids; see `softprompts.backbones.generation.generate`.
+        Token ids of all inputs; see `softprompts.backbones.generation.generate`.
 
     Raises:
         BackboneError: if the backbone does not write text, or the context has no room for it.
     """
-    batch, output = part.batch, emit(backbone, part)
-    tokens = (embed(backbone, part.prompt, batch), batch.attention_mask, batch.segments)
-    spliced = arrange(output, tokens, (batch.start, batch.end))
-    memory = join_memories([output], spliced)
-    check_written(backbone, batch.attention_mask, spliced.lengths, memory, options)
+    outputs, pieces = [emit(backbone, part) for part in parts], []
+    for part, output in zip(parts, outputs, strict=True):
+        batch = part.batch
+        tokens = (embed(backbone, part.prompt, batch), batch.attention_mask, batch.segments)
+        pieces.append(arrange(output, tokens, (batch.start, batch.end)))
+    spliced = concatenate(pieces)
+    memory = join_memories(outputs, spliced)
+    mask = stack([part.batch.attention_mask for part in parts])
+    check_written(backbone, mask, spliced.lengths, memory, options)
     inputs = (spliced.embeddings, spliced.attention_mask, spliced.segment_ids)
     return generate(backbone, inputs, memory, **options)

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import FolderInUseError, StorageError
+from softprompts.machine_memory import is_out_of_memory
 from softprompts.recipes.identity import identity
 from softprompts.recipes.schema import RunConfig
 from softprompts.storage import is_there
@@ -17,7 +18,6 @@ from softprompts.training.execution import Setup, set_up
 from softprompts.training.footprint import bound_positions
 from softprompts.training.journal import Checkpoint, RunFolder, check_free
 from softprompts.training.member import Member
-from softprompts.training.memory import is_out_of_memory
 from softprompts.training.pack import Keeper, train_pack
 from softprompts.training.pack_folder import PackedRun, PackFolder
 from softprompts.training.progress import Progress

@@ -27,6 +27,7 @@ from softprompts.storage import (
     entries,
     is_there,
     make_folder,
+    open_file,
     read_record,
     read_tensors,
     remove_parts,
@@ -131,7 +132,7 @@ class RunFolder(Journal):
             check_free(path, about)  # another process may have been here before the lock
             if not is_there(path / "config.json"):
                 write_json(path / "config.json", dict(about))
-            make_folder(path / "state")
+            make_folder(path / "state", is_inner=True)
             for folder in (path, path / "state"):
                 remove_parts(folder)
         except BaseException:
@@ -203,7 +204,8 @@ class RunFolder(Journal):
         try:
             found = path.stat().st_size if path.exists() else 0
             if found > size:
-                os.truncate(path, size)
+                with open_file(path, "r+b") as file:
+                    os.ftruncate(file.fileno(), size)
         except OSError as error:
             raise StorageError(
                 f"{path} could not be written: {error.strerror or error}."
@@ -229,7 +231,7 @@ class RunFolder(Journal):
         """Append the waiting lines of a file and return its size in bytes."""
         path, lines = self.path / name, self._waiting[name]
         try:
-            with open(path, "ab") as file:
+            with open_file(path, "ab") as file:
                 file.write("".join(lines).encode())
                 file.flush()
                 os.fsync(file.fileno())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any, final
@@ -111,6 +112,7 @@ class Member:
         self._average = self._snapshot() if plan.average is not None else {}
         self._parts: list[tuple[str, Part]] = []
         self._drawn: dict[str, int] = {}
+        self._widths: dict[str, dict[int, int]] = {}
         self._active: list[tuple[int, Regularizer, float]] = []
         self.counters = _Counters()
         self._restore()
@@ -127,32 +129,38 @@ class Member:
 
     def draw(self) -> list[Taken]:
         """Draw the next update's examples; what was drawn before and not used is forgotten."""
-        drawn = self._mixing.update(self.counters.step)
-        self._parts, self._drawn = [], {one.task: len(one.indices) for one in drawn}
-        step = self.counters.step
-        is_shown = not step or step + 1 in self.plan.evaluation_steps
-        self._active = self.penalties.begin(step, _NUM_SHOWN if is_shown else 0)
+        step, taken = self.counters.step, []
+        self._parts, self._drawn, self._active = [], {}, []
+        if self.penalties.regularizers:
+            is_shown = not step or step + 1 in self.plan.evaluation_steps
+            self._active = self.penalties.begin(step, _NUM_SHOWN if is_shown else 0)
         self.optimizer.zero_grad(set_to_none=True)
-        return [
-            self._take(one.task, index, place)
-            for one in drawn
-            for index, place in zip(one.indices, one.places, strict=True)
-        ]
+        for one in self._mixing.update(step):
+            self._drawn[one.task] = len(one.indices)
+            widths, encoded = self._measure(one.task, one.indices), self.train[one.task].encoded
+            for index, place in zip(one.indices, one.places, strict=True):
+                taken.append(Taken(one.task, encoded[index], place, widths[index]))
+        return taken
 
     def longest(self) -> Taken:
         """Return the training example that takes the most positions, as the first of an update."""
-        every = (
-            self._take(task, index, 0)
-            for task, split in self.train.items()
-            for index in range(len(split))
-        )
+        every = []
+        for task, split in self.train.items():
+            widths = self._measure(task, range(len(split)))
+            every += [Taken(task, one, 0, widths[n]) for n, one in enumerate(split.encoded)]
         return max(every, key=lambda one: one.width * len(one.encoded.inputs))
 
-    def _take(self, task: str, index: int, place: int) -> Taken:
-        prompt, encoded = self.model.tracks[task].prompt, self.train[task].encoded[index]
-        is_clean = all(one.is_idle for one in self.penalties.regularizers)
-        width = find_reader().num_positions(self.backbone, prompt, encoded, is_clean)
-        return Taken(task, encoded, place, width)
+    def _measure(self, task: str, indices: Iterable[int]) -> Mapping[int, int]:
+        """Return the positions of examples by their index, among others; found once each."""
+        known = self._widths.setdefault(task, {})
+        missing = list(set(indices).difference(known))
+        if missing:
+            examples = list(map(self.train[task].encoded.__getitem__, missing))
+            is_clean = all(one.is_idle for one in self.penalties.regularizers)
+            prompt = self.model.tracks[task].prompt
+            found = find_reader().num_positions(self.backbone, prompt, examples, is_clean)
+            known.update(zip(missing, found, strict=True))
+        return known
 
     def share(self, taken: Sequence[Taken], backbone: Backbone) -> Share:
         """Return examples of one task as this run's share of a micro-batch.
@@ -163,14 +171,16 @@ class Member:
         """
         task, num_examples = taken[0].task, sum(self._drawn.values())
         track, step = self.model.tracks[task], self.counters.step
-        rows = [one.encoded for one in taken]
+        rows = list(map(attrgetter("encoded"), taken))
         batch = collate(rows, backbone.tokenizer.pad_token_id).to(backbone.device)
-        places = torch.tensor([one.place for one in taken], device=backbone.device)
+        places = torch.tensor(list(map(attrgetter("place"), taken)), device=backbone.device)
         temperature = self.plan.temperature(step)
         own = places[batch.examples]
         draws = Draws(self.plan.seed, step, 0, own, num_examples, temperature)
         part = Part(track.prompt, track.readout, batch, draws)
         self._parts.append((task, part))
+        if not self._active:
+            return Share(part, 1 / num_examples)
         name = task if self.model.is_mixture else ""
         note = partial(self.penalties.add, name, track.format.labels)
         return Share(part, 1 / num_examples, self._active, note)
@@ -182,34 +192,36 @@ class Member:
             loss: mean loss of the update's examples.
             about: what else to log of the update.
         """
-        counters = self.counters
+        counters, groups = self.counters, self.optimizer.param_groups
         factor = self.plan.factor(counters.step)
-        rates = [group["initial_lr"] * factor for group in self.optimizer.param_groups]
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parameters: list[Tensor] = []
+        for group in groups:
+            parameters += group["params"]
         norm = float(nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm))
         counters.step += 1
         counters.examples += sum(self._drawn.values())
         record: dict[str, Any] = {
             "step": counters.step,
-            "loss": _finite(loss),
-            "learning_rate": rates[0],
-            "gradient_norm": _finite(norm),
+            "loss": loss if math.isfinite(loss) else None,
+            "learning_rate": groups[0]["initial_lr"] * factor,
+            "gradient_norm": norm if math.isfinite(norm) else None,
             **about,
         }
-        record |= self.penalties.summary()
-        chosen = self._choices()
-        if any("position" in one or "length" in one for one in chosen.values()):
-            record["temperature"] = self.plan.temperature(counters.step - 1)
-        record |= self._named(chosen)
+        if self.penalties.regularizers:
+            record |= self.penalties.summary()
+        if self.model.is_mixture or self._parts[-1][1].choices.answers:
+            chosen = self._choices()
+            if any("position" in one or "length" in one for one in chosen.values()):
+                record["temperature"] = self.plan.temperature(counters.step - 1)
+            record |= self._named(chosen)
         self.journal.log(record)
-        text = self.penalties.examples(counters.step)
-        if text:
+        if self.penalties.regularizers and (text := self.penalties.examples(counters.step)):
             self.journal.show(text)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             counters.divergence = {**record, "loss": repr(loss), "gradient_norm": repr(norm)}
             return
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        for group in groups:
+            group["lr"] = group["initial_lr"] * factor
         self.optimizer.step()
         if self.plan.average is not None:
             self._add_to_average(self.plan.average(counters.step))
@@ -229,7 +241,7 @@ class Member:
 
     def evaluate(self) -> None:
         """Score the held-out rows where the plan says so, and keep the state if it is the best."""
-        if self._is_evaluation_due and self.held_out:
+        if self.held_out and self._is_evaluation_due:
             with self.timed():
                 newest = self._snapshot() if self._average else None
                 self.settle()

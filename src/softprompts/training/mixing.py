@@ -1,15 +1,15 @@
-"""Which examples of which tasks make up each update."""
+"""Which examples of which tasks make up each update, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import torch
 
 from softprompts.seeding import generator
-from softprompts.training.batching import epoch_order, update_indices
 
 
 @final
@@ -90,3 +90,32 @@ class Mixing:
         epoch, place = divmod(count, self._sizes[name])
         path = ("task", name) if number else ()
         return epoch_order(self._sizes[name], self._seed, epoch, *path)[place]
+
+
+@lru_cache(maxsize=64)
+def epoch_order(num_examples: int, seed: int, epoch: int, *path: str) -> tuple[int, ...]:
+    """Return the order of examples in an epoch, from the run's seed and `path` alone.
+
+    Example:
+        >>> sorted(epoch_order(5, seed=0, epoch=3))
+        [0, 1, 2, 3, 4]
+    """
+    drawn = torch.randperm(num_examples, generator=generator(seed, "order", epoch, *path))
+    return tuple(drawn.tolist())
+
+
+def update_indices(num_examples: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Return the examples of one update.
+
+    Epochs follow each other, each in its own order; the last update of an epoch may be smaller.
+
+    Args:
+        num_examples: rows to train on.
+        batch_size: examples per update.
+        seed: the run's seed.
+        step: updates done before this one.
+    """
+    per_epoch = -(-num_examples // batch_size)
+    epoch, place = divmod(step, per_epoch)
+    order = epoch_order(num_examples, seed, epoch)
+    return list(order[place * batch_size : (place + 1) * batch_size])

@@ -66,15 +66,19 @@ def accumulate(backbone: Backbone, shares: Sequence[Share]) -> list[float]:
     Returns:
         Each run's loss, without penalties, times its weight.
     """
-    readings = [_prepare(backbone, share) for share in shares]
-    clean = [reading.part for reading in readings]
-    is_first = any(reading.probe is not None for reading in readings)
-    beside = [] if is_first else _copies(backbone, readings)
+    readings, clean, losses = [], [], []
+    is_first = has_more = False  # than the loss of the clean micro-batches
+    for share in shares:
+        reading = _prepare(backbone, share) if share.regularizers else _Reading(share, share.part)
+        readings.append(reading)
+        clean.append(reading.part)
+        has_more = has_more or bool(share.regularizers)
+        is_first = is_first or reading.probe is not None
+    beside = _copies(backbone, readings) if has_more and not is_first else []
     scores = score(backbone, [*clean, *beside])
-    losses = [
-        part.readout.loss(values, part.batch).sum() * share.weight
-        for share, part, values in zip(shares, clean, scores[: len(clean)], strict=True)
-    ]
+    for reading, values in zip(readings, scores, strict=False):  # copies come behind
+        part = reading.part
+        losses.append(part.readout.loss(values, part.batch).sum() * reading.share.weight)
     total = sum(losses[1:], losses[0])
     if is_first:
         graphs = [one for share in shares for _, one, _ in share.regularizers]
@@ -83,10 +87,11 @@ def accumulate(backbone: Backbone, shares: Sequence[Share]) -> list[float]:
         total = total.detach()
         beside = _copies(backbone, readings)
         scores += score(backbone, beside) if beside else []
-    copied = iter(scores[len(clean) :])
-    for reading, values in zip(readings, scores[: len(clean)], strict=True):
-        for penalty in _penalties(backbone, reading, values, copied):
-            total = total + penalty
+    if has_more:
+        copied = iter(scores[len(clean) :])
+        for reading, values in zip(readings, scores, strict=False):
+            for penalty in _penalties(backbone, reading, values, copied):
+                total = total + penalty
     if total.requires_grad:
         torch.autograd.backward(total)
     return [float(loss.detach()) for loss in losses]

@@ -33,8 +33,10 @@ class PenaltyLog:
     @property
     def num_reads(self) -> int:
         """How often each input is read in the forward of the clean one."""
-        active = (one for one in self.regularizers if not one.is_idle)
-        return 1 + sum(one.num_shared_copies for one in active)
+        num_reads = 1
+        for one in self.regularizers:
+            num_reads += 0 if one.is_idle else one.num_shared_copies
+        return num_reads
 
     def begin(self, step: int, num_shown: int = 0) -> list[tuple[int, Regularizer, float]]:
         """Forget the last update, and return what is not idle in the next one.

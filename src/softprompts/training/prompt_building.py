@@ -13,7 +13,7 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.encoding.tokenization import room_beside
 from softprompts.errors import PromptError
 from softprompts.prompts.depths.base import Depth
-from softprompts.prompts.initializers.base import InitializerContext
+from softprompts.prompts.initializers.base import Initializer, InitializerContext
 from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.registry import (
@@ -26,6 +26,7 @@ from softprompts.prompts.registry import (
 )
 from softprompts.prompts.rows.base import Rows
 from softprompts.recipes.component_fields import AXES
+from softprompts.recipes.presets import NUM_ROWS
 from softprompts.recipes.schema import PromptConfig
 from softprompts.seeding import generator
 
@@ -75,17 +76,20 @@ def build_prompts(
         PromptError: if the prompt cannot be built for this backbone or task.
     """
     axes = [getattr(config, name) for name in AXES]
-    if config.length is None or None in axes:
+    if config.length is None or config.initializer is None or None in axes:
         raise PromptError("`prompt` must be resolved before it is built.")
+    start: Any = INITIALIZERS.load(config.initializer.kind)(**config.initializer.options)
+    length = _num_rows(config, start, backbone, instruction)
+    config = config.model_copy(update={"length": length})
     *_, active_length, depth = axes
     if not DEPTHS.load(depth.kind).is_input or active_length != AXES["active_length"].build({}):
         _ = backbone.slots  # an error of theirs is raised now, and not at the first update
     place = _build_depth(depth, backbone, reads_decoder)
     if place.is_input or backbone.family == "decoder":
-        room_beside(backbone, config.length)  # before rows take memory
+        room_beside(backbone, length)  # before rows take memory
     units = backbone.units(place.is_input) if config.unit == "relative" else None
     words = partial(InitializerContext, backbone, label_words, instruction=instruction)
-    starts = _initial_rows(config, words, seed)
+    starts = _initial_rows(config, start, words, seed)
     sets = _build_sets(config, partial(place.build_rows, units=units), starts, words, seed)
     build = partial(_build_parts, config, sets, place.is_input, _instance_width(config, backbone))
     prompts: dict[str, Prompt] = {}
@@ -112,6 +116,13 @@ def build_prompts(
     return prompts
 
 
+def _num_rows(config: PromptConfig, start: Any, backbone: Backbone, instruction: str) -> int:
+    """Return the prompt's length, which the text may tell that its rows start from."""
+    if isinstance(config.length, int):
+        return config.length
+    return max(NUM_ROWS, int(start.num_tokens(backbone, instruction)))
+
+
 def _build_parts(
     config: PromptConfig,
     sets: Sequence[Rows],
@@ -122,7 +133,7 @@ def _build_parts(
     """Build pool, position and active length of one task around the sets."""
     axes: Any = (config.pool, config.position, config.active_length)
     pool, position, active_length = axes
-    assert config.length is not None
+    assert isinstance(config.length, int)
     in_input = config.length if is_input else 0
     return {
         "pool": POOLS.load(pool.kind)(sets, width, drawn("pool"), **pool.options),
@@ -176,14 +187,16 @@ def _build_depth(config: Any, backbone: Backbone, reads_decoder: bool) -> Depth:
 
 
 def _initial_rows(
-    config: PromptConfig, around: Callable[..., InitializerContext], seed: int
+    config: PromptConfig,
+    start: Initializer,
+    around: Callable[..., InitializerContext],
+    seed: int,
 ) -> list[Tensor]:
     """Return the embeddings that each set of rows starts from. Shape `(length, embedding)`."""
     assert config.initializer is not None
     assert config.pool is not None
-    assert config.length is not None
+    assert isinstance(config.length, int)
     kind = config.initializer.kind
-    start = INITIALIZERS.load(kind)(**config.initializer.options)
     found: list[Tensor] = []
     seen: set[bytes] = set()
     for number in range(config.pool.options.get("size", 1)):

@@ -23,9 +23,8 @@ from softprompts.component import Component
 from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.examples import Example
-from softprompts.prompts.arranging import join_memories
 from softprompts.prompts.prompt import Prompt, PromptOutput
-from softprompts.prompts.splice import Spliced, concatenate
+from softprompts.prompts.splice import Spliced, concatenate, join_memories
 
 if TYPE_CHECKING:
     from softprompts.readouts.base import Readout
@@ -115,15 +114,19 @@ class Reader(ABC):
 
     @abstractmethod
     def num_positions(
-        self, backbone: Backbone, prompt: Prompt, example: EncodedExample, is_clean: bool
-    ) -> int:
-        """Return how many positions of an example's longest input are read, with rows.
+        self,
+        backbone: Backbone,
+        prompt: Prompt,
+        examples: Sequence[EncodedExample],
+        is_clean: bool,
+    ) -> list[int]:
+        """Return how many positions of each example's longest input are read, with rows.
 
         Args:
             backbone: the model.
             prompt: the prompt.
-            example: the example.
-            is_clean: whether its tokens are read as they are.
+            examples: the examples.
+            is_clean: whether their tokens are read as they are.
         """
 
     @abstractmethod
@@ -156,7 +159,7 @@ class PlainReader(Reader):
             values = backbone.logits(*given, joint.places, joint.decoder, joint.memory)
         else:
             values = backbone.hidden(*given, joint.places, joint.memory)
-        return part(requests, values)
+        return [values] if len(requests) == 1 else part(requests, values)
 
     def find(
         self,
@@ -174,10 +177,15 @@ class PlainReader(Reader):
         """Do nothing: nothing is kept."""
 
     def num_positions(
-        self, backbone: Backbone, prompt: Prompt, example: EncodedExample, is_clean: bool
-    ) -> int:
+        self,
+        backbone: Backbone,
+        prompt: Prompt,
+        examples: Sequence[EncodedExample],
+        is_clean: bool,
+    ) -> list[int]:
         """Return the positions of tokens and rows."""
-        return whole_width(prompt, example)
+        num_rows = prompt.length if prompt.depth.is_input else 0
+        return [example.num_tokens + num_rows for example in examples]
 
     def reads_padding(self, backbone: Backbone) -> bool:
         """Return that it does."""
@@ -198,32 +206,28 @@ def find_reader() -> Reader:
     return found
 
 
-def whole_width(prompt: Prompt, example: EncodedExample) -> int:
-    """Return the positions of an example's longest input, with rows."""
-    return example.num_tokens + (prompt.length if prompt.depth.is_input else 0)
-
-
 def join(backbone: Backbone, requests: Sequence[Request]) -> Joint:
     """Return requests as one batch, their inputs padded to the widest."""
-    if len(requests) == 1 and not requests[0].needs_head:
+    needs_head = requests[0].needs_head
+    has_decoder = needs_head and backbone.family == "encoder-decoder"
+    if len(requests) == 1 and not has_decoder:
         (one,) = requests
-        memory = None if one.output is None else join_memories([one.output], one.spliced)
-        return Joint(one.spliced, memory, one.places, needs_head=False)
+        memory: Memory | None = None
+        if one.output is not None and (one.output.prefixes or one.spliced.gates is not None):
+            memory = join_memories([one.output], one.spliced)
+        return Joint(one.spliced, memory, one.places, needs_head)
     spliced = concatenate([request.spliced for request in requests])
     outputs = [request.output for request in requests if request.output is not None]
     memory = join_memories(outputs, spliced) if outputs else None
     places = [request.places for request in requests if request.places is not None]
-    needs_head = requests[0].needs_head
     decoder = None
-    if needs_head and backbone.family == "encoder-decoder":
+    if has_decoder:
         decoder = _decoder_inputs(backbone, [one.batch for one in requests if one.batch])
     return Joint(spliced, memory, stack(places) if places else None, needs_head, decoder)
 
 
 def part(requests: Sequence[Request], values: Tensor) -> list[Tensor]:
-    """Return the share of each request in what was read of all."""
-    if len(requests) == 1:
-        return [values]
+    """Return the share of each request in what was read of several."""
     places = [request.places for request in requests if request.places is not None]
     if not places:
         return list(torch.split(values, [len(one.spliced.lengths) for one in requests]))

@@ -12,13 +12,13 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import load_backbone
 from softprompts.encoding.inputs import EncodedExample
 from softprompts.examples import Example
+from softprompts.machine_memory import free_memory
 from softprompts.readouts.base import Readout
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.schema import BackboneConfig, RunConfig, TaskConfig
 from softprompts.tasks.base import Task
 from softprompts.tasks.loading import load_task
 from softprompts.training.evaluation import EncodedSplit, Evaluation, evaluate_tasks
-from softprompts.training.memory import free_memory
 from softprompts.training.observer import NO_OBSERVER, RunObserver
 from softprompts.training.reader import find_reader
 from softprompts.training.trainable import Model

@@ -40,8 +40,8 @@ def cut_by_size(
         >>> cut_by_size([3, 3, 3], max_count=3, overhead=9, allowed={1, 2})
         [[0], [1, 2]]
     """
-    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    parts = [0, *accumulate(1 if counts is None else counts[i] for i in order)]
+    order = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)  # equal ones in order
+    parts = [0, *accumulate([1] * len(order) if counts is None else map(counts.__getitem__, order))]
     bound = float("inf") if most is None else most
     best: list[tuple[int, int]] = [(0, 0)]  # cost of the first n things, and their last cut
     for stop in range(1, len(order) + 1):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from softprompts.errors import RunFolderError
 from softprompts.problems import describe
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Amount = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -43,6 +43,16 @@ class About(Made):
     task_format: dict[str, Any]
 
 
+class ShownText(Stored):
+    """A text that a run wrote on its reported rows."""
+
+    place: Literal["best", "median", "worst"]
+    input: str
+    text: str
+    reference: str
+    token_f1: Fraction
+
+
 class Scores(Stored):
     """What a run scored, or one task of a mixture."""
 
@@ -52,6 +62,7 @@ class Scores(Stored):
     majority: Fraction
     num_items: Count
     split: str
+    written: list[ShownText] | None = None
 
 
 class Ended(Stored):

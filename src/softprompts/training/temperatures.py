@@ -23,7 +23,7 @@ def exponential(
         >>> [round(exponential(step, 2), 3) for step in range(4)]
         [1.0, 0.707, 0.5, 0.5]
     """
-    fraction = min(1.0, step / (steps or total_steps))
+    fraction = min(1.0, step / max(1, steps or total_steps))  # a run may have no update
     return float(start * (floor / start) ** fraction)
 
 

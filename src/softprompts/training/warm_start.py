@@ -14,7 +14,7 @@ from softprompts.prompts.prompt import Prompt
 from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import PromptConfig, RunConfig
-from softprompts.recipes.sources import digest_of
+from softprompts.recipes.sources import digest_of, num_rows_of
 from softprompts.training.finished import read_prompt, read_result
 from softprompts.training.journal import read_about
 from softprompts.training.trainable import Model, under
@@ -49,6 +49,8 @@ def adopt(model: Model, config: RunConfig) -> None:
     own = model.backbone.fingerprint
     _require("backbone weights", source.folder, about["backbone_fingerprint"], own)
     theirs = resolve(parse_kept_run(about["config"], str(folder / "config.json"))).prompt
+    if theirs.length == "text":
+        theirs = theirs.model_copy(update={"length": num_rows_of(folder)})
     _check_fit(source.folder, theirs, config.prompt)
     found = under("prompt.", read_prompt(folder, about))
     for track in model.tracks.values():

@@ -166,8 +166,19 @@ def test_shards(copy: Copy) -> None:
     assert torch.equal(backbone.embed(ids), expected.embed(ids))
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert_refused("but model-00002-of-00002.safetensors is missing", folder)
+    for wrong in ([], 3, {"a": 1}, {"a": "../model.safetensors"}):
+        edit_json(folder / "model.safetensors.index.json", weight_map=wrong)
+        assert_refused("`weight_map` of ", folder)
     edit_json(folder / "model.safetensors.index.json", weight_map={})
     assert_refused("must name files that exist, but it names none", folder)
+
+
+def test_more_layers_than_weights_are_not_built(copy: Copy) -> None:
+    folder = copy("bert")
+    edit_json(folder / "config.json", num_hidden_layers=10_000_000)
+    assert_refused("tensors can be of, but is 10000000", folder)
+    edit_json(folder / "config.json", num_hidden_layers=2, architectures=[3])
+    assert_refused("`architectures` of ", folder)
 
 
 def test_adapter_folder_is_refused(copy: Copy) -> None:

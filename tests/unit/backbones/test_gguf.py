@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import struct
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ import softprompts as sp
 from softprompts.backbones import gguf as unpacking
 from softprompts.backbones import smollm2
 from softprompts.backbones.gguf_header import read_header
+from softprompts.cache_folder import find_cache_folder
 from softprompts.cli.main import main
 from softprompts.errors import BackboneError
 
@@ -94,6 +95,15 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "weights"
 
 
+@pytest.fixture(scope="module")
+def kept(file, tmp_path_factory):
+    """Return the folder of what is kept of the file; nothing may change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTPROMPTS_CACHE", str(tmp_path_factory.mktemp("kept")))
+        sp.load_backbone(str(file))
+        return find_cache_folder(name="weights").path
+
+
 def logits(backbone):
     ids = torch.arange(20, 32)[None]
     with torch.no_grad():
@@ -127,15 +137,16 @@ def test_the_fingerprint_is_the_files_not_that_of_what_is_kept(file, cache):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 @pytest.mark.parametrize("damage", ["truncated", "gone"])
-def test_what_is_kept_and_broken_is_made_again(file, cache, damage, name):
-    expected = logits(sp.load_backbone(str(file)))
+def test_what_is_kept_and_broken_is_made_again(tiny, file, kept, cache, damage, name):
+    shutil.copytree(kept, cache)
     (broken,) = cache.glob(f"*/{name}")
     whole = broken.read_bytes()
     if damage == "gone":
         broken.unlink()
     else:
         broken.write_bytes(whole[:-100])
-    torch.testing.assert_close(logits(sp.load_backbone(str(file))), expected)
+    found = logits(sp.load_backbone(str(file)))
+    torch.testing.assert_close(found, logits(tiny("llama")), atol=1e-5, rtol=1e-5)
     assert broken.read_bytes() == whole
 
 
@@ -151,9 +162,9 @@ def test_a_file_that_changed_is_read_anew(backbone_folder, cache, tmp_path):
     assert len(list(cache.iterdir())) == 2
 
 
-def test_what_is_kept_has_a_bound(file, cache, monkeypatch):
+def test_what_is_kept_has_a_bound(file, kept, cache, monkeypatch):
     monkeypatch.setenv("SOFTPROMPTS_CACHE_BYTES", "1")
-    sp.load_backbone(str(file))
+    shutil.copytree(kept, cache)
     (old,) = cache.iterdir()
     (cache / ".part-killed").mkdir()
     (cache / ".part-alive").mkdir()
@@ -229,14 +240,12 @@ MUTANTS = {
 def test_a_broken_file_is_one_line_and_leaves_nothing(file, cache, tmp_path, mutant):
     path = tmp_path / "broken.gguf"
     path.write_bytes(MUTANTS[mutant](file.read_bytes()))
-    began = time.perf_counter()
     with pytest.raises(
         BackboneError, match=r"broken\.gguf must be a whole GGUF file, but "
     ) as found:
         sp.load_backbone(str(path))
     assert "\n" not in str(found.value)
     assert len(str(found.value)) < 400 + len(str(path))
-    assert time.perf_counter() - began < 60
     assert not cache.exists()
 
 
@@ -275,6 +284,7 @@ def test_on_the_command_line_a_broken_file_is_exit_2(file, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_bundled_language_model_for_real(no_network):
     source = smollm2.find_smollm2()
     if source.file is None:

@@ -21,7 +21,8 @@ from softprompts.errors import BackboneError
         ({"quant_method": "gptq"}, "missing 1 required positional argument: 'bits'"),
         ({"bits": 4}, "has no `quant_method` attribute"),
         ({"quant_method": "nonsense"}, "must be of a kind that transformers loads on this machine"),
-        (7, "the configuration in"),
+        (7, "must be a mapping, but is 7"),
+        ("x", "`quantization_config` of"),
     ],
 )
 def test_what_cannot_be_loaded_says_why(copy, config, text):

@@ -12,9 +12,10 @@ from reads import hidden, logits, shortcuts
 from softprompts.backbones.adaptations.copying import copy_backbone
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.decoder_inputs import DecoderInputs
+from softprompts.backbones.layers import call_wrapped
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.memory import KeyValues, Memory
-from softprompts.backbones.spreading import device_of, map_of, wrapped_forwards
+from softprompts.backbones.placing import device_of, map_of
 from softprompts.errors import BackboneError
 from softprompts.recipes.reading import read_yaml
 from softprompts.recipes.schema import BackboneConfig
@@ -53,7 +54,7 @@ def whole_map(kind: str) -> dict[str, str]:
     return {**MAPS[kind], FIRST[kind]: "cpu"}
 
 
-@pytest.fixture(params=MAPS)
+@pytest.fixture(params=MAPS, scope="module")
 def pair(request: Any, backbone_folder: Any, tiny: Any) -> tuple[Backbone, Backbone]:
     """A backbone in memory, and the same with its last layers on disk."""
     kind = request.param
@@ -130,8 +131,12 @@ def test_hooks_come_back_after_layers_were_wrapped(pair):
     layers = spread.stacks[0].layers
     before = [layer.__dict__["forward"] for layer in layers]
     spread.slots  # noqa: B018  (finds them by wrapping layers)
-    with wrapped_forwards(layers, lambda _, forward: lambda *a, **k: forward(*a, **k)):
-        assert layers[0].__dict__["forward"] is not before[0]
+    wrapped = call_wrapped(
+        layers,
+        lambda _, forward: lambda *a, **k: forward(*a, **k),
+        lambda: layers[0].__dict__["forward"],
+    )
+    assert wrapped is not before[0]
     assert [layer.__dict__["forward"] for layer in layers] == before
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import pytest
@@ -59,28 +59,27 @@ def test_the_reference_takes_marks_out():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("template", SPACED)
-def test_tokens_are_those_of_the_template_without_marks(tiny, kind, template):
-    item, _ = encode(tiny(kind), template)
-    bare, _ = encode(tiny(kind), without(template))
-    assert (item.ids, item.segments, item.roles) == (bare.ids, bare.segments, bare.roles)
-    assert (item.start, item.end) == (bare.start, bare.end)
-    assert bare.marks == ()
-    assert len(item.marks) == template.count("{prompt}")
-    assert list(item.marks) == sorted(item.marks)
+def test_tokens_are_those_of_the_template_without_marks(tiny, kind):
+    for template in SPACED:
+        item, _ = encode(tiny(kind), template)
+        bare, _ = encode(tiny(kind), without(template))
+        assert (item.ids, item.segments, item.roles) == (bare.ids, bare.segments, bare.roles)
+        assert (item.start, item.end) == (bare.start, bare.end), template
+        assert bare.marks == (), template
+        assert len(item.marks) == template.count("{prompt}"), template
+        assert list(item.marks) == sorted(item.marks), template
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-@pytest.mark.parametrize("template", MASKED)
-@pytest.mark.parametrize("num_masks", [1, 3])
-def test_masks_and_marks_go_together(tiny, kind, template, num_masks):
-    item, _ = encode(tiny(kind), template, num_masks=num_masks)
-    bare, _ = encode(tiny(kind), without(template), num_masks=num_masks)
-    assert (item.ids, item.slots, item.segments) == (bare.ids, bare.slots, bare.segments)
-    assert len(item.marks) == template.count("{prompt}")
-    first = template.split("{mask}")[0].count("{prompt}")
-    assert all(mark <= item.slots[0] for mark in item.marks[:first])
-    assert all(mark > item.slots[-1] for mark in item.marks[first:])
+def test_masks_and_marks_go_together(tiny, kind):
+    for template, num_masks in product(MASKED, (1, 3)):
+        item, _ = encode(tiny(kind), template, num_masks=num_masks)
+        bare, _ = encode(tiny(kind), without(template), num_masks=num_masks)
+        assert (item.ids, item.slots, item.segments) == (bare.ids, bare.slots, bare.segments)
+        assert len(item.marks) == template.count("{prompt}"), template
+        first = template.split("{mask}")[0].count("{prompt}")
+        assert all(mark <= item.slots[0] for mark in item.marks[:first]), template
+        assert all(mark > item.slots[-1] for mark in item.marks[first:]), template
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -108,6 +108,7 @@ def test_states_and_gradients_are_those_of_plain_layers(tiny, compiled, kind, is
     assert num_graphs() == graphs, "a new shape was compiled anew"
 
 
+@SLOW
 def test_code_that_is_made_reads_the_same(tiny, compiled, monkeypatch):
     monkeypatch.setattr(compiling, "BACKEND", "inductor")
     assert_same(read(compiled("gpt2"), (4, 9)), read(tiny("gpt2"), (4, 9)))

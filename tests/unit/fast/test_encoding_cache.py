@@ -6,13 +6,14 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from backbones import KINDS
-from contracts.conftest import FORMAT, TEXTS
+from contracts.conftest import FORMAT, TEXTS, covering
 from softprompts import storage
 from softprompts.component import Component
 from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
@@ -127,9 +128,9 @@ def files(root, ending=".safetensors"):
 # --- the same rows ---
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("max_tokens", [None, 44])
+@pytest.mark.parametrize(
+    ("name", "kind", "max_tokens"), covering(list(product(TASKS, KINDS, (None, 44))))
+)
 def test_found_rows_are_the_encoded_rows(tiny, tmp_path, name, kind, max_tokens):
     backbone, tried, is_cut = tiny(kind), 0, False
     with pytest.MonkeyPatch.context() as patch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -415,6 +416,21 @@ def test_attention_gives_gradients_side_by_side(
     assert not any(copied)
 
 
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "t5"])
+def test_layers_go_with_their_backbone(backbone_folder: Any, everywhere: None, kind: str) -> None:
+    gc.collect()
+    gc.disable()  # what refers to itself stays then
+    try:
+        backbone = load_backbone(str(backbone_folder(kind)))
+        read(backbone)
+        assert laid_out_bytes(backbone.model)
+        layers = [weakref.ref(one) for one in backbone.model.modules()]
+        del backbone
+        assert not [one for one in layers if one() is not None]
+    finally:
+        gc.enable()
+
+
 def test_copies_share_what_is_packed(backbone_folder: Any, everywhere: None) -> None:
     backbone = load_backbone(str(backbone_folder("bert")))
     shared = copy_backbone(backbone, shares_weights=True)
@@ -561,7 +577,7 @@ def test_gelu_that_was_changed_is_not_taken_back_with_the_product(changed: str) 
 
 @needs_gelu
 def test_gelu_with_the_product_behind_it_has_no_second_derivative() -> None:
-    packed, _, values, _ = bend_and_multiply(is_tanh=False)
+    packed, _plain, values, _slope = bend_and_multiply(is_tanh=False)
     found = packed.forward(0, FusedGelu(False, packed.hints).forward(values)).square().sum()
     (slope,) = torch.autograd.grad(found, values, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):

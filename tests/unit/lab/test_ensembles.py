@@ -217,6 +217,7 @@ def test_memory_that_is_short_is_halved_then_told(tiny, monkeypatch):
         return real(backbone, parts)
 
     monkeypatch.setattr(ensembles, "score", short)
+    monkeypatch.setattr(ensembles, "free_memory", lambda _: None)  # it goes over all that is loaded
     joint = sp.ensemble(members)
     with pytest.warns(SoftPromptsWarning, match=r"examples by 2 members; they are scored in h"):
         assert_close(probabilities(joint, ROWS), wanted)
@@ -243,8 +244,12 @@ def test_an_ensemble_comes_back_from_its_folder(tiny, tmp_path):
     assert repr(again) == (
         "Ensemble(3 members, residual + prompt-tuning, score=not measured, seeds=0, 1, 2)"
     )
+    assert f"{100 * members[0].score:.1f}" in again._repr_html_()
     single = sp.load(tmp_path / "two" / "members" / "1", backbone)
     assert isinstance(single, sp.Result)
+    single.summary = {**single.summary, "split": "<script>"}
+    assert f"{100 * single.score:.1f} (accuracy on" in single._repr_html_()
+    assert "&lt;script&gt;" in single._repr_html_()
     assert single.config.seed == 0
     with pytest.raises(sp.RunFolderError, match="must be a new or empty folder, but holds ens"):
         joint.save(tmp_path / "two")

@@ -1,6 +1,9 @@
 """Metrics against scikit-learn, by hand on tiny cases, and under changes that must not matter."""
 
+import math
 import random
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +14,11 @@ from sklearn.metrics import accuracy_score, f1_score
 from softprompts.errors import DataError, UnknownNameError
 from softprompts.examples import Example, TaskFormat
 from softprompts.metrics.record import normalize_answer, text_equal, text_f1
-from softprompts.metrics.registry import METRICS
-from softprompts.metrics.scoring import compute, majority, score
+from softprompts.metrics.registry import METRICS, is_of_texts, scored
+from softprompts.metrics.scoring import compute, majority, mean_score, score
+from softprompts.metrics.writing import Written
+from softprompts.tasks.base import Task
+from softprompts.tasks.checking import check_task
 from softprompts.tasks.formats import FORMATS
 
 CB = FORMATS["superglue/cb"]
@@ -213,4 +219,79 @@ def test_every_metric_loads_and_every_task_names_known_ones() -> None:
     for entry in METRICS:
         assert callable(entry.load())
         assert entry.summary
-    assert {name for form in FORMATS.values() for name in form.metrics} == set(METRICS.names())
+    of_columns = {name for name in METRICS.names() if not is_of_texts(name)}
+    assert {name for form in FORMATS.values() for name in form.metrics} == of_columns
+
+
+WRITING = TaskFormat("writing", 1, (), {"writing": "{text}"}, {}, ("rouge-l",))
+TEXTS = ("the river rose again", "We left at noon.", "")
+GOLDS = (("the river rose", "a river rose again"), ("we left at noon",), ("nothing",))
+
+
+def texts_and_rows() -> tuple[list[Written], list[Example]]:
+    written = [Written(text, -2.0 * n, n) for n, text in enumerate(TEXTS, start=1)]
+    return written, [Example({}, (0,), (), golds) for golds in GOLDS]
+
+
+def test_words_of_texts_are_compared_as_squad_does() -> None:
+    found = compute(["exact-match", "token-f1"], *texts_and_rows(), WRITING)
+    assert found["exact-match"] == pytest.approx(2 / 3)  # articles do not count
+    assert found["token-f1"] == pytest.approx(2 / 3)
+    found = compute(["token-f1"], [Written("the brown river")], texts_and_rows()[1][:1], WRITING)
+    assert found["token-f1"] == pytest.approx(2 * 1 / (2 + 2))
+
+
+def test_rouge_is_the_f1_of_what_is_shared() -> None:
+    found = compute(["rouge-1", "rouge-2", "rouge-l"], *texts_and_rows(), WRITING)
+    assert found["rouge-1"] == pytest.approx((2 * 3 / 7 + 1 + 0) / 3)
+    # "the river rose again" and "the river rose" share two pairs of three and two.
+    assert found["rouge-2"] == pytest.approx((2 * 2 / 5 + 1 + 0) / 3)
+    assert found["rouge-l"] == pytest.approx((2 * 3 / 7 + 1 + 0) / 3)
+
+
+def test_corpus_scores_are_whole_where_texts_are_references() -> None:
+    golds = [
+        Example({}, (0,), (), (text, "another one")) for text in ("we left at noon", "ab cd ef gh")
+    ]
+    same = [Written(row.references[0]) for row in golds]
+    assert compute(["bleu", "chrf"], same, golds, WRITING) == pytest.approx({"bleu": 1, "chrf": 1})
+    other = compute(["bleu", "chrf"], [Written("xyz"), Written("xyz")], golds, WRITING)
+    assert max(other.values()) < 0.1
+
+
+def test_bleu_is_its_formula_on_one_text() -> None:
+    """Five of six words are right, and four, three and two n-grams in a row; no length penalty."""
+    row = Example({}, (0,), (), ("one two three four five six",))
+    found = compute(["bleu"], [Written("one two three four five nine")], [row], WRITING)
+    expected = (5 / 6 * 4 / 5 * 3 / 4 * 2 / 3) ** 0.25
+    assert found["bleu"] == pytest.approx(expected)
+
+
+def test_perplexity_is_told_beside_the_score() -> None:
+    found = compute(["exact-match", "perplexity"], *texts_and_rows(), WRITING)
+    assert found["perplexity"] == pytest.approx(math.exp(2.0))
+    assert scored(found) == ("exact-match",)
+    assert mean_score(found) == found["exact-match"]
+
+
+def test_the_floor_of_writing_is_one_text_for_all_rows() -> None:
+    rows = [Example({}, (0,), (), (text,)) for text in ("yes", "no", "yes", "maybe")]
+    form = replace(WRITING, metrics=("exact-match", "perplexity"))
+    assert majority(rows, form) == 0.5
+
+
+def test_a_metric_of_columns_does_not_score_texts() -> None:
+    with pytest.raises(DataError, match="'accuracy'"):
+        compute(["accuracy"], *texts_and_rows(), WRITING)
+    with pytest.raises(DataError, match="row to score must have a reference"):
+        compute(["bleu"], [Written("a")], [Example({}, source="x:1")], WRITING)
+
+
+def test_a_library_that_is_not_there_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    match = r"sacrebleu is missing: pip install 'softprompts\[writing\]'"
+    with pytest.raises(DataError, match=match):
+        compute(["bleu"], *texts_and_rows(), WRITING)
+    task = Task(replace(WRITING, metrics=("chrf",)), (), (), ())
+    with pytest.raises(DataError, match=match):  # before anything is trained
+        check_task(task)

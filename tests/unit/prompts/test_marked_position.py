@@ -59,7 +59,7 @@ def test_counts_must_be_as_many_as_marks():
 
 
 def test_an_input_without_marks_is_refused():
-    bare = Edges.unmarked(torch.zeros(2, dtype=torch.long), torch.full((2,), 5))
+    bare = Edges(torch.zeros(2, dtype=torch.long), torch.full((2,), 5), torch.empty(2, 0))
     with pytest.raises(
         PromptError, match=r"an input must have `{prompt}` at least once .* 0 times"
     ):

@@ -36,8 +36,8 @@ SHIPPED_RUNS = {
     "ptp": 780,
     "ptp-conditions": 240,
     "ptp-readout": 240,
-    "quickstart": 25,
-    "quickstart-encoder": 15,
+    "quickstart": 28,
+    "quickstart-encoder": 21,
     "stability": 300,
     "stable": 40,
     "sweep-bottleneck": 42,
@@ -46,6 +46,7 @@ SHIPPED_RUNS = {
     "sweep-length": 84,
     "sweep-perturbation-weight": 72,
     "sweep-shots": 180,
+    "writing": 80,
 }
 
 
@@ -105,7 +106,7 @@ def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
         r"precision, presets, presets-fewglue, presets-rte, ptp, ptp-conditions, ptp-readout, "
         r"quickstart, quickstart-encoder, residual-cb, stability, stable, "
         r"sweep-bottleneck, sweep-initializer, sweep-learning-rate, sweep-length, "
-        r"sweep-perturbation-weight, sweep-shots, but",
+        r"sweep-perturbation-weight, sweep-shots, writing, but",
     ):
         load_recipe("quikstart")
     with pytest.raises(RecipeError, match=r"Did you mean 'quickstart'"):

@@ -65,7 +65,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     (
         "readout",
         "linaer",
-        "`readout` must be one of linear, cloze, text, but is 'linaer'. Di",
+        "`readout` must be one of linear, cloze, text, writing, but is 'linaer'. Di",
     ),
     ("readout", {"kind": 3}, "`readout.kind` must be text, but is 3."),
     ("readout", {"pool": "sum"}, "`readout.pool` must be one of auto, cls, mean, last, but is 'su"),
@@ -74,8 +74,12 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
         "residul",
         "prompt.method` must be one of prompt-tuning, p-tuning, p-tuning-v2, prefix-tuning, resi",
     ),
-    ("prompt__length", -1, "`prompt.length` must be at least 0, but is -1."),
-    ("prompt__length", 10**11, "`prompt.length` must be at most 65536, but is 100000000000."),
+    ("prompt__length", -1, "`prompt.length` must be at least 0 or one of text, but is -1."),
+    (
+        "prompt__length",
+        10**11,
+        "`prompt.length` must be at most 65536 or one of text, but is 100000000000.",
+    ),
     ("prompt__rows", {"kind": "residual", "bottleneck": 10**17}, "bottleneck` must be at most 65"),
     ("prompt__rows", {"kind": "residual", "depth": 65}, "prompt.rows.depth` must be at most 64, "),
     ("prompt__rows", {"kind": "prefix-mlp", "bottleneck": 65537}, "must be at most 65536, but is"),
@@ -84,7 +88,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("prompt__pool", {"kind": "attention", "size": 10**14}, "pool.size` must be at most 4096, but"),
     ("prompt__pool", {"kind": "task", "size": 4097}, "pool.size` must be at most 4096, but is 409"),
     ("adaptation", {"kind": "lora", "rank": 8193}, "adaptation.rank` must be at most 8192, but is"),
-    ("prompt__length", "10", "`prompt.length` must be a whole number, but is '10'."),
+    ("prompt__length", "10", "`prompt.length` must be a whole number or one of text, but is '10'."),
     (
         "prompt__rows",
         "residul",
@@ -139,9 +143,13 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("seed", -1, "`seed` must be at least 0, but is -1."),
     ("seed", 1.0, "`seed` must be a whole number, but is 1.0."),
     ("seed", False, "`seed` must be a whole number, but is false."),
+    ("prompt__initializer", {"kind": "uniform", "range": 1e300}, "between ±1e+30, but is 1e+300"),
+    ("prompt__active_length", {"kind": "task", "lead": 1e300}, "between ±1e+30, but is 1e+300"),
+    ("training__optimizer", {"kind": "adafactor", "weight_decay": 1e300}, "`training.optimizer.we"),
     ("trainig", {}, "`trainig` is an unknown key; did you mean `training`?"),
     ("learning_rate", 1, "`learning_rate` is an unknown key; did you mean `training.learning_rate"),
-    ("training__lr", 1, "`training.lr` is an unknown key; the known keys here are optimizer, lear"),
+    ("training__lr", 1, "`training.lr` is an unknown key; did you mean `training.learning_rate`?"),
+    ("training__zz", 1, "`training.zz` is an unknown key; the known keys here are optimizer, lear"),
 ]
 
 
@@ -283,7 +291,9 @@ def test_a_combination_is_found_beside_missing_sections(problems):
 def test_a_combination_with_a_wrong_field_is_not_reported(recipe, problems):
     data = recipe(prompt__length="ten", prompt__position={"split": 12})
 
-    assert problems(data) == ("`prompt.length` must be a whole number, but is 'ten'.",)
+    assert problems(data) == (
+        "`prompt.length` must be a whole number or one of text, but is 'ten'.",
+    )
 
 
 def test_a_wrong_kind_does_not_hide_other_problems(recipe, problems):
@@ -358,7 +368,9 @@ def test_a_float_option_takes_a_whole_number(recipe):
 
 
 def test_parts_built_in_python_report_the_same_sentences():
-    with pytest.raises(RecipeError, match=r"PromptConfig: `length` must be at least 0, but is -1"):
+    with pytest.raises(
+        RecipeError, match=r"PromptConfig: `length` must be at least 0 or one of text, but is -1"
+    ):
         PromptConfig(length=-1)
     with pytest.raises(RecipeError, match=r"`lenght` is an unknown key; did you mean `length`"):
         PromptConfig(lenght=3)

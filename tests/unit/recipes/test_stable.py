@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from softprompts.errors import RecipeError
 from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
@@ -12,7 +13,7 @@ from softprompts.recipes.training_config import TrainingConfig
 
 RUN = {"backbone": {"name": "smollm2"}, "task": {"name": "bundled/sentiment"}, "readout": "text"}
 PARTS = {
-    "prompt": {"method": "prompt-tuning", "initializer": "text"},
+    "prompt": {"method": "prompt-tuning", "initializer": "text", "length": "text"},
     "readout": {"kind": "text", "objective": "ranking"},
     "training": {"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
 }
@@ -39,7 +40,35 @@ def test_what_the_recipe_says_wins(section, field, value):
     data[section] = {**data.get(section, {}), field: value}
     parts = {name: dict(content) for name, content in PARTS.items()}
     parts[section][field] = value
+    if field == "initializer":
+        parts[section]["length"] = 10
     assert identity(parse_run(data)) == identity(parse_run({**RUN, **parts}))
+
+
+@pytest.mark.parametrize(
+    ("said", "length"),
+    [
+        ({}, "text"),
+        ({"length": 10}, 10),
+        ({"initializer": "labels"}, 10),
+        ({"position": "instance"}, 10),
+        ({"active_length": "task"}, 10),
+        ({"pool": "attention"}, 10),
+        ({"from_run": {"folder": "runs/a", "digest": "0" * 64}}, 10),
+        ({"initializer": {"kind": "text", "text": "one"}}, "text"),
+    ],
+)
+def test_its_rows_are_as_many_as_the_texts_tokens_where_nothing_else_counts_them(said, length):
+    prompt = {"method": "stable", **said}
+    assert resolve(parse_run({**RUN, "prompt": prompt})).prompt.length == length
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"initializer": "labels"}, {"initializer": "text", "position": "task"}]
+)
+def test_a_length_that_no_text_tells_is_refused(said):
+    with pytest.raises(RecipeError, match=r"`prompt.length` must be a number unless .* is 'text'"):
+        resolve(parse_run({**RUN, "prompt": {"length": "text", **said}}))
 
 
 def test_a_readout_without_objectives_is_left_as_it_is():

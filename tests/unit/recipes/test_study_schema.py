@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from softprompts.errors import RecipeError
+from softprompts.recipes import study as study_module
 from softprompts.recipes.study import StudyConfig, merged, parse_study, points
 
 BASE = {"backbone": {"name": "minilm"}, "task": {"name": "bundled/sentiment"}}
@@ -95,6 +96,26 @@ def test_a_wrong_study_is_one_clear_sentence(fields, sentence):
 
     assert sentence in found[0]
     assert len(found) == 1 or ".." in str(fields)
+
+
+def test_what_is_too_large_is_refused_before_any_run_is_made(monkeypatch):
+    monkeypatch.setattr(study_module, "read_run", lambda *_: pytest.fail("a run was made"))
+    values = [0.001 * n for n in range(1, 41)]
+    fields = ("learning_rate", "clip_norm", "weight_decay", "batch_size")
+    grid = {f"training.{name}": values for name in fields}
+    text = "a study must have at most 10000 variants at points of the grid and 50000 runs, but has "
+    assert problems(grid=grid) == (f"{text}2560000 and 12800000.",)
+    one = {"training.learning_rate": [float(n) for n in range(20_000)]}
+    assert problems(grid=one) == (f"{text}20000 and 100000.",)
+    few = {"training.learning_rate": values}
+    assert problems(grid=few, seeds=10_000) == (f"{text}40 and 400000.",)
+
+
+def test_a_field_of_many_parts_is_refused():
+    found = problems(variants={"a": {"training." + ".".join("x" * 10_000): 1}})
+
+    assert "a field must have at most 50 parts, but 'training.x." in found[0]
+    assert "has 10001" in found[0]
 
 
 def test_a_problem_of_every_run_is_said_once_without_a_place():

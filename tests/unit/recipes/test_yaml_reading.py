@@ -7,7 +7,7 @@ import math
 import pytest
 
 from softprompts.errors import RecipeError
-from softprompts.recipes.reading import read_yaml
+from softprompts.recipes.reading import _Loader, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,20 @@ def test_scalars_mean_what_they_look_like(text, value):
         ("a: [1, 2", r"line 1, column 9: the text must be valid YAML, but expected"),
         ("a: b: c", r"line 1, column 5: .* mapping values are not allowed here"),
         ("a: 1\n--- \nb: 2", r"line 2, column 1: .* valid YAML, but found another document"),
-        ("a: !!python/object:os.system x", r"could not determine a constructor"),
+        (
+            "a: !!python/object:os.system x",
+            r"fit its value, but is '!!python/object:os.system'",
+        ),
         ("a: *x", r"line 1, column 4: .* found undefined alias 'x'"),
         ("a: \x01", r"the text must be valid YAML, but is not: .*special characters"),
-        ("a: &x [*x]", r"values must nest at most 50 deep and number at most 100000"),
+        ("a: &x [*x]", r"values must nest at most 50 deep and number at most 10000"),
+        ("a: [" + "1," * 30000 + "]", r"has more than 10000 values"),
+        ("a: !!bool 'x'", r"must be left out or fit its value, but is '!!bool'"),
+        ("a: !!timestamp x", r"but is '!!timestamp'"),
+        ("a: !!int ''", r"but is '!!int'"),
+        ("a: !!float ''", r"but is '!!float'"),
+        ("a: !!map [1]", r"but is '!!map'"),
+        ("a: !!set [a]", r"but is '!!set'"),
         ("[" * 60 + "]" * 60, r"values must nest at most 50 deep"),
         ("a: " + "9" * 5000, r"the text must be plain YAML, but is not: .*5000 digits"),
     ],
@@ -82,5 +92,20 @@ def test_aliases_cannot_blow_up():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
 
-    with pytest.raises(RecipeError, match="number at most 100000"):
+    with pytest.raises(RecipeError, match="number at most 10000"):
         read_yaml("\n".join(lines), "mine")
+
+
+def test_merges_are_counted_before_they_are_written_out(monkeypatch):
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}" for i in range(1, 9)]
+    monkeypatch.setattr(_Loader, "construct_document", lambda *_: pytest.fail("written out"))
+
+    with pytest.raises(RecipeError, match="number at most 10000"):
+        read_yaml("\n".join(lines), "mine")
+
+
+def test_tags_that_fit_are_read():
+    text = "{a: !!str 1, b: !!float 1, c: !!int 5, d: !!bool true, e: !!null null, f: ! x}"
+
+    assert read_yaml(text, "mine") == {"a": "1", "b": 1.0, "c": 5, "d": True, "e": None, "f": "x"}

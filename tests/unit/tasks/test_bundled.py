@@ -21,6 +21,7 @@ from softprompts.tasks.bundled.loading import load_bundled
 from softprompts.tasks.registry import TASKS
 
 NAMES = ("bundled/sentiment", "bundled/entailment", "bundled/question-type")
+WRITERS = ("bundled/record", "bundled/polite")
 SPLITS = ("train", "validation")
 FUNCTION_WORDS = set(
     re.findall(
@@ -44,6 +45,8 @@ DIGESTS = {
     "bundled/sentiment": "426001686cf11b0f",
     "bundled/entailment": "6740c724f315aaae",
     "bundled/question-type": "d1497bbd314fe8b1",
+    "bundled/record": "faf2551a50990b18",
+    "bundled/polite": "7ab11ccdd588b3f6",
 }
 SMALL = """
 rows: {train: 4, validation: 2}
@@ -171,7 +174,26 @@ def test_splits_have_their_size_and_equal_classes(name):
         assert counts == {(label,): expected for label in range(len(task.format.labels))}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WRITERS)
+def test_texts_to_write_say_what_their_rows_say(name):
+    task = load_bundled(name)
+    assert (len(task.train), len(task.validation)) == (480, 360)
+    assert not task.format.labels
+    assert task.format.is_writing
+    targets = [row.references[0] for row in (*task.train, *task.validation)]
+    assert len(set(targets)) == len(targets)
+    for row in (*task.train, *task.validation):
+        (text,) = row.fields.values()
+        assert row.answers == (0,)
+        assert len(set(row.references)) == 2
+        if name == "bundled/record":
+            fillers = [part.partition(": ")[2] for part in text.split(" | ")]
+            for reference in row.references:
+                said = reference.lower()
+                assert all(filler.lower() in said for filler in fillers), reference
+
+
+@pytest.mark.parametrize("name", [*NAMES, *WRITERS])
 def test_no_text_comes_twice(name):
     texts = [text for split in SPLITS for text in texts_of(name, split)]
     assert len(set(texts)) == len(texts) == 840
@@ -184,7 +206,7 @@ def test_labels_are_mixed_along_the_rows(name):
     assert abs(same - 1 / len(set(labels))) < 0.1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *WRITERS])
 def test_rows_are_the_same_everywhere(name):
     assert load_bundled(name).digest() == DIGESTS[name]
 
@@ -209,7 +231,7 @@ def test_loading_does_not_import_torch():
         "print(sum(len(load_bundled(n).train) for n in FORMATS), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1440", "False"]
+    assert done.stdout.split() == ["2400", "False"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -223,12 +245,12 @@ def test_sentences_are_well_formed(name):
             assert not re.search(r"\ba (?!used)[aeiou]|\ban [^aeiou]", text.lower()), text
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *WRITERS])
 def test_fillers_of_the_splits_share_no_content_word(name):
     grammar = load_grammar(name)
-    assert tuple(FORMATS) == NAMES
-    assert len(filler_words(grammar, "train")) > 200
-    assert len(filler_words(grammar, "validation")) > 200
+    assert tuple(FORMATS) == (*NAMES, *WRITERS)
+    assert len(filler_words(grammar, "train")) > (200 if name in NAMES else 80)
+    assert len(filler_words(grammar, "validation")) > (200 if name in NAMES else 80)
     assert shared_words(grammar) == set()
 
 

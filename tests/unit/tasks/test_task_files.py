@@ -3,8 +3,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from softprompts import storage
 from softprompts.errors import DataError, RecipeError
 from softprompts.tasks.base import Task
 from softprompts.tasks.loading import load_examples, load_task
@@ -134,6 +137,21 @@ def test_skipped_rows_are_counted_per_file(folder: Path) -> None:
     )
     assert len(task.train) == 2
     assert task.skipped_rows == {str(folder / "c.csv"): 2}
+
+
+def test_a_small_parquet_file_of_very_many_rows_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indices = pa.array([0], pa.int32()).take(pa.array([0] * 5_000_001))
+    text = pa.DictionaryArray.from_arrays(indices, ["the same"])
+    pq.write_table(pa.table({"text": text, "label": text}), folder / "many.parquet")
+    assert (folder / "many.parquet").stat().st_size < 400_000
+    with pytest.raises(DataError, match=r"must hold at most 5000000 rows, but has 5000001"):
+        load(folder, train="many.parquet")
+    pq.write_table(pa.table({"text": ["x" * 500] * 50}), folder / "long.parquet")
+    monkeypatch.setattr(storage, "MOST_BYTES", 20_000)
+    with pytest.raises(DataError, match=r"must hold at most 20000 bytes, but holds more"):
+        load(folder, train="long.parquet")
 
 
 def test_parquet(folder: Path) -> None:
@@ -327,3 +345,151 @@ def test_names_of_fields_show_their_spaces(folder: Path) -> None:
     (folder / "c.csv").write_text(" text, label\na,pos\nb,neg\n")
     with pytest.raises(DataError, match=r"the row has ' text', ' label'\."):
         load(folder, train="c.csv", validation="c.csv")
+
+
+SQUAD = [
+    {
+        "id": "1",
+        "title": "Mills",
+        "context": "The old mill was built in 1720 and burnt down twice.",
+        "question": "When was the mill built?",
+        "answers": {"text": ["1720", "in 1720"], "answer_start": [26, 23]},
+    },
+    {
+        "id": "2",
+        "title": "Mills",
+        "context": "The old mill was built in 1720 and burnt down twice.",
+        "question": "How often did it burn down?",
+        "answers": {"text": ["twice"], "answer_start": [45]},
+    },
+]
+ASKED = "{context} {question}"
+
+
+def writing(folder: Path, file: str, template: str, target: str) -> Task:
+    options = {"train": file, "validation": file, "template": template, "target_field": target}
+    return load_task("files", data_dir=folder, options={**options, "metrics": ["token-f1"]})
+
+
+def nested(rows: Sequence[Any]) -> dict[str, Any]:
+    """Return rows of SQuAD's tables as its own files have them."""
+    texts = [[{"text": t, "answer_start": 0} for t in row["answers"]["text"]] for row in rows]
+    qas = [
+        {"id": row["id"], "question": row["question"], "answers": answers}
+        for row, answers in zip(rows, texts, strict=True)
+    ]
+    paragraph = {"context": rows[0]["context"], "qas": qas}
+    return {"version": "1.1", "data": [{"title": "Mills", "paragraphs": [paragraph]}]}
+
+
+def test_rows_in_the_shape_of_squad(tmp_path: Path, write: Write) -> None:
+    write("a.jsonl", SQUAD)
+    (tmp_path / "a.json").write_text(json.dumps(nested(SQUAD)))
+    pq.write_table(pa.Table.from_pylist(SQUAD), tmp_path / "a.parquet")
+    for file in ("a.jsonl", "a.json", "a.parquet"):
+        task = writing(tmp_path, file, ASKED, "answers.text")
+        form = task.format
+        assert (form.labels, form.verbalizer, form.has_choices) == ((), {}, False)
+        assert form.templates == {"writing": ASKED, "chat": ASKED}
+        assert format_problems(form) == []
+        assert [row.references for row in task.train] == [("1720", "in 1720"), ("twice",)]
+        assert [row.answers for row in task.train] == [(0,), (0,)]
+        assert task.train[0].fields["question"] == "When was the mill built?"
+
+
+def test_rows_in_the_shapes_of_e2e_and_samsum(tmp_path: Path) -> None:
+    (tmp_path / "e2e.csv").write_text(
+        'mr,ref\n"name[The Vaults], food[soup]",The Vaults serves soup.\n'
+        '"name[Alimentum], area[river]","Alimentum, by the river."\n'
+    )
+    task = writing(tmp_path, "e2e.csv", "{mr}", "ref")
+    assert task.train[1].fields == {"mr": "name[Alimentum], area[river]"}
+    assert task.train[1].references == ("Alimentum, by the river.",)
+    talks = [
+        {"id": "7", "dialogue": "Ann: Are you in?\r\nBo: At six.", "summary": "Bo is in at six."},
+        {"id": "8", "dialogue": "Cy: Lost my key :(", "summary": "Cy has lost a key."},
+    ]
+    (tmp_path / "samsum.json").write_text(json.dumps(talks))
+    task = writing(tmp_path, "samsum.json", "{dialogue}\nSummary:", "summary")
+    assert task.train[0].fields == {"dialogue": talks[0]["dialogue"]}
+    assert [row.references for row in task.train] == [(t["summary"],) for t in talks]
+
+
+def test_texts_to_write_are_numbers_too_and_may_be_absent_where_nothing_is_scored(
+    tmp_path: Path, write: Write
+) -> None:
+    write("a.jsonl", [{"q": "two and two", "a": 4}, {"q": "one", "a": ["1", "one"]}])
+    task = writing(tmp_path, "a.jsonl", "{q}", "a")
+    assert [row.references for row in task.train] == [("4",), ("1", "one")]
+    path = write("new.jsonl", [{"q": "six"}, {"q": "nine", "a": "9"}, {"q": "ten", "a": []}])
+    rows, _ = load_examples(task, path, options=task.origin["options"])
+    assert [row.references for row in rows] == [(), ("9",), ()]
+    assert [row.answers for row in rows] == [(), (0,), ()]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("", "must be a label, but is ''"),
+        ("  ", "must be text to write, but is '  '"),
+        ([], r"must be text to write, but is \[\]"),
+        (["a", " "], r"must be text to write, but is \['a', ' '\]"),
+        ([3], r"a\[0\]`: must be text, but is 3"),
+        (True, "must be text or a number, but is True"),
+        ({"b": 1}, "must be text or a number, but is {'b': 1}"),
+    ],
+)
+def test_a_text_to_write_must_be_one(tmp_path: Path, write: Write, value: Any, text: str) -> None:
+    write("a.jsonl", [{"q": "x", "a": "y"}, {"q": "x", "a": value}])
+    with pytest.raises(DataError, match=rf"a.jsonl:2, field `a(\[0\])?`: .*{text[-20:]}"):
+        writing(tmp_path, "a.jsonl", "{q}", "a")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("7", "must be a list of JSON objects, but is 7"),
+        ('{"rows": []}', "must be a list of JSON objects, but is {'rows': "),
+        ('[{"q": "x", "a": "y"}, 7]', "must be one JSON object, but is 7"),
+        ("[", "must be one JSON object, but breaks at column 2"),
+        (
+            '{"data": [{"paragraphs": 7}]}',
+            r"field `data\[0\].paragraphs`: must be a list, but is 7",
+        ),
+        ("", "must hold at least one row"),
+    ],
+)
+def test_a_wrong_json_file_is_refused(tmp_path: Path, content: str, text: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=text):
+        writing(tmp_path, "a.json", "{q}", "a")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"label_field": "label"}, None),
+        ({"label_field": "stars"}, "`label_field` must be left out when `target_field` is given, "),
+        ({"labels": ["a", "b"]}, "`labels` must be left out when `target_field` is given, but is"),
+        ({"verbalizer": {"a": "b"}}, "`verbalizer` must be left out when `target_field` is given"),
+        ({"choices_fields": ["x", "y"]}, "`choices_fields` must be left out when `target_field`"),
+        ({"messages_field": "text"}, "`messages_field` must be left out when `target_field` is"),
+        ({"metrics": ["accuracy"]}, "`metrics` must be among exact-match, .* one is 'accuracy'"),
+        ({"metrics": ["perplexity"]}, r"must have one that is a share, .* are \['perplexity'\]"),
+        ({"template": None, "templates": {"text": "{text}"}}, "must be one of writing, chat, but "),
+    ],
+)
+def test_what_does_not_go_with_texts_to_write(
+    folder: Path, options: dict[str, Any], text: str | None
+) -> None:
+    given = {"target_field": "label", "metrics": ["bleu"], **options}
+    if text is None:
+        assert load(folder, **given).format.is_writing
+        return
+    with pytest.raises(RecipeError, match=text):
+        load(folder, **given)
+
+
+def test_a_metric_of_texts_does_not_score_labels(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"`metrics` must be among accuracy, .* one is 'bleu'"):
+        load(folder, metrics=["bleu"])

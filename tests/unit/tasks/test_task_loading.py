@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from softprompts.errors import DataError, RecipeError, UnknownNameError
 from softprompts.tasks.base import Task
 from softprompts.tasks.formats import FORMATS
-from softprompts.tasks.listing import task_format
 from softprompts.tasks.loading import load_examples, load_task
-from softprompts.tasks.registry import TASKS
+from softprompts.tasks.registry import TASKS, task_format
 from softprompts.tasks.rows import Row
 
 Write = Callable[[str, Sequence[Any]], Path]
@@ -222,7 +221,7 @@ def test_bundled_tasks_bring_their_own_rows(tmp_path: Path, write: Write) -> Non
 
 def test_tasks_and_metrics_do_not_import_torch() -> None:
     code = (
-        "import sys, softprompts.tasks.loading, softprompts.tasks.listing, "
+        "import sys, softprompts.tasks.loading, softprompts.tasks.registry, "
         "softprompts.metrics.scoring; "
         "print([m for m in ('torch', 'datasets', 'pyarrow', 'transformers') if m in sys.modules])"
     )

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.encoding.inputs import EncodedExample, EncodedInput
-from softprompts.training.batching import by_length, epoch_order, update_indices
+from softprompts.training.batching import by_length
+from softprompts.training.mixing import epoch_order, update_indices
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 3))

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softprompts.training.batching import epoch_order, update_indices
-from softprompts.training.mixing import Mixing
+from softprompts.training.mixing import Mixing, epoch_order, update_indices
 from softprompts.training.registry import SAMPLINGS
 
 SIZES = st.lists(st.integers(1, 10_000), min_size=1, max_size=6)

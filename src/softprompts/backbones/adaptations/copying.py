@@ -67,9 +67,17 @@ def reached(
 
     Returns:
         Those that a gradient reaches, in the order given.
+
+    Raises:
+        BackboneError: if it reaches none.
     """
     with torch.enable_grad():
         total = read_once(backbone, needs_head).float().sum()
+        if not total.requires_grad:
+            raise BackboneError(
+                f"an adaptation must train what {backbone.name} reads by, but none of the layers "
+                "that it may change has a part in that."
+            )
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     pairs = zip(parameters.items(), found, strict=True)
     return {name: parameter for (name, parameter), gradient in pairs if gradient is not None}

@@ -17,6 +17,7 @@ from softprompts.backbones.adaptations.copying import (
 )
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.probing import read_once
+from softprompts.backbones.sources import first_line
 from softprompts.errors import BackboneError
 from softprompts.seeding import generator
 
@@ -64,7 +65,8 @@ class LoraAdaptation(Adaptation):
         """Return a copy with an adapter on each target that the readout reads.
 
         Raises:
-            BackboneError: if peft is missing, or a target names no layer that is read.
+            BackboneError: if peft is missing or refuses a layer, or a target names no layer that is
+                read.
         """
         peft = _import_peft()
         copied = copy_backbone(backbone, shares_weights=True)
@@ -79,7 +81,20 @@ class LoraAdaptation(Adaptation):
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             # a model may have layers of both kinds; peft sets this right for each, and says so
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-            peft.inject_adapter_in_model(config, copied.model, _ADAPTER)
+            warnings.filterwarnings("ignore", message=".*keys did not match any targeted module")
+            warnings.filterwarnings("ignore", message=".*but no parameter was matched")
+            why, left = "", names
+            try:
+                peft.inject_adapter_in_model(config, copied.model, _ADAPTER)
+                left = [n for n in names if not hasattr(copied.model.get_submodule(n), "lora_A")]
+            except ValueError as error:  # such as layers that its model reads past
+                why = f": {first_line(error).partition('. ')[0]}."  # peft lists sets behind it
+        if left:  # peft turns names of some models into those of their experts
+            ends = ", ".join(sorted({name.rpartition(".")[2] for name in left}))
+            raise BackboneError(
+                f"`adaptation.targets` must name layers of {backbone.name} that peft adapts, but "
+                f"it does not adapt {ends}{why or '.'}"
+            )
         copied.model.eval()
         named = self._draw(copied, names, seed)
         copied.train_only(named.values())

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ _LINK_FLAGS = ("-shared", "-Wl,-z,now", "-Wl,--no-undefined")
 _COMPILERS = ("g++", "c++")
 _RUNTIMES = ("libgomp", "libiomp5")
 _SECONDS = 120
+_DIGEST_BYTES = 32
 _LOG = logging.getLogger(__name__)
 
 
@@ -71,6 +73,7 @@ def _load(check: Check) -> ctypes.CDLL:
         kept = find_cache_folder(name="kernels")
         if kept is not None:
             kept.path.mkdir(parents=True, exist_ok=True)
+            _close(kept.path)
             return _load_kept(kept.path / name, runtime, check)
     except (OSError, StorageError) as error:
         _LOG.info("compiled code cannot be kept: %s", error)
@@ -89,11 +92,38 @@ def _load_kept(path: Path, runtime: Path | None, check: Check) -> ctypes.CDLL:
     """Return the code in a file, made first where there is none or it is broken."""
     if path.exists():
         try:
+            _check_kept(path)
             return ctypes.CDLL(str(path))
         except OSError as error:
             _LOG.info("compiled code is broken and made anew: %s", error)
     build(find_compiler(), runtime, path, check)
     return ctypes.CDLL(str(path))
+
+
+def _close(folder: Path) -> None:
+    """Let nobody but this user write in a folder.
+
+    Raises:
+        OSError: if it is another user's, or no folder.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise OSError(f"{folder} is not a folder of this user")
+    folder.chmod(0o700)
+
+
+def _check_kept(path: Path) -> None:
+    """Check that a file is as this user made it.
+
+    Raises:
+        OSError: if it is a link, another user's, writable by others, or not what was written.
+    """
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise OSError(f"{path} is not a file that this user alone may write")
+    content = path.read_bytes()
+    if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
+        raise OSError(f"{path} is not as it was written")
 
 
 def check_processor(capabilities: Mapping[str, Any] | None = None) -> None:
@@ -163,7 +193,11 @@ def build(compiler: str, runtime: Path | None, path: Path, check: Check) -> None
         except OSError as error:
             raise BackboneError(f"compiled kernels could not be loaded: {error}") from error
         check(library)
-        with open(made, "rb") as file:
+        made.chmod(0o700)
+        with open(made, "r+b") as file:  # what stands behind a library's end is not loaded
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.write(digest)
+            file.flush()
             os.fsync(file.fileno())  # else a crash may leave a file without content
         os.replace(made, path)
 

@@ -8,32 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from softprompts.lab.analysis.comparison import Comparison
+from softprompts.lab.analysis.comparison import Comparison, mean_sentence, spread_sentence
 from softprompts.lab.analysis.corrections import holm
 from softprompts.lab.analysis.detectable import detectable_difference
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
 from softprompts.lab.analysis.intervals import (
-    Interval,
     mean_interval,
     standard_error,
     stratified_mean,
 )
 from softprompts.lab.analysis.items import item_variance
-from softprompts.lab.analysis.permutations import sign_flip_test
+from softprompts.lab.analysis.looks import Looks, corrected_p, least_p
+from softprompts.lab.analysis.permutations import SignFlipTest, sign_flip_test
 from softprompts.lab.analysis.samples import LEVEL, Floats, is_constant
 from softprompts.lab.analysis.scores import ScoreTable, check_variant, describe_missing
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio, std_ratio_interval
-from softprompts.lab.analysis.wording import RATE, mean_sentence, spread_sentence
+from softprompts.recipes.study_size import RATE
 from softprompts.seeding import derive
 
 
 def compare(
-    table: ScoreTable, baseline: str, generator: np.random.Generator
+    table: ScoreTable, baseline: str, generator: np.random.Generator, looks: Looks | None = None
 ) -> tuple[Comparison, ...]:
     """Compare every other variant with a baseline.
 
@@ -44,6 +44,8 @@ def compare(
         table: the scores.
         baseline: the variant to compare with.
         generator: seeds the draws of tests that do not go through all flips.
+        looks: when the study was looked at while seeds were added, which tests of means allow for;
+            once when `None`.
 
     Returns:
         Per variant, in the table's order: its comparison on each task that both have runs on,
@@ -60,15 +62,20 @@ def compare(
             continue
         shared = set(table.tasks_of(baseline))
         tasks = [task for task in table.tasks_of(variant) if task in shared]
-        singles += [_compare(table, variant, baseline, [task], key) for task in tasks]
+        singles += [_compare(table, variant, baseline, [task], key, looks) for task in tasks]
         if len(tasks) > 1:
-            overall.append(_compare(table, variant, baseline, tasks, key))
+            overall.append(_compare(table, variant, baseline, tasks, key, looks))
     found = [*_corrected(singles), *_corrected(overall)]
     return tuple(sorted(found, key=lambda comparison: table.variants.index(comparison.variant)))
 
 
 def _compare(
-    table: ScoreTable, variant: str, baseline: str, tasks: Sequence[str], key: int
+    table: ScoreTable,
+    variant: str,
+    baseline: str,
+    tasks: Sequence[str],
+    key: int,
+    looks: Looks | None,
 ) -> Comparison:
     """Return everything but what the family decides."""
     pairs = _pairs(table, variant, baseline, tasks)
@@ -93,6 +100,9 @@ def _compare(
     gaps = [x - y for x, y in zip(first, second, strict=True)]
     draws = np.random.default_rng(derive(key, "sign-flips", variant, baseline, *used))
     test = sign_flip_test(gaps, draws)
+    if looks is not None:
+        scores = [[table.scores(name, task) for name in (variant, baseline)] for task in pairs]
+        test = _looked_at(test, scores, looks, derive(key, "looks", variant, *used))
     several = min(map(len, first)) > 1
     return replace(
         blank,
@@ -108,6 +118,15 @@ def _compare(
         improvement_interval=improvement_interval(first, second) if several else None,
         **_limits(gaps, _variance_of_items(table, pairs)),
     )
+
+
+def _looked_at(
+    test: SignFlipTest, scores: Sequence[Sequence[Mapping[int, float]]], looks: Looks, key: int
+) -> SignFlipTest:
+    """Return a test that allows for looks; scores are both variants', per task."""
+    gaps = [{s: x - theirs[s] for s, x in own.items() if s in theirs} for own, theirs in scores]
+    p = corrected_p(gaps, looks, np.random.default_rng(key))
+    return replace(test, p=p, smallest_p=least_p(gaps, looks))
 
 
 def _pairs(
@@ -138,15 +157,9 @@ def _variance_of_items(
     return total / len(pairs) ** 2
 
 
-class _Limits(TypedDict):
-    interval_with_items: Interval | None
-    detectable: float | None
-    detectable_with_items: float | None
-
-
-def _limits(gaps: Sequence[Floats], items: float | None) -> _Limits:
+def _limits(gaps: Sequence[Floats], items: float | None) -> dict[str, Any]:
     """Return how wide the uncertainty is with items, and what could have been shown."""
-    limits = _Limits(interval_with_items=None, detectable=None, detectable_with_items=None)
+    limits: dict[str, Any] = {}
     if min(map(len, gaps)) < 2:
         return limits
     error, df = (0.0, np.inf) if all(map(is_constant, gaps)) else standard_error(gaps)
@@ -181,9 +194,7 @@ def _corrected(family: Sequence[Comparison]) -> list[Comparison]:
         )
         found.append(
             replace(
-                whole,
-                conclusion=mean_sentence(whole),
-                conclusion_on_spread=spread_sentence(whole),
+                whole, conclusion=mean_sentence(whole), conclusion_on_spread=spread_sentence(whole)
             )
         )
     return found

@@ -1,4 +1,4 @@
-"""Curvature from gradients alone: the Hessian's ends by Lanczos, its trace by random probes."""
+"""What gradients alone tell: the highest value within a ball, a Hessian's ends, and its trace."""
 
 from __future__ import annotations
 
@@ -10,6 +10,68 @@ from typing import final
 import numpy as np
 import torch
 from torch import Generator, Tensor
+
+from softprompts.errors import RunFolderError
+
+Values = Callable[[Tensor], Tensor]
+Gradients = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What is to be raised.
+
+    Attributes:
+        values: from a change to values: one, or one per block. Shape `(blocks, ...)` to `(1,)` or
+            `(blocks,)`.
+        gradients: from a change to values and the gradient of their sum.
+    """
+
+    values: Values
+    gradients: Gradients
+
+
+def ascend(
+    objective: Objective, first: tuple[Tensor, Tensor], limits: Tensor, steps: int
+) -> Tensor:
+    """Return the highest values that an ascent meets from zero on, zero itself included.
+
+    Each step goes a radius along the gradient, by blocks, and back into the ball of each block:
+    `x <- project(x + limit g / |g|)`. A block whose gradient is zero stays.
+
+    Args:
+        objective: what is raised.
+        first: values and gradient at zero.
+        limits: radius of each block's ball. Shape `(blocks,)`.
+        steps: number of steps, at least 1.
+
+    Returns:
+        The highest values. Shape as the objective's.
+
+    Reference:
+        Madry et al. (2018), arXiv 1706.06083, section 2.1.
+    """
+    best, gradient = first
+    change = torch.zeros_like(gradient)
+    lengths = limits.view(-1, *[1] * (change.dim() - 1))
+    for number in range(steps):
+        norms = _norms(gradient)
+        change = change + lengths * gradient / norms.clamp(min=1e-30)
+        change = change * (lengths / _norms(change).clamp(min=1e-30)).clamp(max=1)
+        if number < steps - 1:
+            values, gradient = objective.gradients(change)
+        else:
+            values = objective.values(change)
+        best = torch.maximum(best, values)
+    return best
+
+
+def _norms(values: Tensor) -> Tensor:
+    """Return each block's length. Shape `(blocks, 1, ...)`."""
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return norms.view(-1, *[1] * (values.dim() - 1))
+
 
 Product = Callable[[Tensor], Tensor]
 """From a vector to a symmetric matrix times it. Shape `(size,)`."""
@@ -31,20 +93,6 @@ class Ends:
     bottom: float
     top_error: float
     num_products: int
-
-
-@final
-@dataclass(frozen=True)
-class Estimate:
-    """A mean of random draws.
-
-    Attributes:
-        mean: the mean.
-        error: its standard error; `None` of one draw.
-    """
-
-    mean: float
-    error: float | None
 
 
 def hessian_product(gradient: Callable[[Tensor], Tensor], step: float) -> Product:
@@ -83,6 +131,9 @@ def lanczos(product: Product, start: Tensor, num_products: int, tolerance: float
         num_products: most products, at least 1; `size` give the whole spectrum.
         tolerance: stop where the error of the top is at most this share of its size.
 
+    Raises:
+        RunFolderError: if a product is not finite.
+
     Reference:
         Lanczos (1950); Golub and Van Loan, Matrix Computations, section 10.1, for the bound.
     """
@@ -99,6 +150,11 @@ def lanczos(product: Product, start: Tensor, num_products: int, tolerance: float
             image = image - kept.T @ (kept @ image)
         rest = float(torch.linalg.vector_norm(image))
         matrix = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+        if not np.isfinite(matrix).all():
+            raise RunFolderError(
+                "the gradients of a run must be finite around its prompt, but are not: its numbers "
+                "are too large to be measured."
+            )
         values, vectors = np.linalg.eigh(matrix)
         error = rest * abs(float(vectors[-1, -1]))
         if rest <= 1e-12 * max(scale, 1e-300) or error <= tolerance * abs(float(values[-1])):
@@ -108,8 +164,12 @@ def lanczos(product: Product, start: Tensor, num_products: int, tolerance: float
     return Ends(float(values[-1]), float(values[0]), error, len(diagonal))
 
 
-def estimate_trace(product: Product, like: Tensor, num_probes: int, draws: Generator) -> Estimate:
+def estimate_trace(
+    product: Product, like: Tensor, num_probes: int, draws: Generator
+) -> tuple[float, float | None]:
     """Estimate a matrix's trace: the mean of `v H v` over vectors of random signs.
+
+    Its standard error comes with it; `None` of one vector.
 
     Args:
         product: products with the matrix.
@@ -126,4 +186,4 @@ def estimate_trace(product: Product, like: Tensor, num_probes: int, draws: Gener
         vector = signs.to(like)
         found.append(float(vector.double() @ product(vector).double()))
     error = None if num_probes < 2 else float(np.std(found, ddof=1)) / math.sqrt(num_probes)
-    return Estimate(float(np.mean(found)), error)
+    return float(np.mean(found)), error

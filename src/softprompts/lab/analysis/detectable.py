@@ -9,11 +9,12 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.samples import LEVEL, Floats, check_level
+from softprompts.lab.analysis.samples import LEVEL, check_level
 
 POWER = 0.8
 _KNOWN_DF = 1e4
 _NUM_NODES = 200
+_leggauss = cache(np.polynomial.legendre.leggauss)
 
 
 def detectable_difference(
@@ -57,7 +58,7 @@ def _noncentrality(df: float, power: float, level: float) -> float:
     """
     if df > _KNOWN_DF:
         return float(special.ndtri((1 + level) / 2) + special.ndtri(power))
-    nodes, weights = _nodes()
+    nodes, weights = _leggauss(_NUM_NODES)
     scale = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, df) / df)
     limits = float(stats.t.ppf((1 + level) / 2, df)) * scale
 
@@ -71,9 +72,3 @@ def _noncentrality(df: float, power: float, level: float) -> float:
     while lack(high) < 0:
         high *= 2
     return float(optimize.brentq(lack, 0.0, high, xtol=1e-6))
-
-
-@cache
-def _nodes() -> tuple[Floats, Floats]:
-    nodes, weights = np.polynomial.legendre.leggauss(_NUM_NODES)
-    return nodes, weights

@@ -60,9 +60,6 @@ def crossed_interval(
         level: how often the interval should cover.
         num_resamples: how many resamples.
 
-    Returns:
-        Both ends.
-
     Raises:
         DataError: if the shapes differ, are not two axes or empty, or a number is not finite.
 

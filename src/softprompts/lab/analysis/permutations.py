@@ -32,12 +32,6 @@ class SignFlipTest:
 def smallest_p(num_pairs: int) -> float:
     """Return the least two-sided `p` of a sign-flip test: `2 / 2^n`.
 
-    Args:
-        num_pairs: `n`.
-
-    Returns:
-        A probability.
-
     Example:
         >>> smallest_p(5)
         0.0625
@@ -64,9 +58,6 @@ def sign_flip_test(
         exact_up_to: up to how many pairs to go through all flips.
         num_resamples: how many flips to draw else. The flip that was seen counts as one more.
 
-    Returns:
-        The test.
-
     Raises:
         DataError: if a difference is not finite, or a task has none.
 
@@ -79,7 +70,7 @@ def sign_flip_test(
     num_pairs = len(weighted)
     is_exact = num_pairs <= exact_up_to
     if is_exact:
-        ups = _all_arrangements(num_pairs)
+        ups = all_arrangements(num_pairs)
     else:
         ups = generator.integers(2, size=(num_resamples, num_pairs))
     seen = abs(weighted.sum())
@@ -91,7 +82,7 @@ def sign_flip_test(
     return SignFlipTest(p, max(least, 1 / (1 + num_resamples)), num_pairs, False)
 
 
-def _all_arrangements(num_pairs: int) -> NDArray[np.int64]:
+def all_arrangements(num_pairs: int) -> NDArray[np.int64]:
     """Return every arrangement with the last sign down; the others mirror them.
 
     Shape `(runs, seeds)`, a line per arrangement: 1 is up, 0 down.

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.blends import blended_loss
 from softprompts.lab.analysis.subjects import Subject
 from softprompts.lab.analysis.surfaces import (
+    GivenRows,
     InputSurface,
     Point,
     PromptSurface,
     Surface,
     unit_blocks,
 )
+from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.rows.base import Rows
+from softprompts.readouts.base import Readout
 from softprompts.seeding import generator
+from softprompts.training.forward import Part, score
 
 SPACES = ("input", "prompt")
 DIRECTIONS = ("gradient", "random")
 MOST_POINTS = 1001
+FINE = {"num_points": 17, "num_line_points": 33}
+"""A grid that has every point of the first picture, and points between them."""
+
+LEAST_PATH_POINTS = 9
+"""Of a path between two runs, whose barrier is the largest rise that is met."""
+
+Told = Callable[[str, int, int], None]
+"""Is told, in words, what is looked at, how many of its points are done, and of how many."""
+
+_POINTS_AT_ONCE = 16
+"""Points that are held in memory together."""
 
 
 @final
@@ -40,7 +56,8 @@ class Grid:
         prompt_radius: how far rows move to each side, in their own lengths.
         num_points: points along each side of a plane, odd, so that the run itself is one, and at
             most 1001.
-        num_line_points: points along each line, odd, and at most 1001.
+        num_line_points: points along each line, odd, and at most 1001; as many as `num_points`
+            are those of the plane, which cost nothing more.
 
     Raises:
         DataError: if a value makes no sense.
@@ -50,8 +67,8 @@ class Grid:
     directions: str = "gradient"
     input_radius: float = 0.1
     prompt_radius: float = 0.5
-    num_points: int = 15
-    num_line_points: int = 31
+    num_points: int = 5
+    num_line_points: int = 5
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.spaces if name not in SPACES]
@@ -106,7 +123,7 @@ def directions_of(surface: Surface, kind: str) -> tuple[Point, Point]:
         Each example, or row, moves as far as the others; how far is not said in the paper.
     """
     seed = surface.subject.sample.seed
-    first = surface.gradient(surface.origin)[1] if kind == "gradient" else _drawn(surface, seed, 0)
+    first = surface.uphill if kind == "gradient" else _drawn(surface, seed, 0)
     first = tuple(unit_blocks(part) for part in first)
     pairs = zip(first, _drawn(surface, seed, 1), strict=True)
     second = tuple(unit_blocks(_without(drawn, along)) for along, drawn in pairs)
@@ -134,8 +151,7 @@ def _stretched(direction: Point, spans: Point) -> Point:
 
 def slope_along(surface: Surface, direction: Point) -> float:
     """Return the derivative of the mean loss along a direction, at the origin."""
-    _, gradient = surface.gradient(surface.origin)
-    pairs = zip(gradient, direction, strict=True)
+    pairs = zip(surface.uphill, direction, strict=True)
     return sum(float((a.double() * b.double()).sum()) for a, b in pairs)
 
 
@@ -150,19 +166,16 @@ def axis(radius: float, num_points: int) -> list[float]:
     return [radius * (place - half) / half for place in range(num_points)]
 
 
-def mean_losses(surface: Surface, points: Sequence[Point]) -> list[float]:
-    """Return the mean loss at each point."""
-    found: list[float] = surface.losses(points).mean(dim=1).tolist()
-    return found
-
-
-def look(subject: Subject, space: str, grid: Grid) -> dict[str, Any]:
+def look(
+    subject: Subject, space: str, grid: Grid, told: Told = lambda text, done, total: None
+) -> dict[str, Any]:
     """Return the loss over a plane and along its two axes.
 
     Args:
         subject: the run and its rows.
         space: `input` or `prompt`.
-        grid: where to look.
+        grid: where to look; a point of the plane and of a line is looked at once.
+        told: is told of the points.
 
     Returns:
         `axis`, `losses` with a list per second coordinate, `line_axis`, `lines` along `first` and
@@ -174,21 +187,27 @@ def look(subject: Subject, space: str, grid: Grid) -> dict[str, Any]:
     surface = surface_of(subject, space)
     first, second = directions_of(surface, grid.directions)
     places = axis(grid.radius(space), grid.num_points)
-    losses = [mean_losses(surface, [_at(first, second, x, y) for x in places]) for y in places]
     along = axis(grid.radius(space), grid.num_line_points)
+    plane = [[(x, y) for x in places] for y in places]
+    lines = {"first": [(x, 0.0) for x in along], "second": [(0.0, y) for y in along]}
+    wanted = list(dict.fromkeys(p for line in (*plane, *lines.values()) for p in line))
+    known: dict[tuple[float, float], float] = {}
+    for start in range(0, len(wanted), _POINTS_AT_ONCE):
+        told(f"{space} space of {subject.about['folder']}", start, len(wanted))
+        some = wanted[start : start + _POINTS_AT_ONCE]
+        found = surface.losses([_at(first, second, x, y) for x, y in some]).mean(dim=1)
+        known |= zip(some, found.tolist(), strict=True)
+    told(f"{space} space of {subject.about['folder']}", len(wanted), len(wanted))
     return {
         "space": space,
         "directions": grid.directions,
         "radius": grid.radius(space),
-        "loss": losses[len(places) // 2][len(places) // 2],
+        "loss": known[0.0, 0.0],
         "slope": slope_along(surface, first),
         "axis": places,
-        "losses": losses,
+        "losses": [[known[point] for point in line] for line in plane],
         "line_axis": along,
-        "lines": {
-            "first": mean_losses(surface, [_at(first, second, x, 0) for x in along]),
-            "second": mean_losses(surface, [_at(first, second, 0, y) for y in along]),
-        },
+        "lines": {name: [known[point] for point in line] for name, line in lines.items()},
     }
 
 
@@ -248,3 +267,51 @@ def _check_pair(first: Subject, second: Subject) -> None:
             "a path must lie between two seeds of one method on one task and one backbone, "
             f"but {first.about['folder']} is {named[0]} and {second.about['folder']} is {named[1]}."
         )
+
+
+@torch.no_grad()
+def blended_loss(subjects: Sequence[Subject], weights: Sequence[float]) -> float:
+    """Return the mean loss of a mixture of runs, on the rows of the first.
+
+    Args:
+        subjects: seeds of one method on one task, read through one backbone.
+        weights: how much of each; they sum to 1, and may be negative.
+    """
+    first = subjects[0]
+    prompt = _blend([subject.track.prompt for subject in subjects], weights)
+    readout = _blend([subject.track.readout for subject in subjects], weights)
+    assert isinstance(prompt, Prompt)
+    assert isinstance(readout, Readout)
+    total = 0.0
+    for batch in first.batches:
+        scores = score(first.backbone, [Part(prompt, readout, batch)])[0]
+        total += float(readout.loss(scores, batch).double().sum())
+    return total / first.num_examples
+
+
+def _blend(modules: Sequence[nn.Module], weights: Sequence[float]) -> nn.Module:
+    """Return a module whose tensors are `Σ w_i t_i`; of rows, those that the backbone reads."""
+    first = modules[0]
+    rows = [module for module in modules if isinstance(module, Rows)]
+    if len(rows) == len(modules):
+        return GivenRows(_sum([one(None) for one in rows], weights))
+    clone = copy.copy(first)
+    for kind in ("_parameters", "_buffers"):
+        held = [getattr(module, kind) for module in modules]
+        setattr(clone, kind, {name: _tensor([h[name] for h in held], weights) for name in held[0]})
+    children = [dict(module.named_children()) for module in modules]
+    clone._modules = {name: _blend([c[name] for c in children], weights) for name in children[0]}
+    return clone
+
+
+def _tensor(tensors: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor | None:
+    """Return the sum; the first where there is no number to mix."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    if len(present) < len(tensors) or not present[0].is_floating_point():
+        return tensors[0]
+    return _sum(present, weights)
+
+
+def _sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    pairs = zip(tensors, weights, strict=True)
+    return torch.stack([weight * tensor for tensor, weight in pairs]).sum(dim=0)

@@ -54,10 +54,6 @@ Defaults = Callable[[Line, str], Default]
 def robustness_of(lines: Sequence[Line], defaults: Defaults) -> dict[str, Any]:
     """Return every curve and every set of levels of a study as plain values.
 
-    Args:
-        lines: `cells` of `summary.json`.
-        defaults: what a field is where a recipe leaves it out.
-
     Returns:
         `curves` and `levels`; both empty where the study sweeps nothing.
     """
@@ -67,15 +63,11 @@ def robustness_of(lines: Sequence[Line], defaults: Defaults) -> dict[str, Any]:
 def curves(lines: Sequence[Line], defaults: Defaults) -> list[dict[str, Any]]:
     """Return a curve per swept numeric field, variant, task, other grid point and kind of rows.
 
-    Args:
-        lines: `cells` of `summary.json`.
-        defaults: what a field is where a recipe leaves it out.
-
     Returns:
         The curves in the grid's order, each on reported rows before held-out ones; the latter only
         where runs have scores on such rows. Each says `field`, `task`, `variant`, `point` (the
         other fields of the grid, without the task's name) and `rows`; `values`, rising, and at each
-        `means` over seeds, `lows` and `highs` of Student's 95 % intervals, `counts` of scores and
+        `means` over seeds, `lows` and `highs` of their 95 % intervals, `counts` of scores and
         how many runs `diverged`; `is_logarithmic`; `best_value`, the lowest of equals; `plateau`,
         its ends, and `plateau_width`, in decades or in the field's unit; `default_value`,
         `score_at_default` and `is_default_on_plateau`. What is not known is `None`.
@@ -91,10 +83,6 @@ def curves(lines: Sequence[Line], defaults: Defaults) -> list[dict[str, Any]]:
 
 def levels(lines: Sequence[Line], defaults: Defaults) -> list[dict[str, Any]]:
     """Return levels per swept field that is no curve, as `curves` does for those that are.
-
-    Args:
-        lines: `cells` of `summary.json`.
-        defaults: what a field is where a recipe leaves it out.
 
     Returns:
         As `curves`, but with `names` in the recipe's order, `best_name`, the first of equals,

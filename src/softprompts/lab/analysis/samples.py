@@ -73,9 +73,6 @@ def paired_samples(
         second: the other's, on the same tasks and seeds.
         at_least: how many seeds a task must have.
 
-    Returns:
-        Both, checked.
-
     Raises:
         DataError: if tasks or seeds are not equally many, or `sample` refuses one.
     """

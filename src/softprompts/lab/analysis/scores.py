@@ -122,10 +122,6 @@ class Average:
 def average_over_tasks(table: ScoreTable, variant: str) -> Average:
     """Average a variant's scores over its tasks, seed by seed.
 
-    Args:
-        table: the scores.
-        variant: the variant.
-
     Returns:
         The average. A seed counts only if every task has its score.
 

@@ -1,9 +1,11 @@
-"""How steep a trained run's loss is around it: in its inputs and in its prompt."""
+"""How steep a trained run's loss is around it, in inputs and prompt; and that of a study's runs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -11,12 +13,20 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from softprompts.errors import DataError
-from softprompts.lab.analysis.ascent import Objective, ascend
-from softprompts.lab.analysis.curvature import estimate_trace, hessian_product, lanczos
+from softprompts.errors import DataError, SoftPromptsError
+from softprompts.lab.analysis.curvature import (
+    Objective,
+    ascend,
+    estimate_trace,
+    hessian_product,
+    lanczos,
+)
 from softprompts.lab.analysis.subjects import Sample, Subject, load_subject
 from softprompts.lab.analysis.surfaces import InputSurface, PromptSurface
+from softprompts.recipes.grid import expand
+from softprompts.recipes.study import parse_kept_study
 from softprompts.seeding import generator
+from softprompts.storage import is_there, make_folder, read_json, read_record, write_json
 from softprompts.training.reader import find_reader
 from softprompts.training.resources import Resources
 
@@ -233,16 +243,13 @@ def _measure_curvature(subject: Subject, effort: Effort) -> dict[str, Any]:
     start = slope / norm + 0.1 * noise / torch.linalg.vector_norm(noise)
     ends = lanczos(product, start, effort.num_products, tolerance=0.01)
     probes = generator(subject.sample.seed, "landscape", "probes")
-    trace = estimate_trace(product, noise, effort.num_probes, probes)
+    trace, trace_error = estimate_trace(product, noise, effort.num_probes, probes)
     return {
         "num_examples": subject.num_examples,
         "dtype": subject.about["dtype"],
-        "top": ends.top,
-        "top_error": ends.top_error,
-        "bottom": ends.bottom,
-        "trace": trace.mean,
-        "trace_error": trace.error,
-        "num_products": ends.num_products,
+        **asdict(ends),
+        "trace": trace,
+        "trace_error": trace_error,
     }
 
 
@@ -254,3 +261,64 @@ def _error(values: Sequence[Tensor]) -> float | None:
     """Return the standard error of a mean over examples."""
     joint = torch.cat(list(values)).double()
     return float(joint.std() / len(joint) ** 0.5) if len(joint) > 1 else None
+
+
+Told = Callable[[Mapping[str, Any]], None]
+
+
+def study_sharpness(
+    study: Path, sample: Sample, effort: Effort, told: Told | None = None
+) -> list[dict[str, Any]]:
+    """Measure the sharpness of every finished run of a study.
+
+    What was measured is kept in `STUDY/analysis/sharpness/<identity>.json` and not measured again
+    with the same sample and effort; so an interrupted call goes on where it stopped. Runs are
+    measured task by task, and backbones, tasks and encoded rows are loaded once.
+
+    Args:
+        study: the study's folder.
+        sample: the rows that losses are taken on.
+        effort: what is measured.
+        told: is given each row as it is ready.
+
+    Returns:
+        A row per run, in the study's order: `variant`, `point`, `task`, `seed`, `identity`, and
+        what was measured. A run that is not finished, diverged or cannot be measured has an
+        `error` instead.
+
+    Raises:
+        SoftPromptsError: if the folder holds no study, or a result cannot be kept.
+    """
+    resources, rows = Resources(), []
+    content = read_record(study / "study.json", ["name", "base"])
+    for cell in expand(parse_kept_study(content, str(study / "study.json"))):
+        try:
+            found = _kept(study, cell.identity, sample, effort, resources)
+        except SoftPromptsError as error:
+            found = {"error": " ".join(str(error).split())}
+        about: dict[str, Any] = {"variant": cell.variant, "point": cell.point, "task": cell.task}
+        about |= {"seed": cell.config.seed, "identity": cell.identity}
+        rows.append({**found, **about})
+        if told is not None:
+            told(rows[-1])
+    return rows
+
+
+def _kept(
+    study: Path, identity: str, sample: Sample, effort: Effort, resources: Resources
+) -> dict[str, Any]:
+    """Return a run's sharpness from the study's folder, or measure it and keep it there."""
+    key, path = _key(sample, effort), study / "analysis" / "sharpness" / f"{identity}.json"
+    kept: dict[str, Any] = read_json(path) if is_there(path) else {}
+    if key not in kept:
+        found = measure_sharpness(study / "runs" / identity, sample, effort, resources)
+        make_folder(path.parent)
+        kept[key] = found
+        write_json(path, kept)
+    return dict(kept[key])
+
+
+def _key(sample: Sample, effort: Effort) -> str:
+    """Return what tells apart measures of one run."""
+    wanted = [VERSION, asdict(sample), asdict(effort)]
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]

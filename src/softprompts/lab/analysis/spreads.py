@@ -76,7 +76,6 @@ def std_ratio_interval(first: Samples, second: Samples, level: float = LEVEL) ->
 
 
 def _variance(values: Sequence[Floats]) -> float:
-    """Return the mean over tasks of the variance over seeds."""
     return float(np.mean([x.var(ddof=1) for x in values]))
 
 
@@ -131,9 +130,7 @@ def brown_forsythe(first: Samples, second: Samples) -> float | None:
     Reference:
         Brown and Forsythe 1974, Robust tests for the equality of variances.
     """
-    pairs = [
-        pair for pair in zip(*paired_samples(first, second), strict=True) if _is_testable(*pair)
-    ]
+    pairs = [pair for pair in zip(*paired_samples(first, second), strict=True) if _can_tell(*pair)]
     if not pairs:
         return None
     scores = []
@@ -145,10 +142,8 @@ def brown_forsythe(first: Samples, second: Samples) -> float | None:
     return float(2 * stats.norm.sf(abs(sum(scores)) / math.sqrt(len(scores))))
 
 
-def _is_testable(x: Floats, y: Floats) -> bool:
-    if len(x) < _MIN_SEEDS:
-        return False
-    return not (is_constant(_distances(x)) and is_constant(_distances(y)))
+def _can_tell(x: Floats, y: Floats) -> bool:
+    return len(x) >= _MIN_SEEDS and not (is_constant(_distances(x)) and is_constant(_distances(y)))
 
 
 def _distances(x: Floats) -> Floats:

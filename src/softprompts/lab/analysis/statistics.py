@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from softprompts.lab.analysis.intervals import mean_interval
+from softprompts.lab.analysis.intervals import skewed_interval
 from softprompts.lab.analysis.samples import sample
 
 
@@ -22,8 +22,8 @@ class Spread:
         std: their sample standard deviation (`n - 1`); `None` with fewer than two.
         min: the lowest.
         max: the highest.
-        interval: 95 % interval of the mean over seeds by Student's t; `None` with fewer than two.
-            It says nothing of other items.
+        interval: 95 % interval of the mean over seeds, by Student's t with Hall's transformation
+            for skewed scores; `None` with fewer than two. It says nothing of other items.
         median: the middle score.
         interquartile_mean: the mean without the lowest and the highest quarter, of which whole
             scores are left out: of five, one on each side.
@@ -41,9 +41,6 @@ class Spread:
 
 def spread(scores: Sequence[float]) -> Spread:
     """Summarize scores over seeds.
-
-    Args:
-        scores: one per seed.
 
     Returns:
         Mean, spread and interval; entries that need more scores are `None`.
@@ -68,7 +65,7 @@ def spread(scores: Sequence[float]) -> Spread:
         std=float(values.std(ddof=1)) if len(kept) > 1 else None,
         min=min(kept),
         max=max(kept),
-        interval=mean_interval([kept]),
+        interval=skewed_interval(kept),
         median=float(np.median(values)),
         interquartile_mean=float(stats.trim_mean(values, 0.25)),
     )

@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 
 from softprompts.lab.analysis.comparisons import compare
+from softprompts.lab.analysis.looks import Looks
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore, average_over_tasks
 from softprompts.seeding import derive
 
 
-def statistics_of(lines: Sequence[Mapping[str, Any]], baseline: str) -> dict[str, Any]:
+def statistics_of(
+    lines: Sequence[Mapping[str, Any]], baseline: str, looks: Looks | None = None
+) -> dict[str, Any]:
     """Compare variants with a baseline and average over tasks, at each point of a study's grid.
 
     Args:
         lines: `cells` of `summary.json`.
         baseline: the variant to compare with.
+        looks: when the study was looked at while seeds were added; once when `None`.
 
     Returns:
         `baseline`; `comparisons`, each a `Comparison` with its `point`; `averages`, each an
@@ -31,7 +35,7 @@ def statistics_of(lines: Sequence[Mapping[str, Any]], baseline: str) -> dict[str
     comparisons, averages = [], []
     for point, table in score_tables(lines):
         draws = np.random.default_rng(derive(0, "comparisons"))
-        found = compare(table, baseline, draws) if baseline in table.variants else ()
+        found = compare(table, baseline, draws, looks) if baseline in table.variants else ()
         comparisons += [{"point": point, **asdict(comparison)} for comparison in found]
         means = [average_over_tasks(table, variant) for variant in table.variants]
         averages += [{"point": point, **asdict(mean)} for mean in means if len(mean.tasks) > 1]
@@ -44,9 +48,6 @@ def score_tables(lines: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any
     A run of several tasks counts as one task here, scored by the mean over them: its tasks share
     one training, so they are not independent. How many items stand behind that mean is not known:
     few items of one task weigh as much as many of another.
-
-    Args:
-        lines: `cells` of `summary.json`.
 
     Returns:
         The point without its task, and its table.

@@ -134,6 +134,7 @@ def load_subject(folder: Path, sample: Sample, resources: Resources) -> Subject:
             "seed": config.seed,
             "readout": config.readout.model_dump(mode="json"),
             "prompt": config.prompt.model_dump(mode="json"),
+            "regularizers": [_named(one) for one in config.regularizers],
             "dtype": str(backbone.dtype).removeprefix("torch."),
         },
         backbone=result.model.backbone,
@@ -142,6 +143,11 @@ def load_subject(folder: Path, sample: Sample, resources: Resources) -> Subject:
         batches=batches_of(encoded, result.model.backbone),
         sample=sample,
     )
+
+
+def _named(regularizer: Any) -> str:
+    """Return a regularizer's kind, or the kind of what it perturbs inputs with."""
+    return str(getattr(regularizer.options, "perturbation", regularizer).kind)
 
 
 def _task_name(result: Result, name: str | None, folder: Path) -> str:
@@ -178,12 +184,7 @@ def _rows(
 
 
 def batches_of(encoded: Sequence[EncodedExample], backbone: Backbone) -> tuple[Batch, ...]:
-    """Put examples of like length together.
-
-    Args:
-        encoded: the examples.
-        backbone: what reads them.
-    """
+    """Put examples of like length together."""
     most = _MOST_TOKENS[backbone.device.type]
     cuts = by_length(encoded, max_tokens=most)
     pad = backbone.tokenizer.pad_token_id

@@ -37,9 +37,6 @@ class Surface(ABC):
     """The loss of a run as a function of a change.
 
     A point is a tuple of tensors; `origin` is where the run stands.
-
-    Args:
-        subject: the run and the rows that its loss is taken on.
     """
 
     @abstractmethod
@@ -58,30 +55,24 @@ class Surface(ABC):
 
     @abstractmethod
     def part(self, point: Point, number: int) -> Part:
-        """Return what is read of a batch at a point.
-
-        Args:
-            point: the change.
-            number: of the batch.
-        """
+        """Return what is read of a batch at a point."""
 
     @abstractmethod
     def gradient(self, point: Point) -> tuple[Tensor, Point]:
         """Return the losses at a point, and the gradient of their mean.
 
-        Args:
-            point: the change.
-
         Returns:
             Losses, float64, in the order of the batches. Shape `(examples,)`. And the gradient.
         """
 
+    @cached_property
+    def uphill(self) -> Point:
+        """The gradient of the mean loss at the origin."""
+        return self.gradient(self.origin)[1]
+
     @torch.no_grad()
     def losses(self, points: Sequence[Point]) -> Tensor:
         """Return the loss of each example at each point, several points to a forward.
-
-        Args:
-            points: the changes.
 
         Returns:
             Losses, float64, on the CPU, in the order of the batches. Shape `(points, examples)`.
@@ -116,9 +107,6 @@ class InputSurface(Surface):
     example a root-mean-square of `r`: a length of `r sqrt(n)`, with `n` its numbers. All inputs of
     an example are changed together; prompt rows, special tokens, template, masks and label words
     stay, as with perturbations.
-
-    Args:
-        subject: the run and its rows.
 
     Reference:
         Chen et al. (2023), arXiv 2305.02423, for the space.
@@ -208,9 +196,6 @@ class PromptSurface(Surface):
     its sets; in every layer, one row is all keys and values of its number. Whatever else is trained
     stays: selectors, head, networks. So every rows kind is seen in one space. A point is one tensor
     `u`, and row `i` is `P_i + |P_i| u_i`. Shape `(pool * length, width)`.
-
-    Args:
-        subject: the run and its rows.
 
     Raises:
         PromptError: if the run has no prompt rows.

@@ -36,16 +36,12 @@ All that was tried is in `fit.json`, the recipe in `study/study.json`, the repor
 
 
 def card(about: Mapping[str, Any]) -> str:
-    """Return the text of `README.md`.
-
-    Args:
-        about: the content of `fit.json`.
-    """
+    """Return the text of `README.md`."""
     untouched = about["untouched"]
     line = "" if untouched is None else f"| the model untouched | {100 * untouched:.1f} | |\n"
     remarks = "".join(f"\n- {remark}." for remark in about["remarks"])
     single = about["single"]
-    known = (
+    known = [
         "backbone",
         "label",
         "num_train",
@@ -54,9 +50,9 @@ def card(about: Mapping[str, Any]) -> str:
         "rate",
         "num_held_back",
         "metric",
-    )
+    ]
     return _CARD.format(
-        **{name: about[name] for name in known},
+        **{name: about[name] for name in (*known, "metric")},
         updates=about["plan"]["updates"],
         fields=", ".join(f"`{name}`" for name in about["fields"]),
         labels=", ".join(f"`{label}`" for label in about["labels"]),
@@ -71,12 +67,7 @@ def card(about: Mapping[str, Any]) -> str:
 
 
 def commands(folder: str, fields: list[str]) -> list[str]:
-    """Return what one may do with a fitted prompt, a command each.
-
-    Args:
-        folder: where it lies.
-        fields: what its rows need.
-    """
+    """Return what one may do with a fitted prompt, a command each."""
     return [
         f"softprompts try {folder}",
         f"softprompts predict {folder}/ensemble --input new.jsonl --output answers.jsonl  # rows "

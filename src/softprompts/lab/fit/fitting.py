@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -31,7 +32,7 @@ from softprompts.lab.fit.splits import Splits, split_rows
 from softprompts.lab.fit.table import Table, read_table
 from softprompts.lab.reports.report import write_report
 from softprompts.lab.studies.ensembles import ensemble_study
-from softprompts.lab.studies.progress import OnHeldOut, SilentStudy, StudyProgress
+from softprompts.lab.studies.progress import OnHeldOut, StudyBar, StudyProgress
 from softprompts.lab.studies.runner import run_study
 from softprompts.locks import lock
 from softprompts.metrics.wilson import wilson_interval
@@ -47,12 +48,7 @@ _PLAN = "plan.json"
 @final
 @dataclass(frozen=True)
 class Fit:
-    """What `fit` made of a table.
-
-    Attributes:
-        folder: where all of it lies.
-        summary: the content of `fit.json`.
-    """
+    """What `fit` made of a table: its folder, and the content of `fit.json`."""
 
     folder: Path
     summary: Mapping[str, Any]
@@ -119,7 +115,7 @@ def fit(
     seconds = read_budget(budget)
     table = read_table(str(source), label, text, skip_bad_rows=skip_bad_rows)
     splits = split_rows(table)
-    folder, progress = Path(out), progress or SilentStudy()
+    folder, progress = Path(out), progress or StudyBar()
     wishes = {"rows": _digest(table, splits), "backbone": str(backbone), "budget": budget}
     _check_folder(folder, wishes)
     base = base_recipe(table, load_backbone(str(backbone), dtype="auto"), folder.resolve() / "data")
@@ -154,7 +150,6 @@ def _digest(table: Table, splits: Splits) -> str:
 
 
 def _check_folder(folder: Path, wishes: Mapping[str, str]) -> None:
-    """Check that a folder is new, or that of the same fit."""
     if not is_there(folder) or not entries(folder):
         return
     if not is_there(folder / _PLAN):
@@ -244,8 +239,13 @@ def _keep_best(folder: Path, winner: Candidate, base: Mapping[str, Any]) -> dict
     runs = folder / "ensemble" / "members"
     found = {name: read_record(runs / name / "result.json", ["score"]) for name in entries(runs)}
     name = max(found, key=lambda one: found[one].get("held_out_score") or 0.0)
-    if not is_there(folder / "prompt"):
-        load_run(runs / name).save(folder / "prompt")
+    kept = folder / "prompt"
+    is_kept = is_there(kept / "result.json")
+    if is_kept and read_record(kept / "result.json", ["seed"])["seed"] != found[name]["seed"]:
+        is_kept = False  # a fit that was stopped had fewer seeds to choose from
+    if not is_kept:
+        shutil.rmtree(kept, ignore_errors=True)
+        load_run(runs / name).save(kept)
     low, high = wilson_interval(found[name]["score"], found[name]["num_items"])
     return {"seed": found[name]["seed"], "score": found[name]["score"], "interval": [low, high]}
 
@@ -258,7 +258,6 @@ def _about(
     team: Mapping[str, Any],
     winner: Candidate,
 ) -> dict[str, Any]:
-    """Return what `fit.json` holds."""
     cell, score = _cell(summary, winner.name), team["ensembles"]["mean"]
     untouched = next((c["mean"] for c in summary["cells"] if c["variant"] == UNTOUCHED), None)
     interval = wilson_interval(score, cell["num_items"])

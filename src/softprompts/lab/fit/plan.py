@@ -55,12 +55,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method at a learning rate.
-
-    Attributes:
-        method: the method.
-        rate: its learning rate.
-    """
+    """A method at a learning rate."""
 
     method: str
     rate: float
@@ -99,8 +94,8 @@ def make_plan(budget_seconds: float, examples_per_second: float, splits: Splits)
         fixed = rate * _SCORING * (scored + (2 * NUM_SEEDS + 1) * len(splits.held_back))
         each = runs * BATCH_SIZE * rate
         updates = int((budget_seconds - fixed) / each)
-        plan = Plan(methods, rates, min(max(updates, FEWEST_UPDATES), MOST_UPDATES), 0.0)
-        plan = Plan(methods, rates, plan.updates, fixed + each * plan.updates)
+        num_updates = min(max(updates, FEWEST_UPDATES), MOST_UPDATES)
+        plan = Plan(methods, rates, num_updates, fixed + each * num_updates)
         if updates >= FEWEST_UPDATES:
             break
     assert plan is not None

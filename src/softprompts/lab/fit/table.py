@@ -47,11 +47,7 @@ class Table:
 
 
 def read_table(
-    source: str,
-    label: str | None = None,
-    text: Sequence[str] = (),
-    *,
-    skip_bad_rows: bool = False,
+    source: str, label: str | None = None, text: Sequence[str] = (), *, skip_bad_rows: bool = False
 ) -> Table:
     """Read a table and find its columns.
 
@@ -147,7 +143,6 @@ def plain_name(name: str) -> str:
 def _label(
     source: str, values: Mapping[str, Sequence[str | None]], label: str | None, text: Sequence[str]
 ) -> str:
-    """Return the label's column."""
     if label is not None:
         return _known(source, values, label, "--label")
     others = [name for name in values if name not in map(plain_name, text)]

@@ -107,12 +107,6 @@ def _as_json(chosen: Chosen) -> dict[str, Any]:
 def read_choices(folder: str | Path) -> Choices:
     """Read what a run's prompt chose; a run that is not finished is read as far as it is.
 
-    Args:
-        folder: a run folder.
-
-    Returns:
-        The choices.
-
     Raises:
         RunFolderError: if it is a study's folder, or the run's method chooses nothing.
         StorageError: if a file is missing, broken or of another run, or nothing is logged yet.
@@ -182,7 +176,6 @@ def read_last_choices(folder: str | Path) -> dict[str, Chosen]:
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
-    """Read what a run is, from its folder."""
     if is_there(folder / "study.json"):
         runs = entries(folder / "runs") if is_there(folder / "runs") else []
         hint = f"; choose one of its runs, such as {folder / 'runs' / runs[0]}" if runs else ""
@@ -202,7 +195,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
             "method": config["prompt"]["method"],
             "task": config["task"]["name"],
             "seed": config["seed"],
-            "length": config["prompt"]["length"],
+            "length": _length(config),
         }
     except (TypeError, LookupError) as error:
         raise StorageError(f"{path} must have a whole `config`, but has not: {error!r}.") from error
@@ -212,7 +205,6 @@ def _read_about(folder: Path) -> dict[str, Any]:
 
 
 def _read_result(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Read how a run ended, if it has."""
     path = folder / "result.json"
     if not is_there(path):
         return {"status": "unfinished", "selected_step": None, "split": None, "reported": None}
@@ -234,8 +226,13 @@ def _read_result(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _length(config: Mapping[str, Any]) -> Any:
+    """Return the prompt's length, 0 where a text tells it: of such rows nothing is chosen."""
+    length = config["prompt"]["length"]
+    return 0 if length == "text" else length
+
+
 def _windows(updates: Sequence[Chosen]) -> tuple[Chosen, ...]:
-    """Put updates into at most `MOST_WINDOWS` windows."""
     size = math.ceil(len(updates) / MOST_WINDOWS)
     starts = range(0, len(updates), size)
     return tuple(_merged(updates[start : start + size]) for start in starts)
@@ -269,7 +266,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _of_mixture(folder: Path, about: Mapping[str, Any]) -> dict[str, Chosen]:
-    """Read what was chosen for each task of a mixture."""
     path, step = folder / "result.json", None
     if is_there(path):
         result = read_record(path, ("identity", "selected_step", "tasks"))
@@ -297,6 +293,6 @@ def _tasks(value: Any, place: str) -> dict[str, dict[str, Any]]:
 def _chosen_by_task(
     tasks: Mapping[str, Mapping[str, Any]], place: str, step: Any, about: Mapping[str, Any]
 ) -> dict[str, Chosen]:
-    length = about["config"]["prompt"]["length"]
+    length = _length(about["config"])
     found = {k: read_chosen({**one, "step": step}, place, length) for k, one in tasks.items()}
     return {name: chosen for name, chosen in found.items() if chosen.parts}

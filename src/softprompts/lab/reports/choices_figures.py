@@ -28,14 +28,12 @@ from softprompts.lab.reports.figures import (
     Spelling,
     add_colour_bar,
     add_legend,
+    as_file,
     as_markup,
-    drawable,
     hint,
-    save,
     stack,
-    style,
 )
-from softprompts.lab.reports.spelling import printable, short
+from softprompts.lab.reports.pages import printable, short
 
 MOST_CLASSES = 60
 MOST_SETS_WITH_NUMBERS = 16
@@ -49,30 +47,16 @@ _LOOKS: Final = {"position": (BLUE, "-", "o"), "length": (GREEN, "--", "s")}
 
 
 def draw_choices(choices: Choices, format: str = "svg") -> bytes:
-    """Draw what a run's prompt chose.
+    """Draw what a run's prompt chose, as `svg` or `png`.
 
     The same choices give the same bytes: nothing depends on the date, on settings of the user or
     on what was drawn before.
-
-    Args:
-        choices: what `read_choices` returned.
-        format: `svg` or `png`.
-
-    Returns:
-        The content of the picture's file.
     """
-    spell = drawable if format == "png" else printable
-    with style():
-        return save(build_figure(choices, spell), format)
+    return as_file(partial(build_figure, choices), format)
 
 
 def build_figure(choices: Choices, spell: Spelling = printable) -> Figure:
-    """Return the figure itself; call it and draw it inside `figures.style`.
-
-    Args:
-        choices: what `read_choices` returned.
-        spell: turns text from data into text that the format can show.
-    """
+    """Return the figure itself; call it and draw it inside `figures.style`."""
     about = choices.about
     method, task = (short(spell(str(about[key])), LONGEST_LABEL) for key in ("method", "task"))
     title = f"{method} on {task}, seed {about['seed']}"
@@ -80,11 +64,7 @@ def build_figure(choices: Choices, spell: Spelling = printable) -> Figure:
 
 
 def draw_inline(choices: Choices) -> Markup:
-    """Return the figure as markup of a page, without its title.
-
-    Args:
-        choices: what `read_choices` returned.
-    """
+    """Return the figure as markup of a page, without its title."""
     return as_markup("choices", _panels(choices, printable))
 
 
@@ -119,13 +99,7 @@ def draw_shares(
 
 
 def share_hints(seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float]) -> list[str]:
-    """Return what bars say: their mean, the spread over inputs, and single seeds.
-
-    Args:
-        seeds: the shares of each seed.
-        first: the number of the first bar.
-        stds: standard deviation over inputs of each bar, where known.
-    """
+    """Return what bars say: their mean, the spread over inputs, and single seeds."""
     said = []
     for place, values in enumerate(zip(*seeds, strict=True)):
         parts = [f"{first + place}: {100 * fmean(values):.0f} %"]
@@ -137,19 +111,12 @@ def share_hints(seeds: Sequence[Sequence[float]], first: int, stds: Sequence[flo
 
 
 def draw_weights(name: str, labels: Sequence[str], weights: Sequence[Weights]) -> Markup:
-    """Return the mean weights of a pool's sets as a map with numbers.
-
-    Args:
-        name: the figure's name on its page.
-        labels: what each row is of.
-        weights: its weights.
-    """
+    """Return the mean weights of a pool's sets as a map with numbers."""
     spelled = [short(printable(label), LONGEST_PLACE) for label in labels]
     return as_markup(name, [_weight_panel(spelled, weights, ("Weights of the pool",))])
 
 
 def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
-    """Return a panel for everything that exists."""
     windows = choices.windows
     learned = list(windows[0].selected)
     scored = [(short(spell(where), LONGEST_PLACE), chosen) for where, chosen in choices.scored]
@@ -264,7 +231,6 @@ def _draw_histogram(name: str, found: Sequence[tuple[str, Selected]], axes: Axes
 
 
 def _finish_shares(axes: Axes, unit: str) -> None:
-    """Give bars their axes."""
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(11, integer=True, steps=ROUND_STEPS))
     axes.yaxis.set_major_locator(MaxNLocator(4))

@@ -56,17 +56,12 @@ class Group:
 
 
 def draw_page(choices: Choices) -> bytes:
-    """Return choices as a page that needs nothing else; the same ones give the same bytes.
-
-    Args:
-        choices: what `read_choices` returned.
-
-    Returns:
-        The page, as UTF-8.
-    """
+    """Return choices as a page that needs nothing else; the same ones give the same bytes."""
     state = "" if choices.status == "finished" else choices.status
-    head = Head("softprompts choices", choices.title, state, lead="; ".join(choices.notes))
-    said = f"What {choices.title} chose. {_largest(choices)}"
+    largest = _largest(choices)
+    first = [Part("advice", largest)] * bool(largest)
+    head = Head("softprompts choices", choices.title, state, False, "; ".join(choices.notes), first)
+    said = f"What {choices.title} chose. {largest}"
     sections = [Section("figure", "Choices", (Part("picture", draw_inline(choices), said),))]
     for where, chosen in choices.scored[:1]:
         if chosen.pool is not None:
@@ -78,7 +73,6 @@ def draw_page(choices: Choices) -> bytes:
 
 
 def _weight_table(choices: Choices, where: str) -> Table:
-    """Return the weights of a pool with their spread, a row per label."""
     pool = choices.scored[0][1].pool
     assert pool is not None
     sets = [f"set {number}" for number, _ in enumerate(pool.weights, start=1)]
@@ -126,11 +120,7 @@ def _numbers(choices: Choices) -> str:
 
 
 def choice_section(record: StudyRecord) -> Section | None:
-    """Return the section with what prompts chose; `None` where nothing is chosen.
-
-    Args:
-        record: the study.
-    """
+    """Return the section with what prompts chose; `None` where nothing is chosen."""
     groups, problems = _choice_groups(record)
     pictures = [
         picture for number, group in enumerate(groups) for picture in _pictures(group, number)
@@ -171,7 +161,6 @@ def _group(record: StudyRecord, entry: Entry, name: str, found: Mapping[int, Cho
 
 
 def _pictures(group: Group, number: int) -> list[Part]:
-    """Return the shares of each selector, and the pool's weights."""
     pictures: list[Part] = []
 
     def add(what: str, seeds: Sequence[Sequence[float]], first: int, stds: Sequence[float]) -> None:
@@ -197,7 +186,6 @@ def _known(values: Sequence[float | None]) -> list[float]:
 
 
 def _mixtures(groups: Sequence[Group]) -> list[Part]:
-    """Return a map for each pool: weights by seed and class."""
     if not groups:
         return []
     said = "Mean weight of each set in percent"
@@ -223,7 +211,6 @@ def _mixtures(groups: Sequence[Group]) -> list[Part]:
 
 
 def _selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
-    """Return how inputs were spread over positions and lengths, over seeds."""
     columns = (
         *place_columns(record),
         Column("selector", "selector"),
@@ -244,7 +231,6 @@ def _selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
 
 
 def _mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
-    """Return how pools were mixed: a row per seed, class and set."""
     columns = (
         *place_columns(record),
         Column("seed", "seed", "count"),

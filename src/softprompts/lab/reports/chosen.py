@@ -70,11 +70,7 @@ class Mixed(Stored):
         return ((EVERYTHING, self.weights, self.stds), *classes)
 
     def few_lines(self, most: int) -> tuple[tuple[str, Weights, Weights], ...]:
-        """Return `lines`; of too many labels, those whose weights differ most from the mean.
-
-        Args:
-            most: how many labels at most.
-        """
+        """Return `lines`; of too many labels, those whose weights differ most from the mean."""
         gaps = {
             label: sum(abs((a or 0.0) - (b or 0.0)) for a, b in zip(own, self.weights, strict=True))
             for label, own in self.by_class.items()
@@ -95,8 +91,8 @@ class Chosen(Stored):
         pool: how the pool was mixed, where there is one.
     """
 
-    first_step: int
-    last_step: int
+    first_step: Count
+    last_step: Count
     temperature: Number = None
     position: Selected | None = None
     length: Selected | None = None
@@ -134,11 +130,6 @@ class Chosen(Stored):
 def read_chosen(record: Mapping[str, Any], place: str, length: int) -> Chosen:
     """Return what a record says of choices.
 
-    Args:
-        record: the record.
-        place: its file and line.
-        length: the prompt's length.
-
     Raises:
         StorageError: if it says something else than a run writes.
     """
@@ -170,4 +161,4 @@ def _check_sizes(pool: Mixed, place: str) -> None:
 
 def is_count(value: Any) -> bool:
     """Return whether a value is a whole number that is not negative."""
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**63

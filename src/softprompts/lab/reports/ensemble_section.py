@@ -21,16 +21,12 @@ FILE: Final = "ensembles.json"
 
 
 class _Spread(Stored):
-    """Mean and standard deviation of some scores."""
-
     scores: list[Fraction]
     mean: Fraction
     std: Amount | None
 
 
 class _Line(Stored):
-    """One task and grid point of a variant."""
-
     task: str
     point: dict[str, Any]
     singles: _Spread
@@ -43,24 +39,17 @@ class _Line(Stored):
 
 
 class _Found(Stored):
-    """What one command found."""
-
     variant: str
     size: Annotated[int, Field(ge=2)]
     cells: list[_Line]
 
 
 class _File(Stored):
-    """The whole file."""
-
     ensembles: list[_Found]
 
 
 def kept_ensembles(study: Path) -> list[dict[str, Any]]:
     """Return what `softprompts ensemble` last found, by variant and size.
-
-    Args:
-        study: the study's folder.
 
     Raises:
         StorageError: if the file is broken.
@@ -93,11 +82,7 @@ def keep_ensembles(study: Path, found: Mapping[str, Any]) -> None:
 
 
 def ensemble_section(record: StudyRecord) -> Section | None:
-    """Return the section on ensembles; `None` where none was measured.
-
-    Args:
-        record: the study.
-    """
+    """Return the section on ensembles; `None` where none was measured."""
     table = _ensemble_table(record)
     if not table.rows:
         return None

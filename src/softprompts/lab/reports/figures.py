@@ -24,8 +24,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from softprompts.lab.reports.pages import MAKER
-from softprompts.lab.reports.spelling import number_of, printable
+from softprompts.lab.reports.pages import MAKER, number_of, printable
 
 INK, SOFT, LINE, MARK = "#1c1d20", "#bcd3ec", "#dededa", "#ffe8a3"
 BLUE, GREEN, ORANGE, GREY = "#0072b2", "#009e73", "#d55e00", "#666666"
@@ -115,13 +114,7 @@ def style() -> Iterator[None]:
 
 
 def stack(panels: Sequence[Panel], title: str = "", notes: Sequence[str] = ()) -> Figure:
-    """Return a figure of panels, one under the other.
-
-    Args:
-        panels: the panels, the first on top.
-        title: the figure's title, if it has one.
-        notes: lines under it.
-    """
+    """Return a figure of panels, one under the other."""
     heading = (title, *notes) if title else ()
     head = 0.1 * bool(title) + HEADING_LINE * len(heading)
     tall = head + sum(panel.above + panel.height + panel.below for panel in panels)
@@ -141,16 +134,17 @@ def stack(panels: Sequence[Panel], title: str = "", notes: Sequence[str] = ()) -
 
 
 def save(figure: Figure, format: str) -> bytes:
-    """Return a figure as `svg` or `png`; the same figure gives the same bytes on every day.
-
-    Args:
-        figure: the figure.
-        format: `svg` or `png`.
-    """
+    """Return a figure as `svg` or `png`; the same figure gives the same bytes on every day."""
     dates: dict[str, Any] = {"Creator": MAKER, "Date": None}
     file = io.BytesIO()
     figure.savefig(file, format=format, metadata={"Software": MAKER} if format == "png" else dates)
     return file.getvalue()
+
+
+def as_file(build: Callable[[Spelling], Figure], format: str) -> bytes:
+    """Return a figure as `svg` or `png`; it is built with what spells texts for that format."""
+    with style():
+        return save(build(drawable if format == "png" else printable), format)
 
 
 def as_markup(name: str, panels: Sequence[Panel], title: str = "") -> Markup:
@@ -166,12 +160,7 @@ def as_markup(name: str, panels: Sequence[Panel], title: str = "") -> Markup:
 
 
 def hint(artist: Artist, text: str) -> None:
-    """Say what a page shows where a reader points at something.
-
-    Args:
-        artist: what is pointed at.
-        text: what is shown.
-    """
+    """Say what a page shows where a reader points at something."""
     artist.set_gid(f"{_HINT}{printable(text)}")
 
 
@@ -190,6 +179,9 @@ def inline(figure: Figure, name: str) -> Markup:
             parent.remove(child)
     for one in list(root.iter()):
         one.tag = one.tag.partition("}")[2]
+        looks = one.attrib.pop("style", "").split(";")  # which the policy of a page forbids
+        pairs = [look.split(":", 1) for look in looks if look.strip()]
+        one.attrib |= {key.strip(): value.strip() for key, value in pairs}
         one.attrib = {
             key.rpartition("}")[2]: _attribute(key, value, name) for key, value in one.items()
         }
@@ -206,18 +198,13 @@ def _attribute(key: str, value: str, name: str) -> str:
         return f"#{name}-{value[1:]}"
     if key == "clip-path":
         return value.replace("url(#", f"url(#{name}-")
-    if key == "style":
+    if key in ("fill", "stroke"):
         return _COLOUR.sub(lambda found: f"var(--{_VARIABLES[found[0]]})", value)
     return value
 
 
 def add_colour_bar(image: AxesImage, unit: str) -> None:
-    """Explain the colours of an image beside it.
-
-    Args:
-        image: the image.
-        unit: what the colours count.
-    """
+    """Explain the colours of an image beside it."""
     bar = image.axes.inset_axes((1.02, 0, 0.03, 1))
     colours = image.axes.figure.colorbar(image, cax=bar)
     colours.outline.set_visible(False)
@@ -227,25 +214,14 @@ def add_colour_bar(image: AxesImage, unit: str) -> None:
 
 
 def add_legend(axes: Axes, lines: Sequence[Any], title: str, num_columns: int) -> None:
-    """Write a legend above the axes, and a title above the legend.
-
-    Args:
-        axes: the axes.
-        lines: what the legend names.
-        title: the panel's title.
-        num_columns: columns of the legend.
-    """
+    """Write a legend above the axes, and a title above the legend."""
     rows = -(-len(lines) // num_columns)
     axes.legend(handles=list(lines), loc="lower left", bbox_to_anchor=(0, 1), ncols=num_columns)
     axes.set_title(title, pad=6 + 72 * LEGEND_LINE * rows)
 
 
 def drawable(text: str) -> str:
-    """Return a text with the numbers of letters that the font cannot draw.
-
-    Args:
-        text: the text.
-    """
+    """Return a text with the numbers of letters that the font cannot draw."""
     known = get_font(findfont(FontProperties())).get_charmap()
     spelled = printable(text)
     return "".join(one if ord(one) in known else number_of(one) for one in spelled)

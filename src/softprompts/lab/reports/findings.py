@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, final
 
-from softprompts.lab.analysis.wording import RATE
+from softprompts.lab.analysis.comparison import difference_range
+from softprompts.lab.analysis.intervals import looks_skewed
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label
+from softprompts.recipes.study_size import RATE
 
 _MOST_NAMED = 6
 
@@ -31,11 +33,7 @@ class Findings:
 
 
 def findings(record: StudyRecord) -> Findings:
-    """Return what a study found.
-
-    Args:
-        record: the study.
-    """
+    """Return what a study found."""
     main = main_comparisons(record.summary)
     found = (*_on_means(record, main), *_on_spread(record, main), *_best(record))
     return Findings(
@@ -44,11 +42,7 @@ def findings(record: StudyRecord) -> Findings:
 
 
 def main_comparisons(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the comparisons that are spoken of: over all tasks where there are several.
-
-    Args:
-        summary: content of `summary.json`.
-    """
+    """Return the comparisons that are spoken of: over all tasks where there are several."""
     # a mean over tasks of which one is left says what that task alone does: the later counts
     return list({(*_key(one), *one["tasks"]): one for one in _spoken_of(summary)}.values())
 
@@ -57,9 +51,6 @@ def conclusions(summary: Mapping[str, Any]) -> list[str]:
     """Return what may be concluded of each variant against the baseline.
 
     Of several tasks only their mean is spoken of; the single tasks are in `summary.json`.
-
-    Args:
-        summary: content of `summary.json`.
 
     Returns:
         Two texts per variant and grid point: on means, and on spread over seeds. None comes twice.
@@ -80,11 +71,7 @@ def _spoken_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def state_of(record: StudyRecord) -> str:
-    """Return how far a study is, in a word or two.
-
-    Args:
-        record: the study.
-    """
+    """Return how far a study is, in a word or two."""
     if record.num_finished == record.num_runs:
         return "finished"
     return f"unfinished: {record.num_finished} of {record.num_runs} runs"
@@ -131,6 +118,10 @@ def _best(record: StudyRecord) -> list[str]:
         line = best.line
         spread = "" if line["std"] is None else f" ± {100 * line['std']:.1f}"
         text = f"{_named(best)} has the highest mean seen, {100 * line['mean']:.1f}{spread}"
+        level = [e for e in known if round(e.line["mean"], 3) == round(line["mean"], 3)]
+        if len(level) > 1:
+            text = f"{_listed(list(map(_named, level)))} have the highest mean seen, "
+            text += f"{100 * line['mean']:.1f}"
         if len(known) == 1:
             text = f"{_named(best)} scores {100 * line['mean']:.1f}{spread}"
         majority = f"the majority class scores {100 * line['majority']:.1f}"
@@ -207,6 +198,8 @@ def _certainty(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[s
             f"{blind} of {_counted(len(main), 'comparison')} could not have shown anything: too "
             "few seeds."
         )
+    if looks := record.summary.get("looks"):
+        said.append(f"Seeds were added as long as they could tell more: {looks['note']}.")
     seen = [one["detectable"] for one in main if one["detectable"]]
     if seen:
         size = f"{100 * median(seen):.1f} points"
@@ -218,6 +211,14 @@ def _certainty(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[s
     gone = [f"{count} {reason}" for reason, count in lost.items() if reason != "unfinished"]
     if gone:
         said.append(f"Runs without a score are in no mean: {', '.join(gone)}.")
+    skewed = [e for e in record.whole_entries if looks_skewed(e.line["scores"])]
+    if skewed:
+        names = [f"{_named(e)} on {e.task}" for e in skewed]
+        who = _listed(names) if len(names) <= _MOST_NAMED else f"{len(names)} variants"
+        said.append(
+            f"The scores of {who} look skewed: a few seeds lie far from the others. Their interval "
+            "allows for that, but not for rare seeds that were not seen; look at every seed."
+        )
     said.append(
         "Intervals are of the mean over seeds, on these items; other items and other tasks are "
         "another matter."
@@ -236,7 +237,6 @@ def _at_places(found: Sequence[Mapping[str, Any]], size: Callable[[Mapping[str, 
 
 
 def _counted_places(found: Sequence[Mapping[str, Any]]) -> str:
-    """Return in how many places each variant is meant."""
     counts = Counter(one["variant"] for one in found)
     return _listed([f"{name} in {_counted(count, 'comparison')}" for name, count in counts.items()])
 
@@ -245,8 +245,7 @@ def _size(one: Mapping[str, Any]) -> str:
     """Return by how much a variant differs, and how sure that is."""
     size = f"{_signed(one['difference'])} points"
     if one["interval"] is not None:
-        low, high = one["interval"]
-        size += f", 95 % {_signed(low)} to {_signed(high)}"
+        size += f", 95 % {difference_range(one['interval'])}"
     wide = one["interval_with_items"]
     is_wide = wide is not None and (wide[0] > 0 or wide[1] < 0)
     return size if is_wide else f"{size}, on these items only"
@@ -254,8 +253,8 @@ def _size(one: Mapping[str, Any]) -> str:
 
 def _wide_size(one: Mapping[str, Any]) -> str:
     """Return by how much a variant differs, and how sure that is for other items, too."""
-    low, high = map(_signed, one["interval_with_items"])
-    return f"{_signed(one['difference'])} points, 95 % {low} to {high}"
+    between = difference_range(one["interval_with_items"])
+    return f"{_signed(one['difference'])} points, 95 % {between}"
 
 
 def _signed(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +24,8 @@ from softprompts.lab.reports.figures import (
     Spelling,
     add_colour_bar,
     add_legend,
-    drawable,
-    save,
+    as_file,
     stack,
-    style,
 )
 from softprompts.lab.reports.landscapes import (
     TITLES,
@@ -38,7 +37,7 @@ from softprompts.lab.reports.landscapes import (
     spaces_of,
     title_of,
 )
-from softprompts.lab.reports.spelling import printable, short
+from softprompts.lab.reports.pages import printable, short
 
 LONGEST_NAME = 40
 """Most letters of a run's name."""
@@ -54,6 +53,11 @@ _SURFACE = {
     "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
 }
 
+_DRAW_ALL = """addEventListener("DOMContentLoaded", () => {
+  for (const one of document.querySelectorAll("[data-surface]"))
+    Plotly.newPlot(one, JSON.parse(one.dataset.surface));
+});"""
+
 Ends = tuple[float, float]
 
 
@@ -66,37 +70,23 @@ class Group:
         key: the figure's name.
         said: what they show, in words.
         panels: the panels.
-        surface: a plane that can be a surface instead, and the scale of its losses.
+        surface: a plane that can be a surface instead, the scale of its losses, and whether a bar
+            explains its colours.
     """
 
     key: str
     said: str
     panels: tuple[Panel, ...]
-    surface: tuple[Mapping[str, Any], Ends] | None = None
+    surface: tuple[Mapping[str, Any], Ends, bool] | None = None
 
 
 def draw_landscapes(found: Mapping[str, Any], format: str = "svg") -> bytes:
-    """Draw landscapes; the same ones give the same bytes.
-
-    Args:
-        found: what `measure_landscapes` returned.
-        format: `svg` or `png`.
-
-    Returns:
-        The content of the picture's file.
-    """
-    spell = drawable if format == "png" else printable
-    with style():
-        return save(build_landscapes(found, spell), format)
+    """Draw landscapes as `svg` or `png`; the same ones give the same bytes."""
+    return as_file(partial(build_landscapes, found), format)
 
 
 def build_landscapes(found: Mapping[str, Any], spell: Spelling = printable) -> Figure:
-    """Return the figure itself; call it and draw it inside `figures.style`.
-
-    Args:
-        found: what `measure_landscapes` returned.
-        spell: turns text from data into text that the format can show.
-    """
+    """Return the figure itself; call it and draw it inside `figures.style`."""
     names = [short(spell(name), LONGEST_NAME) for name in names_of(found["runs"])]
     notes = [short(spell(note), 90) for note in (*notes_of(found), *left_out(found, names))]
     panels = [panel for group in groups_of(found, names) for panel in group.panels]
@@ -104,12 +94,7 @@ def build_landscapes(found: Mapping[str, Any], spell: Spelling = printable) -> F
 
 
 def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
-    """Return everything that there is to draw.
-
-    Args:
-        found: what `measure_landscapes` returned.
-        names: a name for each run.
-    """
+    """Return everything that there is to draw."""
     groups: list[Group] = []
     for space in spaces_of(found):
         scale, moved = scale_of(found, space), f"{TITLES[space].lower()} moved"
@@ -124,12 +109,12 @@ def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
                 f"Loss of {name} over a plane, {moved}: {plane['loss']:.3g} at the run, "
                 f"{losses.min():.3g} to {losses.max():.3g} around it."
             )
-            panel = Panel(1.9, partial(_draw_plane, plane, (name, scale), space))
-            groups.append(Group(f"{space}-{place}", said, (panel,), (plane, scale)))
+            panel = Panel(1.9, partial(_draw_plane, plane, (name, scale, not place), space))
+            groups.append(Group(f"{space}-{place}", said, (panel,), (plane, scale, not place)))
         own = "; ".join(name for _, name, _ in planes)
-        panels = tuple(_line_panel(planes, space, which) for which in _AXES)
-        said = f"Loss along x and y, {moved}, of {own}."
-        groups.append(Group(f"{space}-lines", said, panels))
+        for which, axis in _AXES.items():
+            said = f"Loss along {axis}, {moved}, of {own}."
+            groups.append(Group(f"{space}-{axis}", said, (_line_panel(planes, space, which),)))
     ends = [f"{names[path['first']]} to {names[path['second']]}" for path in found["paths"]]
     if ends:
         said = f"Loss along the straight path from {'; from '.join(ends)}."
@@ -147,16 +132,15 @@ def letters_of(plane: Mapping[str, Any], names: Sequence[str]) -> str:
     return ", ".join(f"{letter}: {name}" for letter, name in own)
 
 
-def draw_surface(key: str, plane: Mapping[str, Any], scale: Ends) -> Markup:
-    """Return a surface of the loss that turns, with the run marked; the page needs `plotly_js`.
+def draw_surface(key: str, plane: Mapping[str, Any], scale: Ends, has_bar: bool) -> Markup:
+    """Return a surface of the loss that turns, with the run marked; needs `surface_program`.
 
     Args:
         key: the figure's name on its page.
         plane: the plane.
         scale: lowest and highest loss of all planes.
+        has_bar: whether a bar explains its colours; one is enough for all planes.
     """
-    from plotly.io import to_html
-
     surface = {
         "type": "surface",
         "x": plane["axis"],
@@ -165,6 +149,7 @@ def draw_surface(key: str, plane: Mapping[str, Any], scale: Ends) -> Markup:
         "cmin": scale[0],
         "cmax": scale[1],
         "colorscale": "Cividis",
+        "showscale": has_bar,
         "colorbar": {"thickness": 8, "len": 0.6, "title": {"text": "loss"}},
         "hovertemplate": "x %{x:.3g}<br>y %{y:.3g}<br>loss %{z:.4g}<extra></extra>",
     }
@@ -175,26 +160,30 @@ def draw_surface(key: str, plane: Mapping[str, Any], scale: Ends) -> Markup:
         "xaxis": {**ends, "title": {"text": "x"}},
         "yaxis": {**ends, "title": {"text": "y"}},
         "zaxis": {"range": list(scale), "nticks": 5, "title": {"text": ""}},
-        "camera": {"eye": {"x": 1.75, "y": -1.75, "z": 1.1}},
+        "camera": {
+            "eye": {"x": 1.42, "y": -1.42, "z": 0.9},
+            "center": {"x": 0, "y": 0, "z": -0.17},
+        },
         "aspectmode": "cube",
     }
     config = {"responsive": True, "displaylogo": False, "displayModeBar": False}
-    drawn = {"data": [surface, own], "layout": {**_SURFACE, "scene": scene}}
-    asked = {"include_plotlyjs": False, "full_html": False, "default_height": "20rem"}
-    return Markup(to_html(drawn, config, div_id=key, validate=False, **asked))
+    drawn = {"data": [surface, own], "layout": {**_SURFACE, "scene": scene}, "config": config}
+    held = json.dumps(drawn, allow_nan=False)
+    return Markup('<div class="surface" id="{}" data-surface="{}"></div>').format(key, held)
 
 
-def plotly_js() -> str:
-    """Return the program that turns surfaces, about 5 megabytes."""
+def surface_program() -> str:
+    """Return the program that turns the surfaces of a page, about 5 megabytes."""
     from plotly.offline import get_plotlyjs
 
-    return str(get_plotlyjs())
+    return f"{get_plotlyjs()}\n{_DRAW_ALL}"
 
 
-def _draw_plane(plane: Mapping[str, Any], given: tuple[str, Ends], space: str, axes: Axes) -> None:
-    """Draw the loss over one plane, the run in its middle."""
-    name, scale = given
-    _draw_map(axes, (plane["axis"], plane["axis"], plane["losses"]), scale)
+def _draw_plane(
+    plane: Mapping[str, Any], given: tuple[str, Ends, bool], space: str, axes: Axes
+) -> None:
+    name, scale, has_bar = given
+    _draw_map(axes, (plane["axis"], plane["axis"], plane["losses"]), scale, has_bar=has_bar)
     axes.plot([0], [0], marker="+", color="white", markersize=8)
     axes.set_title(f"{TITLES[space]}: {name}")
     axes.set_xlabel(f"x ({UNITS[space]})")
@@ -203,7 +192,6 @@ def _draw_plane(plane: Mapping[str, Any], given: tuple[str, Ends], space: str, a
 
 
 def _draw_seeds(plane: Mapping[str, Any], names: Sequence[str], axes: Axes) -> None:
-    """Draw the loss over the plane through three seeds, each marked by its letter."""
     losses = np.array(plane["losses"])
     ends = (float(losses.min()), float(losses.max()))
     _draw_map(axes, (plane["x_axis"], plane["y_axis"], losses), ends)
@@ -216,8 +204,9 @@ def _draw_seeds(plane: Mapping[str, Any], names: Sequence[str], axes: Axes) -> N
     axes.set_ylabel("likewise, across")
 
 
-def _draw_map(axes: Axes, values: tuple[Any, Any, Any], scale: Ends) -> None:
-    """Draw losses as colours, with lines of equal loss."""
+def _draw_map(
+    axes: Axes, values: tuple[Any, Any, Any], scale: Ends, *, has_bar: bool = True
+) -> None:
     x, y, losses = values
     image = axes.imshow(
         np.array(losses),
@@ -230,7 +219,8 @@ def _draw_map(axes: Axes, values: tuple[Any, Any, Any], scale: Ends) -> None:
     if np.ptp(losses) > 0 and scale[1] > scale[0]:
         levels = np.linspace(*scale, 9)[1:-1]
         axes.contour(x, y, losses, levels, colors="white", linewidths=0.6)
-    add_colour_bar(image, "loss")
+    if has_bar:
+        add_colour_bar(image, "loss")
 
 
 def _edges(places: Sequence[float]) -> Ends:
@@ -242,8 +232,6 @@ def _edges(places: Sequence[float]) -> Ends:
 def _line_panel(
     planes: Sequence[tuple[int, str, Mapping[str, Any]]], space: str, which: str
 ) -> Panel:
-    """Return a panel with the loss of every run along one axis."""
-
     def draw(axes: Axes) -> None:
         lines = []
         for number, name, plane in planes:
@@ -259,8 +247,6 @@ def _line_panel(
 
 
 def _path_panel(paths: Sequence[Mapping[str, Any]], ends: Sequence[str]) -> Panel:
-    """Return a panel with the loss between runs."""
-
     def draw(axes: Axes) -> None:
         lines = []
         for number, (path, between) in enumerate(zip(paths, ends, strict=True)):
@@ -274,6 +260,5 @@ def _path_panel(paths: Sequence[Mapping[str, Any]], ends: Sequence[str]) -> Pane
 
 
 def _look(number: int) -> dict[str, Any]:
-    """Return colour and line of a run."""
     lap, place = divmod(number, len(_COLOURS))
     return {"color": _COLOURS[place], "linestyle": _LINES[lap % len(_LINES)], "linewidth": 1.4}

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from markupsafe import Markup
+
 from softprompts.lab.reports.figures import as_markup
 from softprompts.lab.reports.landscape_figures import (
     LONGEST_NAME,
@@ -16,7 +18,7 @@ from softprompts.lab.reports.landscape_figures import (
     draw_surface,
     groups_of,
     letters_of,
-    plotly_js,
+    surface_program,
 )
 from softprompts.lab.reports.landscapes import (
     TITLES,
@@ -29,8 +31,7 @@ from softprompts.lab.reports.landscapes import (
     title_of,
     without_folders,
 )
-from softprompts.lab.reports.pages import Head, Part, Section, page
-from softprompts.lab.reports.spelling import printable, short
+from softprompts.lab.reports.pages import Head, Part, Section, page, printable, short
 from softprompts.lab.reports.study_record import StudyRecord, place_columns, place_of
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.storage import is_there, read_json
@@ -40,18 +41,11 @@ MOST_SURFACES = 8
 
 
 def draw_page(found: Mapping[str, Any]) -> bytes:
-    """Return landscapes as a page that needs nothing else.
-
-    Args:
-        found: what `measure_landscapes` returned.
-
-    Returns:
-        The page, as UTF-8.
-    """
+    """Return landscapes as a page that needs nothing else."""
     are_surfaces = _has_surfaces([found])
     parts = tuple(_parts(found, "", are_surfaces=are_surfaces))
     head = Head("softprompts landscape", title_of(found))
-    program = plotly_js() if are_surfaces else ""
+    program = surface_program() if are_surfaces else ""
     return page(
         title_of(found), head, [Section("landscapes", "Landscapes", parts)], program
     ).encode()
@@ -59,9 +53,6 @@ def draw_page(found: Mapping[str, Any]) -> bytes:
 
 def landscape_section(record: StudyRecord) -> tuple[Section | None, str]:
     """Return the section on landscapes and sharpness, and the program that its surfaces need.
-
-    Args:
-        record: the study.
 
     Returns:
         The section, `None` before the first finished run; and the program, empty without surfaces.
@@ -86,27 +77,60 @@ def _has_surfaces(found: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _parts(found: Mapping[str, Any], prefix: str, *, are_surfaces: bool) -> list[Part]:
-    """Return landscapes as parts of a page, with surfaces that turn or flat maps."""
-    names = [short(printable(name), LONGEST_NAME) for name in names_of(found["runs"])]
-    parts = [Part("note", text) for text in (*notes_of(found), *left_out(found, names))]
+    """Return landscapes as parts of a page, and their numbers."""
+    parts, names = shown_parts(found, prefix, are_surfaces=are_surfaces), _names(found)
+    parts.append(Part("table", _run_table(found, names, f"{prefix}runs")))
+    numbers = json.dumps(without_folders(found), allow_nan=False)
+    return [*parts, Part("fold", (Part("code", numbers, "Numbers"),), "Numbers")]
+
+
+def _names(found: Mapping[str, Any]) -> list[str]:
+    return [short(printable(name), LONGEST_NAME) for name in names_of(found["runs"])]
+
+
+def shown_parts(found: Mapping[str, Any], prefix: str, *, are_surfaces: bool) -> list[Part]:
+    """Return landscapes as pictures and what is to be known of them.
+
+    Args:
+        found: what `measure_landscapes` returned.
+        prefix: what the names of figures begin with.
+        are_surfaces: whether planes are surfaces that turn; otherwise they are flat maps.
+    """
+    names = _names(found)
+    parts = [
+        Part("text", text) for space in spaces_of(found) for text in _flatness(found, names, space)
+    ]
+    parts += [Part("note", text) for text in (*notes_of(found), *left_out(found, names))]
+    groups = groups_of(found, names)
+    drawn = {group.key: _picture(group, f"{prefix}{group.key}", are_surfaces) for group in groups}
+    for space in spaces_of(found):
+        own = [drawn.pop(group.key) for group in groups if group.key.startswith(space)]
+        title = f"{TITLES[space]}: x and y in units of {UNITS[space]}"
+        parts += [Part("heading", title), Part("pictures", own)]
     for path in found["paths"]:
         ends = f"{names[path['first']]} to {names[path['second']]}"
         parts.append(Part("note", f"{ends}: barrier {path['barrier']:.3g}"))
     for plane in found.get("seed_planes", ()):
         said = f"{letters_of(plane, names)}; distances in that from A to B"
         parts.append(Part("note", said))
-    parts.append(Part("table", _run_table(found, names, f"{prefix}runs")))
-    for space in spaces_of(found):
-        parts.append(Part("note", f"{TITLES[space]}: x and y in units of {UNITS[space]}"))
-    groups = groups_of(found, names)
-    pictures = [_picture(group, f"{prefix}{group.key}", are_surfaces) for group in groups]
-    parts.append(Part("pictures", pictures))
-    numbers = json.dumps(without_folders(found), allow_nan=False)
-    return [*parts, Part("fold", (Part("code", numbers, "Numbers"),), "Numbers")]
+    return [*parts, *[Part("pictures", [*drawn.values()])] * bool(drawn)]
+
+
+def _flatness(found: Mapping[str, Any], names: Sequence[str], space: str) -> list[str]:
+    """Say which run is the flattest and by how much; nothing of a single run."""
+    runs = enumerate(found["runs"])
+    planes = [(n, run["spaces"][space]) for n, run in runs if space in run["spaces"]]
+    rises = sorted((max(map(max, plane["losses"])) - plane["loss"], n) for n, plane in planes)
+    if len(rises) < 2:
+        return []
+    (least, flat), (most, steep) = rises[0], rises[-1]
+    return [
+        f"{TITLES[space]}: {names[flat]} is the flatte{'st' if len(rises) > 2 else 'r'}: its loss "
+        f"rises by at most {least:.3g} on its plane, that of {names[steep]} by {most:.3g}."
+    ]
 
 
 def _run_table(found: Mapping[str, Any], names: Sequence[str], name: str) -> Table:
-    """Return the loss of each run, and how steep it is there."""
     spaces = spaces_of(found)
     columns = [Column("run", "run"), Column("loss", "loss", "number")]
     columns += [Column(one, f"slope, {TITLES[one].lower()}", "number") for one in spaces]
@@ -120,10 +144,11 @@ def _run_table(found: Mapping[str, Any], names: Sequence[str], name: str) -> Tab
 
 
 def _picture(group: Group, key: str, are_surfaces: bool) -> Part:
-    """Return a figure; a plane may be a surface instead."""
-    if group.surface is not None and are_surfaces:
-        return Part("surface", draw_surface(key, *group.surface), group.said)
-    return Part("picture", as_markup(key, group.panels), group.said)
+    """Return a figure; a plane may be a surface instead, and is then flat on paper alone."""
+    if group.surface is None or not are_surfaces:
+        return Part("picture", as_markup(key, group.panels), group.said)
+    flat = Markup('<div class="flat">{}</div>').format(as_markup(f"{key}-flat", group.panels))
+    return Part("surface", draw_surface(key, *group.surface) + flat, group.said)
 
 
 def _sharpness_table(record: StudyRecord) -> Table:
@@ -171,7 +196,6 @@ def _kept_sharpness(record: StudyRecord) -> dict[str, dict[str, Any]]:
 
 
 def _measures(found: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of one run by name."""
     values = {"loss": found.get("loss")}
     for space in TITLES:
         for one in (found.get(space) or {}).get("radii", []):
@@ -182,7 +206,6 @@ def _measures(found: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _heading(name: str) -> str:
-    """Return a number's name in words."""
     words = {"input": "inputs", "prompt": "rows", "worst": "rise"}
     first, *others = [words.get(part, part) for part in name.split("_")]
     if first == "curvature":
@@ -198,17 +221,21 @@ def _kept_pictures(record: StudyRecord) -> tuple[list[Part], str]:
     for number, found in enumerate(_by_variant(one, labels) for one in kept):
         own = _parts(found, f"landscape-{number}-", are_surfaces=are_surfaces)
         parts.append(Part("fold", own, title_of(found), is_open=True))
-    return parts, plotly_js() if are_surfaces else ""
+    return parts, surface_program() if are_surfaces else ""
 
 
 def _by_variant(found: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
     """Return landscapes whose runs go by what the study calls them, not by their method."""
-    runs = [{**run, "method": labels.get(run["identity"], run["method"])} for run in found["runs"]]
+    runs = [
+        {**run, "method": labels[run["identity"]], "regularizers": ()}
+        if run["identity"] in labels
+        else run
+        for run in found["runs"]
+    ]
     return {**found, "runs": runs}
 
 
 def _commands(record: StudyRecord, *, has_table: bool, has_pictures: bool) -> list[str]:
-    """Return the commands that measure what is missing."""
     study = shlex.quote(str(record.path))
     commands = []
     if not has_pictures:

@@ -19,14 +19,12 @@ _KEYS: Final = ("sample", "grid", "runs", "paths")
 
 
 def names_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a short name for each run that tells them apart.
-
-    Args:
-        runs: as `measure_landscapes` returns them.
-    """
+    """Return a short name for each run that tells them apart."""
     tasks = {run["task"] for run in runs}
     names = [
-        f"{run['method']}, seed {run['seed']}" + (f", {run['task']}" if len(tasks) > 1 else "")
+        " + ".join([run["method"], *run.get("regularizers", ())])
+        + f", seed {run['seed']}"
+        + (f", {run['task']}" if len(tasks) > 1 else "")
         for run in runs
     ]
     if len(set(names)) < len(names):
@@ -83,11 +81,7 @@ def without_folders(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def study_of(runs: Sequence[Path]) -> Path | None:
-    """Return the study that all runs are of, or `None` where there is none.
-
-    Args:
-        runs: the runs' folders.
-    """
+    """Return the study that all runs are of, or `None` where there is none."""
     studies = {run.resolve().parent.parent for run in runs}
     if len(studies) != 1 or any(run.resolve().parent.name != "runs" for run in runs):
         return None
@@ -98,13 +92,6 @@ def study_of(runs: Sequence[Path]) -> Path | None:
 def keep_landscapes(study: Path, found: Mapping[str, Any]) -> Path:
     """Keep landscapes in `STUDY/analysis/landscapes/`; the same look again takes their place.
 
-    Args:
-        study: the study's folder.
-        found: what `measure_landscapes` returned.
-
-    Returns:
-        The file.
-
     Raises:
         StorageError: if it cannot be written.
     """
@@ -112,16 +99,13 @@ def keep_landscapes(study: Path, found: Mapping[str, Any]) -> Path:
     text = json.dumps([runs, found["sample"], found["grid"]], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     folder = study / "analysis" / "landscapes"
-    make_folder(folder)
+    make_folder(folder, is_inner=True)
     write_json(folder / f"{name}.json", without_folders(found))
     return folder / f"{name}.json"
 
 
 def kept_landscapes(study: Path) -> list[dict[str, Any]]:
     """Return the landscapes that are kept in a study's folder.
-
-    Args:
-        study: the study's folder.
 
     Raises:
         StorageError: if one is broken.

@@ -6,6 +6,7 @@ Every text is escaped by the templates; only figures are markup already.
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final
@@ -13,8 +14,36 @@ from typing import Any, Final, Literal, final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from softprompts.lab.reports.spelling import printable
 from softprompts.lab.reports.tabular import Table, shown_value, to_csv, to_latex
+
+
+def printable(text: str, kept: str = "") -> str:
+    r"""Return a text with the numbers of letters that cannot be printed.
+
+    Example:
+        >>> print(printable("one\ntwo"))
+        one\ntwo
+    """
+    return "".join(one if one.isprintable() or one in kept else number_of(one) for one in text)
+
+
+def number_of(letter: str) -> str:
+    """Return the number of a letter, as Python writes it."""
+    return letter.encode("unicode_escape").decode()
+
+
+def short(text: str, longest: int) -> str:
+    """Return a text without its middle where it is too long.
+
+    Example:
+        >>> short("contradiction", 8)
+        'cont…ion'
+    """
+    if len(text) <= longest:
+        return text
+    half = (longest - 1) // 2
+    return f"{text[: longest - 1 - half]}…{text[-half:]}"
+
 
 MAKER: Final = "softprompts figure"
 """What every picture and page says of its origin, near its beginning."""
@@ -23,8 +52,8 @@ MOST_ROWS: Final = 24
 """Most rows of a table that stand open; longer tables are folded."""
 
 Kind = Literal[
-    "text", "note", "warning", "heading", "list", "code", "file", "table", "folded-table",
-    "picture", "pictures", "surface", "change", "fold",
+    "text", "advice", "note", "warning", "heading", "list", "code", "commands", "file",
+    "table", "folded-table", "picture", "pictures", "surface", "change", "fold",
 ]  # fmt: skip
 
 
@@ -35,8 +64,9 @@ class Part:
 
     Attributes:
         kind: what it is.
-        content: its text; the texts of a list; a table; the markup of a picture; the parts of a
-            fold and of pictures side by side; the bytes of a file; an example that was changed.
+        content: its text; the texts of a list; commands; a table; the markup of a picture; the
+            parts of a fold and of pictures side by side; the bytes of a file; an example that was
+            changed.
         title: what a fold is opened by; a file's name; what stands under a surface; what a picture
             or code is, for those who do not see it.
         is_open: whether a fold is open from the beginning.
@@ -51,13 +81,7 @@ class Part:
 @final
 @dataclass(frozen=True)
 class Section:
-    """A section of a page.
-
-    Attributes:
-        name: its anchor.
-        title: its heading.
-        parts: what stands in it.
-    """
+    """A section of a page; `name` is its anchor."""
 
     name: str
     title: str
@@ -81,7 +105,8 @@ class Head:
         state: how far that is; nothing where that goes without saying.
         is_done: whether there is nothing left to be done.
         lead: a sentence under the title.
-        said: what the page says, as titles and texts.
+        parts: what a reader came for.
+        said: what else the page says, as titles and texts.
     """
 
     kind: str
@@ -89,6 +114,7 @@ class Head:
     state: str = ""
     is_done: bool = False
     lead: str = ""
+    parts: Sequence[Part] = ()
     said: tuple[tuple[str, Sequence[str]], ...] = ()
 
 
@@ -107,13 +133,13 @@ def page(title: str, head: Head, sections: Sequence[Section], program: str = "")
     )
 
 
-def side_by_side(pictures: Sequence[Part], most: int) -> list[Part]:
-    """Return pictures side by side; those beyond the first few are folded.
+def fragment(title: str, parts: Sequence[Part]) -> str:
+    """Return parts as HTML that stands within another page, in the light style."""
+    return _ENVIRONMENT.get_template("fragment.html").render(title=title, parts=parts)
 
-    Args:
-        pictures: the pictures.
-        most: how many stand open.
-    """
+
+def side_by_side(pictures: Sequence[Part], most: int) -> list[Part]:
+    """Return pictures side by side; those beyond the first few are folded."""
     rest = pictures[most:]
     fold = [Part("fold", (Part("pictures", rest),), f"{len(rest)} more")] if rest else []
     return [Part("pictures", pictures[:most]), *fold]
@@ -131,6 +157,12 @@ def _data(content: bytes | str, kind: str) -> str:
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(whole).decode()}"
 
 
+def _hash(content: str) -> Markup:
+    """Return what a policy names a style or program by, so that no other may run."""
+    found = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    return Markup(f"'sha256-{found}'")
+
+
 _ENVIRONMENT: Final = Environment(
     loader=PackageLoader("softprompts.lab.reports"),
     autoescape=True,
@@ -139,5 +171,5 @@ _ENVIRONMENT: Final = Environment(
     undefined=StrictUndefined,
     finalize=_spelled,
 )
-_ENVIRONMENT.filters |= {"csv": to_csv, "latex": to_latex, "data": _data}
+_ENVIRONMENT.filters |= {"csv": to_csv, "latex": to_latex, "data": _data, "hash": _hash}
 _ENVIRONMENT.globals |= {"shown_value": shown_value, "MOST_ROWS": MOST_ROWS}

@@ -19,11 +19,7 @@ _SAFE_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 
 
 def recipe_section(record: StudyRecord) -> Section:
-    """Return the section with recipe, resolved configurations, versions and commands.
-
-    Args:
-        record: the study.
-    """
+    """Return the section with recipe, resolved configurations, versions and commands."""
     name = file_name(record.name)
     recipe, is_own = recipe_text(record), not _is_shipped(record)
     given = shlex.quote(f"{name}.yaml" if is_own else record.name)
@@ -51,20 +47,13 @@ def recipe_section(record: StudyRecord) -> Section:
 
 
 def recipe_text(record: StudyRecord) -> str:
-    """Return the study as a recipe that makes the same runs.
-
-    Args:
-        record: the study.
-    """
+    """Return the study as a recipe that makes the same runs."""
     content = {k: v for k, v in record.study.model_dump(mode="json").items() if v is not None}
     return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
 
 
 def file_name(name: str) -> str:
     """Return a name that is safe as that of a file.
-
-    Args:
-        name: any text.
 
     Example:
         >>> file_name("a/b & c")
@@ -98,7 +87,6 @@ def _resolved(record: StudyRecord) -> str:
 
 
 def _changes(base: Any, other: Any) -> Any:
-    """Return what differs between two nested values."""
     if not (isinstance(base, dict) and isinstance(other, dict)):
         return other
     keys = [key for key in other if key not in base or base[key] != other[key]]

@@ -1,14 +1,18 @@
-"""The records of a run, a line per update and per evaluation, as far as they are written."""
+"""What runs write down: records line by line, the curves of several seeds, and perturbed inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Final, final
 
 from softprompts.errors import StorageError
 from softprompts.problems import show
-from softprompts.storage import is_there, parse_json
+from softprompts.storage import is_there, parse_json, read_file
 
 
 def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
@@ -26,7 +30,7 @@ def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
     if not is_there(path):
         return [], False
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path).decode()
     except OSError as error:
         raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
     except ValueError as error:
@@ -61,3 +65,141 @@ def _parsed(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, dict[str, A
             raise StorageError(f"{place} must be JSON, but is not: {error}.") from error
         require(isinstance(record, dict), place, "the line", "a JSON object", record)
         yield place, record
+
+
+EXAMPLES: Final = "examples.txt"
+_BEFORE, _AFTER = "  before: ", "  after:  "
+_MARKED: Final = re.compile(r"\[((?:\[[^\[\]]*\]|[^\[\]])*)\]")  # with tokens such as [MASK] within
+
+
+@final
+@dataclass(frozen=True)
+class Example:
+    """One input of one update.
+
+    Attributes:
+        heading: update, label, losses and predictions.
+        before: the input.
+        after: the input with its words replaced; brackets stand around those in both.
+    """
+
+    heading: str
+    before: str
+    after: str
+
+    @property
+    def before_pieces(self) -> list[str]:
+        """The input in pieces; every second one was replaced."""
+        return _MARKED.split(self.before)
+
+    @property
+    def after_pieces(self) -> list[str]:
+        """The changed input in pieces; every second one is new."""
+        return _MARKED.split(self.after)
+
+
+def read_examples(folder: Path, most: int) -> tuple[Example, ...]:
+    """Read the last inputs that a run wrote down; a half-written one is left out.
+
+    Returns:
+        The examples, in the order they were written; none where the run writes none.
+
+    Raises:
+        StorageError: if the file cannot be read.
+    """
+    path = folder / EXAMPLES
+    if not is_there(path):
+        return ()
+    try:
+        text = read_file(path).decode(errors="replace")
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    found = []
+    for block in text.split("\n\n"):
+        lines = block.split("\n")
+        before = next((line for line in lines if line.startswith(_BEFORE)), None)
+        after = next((line for line in lines if line.startswith(_AFTER)), None)
+        if before is not None and after is not None:
+            found.append(Example(lines[0], before[len(_BEFORE) :], after[len(_AFTER) :]))
+    return tuple(found[-most:])
+
+
+MOST_WINDOWS = 40
+"""Most windows that the updates of a run are put into."""
+
+Points = Mapping[int, float]
+"""Values by the number of an update."""
+
+
+@final
+@dataclass(frozen=True)
+class Curve:
+    """A value over the updates, for several seeds.
+
+    Attributes:
+        steps: the last update of each window or its middle, or the update of an evaluation.
+        means: the mean over seeds.
+        lows: the lowest seed.
+        highs: the highest seed.
+        counts: how many seeds got there.
+    """
+
+    steps: tuple[float, ...]
+    means: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+def read_curves(folder: Path) -> tuple[Points, Points]:
+    """Read what a run logged so far.
+
+    Args:
+        folder: the run's folder; one that is not there yet has logged nothing.
+
+    Returns:
+        Training losses, but those that are not finite; and scores on held-out rows.
+
+    Raises:
+        StorageError: if its records are broken.
+    """
+    losses: dict[int, float] = {}
+    scores: dict[int, float] = {}
+    for _, record in read_lines(folder / "metrics.jsonl")[0]:
+        step = record.get("step")
+        is_score = record.get("split") == "held_out"
+        value = record.get("score" if is_score else "loss")
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        if isinstance(step, int) and is_number and (is_score or "split" not in record):
+            (scores if is_score else losses)[step] = float(value or 0.0)
+    return losses, scores
+
+
+def curve_of(runs: Sequence[Points], most_windows: int = MOST_WINDOWS) -> Curve | None:
+    """Return the curve of several seeds.
+
+    Updates are put into windows of one size, so that at most `most_windows` are left; a value is
+    the mean of its window. A seed that ended early counts as far as it went.
+
+    Returns:
+        The curve, or `None` without values.
+    """
+    last = max((max(run) for run in runs if run), default=0)
+    if not last:
+        return None
+    steps = sorted({step for run in runs for step in run})
+    size = math.ceil(len(steps) / most_windows)
+    windows = [steps[start : start + size] for start in range(0, len(steps), size)]
+    rows = []
+    for window in windows:
+        held = [[run[step] for step in window if step in run] for run in runs]
+        values = [fmean(found) for found in held if found]
+        rows.append((window[-1], fmean(values), min(values), max(values), len(values)))
+    return Curve(*map(tuple, zip(*rows, strict=True)))
+
+
+def curves_of(folders: Sequence[Path]) -> tuple[Curve | None, Curve | None]:
+    """Return the curves of the training loss and of the held-out score."""
+    losses, scores = zip(*map(read_curves, folders), strict=True)
+    is_curve = max(map(len, scores)) > 1
+    return curve_of(losses), curve_of(scores) if is_curve else None

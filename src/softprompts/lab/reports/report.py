@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from softprompts.errors import RunFolderError, StorageError
+from softprompts.lab.reports.advice import advice
 from softprompts.lab.reports.choices_page import choice_section
 from softprompts.lab.reports.ensemble_section import ensemble_section
 from softprompts.lab.reports.findings import findings, state_of
 from softprompts.lab.reports.landscape_page import landscape_section
-from softprompts.lab.reports.pages import Head, Section, page
+from softprompts.lab.reports.pages import Head, Part, Section, page
 from softprompts.lab.reports.recipe_section import recipe_section
 from softprompts.lab.reports.robustness_section import robustness_section
 from softprompts.lab.reports.run_sections import (
@@ -23,13 +25,26 @@ from softprompts.lab.reports.run_sections import (
     example_section,
     run_section,
     tuning_section,
+    written_section,
 )
-from softprompts.lab.reports.score_sections import comparison_section, score_section
+from softprompts.lab.reports.score_sections import comparison_section, score_picture, score_section
 from softprompts.lab.reports.study_record import StudyRecord, read_study
-from softprompts.lab.reports.table_files import check_tables, write_tables
 from softprompts.lab.reports.tabular import to_csv, to_latex
 from softprompts.locks import lock
-from softprompts.storage import make_folder, write_bytes
+from softprompts.storage import (
+    is_file,
+    is_there,
+    make_folder,
+    open_file,
+    read_record,
+    remove_parts,
+    write_bytes,
+    write_json,
+)
+
+_ROWS = """\
+A line of rows.jsonl is a row as in the task's own files, such as {"text": "…"}; its
+label may be left out. The run is the first seed's; `softprompts ensemble` lets all seeds answer."""
 
 
 def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
@@ -41,7 +56,7 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
 
     Returns:
         What JSON can hold: `study`, `folder`, `html`, `tables` (the files), `sections`, `state`,
-        `num_runs`, `num_finished`, `compared`, `found`, `certainty`, and `scores`.
+        `num_runs`, `num_finished`, `advice`, `compared`, `found`, `certainty`, and `scores`.
 
     Raises:
         SoftPromptsError: if the folder is no study's, or something cannot be read or written.
@@ -56,16 +71,18 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
         ("How sure", said.certainty),
     )
     lead = record.study.description or ""
-    head = Head("softprompts study", record.name, state_of(record), is_done, lead, answers)
+    state = state_of(record)
+    parts = answer(record)
+    head = Head("softprompts study", record.name, state, is_done, lead, parts, answers)
     drawn = page(f"{record.name}: report", head, sections, program)
     folder, files = tables_folder(study, html), {}
     for table in (table for section in sections for table in section.tables):
         files[f"{table.name}.csv"] = to_csv(table)
         files[f"{table.name}.tex"] = to_latex(table)
-    check_tables(folder, files)
-    make_folder(folder)
+    _check_tables(folder, files)
+    make_folder(folder, is_inner=html is None)
     with lock((study if html is None else folder) / ".lock", should_wait=True):
-        write_tables(folder, files)
+        _write_tables(folder, files)
         write_bytes(path, drawn.encode())
     return {
         "study": record.name,
@@ -73,12 +90,30 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
         "html": str(path),
         "tables": [str(folder / name) for name in files],
         "sections": [section.name for section in sections],
-        "state": state_of(record),
+        "state": state,
         "num_runs": record.num_runs,
         "num_finished": record.num_finished,
+        "advice": _advised(record),
         **{key: list(texts) for key, texts in asdict(said).items()},
         "scores": [_score(entry.line, entry.num_seeds) for entry in record.whole_entries],
     }
+
+
+def answer(record: StudyRecord) -> list[Part]:
+    """Return what to take and how sure that is, every seed, and the commands that use it."""
+    picture, advised = score_picture(record), _advised(record)
+    if not advised:
+        return picture
+    what, _, sure = advised[0].partition("; ")
+    parts = [Part("advice", f"{what[:1].upper()}{what[1:]}.")]
+    parts += [Part("text", f"{sure[:1].upper()}{sure[1:]}.")] * bool(sure)
+    uses = (Part("commands", advised[1:]), Part("note", _ROWS)) if advised[1:] else ()
+    return [*parts, *picture, *uses]
+
+
+def _advised(record: StudyRecord) -> list[str]:
+    cells = [cell for entry in record.whole_entries for cell in entry.cells]
+    return advice(record.summary, cells, record.path)
 
 
 def tables_folder(study: Path, html: Path | None) -> Path:
@@ -103,6 +138,7 @@ def _sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], str]:
         curve_section(record),
         choice_section(record),
         example_section(record),
+        written_section(record),
         landscapes,
         cost_section(record),
         run_section(record),
@@ -114,3 +150,55 @@ def _sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], str]:
 def _score(line: Mapping[str, Any], num_seeds: int) -> dict[str, Any]:
     kept = ("variant", "task", "point", "seeds", "mean", "std", "interval", "majority")
     return {**{key: line[key] for key in kept}, "num_seeds": num_seeds}
+
+
+LIST: Final = ".report.json"
+"""The list's name, in the folder of the tables."""
+
+
+def _check_tables(folder: Path, tables: Mapping[str, str]) -> None:
+    """Check that tables may be written to a folder: they replace nothing but earlier tables."""
+    listed = _listed(folder)
+    for name, text in tables.items():
+        path = folder / name
+        if name not in listed and is_there(path) and not _begins(path, text):
+            raise RunFolderError(
+                f"{path} must be new or a table of an earlier report, but is another file. "
+                "Move it, or write the page elsewhere."
+            )
+
+
+def _write_tables(folder: Path, tables: Mapping[str, str]) -> None:
+    """Write tables to a locked folder that `_check_tables` has nothing against; others go."""
+    names = sorted({*_listed(folder), *tables})
+    remove_parts(folder, [LIST, *names])
+    write_json(folder / LIST, {"tables": names})
+    for name, text in tables.items():
+        write_bytes(folder / name, text.encode())
+    gone = [name for name in names if name not in tables and name == Path(name).name]
+    for name in gone:  # such as the runs that had failed, once all are there
+        (folder / name).unlink(missing_ok=True)
+    if gone:
+        write_json(folder / LIST, {"tables": sorted(tables)})
+
+
+def _listed(folder: Path) -> list[str]:
+    """Return the names of the tables that reports wrote in a folder."""
+    if not is_there(folder / LIST):
+        return []
+    names = read_record(folder / LIST, ["tables"])["tables"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise StorageError(f"{folder / LIST} must list the names of `tables`, but does not.")
+    return names
+
+
+def _begins(path: Path, text: str) -> bool:
+    """Return whether a file has a table's first line: reports once kept no list."""
+    if not is_file(path):
+        return False
+    first = text.partition("\n")[0].encode() + b"\n"
+    try:
+        with open_file(path) as file:
+            return file.read(len(first)) == first
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error

@@ -15,9 +15,6 @@ HEADINGS = ("task", "field", "variant", "rows", "best", "within a point", "width
 def robustness_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return one row per curve and set of levels of a study.
 
-    Args:
-        summary: content of `summary.json`.
-
     Returns:
         Rows in the order of `HEADINGS`: the best value with its score in percent; the plateau, or
         the names of about the same score; its width; the default and its score, with a `*` where

@@ -27,11 +27,7 @@ _LEGEND: Final = (
 
 
 def robustness_section(record: StudyRecord) -> Section | None:
-    """Return the section on swept fields; `None` where none was swept.
-
-    Args:
-        record: the study.
-    """
+    """Return the section on swept fields; `None` where none was swept."""
     found = record.summary["robustness"]
     everything = (*found["curves"], *found["levels"])
     plateaus, values = _plateau_table(everything), _value_table(everything)
@@ -69,7 +65,6 @@ def _picture(name: str, curve: Curve, everything: Sequence[Curve]) -> Part:
 
 
 def _plateau_table(everything: Sequence[Curve]) -> Table:
-    """Return best value, plateau and default of each swept field."""
     columns = (
         *_ABOUT,
         Column("best", "best"),
@@ -87,7 +82,6 @@ def _plateau_table(everything: Sequence[Curve]) -> Table:
 
 
 def _value_table(everything: Sequence[Curve]) -> Table:
-    """Return the score at every value of each swept field."""
     columns = (
         *_ABOUT,
         Column("value", "value"),
@@ -111,7 +105,6 @@ def _about(one: Curve) -> dict[str, Any]:
 
 
 def _hints(curve: Curve) -> list[str]:
-    """Return what there is to say of each value."""
     said = []
     for number, value in enumerate(curve["values"]):
         mean, low, high = (curve[key][number] for key in ("means", "lows", "highs"))

@@ -1,4 +1,4 @@
-"""The sections on how runs went: tuning, learning curves, perturbed inputs, time and memory."""
+"""The sections on how runs went: tuning, learning curves, examples, texts, time and memory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from softprompts.lab.reports.curves_of_runs import Curve, curves_of
-from softprompts.lab.reports.examples import read_examples
 from softprompts.lab.reports.pages import Part, Section, side_by_side
+from softprompts.lab.reports.records import Curve, curves_of, read_examples
 from softprompts.lab.reports.score_sections import MOST_OPEN
 from softprompts.lab.reports.study_figures import Scale, draw_curves, scale_around
 from softprompts.lab.reports.study_record import (
@@ -45,11 +44,7 @@ _TUNED = (
 
 
 def tuning_section(record: StudyRecord) -> Section | None:
-    """Return the section on tuning; `None` where nothing was tuned here.
-
-    Args:
-        record: the study.
-    """
+    """Return the section on tuning; `None` where nothing was tuned here."""
     tune = record.study.tune
     if tune is not None and tune.chosen is None:
         text = (
@@ -73,7 +68,6 @@ def tuning_section(record: StudyRecord) -> Section | None:
 
 
 def _tuning_table(found: TuningRecord) -> Table:
-    """Return what was chosen, a row per variant and point."""
     rows = [
         {
             "task": one.task,
@@ -94,11 +88,7 @@ def _tuning_table(found: TuningRecord) -> Table:
 
 
 def curve_section(record: StudyRecord) -> Section | None:
-    """Return the section with learning curves; `None` before the first update.
-
-    Args:
-        record: the study.
-    """
+    """Return the section with learning curves; `None` before the first update."""
     curves = {}
     for entry in record.whole_entries:
         losses, scores = curves_of([record.folder(cell) for cell in entry.cells])
@@ -134,14 +124,18 @@ def curve_section(record: StudyRecord) -> Section | None:
     return Section("curves", "Learning curves", parts)
 
 
-def _axes(pairs: Sequence[Pair]) -> list[tuple[str, float, Scale]]:
-    """Return the panels of a task's figures: titles, units, and axes that all of them share."""
+def _axes(pairs: Sequence[Pair]) -> list[tuple[str, float, Scale, float]]:
+    """Return the panels of a task's figures: titles, units, and both axes, which all share."""
     found = []
     for place, (title, unit, ends) in enumerate(_PANELS):
         known = [curve for pair in pairs if (curve := pair[place]) is not None]
         lows = [low for curve in known for low in curve.lows]
         highs = [high for curve in known for high in curve.highs]
-        found.append((title, unit, scale_around([*ends, *lows, *highs])))
+        scale = scale_around([*ends, *lows, *highs])
+        if min(lows, default=0.0) >= 0:
+            scale = Scale(max(0.0, scale.low), scale.high)
+        last = max((curve.steps[-1] for curve in known), default=1.0)
+        found.append((title, unit, scale, last))
     return found
 
 
@@ -156,11 +150,7 @@ def _said(pairs: Sequence[tuple[Entry, Pair]]) -> str:
 
 
 def example_section(record: StudyRecord) -> Section | None:
-    """Return the section with inputs before and after a perturbation; `None` without any.
-
-    Args:
-        record: the study.
-    """
+    """Return the section with inputs before and after a perturbation; `None` without any."""
     parts: list[Part] = []
     for entry in record.whole_entries:
         for cell in entry.cells:
@@ -178,11 +168,7 @@ def example_section(record: StudyRecord) -> Section | None:
 
 
 def cost_section(record: StudyRecord) -> Section | None:
-    """Return the section on time and memory; `None` before the first result.
-
-    Args:
-        record: the study.
-    """
+    """Return the section on time and memory; `None` before the first result."""
     if not record.results:
         return None
     total = sum(float(result["seconds"]) for result in record.results.values())
@@ -193,11 +179,7 @@ def cost_section(record: StudyRecord) -> Section | None:
 
 
 def run_section(record: StudyRecord) -> Section:
-    """Return the section with every run, those without a score first.
-
-    Args:
-        record: the study.
-    """
+    """Return the section with every run, those without a score first."""
     lost = _lost_table(record)
     left = record.num_runs - record.num_finished - len(record.errors)
     said = [f"{record.num_finished} of {record.num_runs} runs have ended with a result."]
@@ -225,7 +207,6 @@ def _duration(seconds: float) -> str:
 
 
 def _cost_table(record: StudyRecord) -> Table:
-    """Return time and memory of every variant, task and grid point."""
     columns = (
         *place_columns(record),
         Column("num_runs", "runs", "count"),
@@ -246,7 +227,6 @@ def _cost_table(record: StudyRecord) -> Table:
 
 
 def _run_table(record: StudyRecord) -> Table:
-    """Return every run with its state."""
     columns = (
         *place_columns(record),
         Column("seed", "seed", "count"),
@@ -269,7 +249,6 @@ def _run_table(record: StudyRecord) -> Table:
 
 
 def _lost_table(record: StudyRecord) -> Table:
-    """Return the runs that failed or diverged, with the reason."""
     whole = _run_table(record)
     lost = tuple(row for row in whole.rows if row["status"] in ("failed", "diverged"))
     kept = tuple(c for c in whole.columns if c.key not in ("selected_step", "held_out_score"))
@@ -315,10 +294,36 @@ def _run_row(record: StudyRecord, entry: Entry, number: int) -> dict[str, Any]:
 
 
 def _reason_of(result: Mapping[str, Any]) -> str | None:
-    """Return why a run diverged, in words."""
     found = result.get("divergence")
     if not found:
         return None
     if isinstance(found, Mapping):
         return ", ".join(f"{key} {shown(value)}" for key, value in found.items())
     return str(found)
+
+
+def written_section(record: StudyRecord) -> Section | None:
+    """Return the section with what the first seed of each variant wrote; `None` without texts."""
+    rows = []
+    for entry in record.entries:
+        for cell in entry.cells:
+            result = record.results.get(cell.identity, {})
+            own = result.get("tasks", {}).get(entry.task, {}) if entry.part_of else result
+            if own.get("written"):
+                about = {**place_of(record, entry), "seed": cell.config.seed}
+                rows += [{**about, **one} for one in own["written"]]
+                break
+    if not rows:
+        return None
+    columns = (
+        *place_columns(record),
+        Column("seed", "seed", "count"),
+        Column("place", "place"),
+        Column("token_f1", "F1 of words", "percent"),
+        Column("input", "input", "long"),
+        Column("text", "written", "long"),
+        Column("reference", "reference", "long"),
+    )
+    table = Table("written", "Texts on the reported rows", columns, tuple(rows))
+    said = "The best, the median and the worst of each variant's first seed, by the F1 of words."
+    return Section("written", "Written texts", (Part("note", said), Part("table", table)))

@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from softprompts.lab.analysis.comparison import difference_range, ratio_range
 from softprompts.lab.analysis.study_statistics import without_task
-from softprompts.lab.analysis.wording import RATE
 from softprompts.lab.reports.findings import conclusions, main_comparisons
 from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.study_figures import Row, Scale, draw_rows, scale_around
@@ -24,12 +24,19 @@ from softprompts.lab.reports.study_record import (
     seeds_of,
 )
 from softprompts.lab.reports.tabular import Column, Table
+from softprompts.recipes.study_size import RATE
 
 MOST_OPEN = 8
 """Most groups of pictures that stand open; more are folded."""
 
 _MOST_SENTENCES = 6
 _FAR = 1.5  # spans of the scores: a majority score farther off is told, not drawn
+
+_DISAGREE = (
+    "Where an interval and the corrected p seem to disagree, the claim follows p, which must be at "
+    f"most {RATE}. An interval is of one comparison alone and takes scores to be near normal. The "
+    "test does not; its p is corrected for all comparisons, and with few seeds cannot be small."
+)
 
 _STATISTICS = (
     Column("score", "mean ± std", "score", ("mean", "std")),
@@ -43,51 +50,66 @@ _STATISTICS = (
 Comparison = Mapping[str, Any]
 
 
-def score_section(record: StudyRecord) -> Section:
-    """Return the section with every seed's score, and the table of scores.
+def score_picture(record: StudyRecord) -> list[Part]:
+    """Return every seed of the first group of scores, and what the marks mean."""
+    first, *_ = record.facets()
+    ((_, picture),) = _pictures(record, slice(1))
+    return [picture, *_legend(record, [first])]
 
-    Args:
-        record: the study.
-    """
-    facets = record.facets()
-    scales = {facet.task: _scale(facets, facet.task) for facet in facets}
-    pictures = [
-        (facet.title, _strips(record, facet, scales[facet.task], f"scores-{number}"))
-        for number, facet in enumerate(facets)
-    ]
-    lead = (
-        "A dot is a seed, the blue mark the mean, the bar its 95 % interval. Dashed: the majority "
-        f"class. Upright line: the mean of {record.baseline}."
-    )
-    parts = [Part("note", lead)]
-    far = {
-        f"{facet.task} {100 * m:.1f}": None
-        for facet in facets
-        for entry in facet.entries
-        if (m := entry.line["majority"]) is not None and scales[facet.task].beyond((m, m))
-    }
-    if far:
-        parts.append(Part("note", f"Majority class beyond the axis: {', '.join(far)}."))
-    parts += _some_folded(pictures)
-    parts += [Part("heading", "Table"), Part("table", _score_table(record))]
+
+def score_section(record: StudyRecord) -> Section:
+    """Return the section with the other groups of scores, and the table of all."""
+    facets, parts = record.facets()[1:], []
+    if facets:
+        parts = [*_legend(record, facets), *_some_folded(_pictures(record, slice(1, None)))]
+        parts.append(Part("heading", "Table"))
+    parts.append(Part("table", _score_table(record)))
     means = _average_table(record)
     if means.rows:
         parts += [Part("heading", means.title), Part("table", means)]
     return Section("scores", "Scores", tuple(parts))
 
 
-def comparison_section(record: StudyRecord) -> Section | None:
-    """Return the section with each variant against the baseline; `None` without comparisons.
+def _pictures(record: StudyRecord, which: slice) -> list[tuple[str, Part]]:
+    """Return every seed of some groups of scores, under the groups' titles."""
+    facets = record.facets()
+    return [
+        (facet.title, _strips(record, facet, _scale(facets, facet.task), f"scores-{number}"))
+        for number, facet in [*enumerate(facets)][which]
+    ]
 
-    Args:
-        record: the study.
-    """
+
+def _legend(record: StudyRecord, facets: Sequence[Facet]) -> list[Part]:
+    """Say what the marks in pictures of scores mean, and which are not in them."""
+    scales = {facet.task: _scale(record.facets(), facet.task) for facet in facets}
+    majorities = [
+        (f"{facet.task} {100 * m:.1f}", bool(scales[facet.task].beyond((m, m))))
+        for facet in facets
+        for entry in facet.entries
+        if (m := entry.line["majority"]) is not None
+    ]
+    far = dict.fromkeys(text for text, is_far in majorities if is_far)
+    dashed = "" if all(is_far for _, is_far in majorities) else " Dashed: the majority class."
+    metrics = dict.fromkeys(e.line["metric"] for f in facets for e in f.entries if e.num_scored)
+    what = f" ({', '.join(metrics)}, %)" if metrics else ""
+    lead = (
+        f"A dot is a seed{what}, the blue mark the "
+        f"mean, the bar its 95 % interval.{dashed} Upright line: the mean of {record.baseline}."
+    )
+    beyond = [Part("note", f"Majority class beyond the axis: {', '.join(far)}.")] * bool(far)
+    return [Part("note", lead), *beyond]
+
+
+def comparison_section(record: StudyRecord) -> Section | None:
+    """Return the section with each variant against the baseline; `None` without comparisons."""
     main = [one for one in main_comparisons(record.summary) if one["difference"] is not None]
     said = conclusions(record.summary)
     if not said:
         return None
     table = _comparison_table(record)
     parts = [*(_differences(main) if main else []), *_ratios([o for o in main if o["std_ratio"]])]
+    if any(map(_seems_to_disagree, main)):
+        parts.append(Part("note", _DISAGREE))
     if len(said) <= _MOST_SENTENCES:
         parts += [Part("heading", "Conclusions"), Part("list", said)]
     else:
@@ -98,7 +120,6 @@ def comparison_section(record: StudyRecord) -> Section | None:
 
 
 def _score_table(record: StudyRecord) -> Table:
-    """Return the scores of every variant, task and grid point."""
     columns = (
         *place_columns(record),
         *_STATISTICS,
@@ -125,7 +146,7 @@ def _score_table(record: StudyRecord) -> Table:
     )
     note = (
         "Scores in percent, mean and standard deviation over the seeds that finished. The interval "
-        "is Student's."
+        "is Student's, transformed for skewed scores."
     )
     return Table("scores", "Scores", columns, rows, note)
 
@@ -156,7 +177,6 @@ def _average_table(record: StudyRecord) -> Table:
 
 
 def _comparison_table(record: StudyRecord) -> Table:
-    """Return every comparison with the baseline."""
     columns = (
         Column("variant", "variant"),
         Column("baseline", "baseline"),
@@ -190,7 +210,6 @@ def _comparison_table(record: StudyRecord) -> Table:
 
 
 def _scale(facets: Sequence[Facet], task: str) -> Scale:
-    """Return the one axis of a task."""
     lines = [e.line for facet in facets if facet.task == task for e in facet.entries]
     values = [score for line in lines for score in line["scores"]]
     ends = [end for line in lines for end in line["interval"] or () if line["scores"]]
@@ -254,7 +273,6 @@ def _some_folded(pictures: Sequence[tuple[str, Part]]) -> list[Part]:
 
 
 def _differences(main: Sequence[Comparison]) -> list[Part]:
-    """Return the differences of means with their intervals."""
     ends = [end for one in main for end in one["interval"] or (one["difference"],)]
     wide = [end for one in main for end in one["interval_with_items"] or ()]
     near = scale_around([*ends, 0.0])
@@ -270,17 +288,18 @@ def _differences(main: Sequence[Comparison]) -> list[Part]:
 def _difference_row(one: Comparison, label: str, scale: Scale) -> Row:
     items, seeds, p = one["interval_with_items"], one["interval"], one["p_adjusted"]
     size = _points(one["difference"])
-    between = "" if seeds is None else f" ({_points(seeds[0])} to {_points(seeds[1])})"
+    if seeds is not None:
+        between = difference_range(seeds)
+        size = between if seeds[0] == seeds[1] else f"{size} ({between})"
     far = scale.beyond(seeds)
     if not far and (cut := scale.beyond(items)):
         far = f"{cut} with other items"
-    said = f"{size}{between} points, {_p(p) or 'no test'}{far}"
-    text = f"{size}{between}\n{_p(p)}".strip()
+    said = f"{size}, in points; {_p(p) or 'no test'}{far}"
+    text = f"{size}\n{_p(p)}".strip()
     return Row(label, text, said, one["difference"], seeds, items, is_shown=_is_shown(p))
 
 
 def _ratios(known: Sequence[Comparison]) -> list[Part]:
-    """Return the ratios of spreads with their intervals."""
     if not known:
         return []
     ratios = [one["std_ratio"] for one in known]
@@ -295,7 +314,7 @@ def _ratios(known: Sequence[Comparison]) -> list[Part]:
 
 def _ratio_row(one: Comparison, label: str, scale: Scale) -> Row:
     ends, p = one["std_ratio_interval"], one["p_spread_adjusted"]
-    between = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+    between = "" if ends is None else f" ({ratio_range(ends)})"
     size = f"{one['std_ratio']:.2f}"
     said = f"{size} times{between}, {_p(p) or 'no test'}{scale.beyond(ends)}"
     text = f"{size}{between}\n{_p(p)}".strip()
@@ -331,8 +350,18 @@ def _is_shown(p: float | None) -> bool:
     return p is not None and p <= RATE
 
 
+def _seems_to_disagree(one: Comparison) -> bool:
+    """Return whether an interval shows what its test does not, or the other way round."""
+    pairs = (("interval", 0, "p_adjusted"), ("std_ratio_interval", 1, "p_spread_adjusted"))
+    return any(
+        (one[ends][0] <= no <= one[ends][1]) == _is_shown(one[p])
+        for ends, no, p in pairs
+        if one[ends] is not None and one[p] is not None
+    )
+
+
 def _p(p: float | None) -> str:
-    return "" if p is None else f"p {p:.2g}"
+    return "" if p is None else f"corrected p {p:.2g}"
 
 
 def _points(value: float) -> str:

@@ -11,9 +11,9 @@ from typing import Any, final
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from softprompts.lab.reports.curves_of_runs import Curve
 from softprompts.lab.reports.figures import (
     BLUE,
     GREEN,
@@ -28,9 +28,11 @@ from softprompts.lab.reports.figures import (
     add_legend,
     as_markup,
     hint,
+    style,
 )
+from softprompts.lab.reports.pages import printable, short
+from softprompts.lab.reports.records import Curve
 from softprompts.lab.reports.robustness import number, start_of_axis
-from softprompts.lab.reports.spelling import printable, short
 
 _LONGEST = 26
 _TALL = 0.24  # a row
@@ -129,13 +131,13 @@ def draw_rows(
         _finish_rows(axes, rows, scale, unit)
 
     tall = _TALL + 0.08 * any("\n" in row.text for row in rows)
+    left = 0.12 + min(1.63, max(map(_width, (_label(row) for row in rows))))
     right = 0.75 if unit == "%" else 1.35
-    panel = Panel(tall * len(rows) + 0.1, draw, -1, 1.75, right, 0.25)
+    panel = Panel(tall * len(rows) + 0.1, draw, -1, left, right, 0.25)
     return as_markup(name, [panel])
 
 
 def _finish_rows(axes: Axes, rows: Sequence[Row], scale: Scale, unit: str) -> None:
-    """Give rows their names and their axis."""
     if scale.is_logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
@@ -145,12 +147,22 @@ def _finish_rows(axes: Axes, rows: Sequence[Row], scale: Scale, unit: str) -> No
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
     axes.set_xlim(scale.low, scale.high)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [short(printable(row.label), _LONGEST) for row in rows])
+    axes.set_yticks(range(len(rows)), list(map(_label, rows)))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=LINE, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))
+
+
+def _label(row: Row) -> str:
+    return short(printable(row.label), _LONGEST)
+
+
+def _width(text: str) -> float:
+    """Return how wide a label is, in inches."""
+    with style():
+        return float(TextPath((0, 0), text, size=8).get_extents().width) / 72
 
 
 def _draw_row(axes: Axes, place: int, row: Row, scale: Scale) -> None:
@@ -204,7 +216,7 @@ def draw_curves(
     title: str,
     curves: Sequence[tuple[str, Sequence[Curve | None]]],
     base: tuple[str, Sequence[Curve | None]] | None,
-    axes_of: Sequence[tuple[str, float, Scale]],
+    axes_of: Sequence[tuple[str, float, Scale, float]],
 ) -> Markup:
     """Return curves over the updates with their bands, a panel for each kind of value.
 
@@ -213,7 +225,7 @@ def draw_curves(
         title: its title.
         curves: up to three, by label; each with a curve per panel.
         base: the one that they are compared with, drawn in grey.
-        axes_of: per panel what its values are, their unit, and their axis.
+        axes_of: per panel what its values are, their unit, their axis, and the last update.
     """
     looks = [(label, of, colour) for (label, of), colour in zip(curves, _COLOURS, strict=False)]
     if base is not None:
@@ -227,10 +239,9 @@ def draw_curves(
 
 
 def _draw_curves(
-    shown: Sequence[tuple[str, Curve, str]], about: tuple[str, float, Scale], axes: Axes
+    shown: Sequence[tuple[str, Curve, str]], about: tuple[str, float, Scale, float], axes: Axes
 ) -> None:
-    """Draw curves of one kind of value."""
-    title, unit, y = about
+    title, unit, y, last = about
     lines = []
     for label, curve, colour in shown:
         lows, means, highs = (unit * np.array(of) for of in (curve.lows, curve.means, curve.highs))
@@ -239,7 +250,8 @@ def _draw_curves(
         spelled = short(printable(label), 2 * _LONGEST)
         lines += axes.plot(curve.steps, means, color=colour, label=spelled)
         hint(lines[-1], f"{label}: from {means[0]:.3g} to {means[-1]:.3g}")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, last)
+    axes.set_ylabel("score, %" if unit == 100 else "loss")
     axes.set_ylim(unit * y.low, unit * y.high)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND_STEPS))

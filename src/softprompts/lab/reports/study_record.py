@@ -60,13 +60,7 @@ class Entry:
 @final
 @dataclass(frozen=True)
 class Facet:
-    """Entries that are looked at together, on one axis.
-
-    Attributes:
-        task: their task.
-        title: the task, and what else they share.
-        entries: the entries, in the study's order.
-    """
+    """Entries that are looked at together, on one axis; the title says what they share."""
 
     task: str
     title: str
@@ -160,22 +154,16 @@ class StudyRecord:
             shared, label = (point, entry.variant) if by_point else (entry.variant, point)
             if not by_point and len(variants) == 1:
                 shared = ""
-            key = (entry.task, entry.part_of, shared)
+            within = f"within {entry.part_of}" * bool(entry.part_of)
+            key = (entry.task, within, shared)
             groups.setdefault(key, []).append(replace(entry, label=label or entry.variant))
         return tuple(
-            Facet(task, ", ".join(part for part in (task, _within(outer), shared) if part), (*of,))
-            for (task, outer, shared), of in groups.items()
+            Facet(key[0], ", ".join(filter(None, key)), tuple(of)) for key, of in groups.items()
         )
 
 
 def read_study(folder: str | Path) -> StudyRecord:
     """Read a study's folder as it is now; nothing in it has to be finished.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        The study.
 
     Raises:
         RunFolderError: if it is no study's folder.
@@ -228,9 +216,6 @@ def seeds_of(entry: Entry) -> str:
 def point_label(point: Mapping[str, Any]) -> str:
     """Return a grid point in words, without its task.
 
-    Args:
-        point: values by dotted field.
-
     Example:
         >>> point_label({"task.name": "rte", "prompt.length": 5, "task.shots": None})
         'prompt.length 5, task.shots null'
@@ -239,11 +224,7 @@ def point_label(point: Mapping[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value of a recipe as a recipe writes it.
-
-    Args:
-        value: text, number, list or mapping.
-    """
+    """Return a value of a recipe as a recipe writes it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -255,10 +236,6 @@ def _entries(line: Line, cells: tuple[Cell, ...]) -> list[Entry]:
         for name, scores in line.get("tasks", {}).items()
     ]
     return [Entry(line, cells, label), *own]
-
-
-def _within(mixture: str) -> str:
-    return f"within {mixture}" if mixture else ""
 
 
 def _refuse(path: Path) -> None:

@@ -6,16 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 HEADINGS = (
-    "task",
-    "variant",
-    "score",
-    "min",
-    "max",
-    "majority",
-    "items",
-    "seeds",
-    "updates",
-    "seconds",
+    *("task", "variant", "score", "min", "max", "majority"),
+    *("items", "seeds", "updates", "seconds"),
 )
 
 
@@ -23,9 +15,6 @@ def score_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return one row per variant, task and grid point, tasks together.
 
     Below a mixture's row comes one for each of its tasks, whose name begins with `· `.
-
-    Args:
-        summary: content of `summary.json`.
 
     Returns:
         Rows in the order of `HEADINGS`; scores in percent.
@@ -86,11 +75,3 @@ def _task_rows(line: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def markdown(summary: Mapping[str, Any]) -> str:
-    """Return the score table as Markdown."""
-    lines = ["| " + " | ".join(HEADINGS) + " |"]
-    lines.append("|" + "|".join(" --- " if i < 2 else " ---: " for i in range(len(HEADINGS))) + "|")
-    lines += ["| " + " | ".join(row) + " |" for row in score_rows(summary)]
-    return "\n".join(lines) + "\n"

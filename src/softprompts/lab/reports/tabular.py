@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from softprompts.lab.analysis.comparison import difference_range, ratio_range
+
 _RISKY: Final = ("=", "+", "-", "@", "\t", "\r", "'")
 _FORMATS: Final = {"count": (1, "{:,}"), "percent": (100, "{:.1f}"), "points": (100, "{:+.1f}")}
 _LATEX: Final = {
@@ -115,9 +117,6 @@ def to_csv(table: Table) -> str:
     Text that a spreadsheet might run as a formula, and text that begins with an apostrophe, gets
     an apostrophe before it; numbers are never changed.
 
-    Args:
-        table: the table.
-
     Example:
         >>> to_csv(Table("t", "T", (Column("name", "name"),), ({"name": "=1+1"},)))
         "name\r\n'=1+1\r\n"
@@ -159,12 +158,7 @@ def _in_latex(text: str) -> str:
 
 
 def shown_value(column: Column, row: Mapping[str, Any]) -> str:
-    """Return a value as readers see it.
-
-    Args:
-        column: its column.
-        row: its row.
-    """
+    """Return a value as readers see it."""
     if not column.is_in(row):
         return "–"
     values = column.values(row)
@@ -177,8 +171,9 @@ def _pair(kind: str, first: float | None, second: float | None) -> str:
     if kind == "score":
         spread = "–" if second is None else f"{100 * second:.1f}"
         return f"{_number('percent', first)} ± {spread}"
-    inner = {"range": "percent", "difference": "points", "ratios": "number"}[kind]
-    return f"{_number(inner, first)} to {_number(inner, second)}"
+    if kind == "range" or first is None or second is None:
+        return f"{_number('percent', first)} to {_number('percent', second)}"
+    return (difference_range if kind == "difference" else ratio_range)((first, second))
 
 
 def _number(kind: str, value: float | None) -> str:

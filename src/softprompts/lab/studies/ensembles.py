@@ -96,7 +96,6 @@ def ensemble_study(
 
 
 def _choose(record: StudyRecord, variant: str, size: int) -> list[tuple[Entry, list[_Cells]]]:
-    """Return the groups of seeds of every task and grid point of a variant."""
     names = list(record.study.variants)
     if variant not in names:
         raise DataError(f"`--variant` must be one of {', '.join(names)}, but is {variant!r}.")
@@ -170,7 +169,6 @@ def _known(record: StudyRecord, cells: _Cells, place: Path | None) -> dict[str, 
 def _line(
     record: StudyRecord, entry: Entry, used: _Cells, scored: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return what JSON can hold of one task and grid point."""
     line, seeds = entry.line, {cell.config.seed for cell in used}
     kept = ("variant", "task", "point", "majority", "metric", "split", "num_items")
     return {
@@ -193,13 +191,7 @@ def _spread(scores: Sequence[float]) -> dict[str, Any]:
 
 @final
 class _Measuring:
-    """Loads the runs of groups and scores them; what groups share is loaded once.
-
-    Args:
-        record: the study.
-        backbone: where the runs' backbone is, if it was moved.
-        data_dir: where the tasks' files are, if they moved.
-    """
+    """Loads the runs of groups and scores them; what groups share is loaded once."""
 
     def __init__(self, record: StudyRecord, backbone: str | None, data_dir: Path | None) -> None:
         self._record, self._source, self._data_dir = record, backbone, data_dir

@@ -46,9 +46,6 @@ class Job:
     def run(self, progress: StudyProgress) -> dict[str, Any]:
         """Run every unfinished run, and return the content of `summary.json`.
 
-        Args:
-            progress: told of every run and update.
-
         Raises:
             SoftPromptsError: if the folder cannot be written, or the executor cannot work.
         """

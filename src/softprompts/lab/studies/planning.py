@@ -57,10 +57,6 @@ class Plan:
     def from_json(data: Mapping[str, Any], where: str) -> Plan:
         """Return the plan that `to_json` wrote.
 
-        Args:
-            data: its content.
-            where: what to call it in an error.
-
         Raises:
             StorageError: if it is no plan.
         """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, final
 
 from softprompts.recipes.grid import Cell
-from softprompts.training.progress import Progress, Silent
+from softprompts.training.progress import Progress, progress_bar
 
 
 class StudyProgress(Protocol):
@@ -35,33 +35,51 @@ class StudyProgress(Protocol):
 
 
 @final
-class SilentStudy(StudyProgress):
-    """Says nothing."""
+class StudyBar(StudyProgress):
+    """Shows runs as `progress_bar` does, and how far those in training are."""
+
+    def __init__(self) -> None:
+        self._bar = progress_bar("run")
 
     def start(self, cells: Sequence[Cell], num_finished: int) -> None:
-        """Say nothing."""
+        """Begin a bar of these runs."""
+        self._bar.close()
+        self._bar = progress_bar("run", len(cells), num_finished)
 
     def begin(self, cells: Sequence[Cell]) -> Progress:
-        """Return a silent progress."""
-        return Silent()
+        """Return what shows the updates of runs behind the bar."""
+        return _Behind(self._bar, ", ".join(dict.fromkeys(cell.variant for cell in cells)))
 
     def end(self, cell: Cell, result: dict[str, Any] | None, error: str) -> None:
-        """Say nothing."""
+        """Move the bar by a run."""
+        self.find(cell)
 
     def find(self, cell: Cell) -> None:
-        """Say nothing."""
+        """Move the bar by a run."""
+        self._bar.update()
+        if self._bar.n >= (self._bar.total or 0):
+            self._bar.close()
 
     def wait(self, num_runs: int) -> None:
-        """Say nothing."""
+        """Say that other processes have what is left."""
+        self._bar.set_postfix_str(f"{num_runs} in other processes")
+
+
+@final
+class _Behind(Progress):
+    """Shows updates behind a bar of runs."""
+
+    def __init__(self, bar: Any, names: str) -> None:
+        self._bar, self._names = bar, names
+
+    def update(self, step: int, total_steps: int) -> None:
+        """Show how far the runs are."""
+        self._bar.set_postfix_str(f"{self._names}: {step} of {total_steps} updates")
 
 
 @final
 class OnHeldOut(StudyProgress):
-    """Passes on what it is told, with scores on held-out rows in the place of reported ones.
-
-    Args:
-        progress: told of it.
-    """
+    """Passes on what it is told, with scores on held-out rows in the place of reported ones."""
 
     def __init__(self, progress: StudyProgress) -> None:
         self._progress = progress

@@ -21,7 +21,7 @@ from softprompts.errors import StorageError
 from softprompts.lab.studies.tuning_record import Trial
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.tuning import is_number
-from softprompts.storage import parse_json
+from softprompts.storage import parse_json, read_file
 
 
 def rung_sizes(num_candidates: int, keep: int) -> tuple[int, ...]:
@@ -127,7 +127,7 @@ def _held_out_loss(folder: Path, step: int) -> float | None:
     """Return the loss on held-out rows after an update of a run, as far as it is finite."""
     path = folder / "metrics.jsonl"
     try:
-        records = [parse_json(line) for line in path.read_text("utf-8").splitlines()]
+        records = [parse_json(line) for line in read_file(path).decode().splitlines()]
     except (OSError, ValueError) as error:
         raise StorageError(f"{path} must be lines of JSON, but is not: {error}.") from error
     for one in records:

@@ -24,6 +24,9 @@ from softprompts.storage import (
     write_json,
 )
 
+_PARTS = {"runs", "errors", "packs", "packs.json"}
+"""What workers make again where somebody removes the folder under them: it is a study's still."""
+
 
 @final
 class Store:
@@ -34,11 +37,6 @@ class Store:
 
     A study that grew, by more seeds or variants, keeps its folder and its finished runs; a study
     of another name does not get in.
-
-    Args:
-        path: the folder.
-        study: the study.
-        cells: its runs.
 
     Raises:
         RunFolderError: if the folder belongs to another study or holds other files.
@@ -51,7 +49,7 @@ class Store:
             return
         others = entries(path)
         if "study.json" not in others:
-            if others:
+            if set(others) - _PARTS:
                 held = ", ".join(others[:3])
                 raise RunFolderError(
                     f"{path} must be empty or the study's folder, but holds {held}."
@@ -65,13 +63,14 @@ class Store:
             )
 
     def open(self) -> None:
-        """Create the folder and say whose it is."""
-        make_folder(self.path / "runs")
+        """Create the folder and say whose it is, first of all: another is refused."""
+        make_folder(self.path)
         with self._alone():
             for folder in (self.path, self.path / "errors"):
                 remove_parts(folder)
             kept = with_kept_unit(self.study)
             write_json(self.path / "study.json", kept.model_dump(mode="json"))
+        make_folder(self.path / "runs")
 
     def plan(self, most_runs: Callable[[Cell], int], device: str | None = None) -> Plan:
         """Return the packs of the study; those that were made before stay.
@@ -118,14 +117,14 @@ class Store:
 
     def fail(self, cell: Cell, error: str) -> None:
         """Keep why a run failed."""
-        make_folder(self.path / "errors")
+        make_folder(self.path / "errors", is_inner=True)
         with self._alone():
             about = {"identity": cell.identity, "error": error}
-            write_json(self._error_file(cell), about)
+            write_json(error_file(self.path, cell), about)
 
     def forgive(self, cell: Cell) -> None:
         """Forget why a run failed before."""
-        remove_file(self._error_file(cell))
+        remove_file(error_file(self.path, cell))
 
     def error(self, cell: Cell) -> str | None:
         """Return why a run failed, or `None` where it did not; a result makes up for it."""
@@ -136,7 +135,7 @@ class Store:
         found = {}
         for cell in self.cells:
             with suppress(OSError):
-                found[cell.identity] = self._error_file(cell).stat().st_mtime_ns
+                found[cell.identity] = error_file(self.path, cell).stat().st_mtime_ns
         return found
 
     def folder(self, cell: Cell) -> Path:
@@ -150,13 +149,9 @@ class Store:
     def write_summary(self) -> dict[str, Any]:
         """Write and return what the finished runs say; see `summarize`."""
         with self._alone():
-            summary = self.summarize()
+            summary = summarize(self.study, self.cells, self.result, self.error)
             write_json(self.path / "summary.json", summary)
         return summary
-
-    def summarize(self) -> dict[str, Any]:
-        """Return the summary; see `softprompts.lab.studies.summary.summarize`."""
-        return summarize(self.study, self.cells, self.result, self.error)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -173,6 +168,3 @@ class Store:
     @property
     def _plan_file(self) -> Path:
         return self.path / "packs.json"
-
-    def _error_file(self, cell: Cell) -> Path:
-        return error_file(self.path, cell)

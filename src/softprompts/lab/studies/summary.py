@@ -12,11 +12,14 @@ from softprompts.lab.analysis.robustness import Default, robustness_of
 from softprompts.lab.analysis.scores import DIVERGED, FAILED, UNFINISHED
 from softprompts.lab.analysis.statistics import spread
 from softprompts.lab.analysis.study_statistics import statistics_of
+from softprompts.lab.studies.looks import look_at, looks_of
 from softprompts.recipes.defaults import value_and_default
 from softprompts.recipes.grid import Cell
 from softprompts.recipes.study import StudyConfig, merged
 from softprompts.storage import is_there, read_record
 from softprompts.training.finished import read_result
+
+_SCORED = ("majority", "metric", "num_items", "split")
 
 Result = Callable[[Cell], Mapping[str, Any] | None]
 """Returns a run's result, or `None` while it is not finished."""
@@ -37,10 +40,6 @@ def error_file(study: Path, cell: Cell) -> Path:
 
 def read_cell(study: Path, cell: Cell) -> dict[str, Any] | None:
     """Read a run's result.
-
-    Args:
-        study: the study's folder.
-        cell: the run.
 
     Returns:
         The content of `result.json`, or `None` while the run is not finished.
@@ -65,10 +64,6 @@ def read_cell(study: Path, cell: Cell) -> dict[str, Any] | None:
 def read_error(study: Path, cell: Cell) -> str | None:
     """Read why a run failed.
 
-    Args:
-        study: the study's folder.
-        cell: the run.
-
     Returns:
         The error, or `None` where it did not fail; a result makes up for a failure.
 
@@ -86,22 +81,18 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the content of `summary.json`.
 
-    Args:
-        study: the study.
-        cells: its runs.
-        result: reads a run's result.
-        error: reads why a run failed.
-
     Returns:
         `name`, `num_runs`, `num_finished`, and `cells`: per variant, task and grid point the
         seeds, scores, mean, standard deviation, extremes, interval, majority score, number of
         items, seconds, and how many runs diverged, failed or are missing, with `missing` naming
         their seeds; of a mixture also `tasks`, with scores and majority of each. Then
         `baseline`, `comparisons` with it and `averages` over tasks, as `statistics_of` has
-        them, and `robustness`, the curves of swept fields, as `robustness_of` has it. Nothing in
-        it depends on when or in how many calls the runs were made, but `seconds`.
+        them, `robustness`, the curves of swept fields, as `robustness_of` has it, and where seeds
+        are added `looks`, as `look_at` has it. Nothing in it depends on when or in how many calls
+        the runs were made, but `seconds`.
     """
     lines = [_line(group, result, error) for group in grouped(cells)]
+    seen = look_at(study, lines)
 
     def default(line: Mapping[str, Any], field: str) -> Default:
         run = merged(study, line["variant"], line["point"])
@@ -113,8 +104,9 @@ def summarize(
         "num_runs": len(cells),
         "num_finished": sum(len(line["seeds"]) + line["num_diverged"] for line in lines),
         "cells": lines,
-        **statistics_of(lines, study.baseline or next(iter(study.variants))),
+        **statistics_of(lines, study.baseline or next(iter(study.variants)), looks_of(study)),
         "robustness": robustness_of(lines, default),
+        **({} if seen is None else {"looks": seen}),
     }
 
 
@@ -127,10 +119,9 @@ def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, Any]:
-    """Summarize the seeds of one variant, task and point."""
     results = [(cell, result(cell)) for cell in cells]
     done = [(cell, r) for cell, r in results if r is not None and r["status"] == "finished"]
-    any_result = next((r for _, r in results if r is not None), None)
+    any_result = next((r for _, r in results if r is not None), {})
     failed = [text for cell in cells if (text := error(cell)) is not None]
     line = {
         "variant": cells[0].variant,
@@ -139,15 +130,14 @@ def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, An
         "seeds": [cell.config.seed for cell, _ in done],
         **asdict(spread([r["score"] for _, r in done])),
         "last": asdict(spread([r["last_score"] for _, r in done])),
-        "held_out": asdict(spread(_held_out([r for _, r in done]))),
-        "majority": any_result["majority"] if any_result else None,
-        "metric": any_result["metric"] if any_result else None,
-        "num_items": any_result["num_items"] if any_result else None,
-        "split": any_result["split"] if any_result else None,
+        "held_out": asdict(
+            spread([s for _, r in done if (s := r.get("held_out_score")) is not None])
+        ),
+        **{key: any_result.get(key) for key in _SCORED},
         "updates": max((r["steps"] for _, r in done), default=None),
-        "trainable_parameters": any_result["trainable_parameters"] if any_result else None,
+        "trainable_parameters": any_result.get("trainable_parameters"),
         "seconds": sum(r["seconds"] for _, r in results if r is not None),
-        "num_cut": any_result["num_cut"] if any_result else None,
+        "num_cut": any_result.get("num_cut"),
         "num_diverged": sum(r is not None and r["status"] == "diverged" for _, r in results),
         "num_failed": len(failed),
         "num_missing": sum(r is None for _, r in results) - len(failed),
@@ -164,28 +154,17 @@ def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, An
 
 
 def _reason(result: Mapping[str, Any] | None, error: str | None) -> str:
-    """Return why a run has no score."""
     if result is not None:
         return DIVERGED
     return UNFINISHED if error is None else FAILED
 
 
-def _held_out(results: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return the scores on held-out rows of the runs that have one."""
-    scores = (result.get("held_out_score") for result in results)
-    return [score for score in scores if score is not None]
-
-
-def _by_task(
-    results: Sequence[Mapping[str, Any]], any_result: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Summarize the seeds of each task of a mixture."""
-    about = ("majority", "metric", "num_items", "split")
+def _by_task(results: Sequence[Mapping[str, Any]], any_result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: {
             **asdict(spread([r["tasks"][name]["score"] for r in results])),
             "last": asdict(spread([r["tasks"][name]["last_score"] for r in results])),
-            **{key: first[key] for key in about},
+            **{key: first[key] for key in _SCORED},
         }
-        for name, first in (any_result["tasks"] if any_result else {}).items()
+        for name, first in any_result.get("tasks", {}).items()
     }

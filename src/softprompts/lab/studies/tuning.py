@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.errors import RecipeError, SoftPromptsWarning, TuningError
-from softprompts.lab.studies.executors.base import Executor
-from softprompts.lab.studies.executors.in_process import InProcess
+from softprompts.lab.studies.executors.base import Executor, InProcess
 from softprompts.lab.studies.job import Job, prepare
-from softprompts.lab.studies.progress import OnHeldOut, SilentStudy, StudyProgress
+from softprompts.lab.studies.progress import OnHeldOut, StudyBar, StudyProgress
 from softprompts.lab.studies.rungs import ranked, rung_run, rung_sizes, rung_steps, tried
 from softprompts.lab.studies.tuning_record import (
     Chosen,
@@ -26,8 +25,8 @@ from softprompts.lab.studies.tuning_record import (
 from softprompts.problems import show
 from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.identity import identity
+from softprompts.recipes.overrides import place
 from softprompts.recipes.parsing import parse_run
-from softprompts.recipes.places import place
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig, tunable
@@ -68,7 +67,7 @@ def tune_study(
     plan = _Plan.of(study, study.tune)
     record = read_record_of(out)
     if record is None or record.fingerprint != plan.fingerprint:
-        record = _tune(plan, out, progress or SilentStudy(), executor or InProcess())
+        record = _tune(plan, out, progress or StudyBar(), executor or InProcess())
         write_tuning(out, record)
     for text in _remarks(plan, record):
         warnings.warn(text, SoftPromptsWarning, stacklevel=2)
@@ -79,15 +78,7 @@ def tune_study(
 @final
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be tried, before any data is read.
-
-    Attributes:
-        study: the study.
-        tune: what it says of tuning.
-        runs: its variants at points of the grid that are trained.
-        values: the candidates.
-        configs: each run with each candidate, resolved.
-    """
+    """What is to be tried, before any data is read."""
 
     study: StudyConfig
     tune: TuneConfig
@@ -97,7 +88,6 @@ class _Plan:
 
     @staticmethod
     def of(study: StudyConfig, tune: TuneConfig) -> _Plan:
-        """Return what a study without problems asks for."""
         runs = tunable(study)
         values = candidates(tune, runs)
         configs = [
@@ -119,13 +109,7 @@ class _Plan:
     def rung(
         self, number: int, alive: Sequence[Sequence[int]], steps: Sequence[Sequence[int]]
     ) -> tuple[StudyConfig, dict[str, tuple[int, int]]]:
-        """Return a rung as a study, and which run and candidate each of its variants is.
-
-        Args:
-            number: the rung's, from 0.
-            alive: for each run the candidates that are left.
-            steps: for each run the updates in each rung.
-        """
+        """Return a rung as a study, and which run and candidate each of its variants is."""
         variants: dict[str, dict[str, Any]] = {}
         places: dict[str, tuple[int, int]] = {}
         last = self.tune.field.rpartition(".")[2]
@@ -148,7 +132,6 @@ class _Plan:
 
 
 def _tune(plan: _Plan, out: Path, progress: StudyProgress, executor: Executor) -> TuningRecord:
-    """Run every rung and return what was found."""
     resources = Resources(executor.device)
     keep, sizes = plan.tune.keep, rung_sizes(len(plan.values), plan.tune.keep)
     steps = [rung_steps(total, keep, len(sizes)) for total in _total_steps(plan, resources)]
@@ -253,7 +236,6 @@ def _total_steps(plan: _Plan, resources: Resources) -> list[int]:
 
 
 def _steps(config: RunConfig, resources: Resources) -> int:
-    """Return the updates of a run."""
     if config.training.steps is not None:
         return config.training.steps
     tasks = resources.tasks(config).values()

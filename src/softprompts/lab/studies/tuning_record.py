@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from softprompts.problems import show
-from softprompts.recipes.places import place
+from softprompts.recipes.overrides import place
 from softprompts.recipes.tuning import Choice, TuneConfig, is_number
 from softprompts.storage import is_there, read_record, write_json
 from softprompts.training.stored import Count, Fraction, Stored, check_stored, required
@@ -135,7 +135,6 @@ class TuningRecord(Stored):
         return [*texts, *self._budget()]
 
     def _budget(self) -> list[str]:
-        """Say what was spent."""
         total = sum(one.updates for one in self.choices)
         each = list(dict.fromkeys(str(one.updates) for one in self.choices))
         where = "each variant" + " at each point of the grid" * any(c.point for c in self.choices)
@@ -170,9 +169,6 @@ def read_tuning(study: Path, tune: TuneConfig | None) -> TuningRecord | None:
 
 def read_record_of(study: Path) -> TuningRecord | None:
     """Read what the last tuning in a study's folder found, whatever the study says now.
-
-    Args:
-        study: the folder.
 
     Returns:
         The record; `None` where none has ended.

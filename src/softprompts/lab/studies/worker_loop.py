@@ -114,7 +114,6 @@ class WorkerLoop:
             warnings.warn(text, SoftPromptsWarning, stacklevel=2)
 
     def _train_alone(self, cell: Cell) -> None:
-        """Train one run in its folder."""
         updates = self._progress.begin([cell])
         try:
             backbone = self._resources.backbone(cell.config.backbone)
@@ -134,7 +133,6 @@ class WorkerLoop:
             self._end(cell, dict(outcome.result), None)
 
     def _end(self, cell: Cell, result: dict[str, Any] | None, error: Exception | None) -> None:
-        """Keep how a run ended."""
         del self._left[cell.identity]
         text = "" if error is None else show_error(error)
         if error is None:

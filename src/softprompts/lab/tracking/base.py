@@ -44,20 +44,13 @@ class Tracker(ABC):
     def start(self, run: TrackedRun) -> str:
         """Begin the run, or go on with it.
 
-        Args:
-            run: the run.
-
         Returns:
             What to call it when another process goes on; not empty.
         """
 
     @abstractmethod
     def log(self, lines: list[tuple[int, dict[str, float]]]) -> None:
-        """Pass metrics on.
-
-        Args:
-            lines: updates and metrics by name, in order.
-        """
+        """Pass metrics on."""
 
     @abstractmethod
     def finish(self, is_over: bool) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import Any, final
 from torch import Tensor
 
 from softprompts.errors import SoftPromptsWarning, StorageError
-from softprompts.lab.tracking.base import TrackedRun, Tracker
+from softprompts.lab.tracking.base import TrackedRun, Tracker, Value
 from softprompts.lab.tracking.registry import TRACKERS
-from softprompts.storage import is_there, read_record, write_json
+from softprompts.storage import is_there, read_file, read_record, write_json
 from softprompts.training.journal import METRICS, Checkpoint, Journal
 
 NOTE = "tracking.json"
@@ -60,7 +60,7 @@ class TrackedJournal(Journal):
     def restore(self) -> Checkpoint | None:
         """Return where the run stood, and pass on what is durable and was not passed on."""
         found, path = self._inner.restore(), self._path / METRICS
-        text = path.read_text("utf-8") if path.exists() else ""
+        text = read_file(path).decode() if path.exists() else ""
         self._num_durable, self._waiting = 0, [json.loads(line) for line in text.splitlines()]
         self.send()
         return found
@@ -117,28 +117,36 @@ class TrackedJournal(Journal):
         self._trackers.finish(is_over=False)
 
 
-def numbers(record: Mapping[str, Any], start: str = "") -> dict[str, float]:
+def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a line of metrics by name; a split or task is in front of the name.
-
-    Args:
-        record: a line of `metrics.jsonl`, or a part of one.
-        start: what names begin with.
 
     Example:
         >>> numbers({"step": 3, "split": "held_out", "score": 0.5, "tasks": {"a": {"loss": 1.0}}})
         {'held_out/score': 0.5, 'held_out/tasks/a/loss': 1.0}
     """
-    start += f"{record['split']}/" if isinstance(record.get("split"), str) else ""
-    found: dict[str, float] = {}
-    for key, value in record.items():
+    start = f"{record['split']}/" if isinstance(record.get("split"), str) else ""
+    return {
+        f"{start}{key}": float(value)
+        for key, value in flatten(record, "/").items()
+        if isinstance(value, int | float) and key != "step" and math.isfinite(value)
+    }
+
+
+def flatten(config: Mapping[str, Any], point: str = ".", start: str = "") -> dict[str, Value]:
+    """Return nested settings by dotted field; what is null is left out.
+
+    Example:
+        >>> flatten({"a": {"b": 1, "c": None}, "d": [2]})
+        {'a.b': 1, 'd.0': 2}
+    """
+    found: dict[str, Value] = {}
+    for key, value in config.items():
+        if isinstance(value, list):
+            value = {str(number): item for number, item in enumerate(value)}
         if isinstance(value, Mapping):
-            found |= numbers(value, f"{start}{key}/")
-        elif isinstance(value, list):
-            found |= numbers(
-                {str(place): item for place, item in enumerate(value)}, f"{start}{key}/"
-            )
-        elif isinstance(value, int | float) and key != "step" and math.isfinite(value):
-            found[f"{start}{key}"] = float(value)
+            found |= flatten(value, point, f"{start}{key}{point}")
+        elif value is not None:
+            found[f"{start}{key}"] = value
     return found
 
 
@@ -167,32 +175,21 @@ class RunTrackers:
                 self._trackers[name] = tracker
 
     def log(self, lines: list[tuple[int, dict[str, float]]]) -> None:
-        """Pass metrics on.
-
-        Args:
-            lines: updates and metrics by name, in order.
-        """
-        for name, tracker in self._working():
-            try:
-                tracker.log(lines)
-            except Exception as error:
-                _leave_out(name, error)
+        """Pass metrics on."""
+        self._each(lambda tracker: tracker.log(lines))
 
     def finish(self, is_over: bool) -> None:
-        """Let go of the run.
-
-        Args:
-            is_over: whether it has its result.
-        """
-        for name, tracker in self._working():
-            try:
-                tracker.finish(is_over)
-            except Exception as error:
-                _leave_out(name, error)
+        """Let go of the run."""
+        self._each(lambda tracker: tracker.finish(is_over))
         self._trackers.clear()
 
-    def _working(self) -> Iterator[tuple[str, Tracker]]:
-        return (item for item in list(self._trackers.items()) if item[0] not in _failed)
+    def _each(self, do: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            if name not in _failed:
+                try:
+                    do(tracker)
+                except Exception as error:
+                    _leave_out(name, error)
 
 
 _failed: set[str] = set()

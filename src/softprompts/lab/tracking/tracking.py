@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.errors import TrackingError
-from softprompts.lab.tracking.base import TrackedRun, Value
-from softprompts.lab.tracking.journal import TrackedJournal
+from softprompts.lab.tracking.base import TrackedRun
+from softprompts.lab.tracking.journal import TrackedJournal, flatten
 from softprompts.lab.tracking.registry import TRACKERS
 from softprompts.recipes.grid import Cell
 from softprompts.training.journal import Journal
@@ -92,25 +92,3 @@ def _name(cell: Cell) -> str:
     point = [f"{key}={value}" for key, value in cell.point.items() if key != "task.name"]
     parts = [cell.variant, *cell.task.split("/"), *point, f"seed-{cell.config.seed}"]
     return "/".join(re.sub(r"^\.+|[^\w.=+-]+", "-", part) or "-" for part in parts)
-
-
-def flatten(config: Mapping[str, Any], start: str = "") -> dict[str, Value]:
-    """Return nested settings by dotted field; what is null is left out.
-
-    Args:
-        config: mappings, lists and plain values.
-        start: what fields begin with.
-
-    Example:
-        >>> flatten({"a": {"b": 1, "c": None}, "d": [2]})
-        {'a.b': 1, 'd.0': 2}
-    """
-    found: dict[str, Value] = {}
-    for key, value in config.items():
-        if isinstance(value, list):
-            value = {str(number): item for number, item in enumerate(value)}
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{start}{key}.")
-        elif value is not None:
-            found[f"{start}{key}"] = value
-    return found

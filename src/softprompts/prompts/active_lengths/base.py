@@ -40,6 +40,10 @@ class Activity:
         return self.weights[:, 1:].flip(1).cumsum(dim=1).flip(1)
 
 
+ALL = Activity()
+"""All rows are active, for each input."""
+
+
 class ActiveLength(Part):
     """How many rows are active.
 
@@ -48,7 +52,12 @@ class ActiveLength(Part):
         width: width of instance vectors.
         generator: draws the selector's first weights.
         options: the kind's own options, as its registry entry lists them.
+
+    Attributes:
+        is_whole: whether all rows always are, so that there is nothing to ask.
     """
+
+    is_whole = False
 
     @abstractmethod
     def __init__(self, length: int, width: int, generator: Generator, **options: Any) -> None:

@@ -139,7 +139,7 @@ class LayeredRows(Rows):
     def __init__(self, parts: Sequence[Rows], length: int) -> None:
         nn.Module.__init__(self)
         self.parts = nn.ModuleList(parts)
-        self.length = length
+        self.length, self.draws = length, any(part.draws for part in parts)
 
     def forward(self, generator: Generator | None = None) -> Tensor:
         """Return `[K_1 V_1 K_2 V_2 …]`. Shape `(length, width)`."""

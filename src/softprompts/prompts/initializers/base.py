@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Generator, Tensor
 
@@ -35,7 +35,13 @@ class Initializer(ABC):
 
     Args:
         options: the kind's own options, as its registry entry lists them.
+
+    Attributes:
+        has_text: whether rows start from a text, so that `num_tokens(backbone, instruction)` says
+            how many tokens it has.
     """
+
+    has_text: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, **options: Any) -> None: ...

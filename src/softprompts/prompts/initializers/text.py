@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from softprompts.errors import PromptError
 from softprompts.prompts.initializers.base import Initializer, InitializerContext
 from softprompts.prompts.initializers.labels import LabelsInitializer
 from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
+
+if TYPE_CHECKING:
+    from softprompts.backbones.backbone import Backbone
 
 
 @final
@@ -26,8 +29,19 @@ class TextInitializer(Initializer):
             vocabulary rows where it has neither.
     """
 
+    has_text = True
+
     def __init__(self, text: str | None = None) -> None:
         self.text = text
+
+    def num_tokens(self, backbone: Backbone, instruction: str) -> int:
+        """Return how many tokens the text has, 0 where there is none."""
+        return len(self._ids(backbone, instruction))
+
+    def _ids(self, backbone: Backbone, instruction: str) -> list[int]:
+        text = self.text or instruction
+        ids: list[int] = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`.
@@ -36,11 +50,10 @@ class TextInitializer(Initializer):
             PromptError: if the text has no tokens.
         """
         backbone = context.backbone
-        text = self.text or context.instruction
-        ids = backbone.tokenizer(text, add_special_tokens=False)["input_ids"][:length]
+        ids = self._ids(backbone, context.instruction)[:length]
         if self.text and length and not ids:
             raise PromptError(
-                f"`prompt.initializer.text` must have at least one token, but is {text!r}."
+                f"`prompt.initializer.text` must have at least one token, but is {self.text!r}."
             )
         if not ids and context.label_words:
             return LabelsInitializer()(length, context)

@@ -23,6 +23,7 @@ class AttentionPool(Pool):
         width: width of instance vectors.
         generator: draws `W`.
         size: the number of sets `k`.
+        has_tanh: pass the logits through a tanh, as the authors' code does.
 
     Raises:
         PromptError: if the number of sets is not `size`.
@@ -31,15 +32,23 @@ class AttentionPool(Pool):
         Yang et al. (2023), arXiv 2303.02909, section 3.3 (adap_ins_vec).
 
     Differences:
-        Instance vectors are scaled to a root-mean-square of 1.
+        Instance vectors are scaled to a root-mean-square of 1. The authors' code has a tanh
+        before the softmax, which `has_tanh` puts there; their text has none.
     """
 
     needs_instances = True
 
     def __init__(
-        self, sets: Sequence[Rows], width: int, generator: Generator, *, size: int = 4
+        self,
+        sets: Sequence[Rows],
+        width: int,
+        generator: Generator,
+        *,
+        size: int = 4,
+        has_tanh: bool = False,
     ) -> None:
         super().__init__(sets, width, generator)
+        self.has_tanh = has_tanh
         self.sets = several(sets, size)
         self.weight = nn.Parameter(linear_weight(width, size, generator))
         self.bias = nn.Parameter(torch.zeros(size))
@@ -59,6 +68,6 @@ class AttentionPool(Pool):
         """
         logits = linear_logits(instances, self.weight, self.bias, "a pool")  # (batch, pool)
         sets = stack(self.sets, draws)  # (pool, length, hidden)
-        weights = logits.softmax(dim=1)
+        weights = (logits.tanh() if self.has_tanh else logits).softmax(dim=1)
         rows = (weights @ sets.flatten(1)).view(batch, *sets.shape[1:])  # (batch, length, hidden)
         return rows, weights

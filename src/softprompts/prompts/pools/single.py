@@ -42,5 +42,6 @@ class SinglePool(Pool):
         self, batch: int, instances: Tensor | None, draws: Draws | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the same rows for every input."""
-        rows: Tensor = self.rows(draws.generator("dropout") if draws else None)
+        dropout = draws.generator("dropout") if draws is not None and self.rows.draws else None
+        rows: Tensor = self.rows(dropout)
         return rows.expand(batch, -1, -1), None

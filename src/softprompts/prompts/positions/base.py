@@ -30,11 +30,6 @@ class Edges:
     end: Tensor
     marks: Tensor
 
-    @classmethod
-    def unmarked(cls, start: Tensor, end: Tensor) -> Edges:
-        """Return the places of inputs without marks. Both have shape `(batch,)`."""
-        return cls(start, end, start.new_zeros(start.shape[0], 0))
-
     @property
     def batch(self) -> int:
         """Number of inputs."""

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from softprompts.errors import PromptError
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.positions.base import Edges, Placement, Position, anchors
+from softprompts.prompts.positions.base import Edges, Placement, Position
 
 
 @final
@@ -42,10 +42,11 @@ class FixedPosition(Position):
         self.split = length if split is None else split
         self.has_front = self.split > 0
         self.after_bos = after_bos
-        self.register_buffer("_place", torch.tensor(self.split), persistent=False)
+        is_front = torch.arange(length) < self.split
+        self.register_buffer("_is_front", is_front, persistent=False)
 
     def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
         """Return the same split for every input."""
-        place = self.get_buffer("_place")
-        split = place.expand(edges.batch)
-        return Placement(anchors(split, self.length, edges.start, edges.end))
+        return Placement(
+            torch.where(self.get_buffer("_is_front"), edges.start[:, None], edges.end[:, None])
+        )

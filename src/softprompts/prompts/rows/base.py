@@ -30,6 +30,7 @@ class Rows(nn.Module, ABC):
         groups: which parameters have a learning rate of their own: the group's name by the name
             of the parameter, or of a module that holds it. Others are `rows`. The registry entry
             says each group's multiplier.
+        draws: whether its forward draws dropout, and so needs a generator to draw from.
         changes_tokens: whether `embed` changes how input tokens are embedded.
         needs_words: whether it takes `words`: as many embeddings of words of the vocabulary as its
             option `num_words` says. Such rows stand in the input.
@@ -41,6 +42,7 @@ class Rows(nn.Module, ABC):
     is_joint: ClassVar[bool] = False
     has_unit: ClassVar[bool] = False
     groups: ClassVar[Mapping[str, str]] = {}
+    draws: bool = True
     changes_tokens: bool = False
     needs_words: ClassVar[bool] = False
     unit: Tensor
@@ -94,7 +96,7 @@ class RowsInUnit(Rows):
     def __init__(self, rows: Rows, unit: Tensor) -> None:
         nn.Module.__init__(self)
         self.rows = rows
-        self.changes_tokens = rows.changes_tokens
+        self.draws, self.changes_tokens = rows.draws, rows.changes_tokens
         self.register_buffer("unit", unit.float(), persistent=False)
 
     def forward(self, generator: Generator | None = None) -> Tensor:
@@ -104,6 +106,4 @@ class RowsInUnit(Rows):
 
     def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """Return what the kind makes of tokens in the unit. Shape `(batch, tokens, hidden)`."""
-        if not self.changes_tokens:
-            return embeddings
         return self.rows.embed(embeddings / self.unit, ids) * self.unit

@@ -35,6 +35,7 @@ class DecomposedRows(Rows):
     """
 
     has_unit = True
+    draws = False
     changes_tokens = True
     groups: ClassVar = {"left": "tokens", "right": "tokens"}
 

@@ -37,6 +37,7 @@ class LowRankRows(Rows):
     """
 
     has_unit = True
+    draws = False
     base: Tensor
 
     def __init__(

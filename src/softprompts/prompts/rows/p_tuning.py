@@ -98,6 +98,7 @@ class PTuningRows(Rows):
     """
 
     has_unit = True
+    draws = False
     groups: ClassVar = {"encoder": "network"}
 
     def __init__(

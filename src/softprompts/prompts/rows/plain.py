@@ -23,6 +23,7 @@ class PlainRows(Rows):
     """
 
     has_unit = True
+    draws = False
 
     def __init__(
         self, initial: Tensor, generator: Generator, *, unit: Tensor | None = None

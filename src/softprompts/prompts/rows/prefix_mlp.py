@@ -40,6 +40,7 @@ class PrefixMlpRows(Rows):
 
     is_joint = True
     has_unit = True
+    draws = False
     groups: ClassVar = {"network": "network"}
     base: Tensor | None
 

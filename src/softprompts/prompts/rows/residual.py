@@ -139,7 +139,7 @@ class ResidualRows(Rows):
         if gain is None:
             gain = 0.0 if self.is_relative and has_skip else 1.0
         self.weight = self.start(initial)
-        self.has_skip = has_skip
+        self.has_skip, self.draws = has_skip, dropout > 0
         self.branch = nn.ModuleList(
             Bottleneck(
                 hidden,

@@ -35,6 +35,7 @@ class SuperpositionRows(Rows):
     """
 
     has_unit = True
+    draws = False
     needs_words = True
     base: Tensor
     words: Tensor

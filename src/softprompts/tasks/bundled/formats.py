@@ -66,6 +66,34 @@ QUESTION_TYPE: Final = TaskFormat(
     "or a thing.",
 )
 
+RECORD: Final = TaskFormat(
+    name="bundled/record",
+    version=1,
+    labels=(),
+    templates={
+        "writing": "{record}\nIn a sentence:",
+        "chat": "{role:user}Write this record as one sentence.\n\n{record}",
+    },
+    verbalizer={},
+    metrics=("rouge-l", "exact-match", "perplexity"),
+    reference=_OURS,
+    instruction="Write the record as one sentence.",
+)
+
+POLITE: Final = TaskFormat(
+    name="bundled/polite",
+    version=1,
+    labels=(),
+    templates={
+        "writing": "{remark}\nMore politely:",
+        "chat": "{role:user}Say this more politely, in one sentence.\n\n{remark}",
+    },
+    verbalizer={},
+    metrics=("rouge-l", "exact-match", "perplexity"),
+    reference=_OURS,
+    instruction="Say the remark again, more politely.",
+)
+
 FORMATS: Final[dict[str, TaskFormat]] = {
-    one.name: one for one in (SENTIMENT, ENTAILMENT, QUESTION_TYPE)
+    one.name: one for one in (SENTIMENT, ENTAILMENT, QUESTION_TYPE, RECORD, POLITE)
 }

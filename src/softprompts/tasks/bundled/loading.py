@@ -60,7 +60,8 @@ def _examples(form: TaskFormat, split: str) -> tuple[Example, ...]:
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return tuple(
         Example(
-            answers=(form.labels.index(row.pop("label")),),
+            references=tuple(row.pop("references", ())),
+            answers=(0 if form.is_writing else form.labels.index(row.pop("label")),),
             fields=row,
             source=f"{form.name} {split}:{number}",
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.optimize import brentq
 
-from softprompts.lab.analysis.ascent import Objective, ascend
+from softprompts.lab.analysis.curvature import Objective, ascend
 
 
 def quadratic(slope, matrix, visited=None):

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from analysis_material import BAD, TASKS
-from scipy import stats
+from scipy import optimize, stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.intervals import mean_interval, standard_error
+from softprompts.lab.analysis.intervals import (
+    looks_skewed,
+    mean_interval,
+    skewed_interval,
+    skewness,
+    standard_error,
+)
 
 MANY = 40_000
 
@@ -46,3 +52,68 @@ def test_equal_scores_and_single_seeds():
 def test_a_level_that_is_none_is_refused():
     with pytest.raises(DataError, match="level must be between 0 and 1, but is 95"):
         mean_interval(TASKS, level=95)
+
+
+ONE_BAD = [0.82, 0.8, 0.81, 0.83, 0.5]
+
+
+def test_skewness_is_that_of_scipy():
+    for scores in (*TASKS, ONE_BAD):
+        expected = stats.skew(scores, bias=False)
+        assert skewness(np.array(scores)) == pytest.approx(expected)
+    assert skewness(np.array([0.5, 0.9])) == 0
+    assert skewness(np.full(5, 0.1 + 0.2)) == 0
+
+
+@pytest.mark.parametrize("scores", [*TASKS, ONE_BAD])
+def test_ends_are_where_halls_transformation_is_students_quantile(scores):
+    """Solved by brute force: the cubic is inverted by searching."""
+    n, mean, error = len(scores), np.mean(scores), stats.sem(scores)
+    ratio, limit = stats.skew(scores, bias=False) / np.sqrt(n), stats.t.ppf(0.95, n - 1)
+
+    def transformed(t):
+        return t + ratio * t**2 / 3 + ratio**2 * t**3 / 27 + ratio / 6
+
+    ends = [
+        mean - error * optimize.brentq(lambda t, q=q: transformed(t) - q, -100, 100)
+        for q in (limit, -limit)
+    ]
+    assert skewed_interval(scores, level=0.9) == pytest.approx(ends)
+
+
+def test_an_interval_of_symmetric_scores_is_students():
+    scores = [0.5, 0.6, 0.7, 0.8, 0.9]
+    assert skewed_interval(scores) == pytest.approx(mean_interval([scores]))
+    for few in ([0.6, 0.7], [0.6, 0.7, 0.1]):
+        assert skewed_interval(few) == mean_interval([few])
+    assert skewed_interval([0.6] * 4) == pytest.approx((0.6, 0.6))
+    assert skewed_interval([0.6]) is None
+
+
+def test_one_bad_seed_makes_the_interval_reach_down():
+    low, high = skewed_interval(ONE_BAD)
+    plain = mean_interval([ONE_BAD])
+    assert low < plain[0]
+    assert high < plain[1]
+
+
+@pytest.mark.parametrize(("size", "students"), [(5, 0.825), (10, 0.85)])
+def test_it_covers_more_where_scores_are_lognormal(size, students):
+    """Most seeds are good and some are bad: the case that Student's interval is short for."""
+    draws = -np.exp(np.random.default_rng(size).standard_normal((1500, size)))
+    truth = -np.exp(0.5)
+    covered = {
+        name: np.mean([low <= truth <= high for low, high in map(make, draws)])
+        for name, make in (("t", lambda x: mean_interval([x])), ("hall", skewed_interval))
+    }
+    assert covered["t"] == pytest.approx(students, abs=0.03)
+    assert covered["hall"] > covered["t"] + 0.05
+
+
+def test_scores_look_skewed_where_one_seed_lies_far_off():
+    assert looks_skewed(ONE_BAD)
+    assert not any(map(looks_skewed, TASKS))
+    assert not looks_skewed([0.9, 0.9, 0.1])
+    assert not looks_skewed([])
+    draws = np.random.default_rng(0).standard_normal((500, 10))
+    assert np.mean([looks_skewed(x) for x in draws]) < 0.08

@@ -14,14 +14,16 @@ PAGE = ROOT / "docs" / "statistics.md"
 FIGURES = json.loads((ROOT / "docs" / "results" / "statistics.json").read_text("utf-8"))
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location(
-        "write_statistics", ROOT / "docs" / "results" / "write_statistics.py"
-    )
+def loaded(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "results" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return loaded("write_statistics")
 
 
 def test_the_page_is_what_the_script_writes(script):
@@ -66,3 +68,20 @@ def test_known_truths_are_met():
     flips = FIGURES["rejected"]["alike"]["mean: sign flips"]
     assert flips["normal, 5"]["share"] == 0
     assert abs(flips["normal, 10"]["share"] - 50 / 1024) < 4 * error
+
+
+def test_of_looks_the_page_has_what_was_simulated_and_false_leads_are_as_few_as_is_said():
+    looks, text = loaded("write_looks"), PAGE.read_text("utf-8")
+    found = json.loads((ROOT / "docs" / "results" / "looks.json").read_text("utf-8"))
+    assert looks.refreshed(text, found) == text
+    assert looks.refreshed(text, {**found, "num_studies": 7}) != text
+    assert found["num_studies"] == looks.NUM_STUDIES >= 2000
+    for name, row in found["cells"].items():
+        for cell in row.values():
+            if not name.startswith("2 alike,"):
+                assert cell["wrong"] <= 0.05
+            assert cell["wrong"] <= 0.05 + 2 * (0.05 * 0.95 / looks.NUM_STUDIES) ** 0.5
+    small = looks.simulate(1)["cells"]
+    assert {name: {*row} for name, row in small.items()} == {
+        name: {*row} for name, row in found["cells"].items()
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import shutil
 import subprocess
@@ -26,9 +27,28 @@ def browse(page: Path, *options: str, width: int = 400) -> str:
     quiet += [f"--user-data-dir={page.parent / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
     quiet += [f"--window-size={width},900", "--virtual-time-budget=4000", *options]
     done = subprocess.run(
-        [browser, *quiet, page.as_uri()], capture_output=True, text=True, timeout=200, check=True
+        [browser, *quiet, page.as_uri()], capture_output=True, text=True, timeout=600, check=True
     )
     return done.stdout
+
+
+def boxes(probe: Path, text: str, size: tuple[int, int], *chosen: str) -> list[tuple[int, int]]:
+    """Return where parts of a page begin and end, from its top, in a frame of some size."""
+    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    measure = (
+        "const page = document.querySelector('iframe').contentDocument;"
+        f"document.title = {list(chosen)}.map(one => page.querySelector(one)"
+        ".getBoundingClientRect()).map(box => [box.top, box.bottom].map(Math.round)).join(';')"
+    )
+    style = f"width: {size[0]}px; height: {size[1]}px; border: 0"
+    frame = f'<iframe style="{style}" srcdoc="{html.escape(bare)}"></iframe>'
+    script = f"<script>onload = () => {{ {measure} }}</script>"
+    probe.write_text(f"<title>none</title>{script}{frame}", "utf-8")
+    shown = browse(probe, "--dump-dom", width=size[0])
+    seen = re.search(r"<title>([\d,;-]+)</title>", shown)
+    assert seen
+    pairs = (one.split(",") for one in seen[1].split(";"))
+    return [(int(top), int(bottom)) for top, bottom in pairs]
 
 
 def widths(probe: Path, text: str) -> tuple[int, int]:
@@ -50,3 +70,33 @@ def widths(probe: Path, text: str) -> tuple[int, int]:
     seen = re.search(r"<title>(\d+),(\d+)</title>", shown)
     assert seen
     return int(seen[1]), int(seen[2])
+
+
+SCHEMES = ("light", "dark")
+
+
+def violations(probe: Path, text: str, scheme: str = "light") -> list[str]:
+    """Return what axe finds wrong with a page, all unfolded, that is serious or critical.
+
+    The colours are those of `scheme`, `light` or `dark`.
+    """
+    axe = os.environ.get("SOFTPROMPTS_AXE")
+    if not axe:
+        pytest.skip("SOFTPROMPTS_AXE does not name axe.min.js of npm's axe-core")
+    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    check = (
+        "document.querySelectorAll('details').forEach(one => { one.open = true; });"
+        "const scheme = matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light';"
+        "axe.run().then(found => { document.title = 'axe ' + scheme + ' ' + found.passes.length + "
+        "': ' + found.violations.filter(one => ['serious', 'critical'].includes(one.impact))"
+        ".map(one => one.id + ' ' + one.nodes[0].html.slice(0, 90)).join(' | '); });"
+    )
+    script = f"<script>{Path(axe).read_text('utf-8')}</script>"
+    script += f"<script>onload = () => {{ {check} }}</script></body>"
+    head, _, tail = bare.rpartition("</body>")
+    probe.write_text(f"{head}{script}{tail}", "utf-8")
+    colours = f"--blink-settings=preferredColorScheme={1 - SCHEMES.index(scheme)}"
+    shown = browse(probe, colours, "--dump-dom")
+    seen = re.search(rf"<title>axe {scheme} ([1-9]\d*): (.*?)</title>", shown)
+    assert seen, f"axe did not run in {scheme} colours"
+    return [html.unescape(one) for one in seen[2].split(" | ") if one]

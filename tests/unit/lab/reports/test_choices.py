@@ -230,6 +230,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         edit_line(2, length={"counts": [-1, 2, 3, 4, 5], "entropy": 0.1}),
         "jsonl:2: `length.counts.0` must be at least 0, but is -1",
     ),
+    "a count of forty digits": (
+        edit_line(2, position={"counts": [10**39, 2, 3, 4, 5], "entropy": 0.1}),
+        "jsonl:2: `position.counts",
+    ),
     "counts that are no object": (
         edit_line(2, position=4),
         "`position` must be a mapping, but is 4",

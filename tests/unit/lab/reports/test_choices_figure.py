@@ -29,7 +29,7 @@ from softprompts.lab.reports.choices_figures import (
     share_hints,
 )
 from softprompts.lab.reports.figures import MAKER, drawable, style
-from softprompts.lab.reports.spelling import printable, short
+from softprompts.lab.reports.pages import printable, short
 
 HOSTILE = ["$x^{2}$", "<script>alert(1)</script>&", 'say "no"', "日本語", "a\nb\x01", "\ud800"]
 LONG = [f"a class with a name that is far too long to be shown {i}" for i in range(20)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import math
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from browsing import browse, widths
+from browsing import boxes, browse, widths
 from study_material import SMALL, finished, make_study, score_of, study_like
 
+import softprompts as sp
 from softprompts.errors import RunFolderError, StorageError
 from softprompts.lab.reports.landscapes import keep_landscapes, kept_landscapes, study_of
 from softprompts.lab.reports.recipe_section import file_name, recipe_text
@@ -97,6 +99,18 @@ def test_a_report_says_what_the_study_found(tmp_path):
     ]  # fmt: skip
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a" and "download" not in attrs]
     assert links == [f"#{name}" for name in sections]
+
+
+def test_a_notebook_shows_the_first_screen(tmp_path):
+    folder = make_study(tmp_path / "study", hostile())
+    shown = sp.Study(read_study(folder).summary, folder)
+    assert repr(shown) == f"Study({EVILS[0]!r}, 14 of 14 runs, {str(folder)!r})"
+    assert shown["num_runs"] == len([*expand(parse_study(hostile()))])
+    drawn = shown._repr_html_()
+    assert re.search(r'class="advice">Take .* \(95 % interval', drawn)
+    assert drawn.count("<svg") == 1
+    assert "<script" not in drawn
+    assert "--ink: #1c1d20" in drawn
 
 
 def test_every_table_is_beside_the_page_and_in_it(tmp_path):
@@ -189,7 +203,7 @@ def test_every_table_compiles(tmp_path):
     text = "\n\n".join([head, *tables, r"\end{document}"])
     (tmp_path / "all.tex").write_text(text, "utf-8")
     command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
 
 
@@ -241,8 +255,14 @@ def test_a_page_asks_for_nothing_from_outside(tmp_path):
     assert len(names) == len({*names}) > 20
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy
-    assert policy[1].startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
-    assert "script-src 'none'" in policy[1]
+    looks = re.search("<style>(.*?)</style>", text, re.DOTALL)
+    assert looks
+    digest = base64.b64encode(hashlib.sha256(looks[1].encode()).digest()).decode()
+    assert policy[1] == (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        f"style-src 'sha256-{digest}'; script-src 'none'"
+    )
+    assert not re.search(r"<[^>]* style=", text)  # no attribute may have a style of its own
 
 
 def test_unfinished_failed_and_diverged_runs_are_marked(tmp_path):
@@ -447,7 +467,7 @@ def test_landscapes_and_sharpness_are_shown_where_they_are_kept(tmp_path):
     label = next(entry.label for entry in read_study(study).whole_entries)
     assert f"{label}, seed 0" in page.text  # what the study calls it, not `residual`
     ids = {attrs.get("id") for tag, attrs in page.tags}
-    assert {"landscape-0-input-0", "landscape-0-input-lines-figure_1"} <= ids
+    assert {"landscape-0-input-0", "landscape-0-input-x-figure_1"} <= ids
     assert Path(after["html"]).stat().st_size > 3_000_000
     heads, row = rows_of(str(study / "tables" / "sharpness.csv"))
     found = dict(zip(heads, row, strict=True))
@@ -560,11 +580,48 @@ def test_a_page_never_scrolls_sideways_on_a_phone(tmp_path, name):
     assert widths(tmp_path / "probe.html", broken)[0] >= 500
 
 
+@pytest.mark.slow
+def test_the_first_screen_answers(tmp_path):
+    variants = {f"v{number}": {"prompt.length": 5 + number} for number in range(7)}
+    found = report(tmp_path, study_like(variants={"plain": {}, **variants}))
+    text, probe = Path(found["html"]).read_text("utf-8"), tmp_path / "probe.html"
+    wanted = (".advice", "figure svg", "pre")
+    advice, chart, commands = boxes(probe, text, (1280, 800), *wanted)
+    assert 0 < advice[0] < advice[1] < chart[0] < chart[1] < commands[0] < commands[1] < 800
+    advice, chart, _ = boxes(probe, text, (400, 800), *wanted)
+    assert 0 < advice[0] < advice[1] < chart[0] < 400
+    assert text.index("95 % interval") < text.index("<svg")
+
+
 def test_majority_beyond_the_axis_is_told(tmp_path):
     found = report(tmp_path, outcome=lambda cell: {"majority": 0.1})
     assert "Majority class beyond the axis: bundled/sentiment 10.0." in read(found["html"]).text
+    assert "Dashed: the majority class." not in read(found["html"]).text
     near = write_report(make_study(tmp_path / "near", SMALL, lambda cell: {"majority": 0.58}))
     assert "Majority class beyond the axis" not in read(near["html"]).text
+    assert "Dashed: the majority class." in read(near["html"]).text
+
+
+def test_a_note_stands_where_interval_and_test_seem_to_disagree(tmp_path):
+    def outcome(cell):
+        return {"score": 0.6 + (cell.variant == "plain") * (0.2 + 0.01 * cell.config.seed)}
+
+    for count, disagree in ((5, True), (10, False)):  # five seeds give no p below 0.0625
+        found = report(tmp_path / str(count), study_like(seeds=count), outcome)
+        text = read(found["html"]).text
+        assert ("seem to disagree, the claim follows p" in text) is disagree
+        assert "corrected p 0.0" in text
+
+
+def test_equal_scores_have_no_interval(tmp_path):
+    found = report(tmp_path, outcome=lambda cell: {"score": 0.7})
+    text = read(found["html"]).text
+    assert text.count("equal in every seed") >= 3  # figure, sentence, table
+    assert "+0.0 to" not in text
+    page = Path(found["html"]).read_text("utf-8")
+    commands = re.search(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    assert commands
+    assert re.sub(r"</?span>", "", commands[1]).split("\n") == found["advice"][1:]
 
 
 def test_a_page_prints(tmp_path):

@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from markupsafe import escape
 
 from softprompts.errors import StorageError
-from softprompts.lab.reports.curves_of_runs import Curve, curve_of, curves_of, read_curves
-from softprompts.lab.reports.examples import read_examples
-from softprompts.lab.reports.pages import Head, Part, Section, page
-from softprompts.lab.reports.spelling import printable
+from softprompts.lab.reports.pages import Head, Part, Section, page, printable
+from softprompts.lab.reports.records import Curve, curve_of, curves_of, read_curves, read_examples
 from softprompts.lab.reports.study_figures import (
     Row,
     Scale,
@@ -105,11 +103,14 @@ def test_a_row_says_what_it_is_and_every_dot_its_value():
 
 def test_curves_and_sweeps_say_their_values_and_what_they_are():
     curve = Curve((1, 2), (0.5, 0.25), (0.4, 0.2), (0.6, 0.3), (2, 2))
-    about = [("Score, %", 100.0, Scale(0.0, 1.0)), ("Training loss", 1.0, Scale(0.0, 1.0))]
+    about = [("Score, %", 100.0, Scale(0.0, 1.0), 4), ("Loss", 1.0, Scale(0.0, 1.0), 4)]
     drawn = draw_curves("x", "a & b", [("one", (None, curve))], ("base", (curve, curve)), about)
     hints = re.findall(r"<title>([^<]*)</title>", drawn)
     assert hints == ["base: from 50 to 25", "base: from 0.5 to 0.25", "one: from 0.5 to 0.25"]
     assert ">a &amp; b</text>" in drawn
+    names = re.findall(r">(update|score, %|loss)</text>", drawn)
+    assert names == ["update", "score, %", "update", "loss"]
+    assert ">4</text>" in drawn  # the last update of all curves, though these end at 2
     sweep = {
         "field": "f", "values": [0, 1, 10], "means": [0.5, None, 0.6], "lows": [0.4, None, None],
         "highs": [0.6, None, None], "plateau": [1, 10], "default_value": 1, "diverged": [0, 1, 0],

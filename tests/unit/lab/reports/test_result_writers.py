@@ -24,6 +24,7 @@ import write_claims
 from scipy import stats
 from study_material import make_study, study_like
 
+from softprompts.lab.analysis.intervals import skewed_interval
 from softprompts.lab.reports.study_record import read_study
 from softprompts.recipes.grid import Cell
 from softprompts.storage import write_json
@@ -152,8 +153,11 @@ def spread_of(scores: Sequence[float]) -> str:
 
 
 def with_interval(scores: Sequence[float]) -> str:
-    """Return a mean with its 95 % interval by scipy."""
-    low, high = stats.ttest_1samp(scores, 0.0).confidence_interval(0.95)
+    """Return a mean of differences with its 95 % interval by scipy."""
+    return _with_ends(scores, *stats.ttest_1samp(scores, 0.0).confidence_interval(0.95))
+
+
+def _with_ends(scores: Sequence[float], low: float, high: float) -> str:
     return f"{percent(float(np.mean(scores)))} [{percent(low)}, {percent(high)}]"
 
 
@@ -187,7 +191,7 @@ def check_comparisons(rows: list[Row], tasks: dict[str, dict[str, list[float]]],
     scores, base = tasks[task], tasks[task]["plain"]
     assert [row[0] for row in rows] == list(VARIANTS)
     for name, mean, std, difference, p, ratio, p_spread in (row[:7] for row in rows):
-        assert mean == with_interval(scores[name])
+        assert mean == _with_ends(scores[name], *skewed_interval(scores[name]))
         assert std == percent(float(np.std(scores[name], ddof=1)))
         if name == "plain":
             assert (difference, p, ratio, p_spread) == ("", "", "", "")
@@ -313,7 +317,7 @@ def test_a_page_on_perturbations_compares_within_each_number_of_rows(writers, sa
         check_comparisons(rows, {heading: scores}, heading)
         for row in rows:
             worst = worst_of(scores[row[0]])
-            low, high = stats.ttest_1samp(worst, 0.0).confidence_interval(0.95)
+            low, high = skewed_interval(worst)
             assert row[7] == f"{np.mean(worst):.2f} [{low:.2f}, {high:.2f}]"
         pairs = [(np.mean(worst_of(own)), np.std(own)) for own in scores.values()]
         found = stats.spearmanr(*zip(*pairs, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softprompts.lab.reports.table import HEADINGS, markdown, notes, score_rows
+from softprompts.lab.reports.table import notes, score_rows
 
 LINE = {
     "variant": "plain",
@@ -50,9 +50,3 @@ def test_notes_hide_nothing():
     for part in ("1 diverged", "2 not run yet", "no such file", "3 in validation"):
         assert part in said
     assert "in train" not in said
-
-
-def test_markdown_has_a_line_per_row():
-    lines = markdown(SUMMARY).splitlines()
-    assert len(lines) == 2 + 3
-    assert all(line.count("|") == len(HEADINGS) + 1 for line in lines)

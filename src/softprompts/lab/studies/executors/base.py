@@ -1,4 +1,4 @@
-"""Where the packs of a study are trained."""
+"""Where the packs of a study are trained: in this process, if no other executor is named."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import final
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.progress import StudyProgress
 from softprompts.lab.studies.store import Store
+from softprompts.lab.studies.worker_loop import WorkerLoop
 from softprompts.recipes.grid import Cell
 from softprompts.training.resources import Resources
 
@@ -58,9 +59,6 @@ class Executor(ABC):
     def check(self, cells: Sequence[Cell]) -> None:
         """Check, before anything is loaded or written, that runs can be trained here.
 
-        Args:
-            cells: the runs that are not finished.
-
         Raises:
             SoftPromptsError: if they cannot, with the reason.
         """
@@ -69,10 +67,19 @@ class Executor(ABC):
     def run(self, work: Work) -> None:
         """Train packs until all runs that are left have ended, here or elsewhere.
 
-        Args:
-            work: what is left to do.
-
         Raises:
             SoftPromptsError: if the study cannot go on. A run that fails is kept with its reason
                 instead.
         """
+
+
+@final
+class InProcess(Executor):
+    """Trains one pack after the other, in this process."""
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Find nothing wrong: what this process cannot do shows when runs are built."""
+
+    def run(self, work: Work) -> None:
+        """Train packs until all runs have ended."""
+        WorkerLoop(work.store, work.left, work.resources, work.progress).run(work.packs)

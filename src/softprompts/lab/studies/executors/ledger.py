@@ -21,11 +21,7 @@ MOST_ATTEMPTS = 3
 
 @final
 class Ledger:
-    """Which packs are waiting, which runs have not ended, and what is said of them.
-
-    Args:
-        work: what is left to do.
-    """
+    """Which packs are waiting, which runs have not ended, and what is said of them."""
 
     def __init__(self, work: Work) -> None:
         self._store, self._progress = work.store, work.progress
@@ -115,12 +111,7 @@ class Ledger:
             self.give_up(pack, reason)
 
     def resume(self, pack: Pack, how: str) -> int:
-        """Take note that a worker died and say so; return how often that was with its pack.
-
-        Args:
-            pack: the pack that it had.
-            how: how it ended.
-        """
+        """Take note that a worker died and say so; return how often that was with its pack."""
         self._deaths[pack] = deaths = self._deaths.get(pack, 0) + 1
         if deaths < MOST_ATTEMPTS:
             warnings.warn(
@@ -132,12 +123,7 @@ class Ledger:
         return deaths
 
     def give_up(self, pack: Pack, reason: str) -> None:
-        """Keep the runs of a pack that have not ended as failed.
-
-        Args:
-            pack: the pack.
-            reason: why.
-        """
+        """Keep the runs of a pack that have not ended as failed."""
         for cell in self.left(pack):
             self._store.fail(cell, reason)
             self._progress.end(self._left.pop(cell.identity), None, reason)

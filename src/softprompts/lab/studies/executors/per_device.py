@@ -113,13 +113,7 @@ class PerDevice(Executor):
 
 @final
 class _DeviceProcess:
-    """A device, and the process that works on it; a context manager.
-
-    Args:
-        setup: what the process is told at its start.
-        device: its device.
-        devices: the devices of all processes.
-    """
+    """A device, and the process that works on it; a context manager."""
 
     def __init__(self, setup: WorkerSetup, device: str, devices: Sequence[str]) -> None:
         self.pack: Pack | None = None
@@ -146,7 +140,6 @@ class _DeviceProcess:
             self.connection.close()
 
     def take_next(self, ledger: Ledger) -> None:
-        """Give the process the next pack, where it has none."""
         if self.pack is None:
             self.pack = ledger.take()
             if self.pack is not None:

@@ -188,11 +188,7 @@ class EventBoard:
 
 @final
 class _Dispatch:
-    """Gives packs to tasks, and hears of them.
-
-    Args:
-        work: what is left to do.
-    """
+    """Gives packs to tasks, and hears of them."""
 
     def __init__(self, work: Work) -> None:
         import ray
@@ -230,7 +226,6 @@ class _Dispatch:
                 self._conclude(task, self._packs.pop(task))
 
     def _hear(self) -> None:
-        """Take note of what tasks have pinned."""
         import ray
 
         packs = {pack.name: pack for pack in self._packs.values()}

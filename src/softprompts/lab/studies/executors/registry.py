@@ -16,7 +16,7 @@ EXECUTORS: Registry[type[Executor]] = Registry(
 )
 EXECUTORS.register(
     "in-process",
-    "softprompts.lab.studies.executors.in_process:InProcess",
+    "softprompts.lab.studies.executors.base:InProcess",
     summary="one pack after the other, in this process",
 )
 EXECUTORS.register(
@@ -26,7 +26,7 @@ EXECUTORS.register(
     options={
         "devices": Option(
             list[str], [], "torch devices; all accelerators when empty, else the processor"
-        ),
+        )
     },
 )
 EXECUTORS.register(
@@ -36,7 +36,7 @@ EXECUTORS.register(
     options={
         "address": Option(
             str | None, None, "the cluster's address; null starts one on this machine"
-        ),
+        )
     },
 )
 

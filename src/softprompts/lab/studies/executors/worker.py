@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, final
+from typing import Any, final
 
 from softprompts.errors import SoftPromptsError, SoftPromptsWarning
 from softprompts.lab.studies.planning import Pack
@@ -80,12 +80,7 @@ class Worker:
         self._resources = Resources(device, setup.observer)
 
     def train(self, order: PackOrder, tell: Tell) -> None:
-        """Train a pack; whatever comes of it is told, last of all by `leave` or `raise`.
-
-        Args:
-            order: the pack.
-            tell: takes events.
-        """
+        """Train a pack; whatever comes of it is told, last of all by `leave` or `raise`."""
         left = [cell for cell in self._store.cells if cell.identity in order.left]
         loop = WorkerLoop(self._store, left, self._resources, _Telling(tell), order.failures)
         try:
@@ -99,11 +94,7 @@ class Worker:
 
 @final
 class _Telling(StudyProgress):
-    """Sends what it is told.
-
-    Args:
-        tell: takes events.
-    """
+    """Sends what it is told."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -112,16 +103,13 @@ class _Telling(StudyProgress):
         """Say nothing: whoever gave the order knows."""
 
     def begin(self, cells: Sequence[Cell]) -> Progress:
-        """Tell that runs begin."""
         self._tell(("begin", tuple(cell.identity for cell in cells)))
         return _Updates(self._tell)
 
     def end(self, cell: Cell, result: dict[str, Any] | None, error: str) -> None:
-        """Tell that a run ended."""
         self._tell(("end", cell.identity, result, error))
 
     def find(self, cell: Cell) -> None:
-        """Tell that another process has finished a run."""
         self._tell(("find", cell.identity))
 
     def wait(self, num_runs: int) -> None:
@@ -130,17 +118,12 @@ class _Telling(StudyProgress):
 
 @final
 class _Updates(Progress):
-    """Sends how far updates are, now and then.
-
-    Args:
-        tell: takes events.
-    """
+    """Sends how far updates are, now and then."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell, self._last = tell, 0.0
 
     def update(self, step: int, total_steps: int) -> None:
-        """Take note of an update."""
         now = time.monotonic()
         if now - self._last >= _UPDATE_SECONDS or step == total_steps:
             self._last = now
@@ -153,18 +136,11 @@ def _told_warnings(tell: Tell) -> Iterator[None]:
     with warnings.catch_warnings():
         show = warnings.showwarning
 
-        def say(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
+        def say(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
             if issubclass(category, SoftPromptsWarning):
                 tell(("warn", str(message)))
             else:
-                show(message, category, filename, lineno, file, line)
+                show(message, category, *rest, **more)
 
         warnings.showwarning = say
         yield

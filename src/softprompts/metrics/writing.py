@@ -1,0 +1,148 @@
+"""Metrics of written texts against references.
+
+Exact match and the F1 of words are those of SQuAD; the others are those of `rouge-score` and
+`sacrebleu`, in the forms that these libraries choose by themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from softprompts.errors import DataError
+from softprompts.examples import Example
+from softprompts.metrics.record import text_equal, text_f1
+from softprompts.metrics.registry import is_of_texts
+
+References = Sequence[Sequence[str]]
+"""At least one text for each that was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A text that was written.
+
+    Attributes:
+        text: the text.
+        log_likelihood: of the first reference, NaN where it was not scored.
+        num_tokens: of that reference, its end among them.
+    """
+
+    text: str
+    log_likelihood: float = math.nan
+    num_tokens: int = 0
+
+
+def exact_match(written: Sequence[Written], references: References) -> float:
+    """Return the share of texts that equal a reference as SQuAD compares them."""
+    return _mean_best(text_equal, written, references)
+
+
+def token_f1(written: Sequence[Written], references: References) -> float:
+    """Return the mean F1 of words, each text with the reference that it is nearest to."""
+    return _mean_best(text_f1, written, references)
+
+
+def rouge_1(written: Sequence[Written], references: References) -> float:
+    """Return the mean F1 of single words, each text with its best reference."""
+    return _rouge("rouge1", written, references)
+
+
+def rouge_2(written: Sequence[Written], references: References) -> float:
+    """Return the mean F1 of pairs of words, each text with its best reference."""
+    return _rouge("rouge2", written, references)
+
+
+def rouge_l(written: Sequence[Written], references: References) -> float:
+    """Return the mean F1 of the longest common subsequence, each text with its best reference."""
+    return _rouge("rougeL", written, references)
+
+
+def bleu(written: Sequence[Written], references: References) -> float:
+    """Return BLEU over all texts, as a share."""
+    return _sacrebleu("corpus_bleu", written, references)
+
+
+def chrf(written: Sequence[Written], references: References) -> float:
+    """Return chrF over all texts, as a share."""
+    return _sacrebleu("corpus_chrf", written, references)
+
+
+def perplexity(written: Sequence[Written], references: References) -> float:
+    """Return `exp(-sum log p / number of tokens)` of the first references; 1 is the least."""
+    total = sum(one.log_likelihood for one in written)
+    return math.exp(min(-total / sum(one.num_tokens for one in written), 700.0))
+
+
+def shown_texts(
+    texts: Sequence[str], examples: Sequence[Example], count: int = 2
+) -> list[dict[str, Any]]:
+    """Return the best, the median and the worst texts, by the F1 of words.
+
+    Args:
+        texts: what was written.
+        examples: after what, with references.
+        count: how many of each; none comes twice.
+
+    Returns:
+        `place`, `source`, `input`, `text`, `reference` (the nearest) and `token_f1` each.
+    """
+    found = []
+    for text, row in zip(texts, examples, strict=True):
+        score, nearest = max((text_f1(text, gold), gold) for gold in row.references)
+        about = {"source": row.source, "input": "\n".join(row.fields.values()), "text": text}
+        found.append((score, {**about, "reference": nearest, "token_f1": score}))
+    ordered = [about for _, about in sorted(found, key=lambda one: -one[0])]
+    middle, last = max((len(ordered) - count) // 2, 0), max(len(ordered) - count, 0)
+    starts = {"best": 0, "median": middle, "worst": last}
+    places = {start + i: place for place, start in starts.items() for i in range(count)}
+    return [{"place": places[i], **one} for i, one in enumerate(ordered) if i in places]
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Check that metrics look at texts, and that their libraries are there.
+
+    Raises:
+        DataError: if one does not, or a library is missing; the text says how to install it.
+    """
+    for name in names:
+        if not is_of_texts(name):
+            raise DataError(f"metrics must be of written texts, but one is {name!r}.")
+        if name.startswith("rouge"):
+            _library("rouge_score.rouge_scorer")
+        elif name in ("bleu", "chrf"):
+            _library("sacrebleu")
+
+
+def _mean_best(
+    compare: Callable[[str, str], float], written: Sequence[Written], references: References
+) -> float:
+    pairs = zip(written, references, strict=True)
+    return fmean(max(compare(one.text, gold) for gold in golds) for one, golds in pairs)
+
+
+def _rouge(name: str, written: Sequence[Written], references: References) -> float:
+    scorer = _library("rouge_score.rouge_scorer").RougeScorer([name])
+    pairs = zip(written, references, strict=True)
+    return fmean(scorer.score_multi(list(golds), one.text)[name].fmeasure for one, golds in pairs)
+
+
+def _sacrebleu(name: str, written: Sequence[Written], references: References) -> float:
+    most = max(map(len, references))
+    streams = [[golds[i] if i < len(golds) else None for golds in references] for i in range(most)]
+    found = getattr(_library("sacrebleu"), name)([one.text for one in written], streams)
+    return float(found.score) / 100
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DataError(
+            f"`metrics` must be among those that are installed, but {error.name} is missing: "
+            "pip install 'softprompts[writing]'."
+        ) from error
