@@ -110,7 +110,8 @@ def test_a_limit_on_file_sizes_stops_a_run_that_goes_on_later(recipe, run, tmp_p
         f"sys.exit(main(['train', {path!r}, '--out', {str(out)!r}]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        # -B: Python 3.11 keeps what it could write of its bytecode, and is broken from then on
+        [sys.executable, "-B", "-c", code],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -353,6 +353,7 @@ def _starved(shortage: str, place: Path, draws: random.Random) -> Iterator[Calla
 
     if shortage == "file size":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        sys.dont_write_bytecode = True  # Python 3.11 keeps what it could write of it
         yield limit(resource.RLIMIT_FSIZE, int(200 * 500**share))
     elif shortage == "handles":
         yield limit(resource.RLIMIT_NOFILE, draws.randrange(6, 24))
