@@ -57,7 +57,7 @@ def _measure(section: str, options: argparse.Namespace, scratch: Path) -> set[st
     import transformers
     from speed import memory, prediction, scaling, startup, training
     from speed.case import Scope, Workplace
-    from speed.machine import describe, matrix_rates
+    from speed.machine import SIZE, describe, matrix_rates
 
     from softprompts.backbones.loading import DTYPES, choose_dtype
 
@@ -77,7 +77,7 @@ def _measure(section: str, options: argparse.Namespace, scratch: Path) -> set[st
     dtype = DTYPES[choose_dtype(torch.device("cpu"))]
     part: dict[str, Any] = {"about": {**describe(dtype), "is_quick": options.quick}, "cases": {}}
     if section == "training":
-        part["about"]["matrix_gflops"] = matrix_rates()
+        part["about"]["matrix_gflops"] = matrix_rates(256 if options.quick else SIZE)
     about, kept = part["about"], _read(options.out).get(section)
     if options.cases and kept:  # measured by themselves: they say how, the others keep theirs
         part = kept

@@ -57,7 +57,7 @@ def matrix_rate(
     return 2 * size**3 / best
 
 
-def matrix_rates() -> dict[str, dict[str, float]]:
+def matrix_rates(size: int = SIZE) -> dict[str, dict[str, float]]:
     """Return the matrix rate of the processor in GFLOP/s, by dtype and number of threads."""
     threads = torch.get_num_threads()
     found: dict[str, dict[str, float]] = {}
@@ -66,6 +66,6 @@ def matrix_rates() -> dict[str, dict[str, float]]:
         found[name] = {}
         for count in sorted({1, threads}):
             torch.set_num_threads(count)
-            found[name][str(count)] = round(matrix_rate(dtype) / 1e9, 1)
+            found[name][str(count)] = round(matrix_rate(dtype, size=size) / 1e9, 1)
     torch.set_num_threads(threads)
     return found

@@ -157,7 +157,8 @@ def test_generation_answers_as_scoring_does(run: Run, task: Task, name: str, met
     assert written == [text.strip() for text in result.generate(inputs, use_cache=False, **options)]
     words = set(task.format.verbalizer.values())
     labels = [(text, word) for text, word in zip(written, predicted, strict=True) if text in words]
-    assert len(labels) >= 0.9 * len(inputs)
+    # what ranks labels among themselves makes no other word less likely
+    assert len(labels) >= (0.5 if method == "stable" else 0.9) * len(inputs)
     assert all(text == word for text, word in labels)
 
 

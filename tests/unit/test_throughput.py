@@ -17,8 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 SECTIONS = ("training", "inference", "scaling", "memory", "startup")
 
-# peft asks for a name that transformers has renamed; nothing of ours is concerned.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+pytestmark = [
+    # peft asks for a name that transformers has renamed; nothing of ours is concerned.
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+    pytest.mark.xdist_group("throughput"),  # in one process: what they share is measured once
+]
 
 
 def load_writer() -> Any:
