@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from memories import draw_memory
 from torch import Tensor
 
+from memories import draw_memory
 from reads import logits, shortcuts
 from softprompts.backbones.decoder_inputs import DecoderInputs, count_copies
 from softprompts.backbones.loading import load_backbone

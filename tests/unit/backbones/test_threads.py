@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from memories import draw_memory
 from torch import Tensor
 
+from memories import draw_memory
 from reads import hidden, logits
 from softprompts.backbones.decoder_inputs import DecoderInputs
 from softprompts.backbones.loading import load_backbone

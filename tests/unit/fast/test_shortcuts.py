@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from memories import draw_memory
 
 from backbones import KINDS
+from memories import draw_memory
 from reads import hidden, logits, shortcuts, states_at
 from softprompts.backbones.decoder_inputs import gather_positions
 from softprompts.backbones.loading import load_backbone
