@@ -6,8 +6,8 @@ STAMP := .venv/.installed
 $(STAMP): requirements.lock pyproject.toml ; python3.11 -m venv .venv && $(BIN)/pip install -qq --disable-pip-version-check --no-deps $$(grep -o '^torch==[0-9.]*' requirements.lock) && $(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && $(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . && touch $@
 setup: $(STAMP) ## install what is missing
 demo: $(STAMP) ; $(BIN)/softprompts study quickstart
-test: $(STAMP) ; PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup $(COVER)
-slow: $(STAMP) ; PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m slow
+test: $(STAMP) ; PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 $(COVER)
+slow: $(STAMP) ; PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m slow
 check: $(STAMP) ; $(BIN)/ruff format --check -q src tests benchmarks docs && $(BIN)/ruff check -q src tests benchmarks docs && $(BIN)/mypy && $(BIN)/python .ci/limits.py src && $(BIN)/lint-imports --no-logo --no-cache && $(BIN)/python .ci/audit.py 20 requirements.lock
 support: $(STAMP) ; SOFTPROMPTS_WRITE_SUPPORT=1 $(BIN)/pytest -q -m "slow or not slow" tests/contracts/test_support_table.py tests/contracts/test_contracts.py
 crash: $(STAMP) ; OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python tests/crash/crash.py --kills 1000 --starved 30 --out docs/results/reliability/crash.json
