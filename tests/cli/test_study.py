@@ -216,6 +216,28 @@ def test_the_table_in_words(capsys, recipe, study, tmp_path):
     ]
 
 
+def test_tasks_of_ones_own_are_called_and_averaged_by_their_names(capsys, recipe, study, tmp_path):
+    own = study["base"].pop("task")
+    study["grid"] = {"task": {"first": own, "second": {**own, "shots": 4}}}
+    path, out = recipe(study), tmp_path / "out"
+
+    assert main(["study", path, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    summary = json.loads((out / "summary.json").read_text())
+
+    assert [cell["task"] for cell in summary["cells"]] == ["first", "second"] * 2
+    assert [one["tasks"] for one in summary["comparisons"] if one["tasks"][1:]] == [
+        ["first", "second"]
+    ]
+    table = [line.split()[:2] for line in said.out.splitlines() if "±" in line]
+    assert [*map(tuple, table)][:4] == [
+        *(("first", "plain"), ("first", "bare"), ("second", "plain"), ("second", "bare"))
+    ]
+    assert "plain, first, seed 0" in said.err
+    assert "train.jsonl" not in said.out + said.err
+    assert "On second plain has the highest mean" in (out / "report.html").read_text()
+
+
 def test_progress_names_the_point_of_the_grid(capsys, recipe, study, tmp_path):
     study["variants"] = {"plain": {}}
     study["grid"] = {"prompt.length": [2, 3], "readout": ["linear"]}

@@ -129,8 +129,9 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
 
 
 def _variant(line: Mapping[str, Any]) -> str:
-    point = " ".join(f"{k}={v}" for k, v in line["point"].items() if k != "task.name")
-    return f"{line['variant']} {point}".strip()
+    from softprompts.lab.analysis.study_statistics import point_words
+
+    return f"{line['variant']} {point_words(line['point'])}".strip()
 
 
 def _score(spread: Mapping[str, Any]) -> str:

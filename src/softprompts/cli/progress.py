@@ -292,7 +292,8 @@ def _name(cells: Sequence[Cell]) -> str:
 
 def _varied(cells: Sequence[Cell]) -> dict[str, list[str]]:
     """Return the values of the grid at runs by the field's last name, the task's apart."""
-    fields = [f for f in dict.fromkeys(f for c in cells for f in c.point) if f != "task.name"]
+    points = ({f: v for f, v in c.point.items() if (f, v) != ("task", c.task)} for c in cells)
+    fields = [f for f in dict.fromkeys(f for p in points for f in p) if f != "task.name"]
     last = [field.rpartition(".")[2] for field in fields]
     return {
         (name if last.count(name) == 1 else field): [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ class Cell:
     Attributes:
         variant: the variant's name.
         point: the grid's values at this run, by dotted field.
-        task: the task's registry name, or the names of a mixture's tasks.
+        task: the name that the grid gives the task, else its registry name, or the names of a
+            mixture's tasks.
         config: the run, resolved.
         identity: what the run computes, as `softprompts.recipes.identity.identity` says it.
     """
@@ -56,11 +57,19 @@ def expand(study: StudyConfig) -> tuple[Cell, ...]:
         config = resolve(parse_run(merged(study, variant, point), source))
         for seed in study.seeds:
             seeded = config.model_copy(update={"seed": seed})
-            cells.append(Cell(variant, dict(point), config.task_label, seeded, identity(seeded)))
+            cells.append(
+                Cell(variant, dict(point), task_of(point, config), seeded, identity(seeded))
+            )
     twins = _twins(cells)
     if twins:
         raise RecipeError(twins, source)
     return tuple(cells)
+
+
+def task_of(point: Mapping[str, Any], config: RunConfig) -> str:
+    """Return what tables call the task of a run at a point of the grid."""
+    named = point.get("task")  # a task that has no name is a mapping
+    return named if isinstance(named, str) else config.task_label
 
 
 def _twins(cells: Sequence[Cell]) -> list[str]:

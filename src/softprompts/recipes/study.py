@@ -52,6 +52,9 @@ _PACK_SIZE_SCHEMA = {
 }
 
 
+Name = Annotated[str, Field(min_length=1)]
+
+
 class StudyConfig(Section):
     """A grid of runs: variants × points of the grid × seeds.
 
@@ -60,7 +63,8 @@ class StudyConfig(Section):
         description: one line or more about it.
         base: a run recipe that may be partial.
         variants: what each variant changes: values by dotted field.
-        grid: values to go through, by dotted field.
+        grid: values to go through, by dotted field; a mapping gives each value a name of its own,
+            and names of whole tasks are what tables call them.
         seeds: the seeds, or how many (5 are 0 to 4).
         baseline: the variant that the others are compared with; null takes the first.
         pack_size: most runs that train side by side through one forward; auto chooses by device,
@@ -75,10 +79,12 @@ class StudyConfig(Section):
     description: str | None = None
     base: dict[str, Any] = Field(default_factory=dict)
     variants: Annotated[
-        dict[Annotated[str, Field(min_length=1)], dict[str, Any]],
+        dict[Name, dict[str, Any]],
         BeforeValidator(_nothing_is_no_change),
     ] = Field(default_factory=_one_variant, min_length=1)
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    grid: dict[str, Annotated[list[Any] | dict[Name, Any], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
     seeds: Annotated[
         tuple[int, ...],
         BeforeValidator(read_seeds),
@@ -172,7 +178,7 @@ def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[s
     Args:
         study: the study.
         variant: the variant's name.
-        point: values by dotted field.
+        point: values, or their names, by dotted field.
 
     Returns:
         The base with the variant's changes and the point's, and with what tuning chose.
@@ -181,7 +187,10 @@ def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[s
         RecipeError: with every change that cannot be set.
     """
     data = copy.deepcopy(study.base)
-    changes = {**study.variants[variant], **point}
+    changes = dict(study.variants[variant])
+    for field, value in point.items():
+        values = study.grid.get(field)
+        changes[field] = values[value] if isinstance(values, Mapping) else value
     found = [
         set_at(data, field.split("."), copy.deepcopy(value)) for field, value in changes.items()
     ]
@@ -340,7 +349,7 @@ def _wrong_looks(study: StudyConfig) -> Iterator[Problem]:
 def _repeated_values(study: StudyConfig) -> Iterator[Problem]:
     for field, values in study.grid.items():
         seen: set[str] = set()
-        for value in values:
+        for value in values.values() if isinstance(values, Mapping) else values:
             spelled = json.dumps(value, sort_keys=True, default=str)  # errors show long ones cut
             if spelled in seen:
                 text = f"`grid.{field}` must have distinct values, but has {show(value)} again."

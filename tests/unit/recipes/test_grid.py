@@ -87,6 +87,24 @@ def test_a_grid_may_hold_whole_components():
     assert [cell.config.prompt.rows.options["bottleneck"] for cell in cells] == [2, 4]
 
 
+def test_a_grid_may_name_its_values_and_the_names_of_tasks_are_what_they_are_called():
+    tasks = {
+        "remarks": {"name": "bundled/sentiment", "shots": 4},
+        "the same": {"name": "bundled/sentiment", "shots": 8},
+    }
+    lengths = {"short": 2, "long": 9}
+    grid = {"task": tasks, "prompt.length": lengths}
+    found = expand(StudyConfig(base={"backbone": {"name": "minilm"}}, grid=grid, seeds=1))
+    plain = {"task": list(tasks.values()), "prompt.length": [2, 9]}
+    nameless = expand(StudyConfig(base={"backbone": {"name": "minilm"}}, grid=plain, seeds=1))
+
+    assert [cell.identity for cell in found] == [cell.identity for cell in nameless]
+    assert [cell.task for cell in found] == ["remarks", "remarks", "the same", "the same"]
+    assert {cell.task for cell in nameless} == {"bundled/sentiment"}
+    assert found[1].point == {"task": "remarks", "prompt.length": "long"}
+    assert (found[1].config.task.shots, found[1].config.prompt.length) == (4, 9)
+
+
 def test_two_variants_that_are_the_same_run_are_refused():
     study = StudyConfig(
         base=BASE,

@@ -72,9 +72,18 @@ def test_wrong_seeds(seeds):
         ),
         ({"baseline": 3}, "`baseline` must be text, but is 3."),
         ({"grid": {"seed": [1]}}, "`grid` must leave the seed to `seeds`, but sets `seed`."),
-        ({"grid": {"training.steps": 3}}, "`grid.training.steps` must be a list, but is 3."),
+        (
+            {"grid": {"training.steps": 3}},
+            "`grid.training.steps` must be a list or a mapping, but is 3.",
+        ),
         ({"grid": {"training.steps": []}}, "must be a collection of at least 1 entry, but is []."),
         ({"grid": {"training.steps": [1, 1]}}, "must have distinct values, but has 1 again."),
+        ({"grid": {"training.steps": {}}}, "must be a collection of at least 1 entry, but is {}."),
+        ({"grid": {"training.steps": {"a": 1, "b": 1}}}, "distinct values, but has 1 again."),
+        (
+            {"grid": {"training.steps": {"a": 1, "b": "x"}}},
+            "must be a whole number, but is 'x'. (variant base, training.steps 'b')",
+        ),
         ({"grid": {"training..steps": [1]}}, "must name dotted fields of a run, but has 'trai"),
         ({"variants": {"a": {"seed": 1}}}, "`variants.a` must leave the seed to `seeds`, but se"),
         ({"base": {**BASE, "seed": 1}}, "`base.seed` must be left out: `seeds` sets it, but is 1"),
@@ -162,7 +171,7 @@ def test_a_wrong_grid_does_not_make_its_field_missing():
     base = {"backbone": {"name": "minilm"}}
 
     assert problems(base=base, grid={"task.name": 3}) == (
-        "`grid.task.name` must be a list, but is 3.",
+        "`grid.task.name` must be a list or a mapping, but is 3.",
     )
 
 

@@ -77,7 +77,7 @@ def _table(lines: Sequence[Mapping[str, Any]]) -> ScoreTable:
 
 
 def without_task(point: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a grid point without what names its task: `task.name`, or the name within `task`."""
+    """Return a grid point without what names its task: `task.name`, or the name of `task`."""
     rest = {field: value for field, value in point.items() if field != "task.name"}
     task = rest.pop("task", None)
     if isinstance(task, Mapping):
@@ -85,3 +85,13 @@ def without_task(point: Mapping[str, Any]) -> dict[str, Any]:
     else:
         task = None
     return {**rest, "task": task} if task else rest
+
+
+def point_words(point: Mapping[str, Any]) -> str:
+    """Return a grid point in words, without what names its task.
+
+    Example:
+        >>> point_words({"task": "rte", "prompt.length": 5, "training.schedule": "cosine"})
+        'prompt.length=5 training.schedule=cosine'
+    """
+    return " ".join(f"{field}={value}" for field, value in without_task(point).items())

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from softprompts.lab.analysis.comparison import difference_range
 from softprompts.lab.analysis.intervals import looks_skewed
+from softprompts.lab.analysis.study_statistics import point_words
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label
 from softprompts.recipes.study_size import RATE
 
@@ -57,8 +58,7 @@ def conclusions(summary: Mapping[str, Any]) -> list[str]:
     """
     texts = []
     for one in _spoken_of(summary):
-        point = " ".join(f"{field}={value}" for field, value in one["point"].items())
-        place = f"{point}, " if point else ""
+        place = f"{point_words(one['point'])}, ".removeprefix(", ")
         texts += [f"{place}{one[key]}" for key in ("conclusion", "conclusion_on_spread")]
     return list(dict.fromkeys(texts))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from softprompts.lab.analysis.robustness import is_logarithmic
+from softprompts.lab.analysis.study_statistics import point_words
 
 _OF_CURVE = ("best_value", "default_value", "is_default_on_plateau")
 
@@ -24,11 +25,15 @@ def robustness_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for one in (*found["curves"], *found["levels"]):
         own = plateau_of(one, number)
-        point = " ".join(f"{field}={value}" for field, value in one["point"].items())
         best = _scored(own["best"] or "–", own["best_score"])
         default = _scored(own["default"] or "–", own["default_score"])
         off = "*" * (own["is_default_near"] == "no")
-        about = (one["task"], one["field"], f"{one['variant']} {point}".strip(), one["rows"])
+        about = (
+            one["task"],
+            one["field"],
+            f"{one['variant']} {point_words(one['point'])}".strip(),
+            one["rows"],
+        )
         rows.append((*about, best, own["plateau"] or "–", width(one), f"{default}{off}"))
     return rows
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from softprompts.lab.analysis.study_statistics import point_words
+
 HEADINGS = (
     *("task", "variant", "score", "min", "max", "majority"),
     *("items", "seeds", "updates", "seconds"),
@@ -49,10 +51,9 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
-    point = " ".join(f"{k}={v}" for k, v in line["point"].items() if k != "task.name")
     return (
         line["task"],
-        f"{line['variant']} {point}".strip(),
+        f"{line['variant']} {point_words(line['point'])}".strip(),
         f"{_percent(line['mean'])} ± {_percent(line['std'])}",
         _percent(line["min"]),
         _percent(line["max"]),

@@ -23,7 +23,7 @@ from softprompts.lab.studies.tuning_record import (
     write_tuning,
 )
 from softprompts.problems import show
-from softprompts.recipes.grid import Cell, expand
+from softprompts.recipes.grid import Cell, expand, task_of
 from softprompts.recipes.identity import identity
 from softprompts.recipes.overrides import place
 from softprompts.recipes.parsing import parse_run
@@ -190,7 +190,7 @@ def _record(plan: _Plan, rungs: Sequence[Sequence[Rung]], sizes: Sequence[int]) 
             Chosen(
                 variant=run.variant,
                 point=dict(run.point),
-                task=run.config.task_label,
+                task=task_of(run.point, run.config),
                 value=best.value,
                 score=best.score,
                 updates=given * len(plan.tune.seeds),
