@@ -21,7 +21,7 @@ from softprompts.lab.studies.worker_loop import WAIT_SECONDS
 from softprompts.recipes.grid import Cell
 from softprompts.storage import remove_file, write_json
 
-_PROBE_SECONDS = 120.0
+_PROBE_SECONDS = 600.0
 """How long a node may take to say whether it sees the study's folder."""
 
 
