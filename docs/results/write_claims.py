@@ -118,12 +118,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _kept(cell: Cell) -> dict[str, Any]:
-    """Return what is kept of a cell: a task is called by the folder of its training rows."""
-    task = cell["point"]["task"]
-    name = task["options"]["train"].split("/")[-2] if "options" in task else task["name"]
-    fields = ("variant", "seeds", "scores", "majority", "num_items", "seconds", "updates")
+    """Return what is kept of a cell."""
+    fields = ("variant", "task", "seeds", "scores", "majority", "num_items", "seconds", "updates")
     own = {field: cell[field] for field in fields}
-    return {**own, "task": name, "point": {}, "missing": [], "metric": cell["metric"]}
+    return {**own, "point": {}, "missing": [], "metric": cell["metric"]}
 
 
 def _head() -> str:

@@ -166,6 +166,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise StorageError(f"{path} must be a safetensors file, but is not: {error}.") from error
+    except RuntimeError as error:  # torch's own, of a file that has gone since
+        raise StorageError(f"{path} could not be read: {error}.") from OSError(str(error))
     if about.pop(_DIGEST, None) not in (None, _digest(tensors, about)):
         raise StorageError(f"{path} must be as it was written, but its content was changed.")
     return tensors, about

@@ -49,6 +49,19 @@ def test_tensors_that_were_changed_are_refused(tmp_path, what):
         storage.read_tensors(path)
 
 
+def test_tensors_that_another_process_removes_meanwhile_are_no_file(tmp_path, monkeypatch):
+    path, real = tmp_path / "a.safetensors", torch.UntypedStorage.from_file
+    storage.write_tensors(path, {"rows": torch.zeros(2)})
+
+    def from_file(*args, **options):
+        path.unlink()
+        return real(*args, **options)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", from_file)
+    with pytest.raises(StorageError, match=r"could not be read: .*No such file"):
+        storage.read_tensors(path)
+
+
 def test_tensors_of_another_program_are_read(tmp_path):
     save_file({"a": torch.ones(3)}, tmp_path / "x.safetensors")
     found, about = storage.read_tensors(tmp_path / "x.safetensors")
