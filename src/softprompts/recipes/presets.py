@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Literal
 
 from softprompts.prompts.registry import POOLS, ROWS
-from softprompts.recipes.training_config import LEARNING_RATE
 
 NUM_ROWS = 10
 """How many rows a prompt has where nothing else is said."""
@@ -33,7 +32,6 @@ class Preset:
         is_length_fixed: whether another length would be another method.
         is_trained: whether something is trained; else the first state is scored.
         training: fields of `training` where the recipe is silent; a component is named whole.
-        learning_rate: of rows in their unit, where the recipe is silent.
         objective: that of a readout that has several, where the recipe is silent.
         context: what stands in front of every input as text: `instruction`, `demonstrations`, or
             nothing.
@@ -53,7 +51,6 @@ class Preset:
     is_length_fixed: bool = False
     is_trained: bool = True
     training: Mapping[str, Any] = field(default_factory=dict)
-    learning_rate: float = LEARNING_RATE
     objective: str | None = None
     context: Literal["instruction", "demonstrations"] | None = None
 
@@ -139,7 +136,6 @@ METHODS: Mapping[str, Preset] = {
             initializer="text",
             length="text",
             training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
-            learning_rate=2 * LEARNING_RATE,  # on the mean of its way that of the others
             objective="ranking",
         ),
         *_OF_ONE_PART,

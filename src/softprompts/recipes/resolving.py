@@ -28,6 +28,7 @@ from softprompts.recipes.sources import (
 from softprompts.recipes.training_config import (
     ABSOLUTE_LEARNING_RATE,
     DEFAULT_EPOCHS,
+    LEARNING_RATE,
     TrainingConfig,
     multiplier_field,
 )
@@ -112,8 +113,7 @@ def _prompt_rates(training: TrainingConfig, prompt: PromptConfig) -> dict[str, A
     is_relative = prompt.unit == "relative"
     rates: dict[str, Any] = {"learning_rate": training.learning_rate}
     if training.learning_rate is None:
-        usual = METHODS[prompt.method].learning_rate
-        rates["learning_rate"] = usual if is_relative else ABSOLUTE_LEARNING_RATE
+        rates["learning_rate"] = LEARNING_RATE if is_relative else ABSOLUTE_LEARNING_RATE
     every = rate_multipliers(prompt) | training.multipliers if is_relative else {}
     further = {}
     for group, value in every.items():

@@ -28,8 +28,7 @@ class TrainingConfig(Section):
 
     Attributes:
         optimizer: the optimizer and its options.
-        learning_rate: of the prompt's rows, in its unit; null is 0.1 (`stable`: 0.2), or 0.01 in
-            absolute numbers.
+        learning_rate: of the prompt's rows, in its unit; null is 0.1, or 0.01 in absolute numbers.
         network_rate_multiplier: learning rate of networks that make rows, as a multiple of
             `learning_rate`; null is the rows' own default, or 1 in absolute numbers.
         selector_rate_multiplier: learning rate of learned positions, active lengths and pools,

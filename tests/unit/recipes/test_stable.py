@@ -15,7 +15,7 @@ RUN = {"backbone": {"name": "smollm2"}, "task": {"name": "bundled/sentiment"}, "
 PARTS = {
     "prompt": {"method": "prompt-tuning", "initializer": "text", "length": "text"},
     "readout": {"kind": "text", "objective": "ranking"},
-    "training": {"schedule": {"kind": "cosine", "warmup_fraction": 0.1}, "learning_rate": 0.2},
+    "training": {"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
 }
 
 
@@ -31,7 +31,6 @@ def test_it_is_what_its_parts_say():
     [
         ("training", "average", "tail"),
         ("training", "schedule", {"kind": "constant"}),
-        ("training", "learning_rate", 0.1),
         ("readout", "objective", "likelihood"),
         ("prompt", "initializer", "vocabulary"),
     ],
@@ -44,11 +43,6 @@ def test_what_the_recipe_says_wins(section, field, value):
     if field == "initializer":
         parts[section]["length"] = 10
     assert identity(parse_run(data)) == identity(parse_run({**RUN, **parts}))
-
-
-def test_its_rate_is_one_in_the_unit_of_the_embeddings():
-    absolute = {**RUN, "prompt": {"method": "stable", "unit": "absolute"}}
-    assert resolve(parse_run(absolute)).training.learning_rate == 0.01
 
 
 @pytest.mark.parametrize(
