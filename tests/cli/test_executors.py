@@ -215,6 +215,23 @@ def test_a_study_with_a_node_removed_is_the_one_of_a_single_process(
     assert outcome(out) == expected
 
 
+@pytest.mark.slow
+def test_questions_that_a_killed_study_left_to_nodes_are_removed(tmp_path):
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    from softprompts.lab.studies.executors import ray_cluster
+
+    old, new = tmp_path / ".probe.1.part", tmp_path / ".probe.2.part"
+    for file in (old, new):
+        file.write_text("{}")
+    os.utime(old, (0, 0))
+    ray_cluster._connect(None)
+    try:
+        ray_cluster._probe(tmp_path)
+    finally:
+        ray.shutdown()
+    assert list(tmp_path.iterdir()) == [new]
+
+
 def halt_in_mid_pack(out: Path, nodes: dict[Any, int]) -> tuple[Any, int]:
     """Halt a worker that is training a pack, and return its node and itself."""
     began = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -115,7 +116,11 @@ def _probe(out: Path) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     token = secrets.token_hex(8)
-    asked = out / f".probe-{token}.json"
+    for left in out.glob(".probe.*.part"):  # by one that was killed; another may be at it now
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _PROBE_SECONDS:
+                left.unlink()
+    asked = out / f".probe.{token}.part"
     write_json(asked, {"token": token})
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     look = ray.remote(look_around)
@@ -123,7 +128,7 @@ def _probe(out: Path) -> None:
         for node in nodes:
             place = NodeAffinitySchedulingStrategy(node, soft=False)
             task = look.options(num_cpus=0, scheduling_strategy=place, max_retries=0)
-            answer = out / f".probe-{token}-{node[:16]}.json"
+            answer = out / f".probe.{token}.{node[:16]}.part"
             try:
                 found = ray.get(task.remote(asked, answer, Path.cwd()), timeout=_PROBE_SECONDS)
                 reason = _mismatch(found, token, answer, out)
