@@ -129,9 +129,9 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
 
 
 def _variant(line: Mapping[str, Any]) -> str:
-    from softprompts.lab.analysis.study_statistics import point_words
+    from softprompts.lab.analysis.study_statistics import variant_words
 
-    return f"{line['variant']} {point_words(line['point'])}".strip()
+    return variant_words(line)
 
 
 def _score(spread: Mapping[str, Any]) -> str:

@@ -332,7 +332,8 @@ def _wrong_looks(study: StudyConfig) -> Iterator[Problem]:
     more, count = study.more_seeds, len(study.seeds)
     if more is None:
         return
-    if len(study.variants) == 1 and not set(study.grid) - {"task.name"}:
+    named = {"task"} if isinstance(study.grid.get("task"), Mapping) else set()
+    if len(study.variants) == 1 and not set(study.grid) - {"task.name"} - named:
         text = "`more_seeds` must be left out where there is one variant, but is set."
         yield Problem(("more_seeds",), text)
     if more.most < count:

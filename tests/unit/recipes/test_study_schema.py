@@ -246,3 +246,9 @@ def test_long_values_of_a_grid_may_differ_at_their_end():
     parse_study({"base": BASE, "grid": {"task.instruction": long}})
     (found,) = problems(grid={"task.instruction": [*long, long[0]]})
     assert found.startswith("`grid.task.instruction` must have distinct values, but has")
+
+
+def test_named_tasks_are_no_variants_that_seeds_could_tell_apart():
+    grid = {"task": {"a": BASE["task"], "b": {"name": "bundled/question-type"}}}
+    (found,) = problems(grid=grid, more_seeds={}, seeds=7)
+    assert found.startswith("`more_seeds` must be left out where there is one variant")

@@ -14,7 +14,7 @@ from softprompts.lab.analysis.intervals import standard_error, stratified_mean
 from softprompts.lab.analysis.looks import Differences, Looks, corrected_p
 from softprompts.lab.analysis.samples import is_constant
 from softprompts.lab.analysis.spreads import brown_forsythe
-from softprompts.lab.analysis.study_statistics import point_words
+from softprompts.lab.analysis.study_statistics import variant_words
 from softprompts.recipes.study_size import RATE
 from softprompts.seeding import derive
 
@@ -188,7 +188,7 @@ def spread_of(own: Lines) -> float:
 def name_of(line: Mapping[str, Any]) -> str:
     """Return what a variant at a point of the grid is called, whatever its task."""
     point = {key: value for key, value in line["point"].items() if key != "task"}
-    return f"{line['variant']} {point_words(point)}".strip()
+    return variant_words({**line, "point": point})
 
 
 def _by_seed(line: Mapping[str, Any]) -> dict[int, float]:

@@ -95,3 +95,8 @@ def point_words(point: Mapping[str, Any]) -> str:
         'prompt.length=5 training.schedule=cosine'
     """
     return " ".join(f"{field}={value}" for field, value in without_task(point).items())
+
+
+def variant_words(line: Mapping[str, Any]) -> str:
+    """Return what a variant at a point of the grid is called: of a cell, comparison or curve."""
+    return f"{line['variant']} {point_words(line['point'])}".strip()

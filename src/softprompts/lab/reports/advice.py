@@ -19,7 +19,7 @@ from softprompts.lab.analysis.leading import (
     steadier,
 )
 from softprompts.lab.analysis.looks import Looks
-from softprompts.lab.analysis.study_statistics import point_words
+from softprompts.lab.analysis.study_statistics import variant_words
 from softprompts.lab.reports.findings import main_comparisons
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.grid import Cell
@@ -32,7 +32,7 @@ def verdicts(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _verdict(one: Mapping[str, Any]) -> str:
-    name = f"{one['variant']} {point_words(one['point'])}".strip()
+    name = variant_words(one)
     if one["difference"] is None:
         return f"{name}: no seed finished here and in {one['baseline']}"
     said = f"{name}: {100 * one['difference']:+.1f} against {one['baseline']}"

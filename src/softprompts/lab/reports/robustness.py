@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from softprompts.lab.analysis.robustness import is_logarithmic
-from softprompts.lab.analysis.study_statistics import point_words
+from softprompts.lab.analysis.study_statistics import variant_words
 
 _OF_CURVE = ("best_value", "default_value", "is_default_on_plateau")
 
@@ -28,12 +28,7 @@ def robustness_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         best = _scored(own["best"] or "–", own["best_score"])
         default = _scored(own["default"] or "–", own["default_score"])
         off = "*" * (own["is_default_near"] == "no")
-        about = (
-            one["task"],
-            one["field"],
-            f"{one['variant']} {point_words(one['point'])}".strip(),
-            one["rows"],
-        )
+        about = (one["task"], one["field"], variant_words(one), one["rows"])
         rows.append((*about, best, own["plateau"] or "–", width(one), f"{default}{off}"))
     return rows
 

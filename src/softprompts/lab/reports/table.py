@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from softprompts.lab.analysis.study_statistics import point_words
+from softprompts.lab.analysis.study_statistics import variant_words
 
 HEADINGS = (
     *("task", "variant", "score", "min", "max", "majority"),
@@ -53,7 +53,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         line["task"],
-        f"{line['variant']} {point_words(line['point'])}".strip(),
+        variant_words(line),
         f"{_percent(line['mean'])} ± {_percent(line['std'])}",
         _percent(line["min"]),
         _percent(line["max"]),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from softprompts.errors import TrackingError
+from softprompts.lab.analysis.study_statistics import without_task
 from softprompts.lab.tracking.base import TrackedRun
 from softprompts.lab.tracking.journal import TrackedJournal, flatten
 from softprompts.lab.tracking.registry import TRACKERS
@@ -89,6 +90,6 @@ def build_tracking(
 
 def _name(cell: Cell) -> str:
     """Return what a run is called: a relative path that stays where it begins."""
-    point = [f"{key}={value}" for key, value in cell.point.items() if key != "task.name"]
+    point = [f"{key}={value}" for key, value in without_task(cell.point).items()]
     parts = [cell.variant, *cell.task.split("/"), *point, f"seed-{cell.config.seed}"]
     return "/".join(re.sub(r"^\.+|[^\w.=+-]+", "-", part) or "-" for part in parts)
