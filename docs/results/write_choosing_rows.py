@@ -40,18 +40,22 @@ def main() -> None:
         rows = [_spelled(row, task.format) for row in task.train]
         random.Random(0).shuffle(rows)
         _write(out / name, rows[NUM_SCORED:], rows[:NUM_SCORED])
-    for part, name in (("train", "train"), ("dev", "validation")):
-        files = [data / f"fewshot/subj/{split}/{part}.jsonl" for split in (13, 42)]
-        found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-        rows = [{**row, "text": SUBJ.format(**row)} for row in found]
-        _write(out / "subj", **{name: rows})
     for name, template in (("subj", SUBJ), ("trec", TREC)):
-        files = [data / f"fewshot/{name}/{split}/train.jsonl" for split in (21, 87, 100)]
-        train = dict.fromkeys(line for file in files for line in file.read_text().splitlines())
-        test = (data / f"fewshot/{name}/test.jsonl").read_text().splitlines()
-        parts = [[json.loads(line) for line in lines] for lines in (train, test)]
-        spelled = [[{**row, "text": template.format(**row)} for row in rows] for rows in parts]
-        _write(out / "reported" / name, *spelled)
+        few = data / "fewshot" / name
+        for folder, splits, scored in (
+            (out / name, (13, 42), [few / f"{split}/dev.jsonl" for split in (13, 42)]),
+            (out / "reported" / name, (21, 87, 100), [few / "test.jsonl"]),
+        ):
+            train = dict.fromkeys(_lines([few / f"{split}/train.jsonl" for split in splits]))
+            held = _lines(scored)
+            if folder == out / "trec":  # the others are as they were when defaults were chosen
+                held = [line for line in held if line not in train]
+            parts = [[json.loads(line) for line in lines] for lines in (train, held)]
+            _write(folder, *([{**r, "text": template.format(**r)} for r in rows] for rows in parts))
+
+
+def _lines(files: Sequence[Path]) -> list[str]:
+    return [line for file in files for line in file.read_text().splitlines()]
 
 
 def _spelled(row: Example, format: TaskFormat) -> dict[str, str]:
