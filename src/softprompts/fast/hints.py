@@ -38,9 +38,9 @@ class Hints:
     """What is known of values that modules of one model are given.
 
     Attributes:
-        wanted: places that a gradient is asked for, in front of the first attention; all when
+        wanted: places that a gradient is asked for, in front of a layer's attention; all when
             `None`. All that a model does there it does to each position by itself, so tokens, which
-            have no gradient, need none.
+            have no gradient, need none. From the attention on positions meet, and all are wanted.
     """
 
     def __init__(self) -> None:
@@ -51,20 +51,6 @@ class Hints:
     def __deepcopy__(self, memo: dict[int, Any]) -> Hints:
         memo[id(self)] = copied = Hints()
         return copied
-
-    @contextmanager
-    def narrowing(self, wanted: Wanted | None) -> Iterator[None]:
-        """Ask for gradients at some places, until the first attention runs or this ends."""
-        self.wanted = wanted
-        try:
-            yield
-        finally:
-            self.wanted = None
-
-    def end_narrowing(self) -> Wanted | None:
-        """Return the places that are wanted; from here on positions meet, and all are."""
-        wanted, self.wanted = self.wanted, None
-        return wanted
 
     def note_bent(self, output: Tensor, bent: Bent) -> None:
         """Take note that a tensor is GELU of values."""

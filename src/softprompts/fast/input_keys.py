@@ -20,15 +20,9 @@ from softprompts.backbones.attention_slots import locate_slots
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.memory import KeyValues, Memory, Slot
 from softprompts.backbones.probing import is_same
-from softprompts.encoding.inputs import EncodedExample
-from softprompts.fast.kept import Kept
-from softprompts.prompts.prompt import Prompt
-from softprompts.training.reader import Request
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 _PROBE, _PROBE_LEAD = 14, 9
-_LEAST_GAIN = 2
-"""How many times narrower a batch must get, so that reading on is worth its while."""
 
 
 @final
@@ -45,82 +39,6 @@ class Ahead:
     lead: Tensor
     kept: Sequence[Tensor]
     slots: Sequence[Slot]
-
-
-def read_ahead(backbone: Backbone, request: Request, kept: Kept) -> Ahead | None:
-    """Return how much of each input need not be read again, and the keys that stand for it.
-
-    That is what stands in front of the first row and of all places whose output is read. A
-    selector of positions that is trained looks at the gradient of all tokens, so then nothing is
-    left out; nor where rows are read in every layer, where the backbone is trained, under a
-    caller's autocast, and where less than half of the batch's width would be saved. Without rows,
-    it is what stands in front of all inputs.
-
-    Args:
-        backbone: the model that is read.
-        request: what is to be read.
-        kept: what is kept of the backbone's inputs.
-
-    Returns:
-        What is known; `None` where the whole input is to be read.
-    """
-    batch, output, spliced, places = request.batch, request.output, request.spliced, request.places
-    if batch is None or output is None or places is None:
-        return None
-    weights = output.placement.weights
-    is_blind = weights is None or not weights.requires_grad
-    if backbone.family != "decoder" or not backbone.is_frozen or not is_blind:
-        return None
-    if torch.is_autocast_enabled(backbone.device.type) or output.prefixes:
-        return None
-    if output.rows.shape[1]:
-        first = spliced.row_positions.min(dim=1).values  # (inputs,): tokens in front of all rows
-    else:
-        first = torch.tensor([item.lead for item in batch.items], device=places.device)
-    lead = torch.minimum(first, places.min(dim=1).values)  # (inputs,)
-    rest = (spliced.lengths - lead).max()
-    if bool(_LEAST_GAIN * rest > spliced.lengths.max()):
-        return None
-    if not kept.is_able("read on", lambda: can_read_on(backbone)):
-        return None
-    # Read are the tokens in front of the rows, not of `lead`: that place may hang on the prompt.
-    counts = first.clamp(min=1).tolist()
-    wanted = [tuple(ids[:count]) for ids, count in zip(batch.ids.tolist(), counts, strict=True)]
-    keys = kept.find("keys", wanted, lambda group: read_input_keys(backbone, group))
-    return Ahead(lead, keys, backbone.stacks[0].slots or ())
-
-
-def num_positions(
-    backbone: Backbone,
-    prompt: Prompt,
-    examples: Sequence[EncodedExample],
-    is_clean: bool,
-    kept: Kept,
-) -> list[int]:
-    """Return how many positions of each example's longest input are read at each step, with rows.
-
-    Args:
-        backbone: the model that is read.
-        prompt: the prompt.
-        examples: the examples.
-        is_clean: whether inputs are read as they are, and so may be read on from kept keys.
-        kept: what is kept of the backbone's inputs.
-    """
-    num_rows, found = prompt.length if prompt.depth.is_input else 0, []
-    is_read_on = is_clean and not prompt.changes_tokens and backbone.is_frozen and num_rows > 0
-    is_read_on = is_read_on and backbone.family == "decoder"
-    position = prompt.position
-    for example in examples:
-        longest = most = 0  # of whole inputs, and from the first row on
-        for one in example.inputs:
-            first = one.marks[0] if position.needs_marks and one.marks else one.end
-            rest = len(one.ids) - (one.start if position.has_front else first)
-            longest, most = max(longest, len(one.ids)), max(most, rest)
-        whole, rest = longest + num_rows, most + num_rows
-        is_less = is_read_on and _LEAST_GAIN * rest <= whole
-        is_able = is_less and kept.is_able("read on", lambda: can_read_on(backbone))
-        found.append(rest if is_able else whole)
-    return found
 
 
 def can_read_on(backbone: Backbone) -> bool:

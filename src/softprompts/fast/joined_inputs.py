@@ -14,9 +14,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from softprompts.encoding.batch import cut_by_size
 from softprompts.errors import BackboneError
 from softprompts.fast.spans import Wanted
-from softprompts.training.size_groups import cut_by_size
 
 _LEAST_ROW, _ROW_SHARE = 32, 64
 """The row is padded to a multiple of a power of two, the largest within a 64th of it.

@@ -26,7 +26,7 @@ from softprompts.errors import BackboneError
 from softprompts.examples import Example
 from softprompts.fast.compiling import CompiledLayer, parts_of
 from softprompts.fast.encoding_cache import LEAST_ROWS, open_encoding_cache
-from softprompts.fast.input_keys import Ahead, input_memory, num_positions, read_ahead
+from softprompts.fast.input_keys import Ahead, can_read_on, input_memory, read_input_keys
 from softprompts.fast.joined_inputs import biased_attentions
 from softprompts.fast.kept import Kept
 from softprompts.fast.lower_states import Below, pad_states, read_below
@@ -39,6 +39,9 @@ from softprompts.training.reader import Joint, Reader, Request, join, part
 
 if TYPE_CHECKING:
     from softprompts.readouts.base import Readout
+
+_LEAST_GAIN = 2
+"""How many times narrower a batch must get, so that reading on is worth its while."""
 
 
 @final
@@ -97,7 +100,21 @@ class FastReader(Reader):
         is_clean: bool,
     ) -> list[int]:
         """Return how many positions are read, without those whose keys are kept."""
-        return num_positions(backbone, prompt, examples, is_clean, self.ways(backbone).kept)
+        num_rows, found = prompt.length if prompt.depth.is_input else 0, []
+        kept, position = self.ways(backbone).kept, prompt.position
+        is_read_on = is_clean and not prompt.changes_tokens and backbone.is_frozen and num_rows > 0
+        is_read_on = is_read_on and backbone.family == "decoder"
+        for example in examples:
+            longest = most = 0  # of whole inputs, and from the first row on
+            for one in example.inputs:
+                first = one.marks[0] if position.needs_marks and one.marks else one.end
+                rest = len(one.ids) - (one.start if position.has_front else first)
+                longest, most = max(longest, len(one.ids)), max(most, rest)
+            whole, rest = longest + num_rows, most + num_rows
+            is_less = is_read_on and _LEAST_GAIN * rest <= whole
+            is_able = is_less and kept.is_able("read on", lambda: can_read_on(backbone))
+            found.append(rest if is_able else whole)
+        return found
 
     def reads_padding(self, backbone: Backbone) -> bool:
         """Return whether inputs cannot stand in one row."""
@@ -296,3 +313,46 @@ def _behind(request: Request, known: Ahead) -> Request:
     assert request.places is not None
     rest, places = request.spliced.behind(known.lead), request.places - known.lead[:, None]
     return replace(request, spliced=rest, places=places)
+
+
+def read_ahead(backbone: Backbone, request: Request, kept: Kept) -> Ahead | None:
+    """Return how much of each input need not be read again, and the keys that stand for it.
+
+    That is what stands in front of the first row and of all places whose output is read. A
+    selector of positions that is trained looks at the gradient of all tokens, so then nothing is
+    left out; nor where rows are read in every layer, where the backbone is trained, under a
+    caller's autocast, and where less than half of the batch's width would be saved. Without rows,
+    it is what stands in front of all inputs.
+
+    Args:
+        backbone: the model that is read.
+        request: what is to be read.
+        kept: what is kept of the backbone's inputs.
+
+    Returns:
+        What is known; `None` where the whole input is to be read.
+    """
+    batch, output, spliced, places = request.batch, request.output, request.spliced, request.places
+    if batch is None or output is None or places is None:
+        return None
+    weights = output.placement.weights
+    is_blind = weights is None or not weights.requires_grad
+    if backbone.family != "decoder" or not backbone.is_frozen or not is_blind:
+        return None
+    if torch.is_autocast_enabled(backbone.device.type) or output.prefixes:
+        return None
+    if output.rows.shape[1]:
+        first = spliced.row_positions.min(dim=1).values  # (inputs,): tokens in front of all rows
+    else:
+        first = torch.tensor([item.lead for item in batch.items], device=places.device)
+    lead = torch.minimum(first, places.min(dim=1).values)  # (inputs,)
+    rest = (spliced.lengths - lead).max()
+    if bool(_LEAST_GAIN * rest > spliced.lengths.max()):
+        return None
+    if not kept.is_able("read on", lambda: can_read_on(backbone)):
+        return None
+    # Read are the tokens in front of the rows, not of `lead`: that place may hang on the prompt.
+    counts = first.clamp(min=1).tolist()
+    wanted = [tuple(ids[:count]) for ids, count in zip(batch.ids.tolist(), counts, strict=True)]
+    keys = kept.find("keys", wanted, lambda group: read_input_keys(backbone, group))
+    return Ahead(lead, keys, backbone.stacks[0].slots or ())

@@ -213,14 +213,13 @@ class FastPass(Pass):
         if before is not self:  # as where a layer is run again backwards
             stack.attend_by(self)
         try:
-            with (
-                nullcontext() if own is None else own.by_parts(),
-                nullcontext() if wanted is None else self._hints.narrowing(wanted),
-            ):
+            self._hints.wanted = wanted
+            with nullcontext() if own is None else own.by_parts():
                 if is_last:
                     return self._run_tail(forward, arguments, options)
                 return forward(*arguments, **options)
         finally:
+            self._hints.wanted = None
             if before is not self:
                 stack.attend_by(before)
 
@@ -259,8 +258,8 @@ class FastPass(Pass):
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend in each input of the batch or row, with the memory."""
-        hints, tail, joined = self._hints, self._route.tail, self._route.joined
-        wanted = None if hints.wanted is None else hints.end_narrowing()
+        tail, joined = self._route.tail, self._route.joined
+        wanted, self._hints.wanted = self._hints.wanted, None
         number, self.number = self.number, self.number + 1
         slots, copies = self._stack.slots, self._route.copies
         slot = None if slots is None else slots[number]

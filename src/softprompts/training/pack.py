@@ -13,13 +13,13 @@ import torch
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.sources import first_line
+from softprompts.encoding.batch import cut_by_size
 from softprompts.errors import BackboneError, MemoryShortageError, SoftPromptsWarning
 from softprompts.machine_memory import free_memory, is_out_of_memory
 from softprompts.training.member import Member, Taken
 from softprompts.training.objective import Share, accumulate
 from softprompts.training.progress import Progress, Silent
 from softprompts.training.reader import find_reader
-from softprompts.training.size_groups import cut_by_size
 
 _OVERHEAD_TOKENS = defaultdict(lambda: 8192, cpu=128)
 """What one more micro-batch costs, in token positions; where padding is not read, it saves none."""

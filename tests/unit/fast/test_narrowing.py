@@ -17,9 +17,8 @@ from softprompts.backbones.decoder_inputs import DecoderInputs
 from softprompts.backbones.loading import load_backbone
 from softprompts.fast import prepacking, weight_layouts
 from softprompts.fast.fused_attention import attend_row, why_not
-from softprompts.fast.hints import Hints
 from softprompts.fast.joined_inputs import JoinedInputs
-from softprompts.fast.spans import Spans, Wanted
+from softprompts.fast.spans import Spans
 from softprompts.fast.weight_layouts import works
 
 pytestmark = pytest.mark.skipif(
@@ -161,14 +160,19 @@ def test_what_is_trained_itself_is_not_narrow(backbone_folder: Any, everywhere: 
     assert whole[2] == narrow[2]
 
 
-def test_it_ends_with_the_first_attention() -> None:
-    places = torch.tensor([1])
-    wanted = Wanted(places, 3, places, places)
-    hints = Hints()
-    with hints.narrowing(wanted):
-        assert hints.wanted is wanted
-        assert hints.end_narrowing() is wanted
-        assert hints.wanted is None
-    with pytest.raises(ValueError, match="within"), hints.narrowing(wanted):
+def test_nothing_is_narrow_after_a_layer_that_failed(
+    backbone_folder: Any, everywhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(str(backbone_folder("bert")), dtype="bfloat16")
+    hints, wanted = prepacking.hints_of(backbone.model), []
+
+    def fail(values: Tensor, weights: Any, given: Any) -> Any:
+        wanted.append(given.wanted)
         raise ValueError("within")
+
+    read(backbone, wanted=True)  # shortcuts are tried before the first
+    monkeypatch.setattr(prepacking, "multiply", fail)
+    with pytest.raises(ValueError, match="within"):
+        read(backbone, wanted=True)
+    assert wanted[0] is not None
     assert hints.wanted is None

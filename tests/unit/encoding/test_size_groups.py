@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softprompts.training.size_groups import cut_by_size
+from softprompts.encoding.batch import cut_by_size
 
 
 @given(
