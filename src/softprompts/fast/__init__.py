@@ -22,9 +22,7 @@ def choose_attention(dtype: str, device: torch.device, is_compiled: bool) -> str
     """Return the name of the fastest implementation of attention that there is."""
     if dtype != "bfloat16" or device.type != "cpu":
         return "sdpa"
-    if is_compiled or fused_attention.has_faster_products() or fused_attention.why_not():
-        return "plain"
-    return "fused"
+    return "plain" if is_compiled or fused_attention.why_not() else "fused"
 
 
 def why_not(attention: str | None) -> str | None:

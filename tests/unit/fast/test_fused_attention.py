@@ -17,13 +17,29 @@ from softprompts.backbones.attention import IMPLEMENTATIONS
 from softprompts.backbones.loading import load_backbone
 from softprompts.errors import BackboneError
 from softprompts.fast import fused_attention
-from softprompts.fast.fused_attention import NAME, attend_fused, attend_row, why_not
+from softprompts.fast.fused_attention import (
+    NAME,
+    attend_fused,
+    attend_row,
+    find_library,
+    why_not,
+)
 from softprompts.fast.spans import Spans
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 ROUNDING = 6e-3
 """Relative error that products of bfloat16 have."""
+
+
+@pytest.fixture(scope="module", autouse=True, params=[False, True], ids=["lanes", "tiles"])
+def tiles(request: pytest.FixtureRequest) -> Any:
+    """Products by AVX-512, and by AMX where the processor has it."""
+    library = find_library()
+    if library.use_tiles(request.param) != request.param:
+        pytest.skip("the processor has no AMX")
+    yield
+    library.use_tiles(1)
 
 
 def draw(generator: torch.Generator, *shape: int) -> Tensor:
@@ -251,9 +267,6 @@ def test_it_is_chosen_for_bfloat16_where_it_can_be(
     assert load_backbone(name, dtype="bfloat16").attention == "fused"
     assert load_backbone(name, dtype="bfloat16", compile=True).attention == "plain"
     assert load_backbone(name).attention == "sdpa"
-    monkeypatch.setattr(fused_attention, "has_faster_products", lambda: True)
-    assert load_backbone(name, dtype="bfloat16").attention == "plain"
-    monkeypatch.undo()
     monkeypatch.setattr(fused_attention, "why_not", lambda: "no compiler.")
     assert load_backbone(name, dtype="bfloat16").attention == "plain"
     with pytest.raises(BackboneError, match="'fused' on this machine: no compiler"):

@@ -83,8 +83,9 @@ def _load(check: Check) -> ctypes.CDLL:
 
 
 def _file_name(runtime: Path | None) -> str:
-    """Return a name that is another for other code, flags or library of threads."""
-    about = (*_FLAGS, *_LINK_FLAGS, str(runtime), SOURCE.read_text(encoding="utf-8"))
+    """Return a name that is another for other code, flags, library of threads, or products."""
+    has_tiles = bool(_capabilities().get("amx_bf16"))  # code that was tried without them may not
+    about = (*_FLAGS, *_LINK_FLAGS, str(runtime), has_tiles, SOURCE.read_text(encoding="utf-8"))
     return f"kernels-{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.so"
 
 
@@ -137,15 +138,17 @@ def check_processor(capabilities: Mapping[str, Any] | None = None) -> None:
     """
     if sys.platform != "linux":
         raise BackboneError(f"compiled kernels must run on linux, but runs on {sys.platform!r}.")
-    if capabilities is None:
-        has_names = hasattr(torch.cpu, "get_capabilities")
-        capabilities = torch.cpu.get_capabilities() if has_names else {}
+    capabilities = _capabilities() if capabilities is None else capabilities
     missing = [name for name in CAPABILITIES if not capabilities.get(name)]
     if missing:
         raise BackboneError(
             "compiled kernels must have a processor with "
             f"{', '.join(CAPABILITIES)}, but this one lacks {', '.join(missing)}."
         )
+
+
+def _capabilities() -> Mapping[str, Any]:
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def find_compiler(environment: Mapping[str, str] | None = None) -> str:

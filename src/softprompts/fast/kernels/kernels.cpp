@@ -1,12 +1,15 @@
 // Attention of inputs that stand one behind the other, and what layers do between products (GELU, SwiGLU, norms by
 // the root of the mean square, rotations of positions), forward and backward, in bfloat16.
 //
-// Attention: products are taken with the processor's bfloat16 instructions into float32; scores, weights and
+// Attention: products are taken with the processor's bfloat16 instructions, AMX's where it has them, into float32; scores, weights and
 // their gradients are float32, and weights are computed again backwards. A score is
 // `scale * q.k + bias`. Tasks, an input and a head of its keys each, are shared among threads; what
 // a task writes no other writes, so results do not depend on their number.
 
+#include <cpuid.h>
 #include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdint>
@@ -139,9 +142,107 @@ constexpr Tile kTiles[kTileRows][kTileVectors] = {ROWS_OF(1), ROWS_OF(2), ROWS_O
                                                   ROWS_OF(5), ROWS_OF(6), ROWS_OF(7), ROWS_OF(8)};
 #undef ROWS_OF
 
+#if __clang_major__ >= 12 || __GNUC__ >= 11  // compilers that know AMX
+
+// Whether the processor multiplies tiles of bfloat16, and Linux lets this process do so.
+bool may_use_tiles() {
+  unsigned a, b, c, d;
+  constexpr unsigned kNeeded = 1u << 24 | 1u << 22;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kNeeded) != kNeeded) return false;
+  return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+}
+
+// Shapes of tiles: sums in 0 to 3, two of A in 4 and 5, two of B in 6 and 7.
+struct alignas(64) TileShapes {
+  uint8_t palette = 1, start = 0, reserved[14] = {};
+  uint16_t bytes[16] = {};
+  uint8_t rows[16] = {};
+
+  TileShapes(int64_t height, int64_t depth) {
+    for (int i = 0; i < 8; ++i) {
+      bytes[i] = uint16_t(i == 4 || i == 5 ? 4 * depth : 64);
+      rows[i] = uint8_t(i < 6 ? height : depth);
+    }
+  }
+};
+
+// C (+)= A B for one or two tiles of rows and of columns.
+template <int kHigh, int kWide>
+__attribute__((target("amx-tile,amx-bf16"))) void multiply_tiles(const bf16* a, int64_t lda, const uint32_t* b,
+                                                                 int64_t ldb, int64_t depth, int64_t step, float* c,
+                                                                 int64_t ldc, bool is_added) {
+  float *c1 = c + kLanes, *c2 = c + kLanes * ldc, *c3 = c2 + kLanes;
+  if (is_added) {
+    _tile_loadd(0, c, 4 * ldc);
+    if (kWide > 1) _tile_loadd(1, c1, 4 * ldc);
+    if (kHigh > 1) _tile_loadd(2, c2, 4 * ldc);
+    if (kHigh > 1 && kWide > 1) _tile_loadd(3, c3, 4 * ldc);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t k = 0; k < depth; k += step) {
+    _tile_loadd(4, a + 2 * k, 2 * lda);
+    _tile_loadd(6, b + k * ldb, 4 * ldb);
+    _tile_dpbf16ps(0, 4, 6);
+    if (kHigh > 1) {
+      _tile_loadd(5, a + kLanes * lda + 2 * k, 2 * lda);
+      _tile_dpbf16ps(2, 5, 6);
+    }
+    if (kWide > 1) {
+      _tile_loadd(7, b + k * ldb + kLanes, 4 * ldb);
+      _tile_dpbf16ps(1, 4, 7);
+      if (kHigh > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, c, 4 * ldc);
+  if (kWide > 1) _tile_stored(1, c1, 4 * ldc);
+  if (kHigh > 1) _tile_stored(2, c2, 4 * ldc);
+  if (kHigh > 1 && kWide > 1) _tile_stored(3, c3, 4 * ldc);
+}
+
+// As `product`, by tiles of AMX.
+__attribute__((target("amx-tile,amx-bf16"))) void product_of_tiles(const bf16* a, int64_t lda, const uint32_t* b,
+                                                                   int64_t ldb, int64_t rows, int64_t columns,
+                                                                   int64_t depth, float* c, int64_t ldc,
+                                                                   bool is_added) {
+  int64_t parts = (depth + kLanes - 1) / kLanes;
+  while (depth % parts) ++parts;  // all as deep
+  const int64_t step = depth / parts, whole = rows / kLanes * kLanes;
+  for (int64_t m = 0; m < rows;) {
+    const int64_t left = rows - m;
+    if (m == 0 || m == whole) {
+      const TileShapes shapes(left < kLanes ? left : kLanes, step);
+      _tile_loadconfig(&shapes);
+    }
+    const bool is_high = left >= 2 * kLanes;
+    for (int64_t n = 0; n < columns;) {
+      const bool is_wide = columns - n >= 2 * kLanes;
+      const auto multiply = is_high ? (is_wide ? multiply_tiles<2, 2> : multiply_tiles<2, 1>)
+                                    : (is_wide ? multiply_tiles<1, 2> : multiply_tiles<1, 1>);
+      multiply(a + m * lda, lda, b + n, ldb, depth, step, c + m * ldc + n, ldc, is_added);
+      n += is_wide ? 2 * kLanes : kLanes;
+    }
+    m += is_high ? 2 * kLanes : kLanes;
+  }
+  _tile_release();
+}
+
+#else
+
+bool may_use_tiles() { return false; }
+void product_of_tiles(const bf16*, int64_t, const uint32_t*, int64_t, int64_t, int64_t, int64_t, float*, int64_t, bool) {}
+
+#endif
+
+bool uses_tiles = may_use_tiles();
+
 // C (+)= A B. A: rows x 2 depth. B: depth x columns of pairs. Columns are a multiple of 16.
 void product(const bf16* a, int64_t lda, const uint32_t* b, int64_t ldb, int64_t rows, int64_t columns,
              int64_t depth, float* c, int64_t ldc, bool is_added) {
+  if (uses_tiles) return product_of_tiles(a, lda, b, ldb, rows, columns, depth, c, ldc, is_added);
   for (int64_t n = 0; n < columns; n += kTileVectors * kLanes) {
     const int64_t vectors = (columns - n) / kLanes;
     const int wide = vectors < kTileVectors ? int(vectors) : kTileVectors;
@@ -464,7 +565,10 @@ bool bend(const Layout& at, const Task& task, const Backward& back, const Meetin
                                      first(size - d), to_bf16(_mm512_load_ps(query_sums + row * size_width + d)));
       }
       if (meeting.is_of_keys) {
-        const int64_t depth = (rows + 1) / 2;
+        const int64_t full = (rows + 1) / 2, depth = uses_tiles ? up(full, kLanes) : full;  // 0 behind the rows
+        const int64_t there = full * width, behind = (depth - full) * width * sizeof(uint32_t);
+        std::memset(weight_pairs + there, 0, behind);
+        std::memset(slope_pairs + there, 0, behind);
         turn_rows(q, at.query_place, rows, size, turned_queries);
         turn_rows(g, gradient_place, rows, value_size, turned_gradients);
         product((const bf16*)turned_queries, kQueryBlock, slope_pairs, width, size, width, depth, key_sums, width,
@@ -595,6 +699,12 @@ inline void rotate_place(const bf16* from, int64_t head_step, const bf16* cosine
 }  // namespace
 
 extern "C" {
+
+// Let products be of tiles, where there are any, or not; returns whether they are.
+int32_t use_tiles(int32_t wanted) {
+  uses_tiles = wanted && may_use_tiles();
+  return uses_tiles;
+}
 
 // The value of GELU, or where a gradient is given the gradient of its input.
 void gelu(const bf16* input, const bf16* gradient, bf16* output, int64_t count, int32_t is_tanh,
