@@ -73,12 +73,7 @@ def draw_shares(
 ) -> Markup:
     """Return shares as bars: their mean over seeds, and a dot for each of several seeds.
 
-    Args:
-        name: the figure's name on its page.
-        title: its title.
-        seeds: the shares of each seed.
-        first: the number of the first bar.
-        stds: standard deviation over inputs of each bar, where known.
+    `first` is the number of the first bar; `stds` are over inputs, where they are known.
     """
 
     def draw(axes: Axes) -> None:

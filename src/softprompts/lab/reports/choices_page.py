@@ -20,7 +20,7 @@ from softprompts.lab.reports.choices_figures import (
 from softprompts.lab.reports.chosen import UNITS, Chosen, Mixed
 from softprompts.lab.reports.pages import MOST_ROWS, Head, Part, Section, page, side_by_side
 from softprompts.lab.reports.score_sections import MOST_OPEN
-from softprompts.lab.reports.study_record import Entry, StudyRecord, place_columns, place_of
+from softprompts.lab.reports.study_record import Entry, StudyRecord, place_columns
 from softprompts.lab.reports.tabular import Column, Table
 
 _MOST_CLASSES = 12  # of a study's pool
@@ -36,13 +36,7 @@ _LEAD = (
 @final
 @dataclass(frozen=True)
 class Group:
-    """What one variant chose on one task, over seeds.
-
-    Attributes:
-        title: what it is, in words.
-        place: the values of `place_columns`.
-        found: what was chosen, by seed.
-    """
+    """What one variant chose on one task, by seed; `place` has the values of `place_columns`."""
 
     title: str
     place: Mapping[str, Any]
@@ -92,7 +86,7 @@ def _weight_table(choices: Choices, where: str) -> Table:
     said += ", ± its standard deviation over inputs." if pool.stds else "."
     if len(pool.by_class) > MOST_CLASSES:
         said += f" The {MOST_CLASSES} of {len(pool.by_class)} classes that differ most."
-    return Table("weights", "Weights of the pool", tuple(columns), rows, said)
+    return Table("weights", "Weights of the pool", columns, rows, said)
 
 
 def _largest(choices: Choices) -> str:
@@ -132,7 +126,7 @@ def choice_section(record: StudyRecord) -> Section | None:
     parts += _mixtures([group for group in groups if group.pools])
     tables = (_selector_table(record, groups), _mixture_table(record, groups))
     parts += [Part("folded-table", table) for table in tables]
-    return Section("choices", "What prompts chose", tuple(parts))
+    return Section("choices", "What prompts chose", parts)
 
 
 def _choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
@@ -154,7 +148,7 @@ def _choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
 
 def _group(record: StudyRecord, entry: Entry, name: str, found: Mapping[int, Chosen]) -> Group:
     parts = [entry.label, name or (entry.task if len(record.tasks) > 1 else "")]
-    place = place_of(record, entry)
+    place = entry.place
     if name:
         place["task"] = f"{name} (within {entry.task})"
     return Group(", ".join(part for part in parts if part), place, found)
@@ -227,7 +221,7 @@ def _selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
                 row = {"selector": name, "value": value, "share": (fmean(shares), spread)}
                 rows.append({**group.place, **row, "num_runs": len(shares)})
     said = "Shares of inputs in percent, with their standard deviation over seeds."
-    return Table("choices", "Positions and lengths", columns, tuple(rows), said)
+    return Table("choices", "Positions and lengths", columns, rows, said)
 
 
 def _mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
@@ -254,4 +248,4 @@ def _mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
         for number, weight in enumerate(weights, start=1)
     ]
     said = "Mean weights in percent, with their standard deviation over inputs, not over seeds."
-    return Table("mixtures", "Mixtures", columns, tuple(rows), said)
+    return Table("mixtures", "Mixtures", columns, rows, said)

@@ -109,11 +109,7 @@ class Chosen(Stored):
         return (*self.selected, *(("pool",) if self.pool else ()))
 
     def require_like(self, first: Chosen, place: str) -> None:
-        """Check that it has the parts and the pool of the first update.
-
-        Args:
-            first: what the first update said.
-            place: the file and line of this.
+        """Check that it has the parts and the pool of the first update; `place` is its line.
 
         Raises:
             StorageError: if it has others.

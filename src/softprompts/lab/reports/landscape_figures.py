@@ -64,19 +64,17 @@ Ends = tuple[float, float]
 @final
 @dataclass(frozen=True)
 class Group:
-    """Panels that stand in one figure of a page.
+    """A panel that is one figure of a page.
 
     Attributes:
-        key: the figure's name.
-        said: what they show, in words.
-        panels: the panels.
+        said: what it shows, in words.
         surface: a plane that can be a surface instead, the scale of its losses, and whether a bar
             explains its colours.
     """
 
     key: str
     said: str
-    panels: tuple[Panel, ...]
+    panel: Panel
     surface: tuple[Mapping[str, Any], Ends, bool] | None = None
 
 
@@ -89,7 +87,7 @@ def build_landscapes(found: Mapping[str, Any], spell: Spelling = printable) -> F
     """Return the figure itself; call it and draw it inside `figures.style`."""
     names = [short(spell(name), LONGEST_NAME) for name in names_of(found["runs"])]
     notes = [short(spell(note), 90) for note in (*notes_of(found), *left_out(found, names))]
-    panels = [panel for group in groups_of(found, names) for panel in group.panels]
+    panels = [group.panel for group in groups_of(found, names)]
     return stack(panels, short(spell(title_of(found)), _WIDEST), notes)
 
 
@@ -110,19 +108,19 @@ def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
                 f"{losses.min():.3g} to {losses.max():.3g} around it."
             )
             panel = Panel(1.9, partial(_draw_plane, plane, (name, scale, not place), space))
-            groups.append(Group(f"{space}-{place}", said, (panel,), (plane, scale, not place)))
+            groups.append(Group(f"{space}-{place}", said, panel, (plane, scale, not place)))
         own = "; ".join(name for _, name, _ in planes)
         for which, axis in _AXES.items():
             said = f"Loss along {axis}, {moved}, of {own}."
-            groups.append(Group(f"{space}-{axis}", said, (_line_panel(planes, space, which),)))
+            groups.append(Group(f"{space}-{axis}", said, _line_panel(planes, space, which)))
     ends = [f"{names[path['first']]} to {names[path['second']]}" for path in found["paths"]]
     if ends:
         said = f"Loss along the straight path from {'; from '.join(ends)}."
-        groups.append(Group("paths", said, (_path_panel(found["paths"], ends),)))
+        groups.append(Group("paths", said, _path_panel(found["paths"], ends)))
     for number, plane in enumerate(found.get("seed_planes", ())):
         said = f"Loss on the plane through {letters_of(plane, names)}."
         panel = Panel(2.2, partial(_draw_seeds, plane, names))
-        groups.append(Group(f"seeds-{number}", said, (panel,)))
+        groups.append(Group(f"seeds-{number}", said, panel))
     return groups
 
 
@@ -135,11 +133,7 @@ def letters_of(plane: Mapping[str, Any], names: Sequence[str]) -> str:
 def draw_surface(key: str, plane: Mapping[str, Any], scale: Ends, has_bar: bool) -> Markup:
     """Return a surface of the loss that turns, with the run marked; needs `surface_program`.
 
-    Args:
-        key: the figure's name on its page.
-        plane: the plane.
-        scale: lowest and highest loss of all planes.
-        has_bar: whether a bar explains its colours; one is enough for all planes.
+    The scale is that of all planes, so one bar that explains the colours is enough for all.
     """
     surface = {
         "type": "surface",

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from softprompts.lab.reports.tabular import Table, shown_value, to_csv, to_latex
+from softprompts.lab.reports.tabular import shown_value, to_csv, to_latex
 
 
 def printable(text: str, kept: str = "") -> str:
@@ -85,13 +85,7 @@ class Section:
 
     name: str
     title: str
-    parts: tuple[Part, ...]
-
-    @property
-    def tables(self) -> tuple[Table, ...]:
-        """Its tables, each of which is also a file."""
-        parts = (part for part in self.parts if part.kind in ("table", "folded-table"))
-        return tuple(part.content for part in parts if part.content.rows)
+    parts: Sequence[Part]
 
 
 @final
@@ -101,9 +95,7 @@ class Head:
 
     Attributes:
         kind: what kind of page it is, in two words.
-        title: whose page it is.
-        state: how far that is; nothing where that goes without saying.
-        is_done: whether there is nothing left to be done.
+        state: how far it is; nothing where that goes without saying.
         lead: a sentence under the title.
         parts: what a reader came for.
         said: what else the page says, as titles and texts.
@@ -121,11 +113,7 @@ class Head:
 def page(title: str, head: Head, sections: Sequence[Section], program: str = "") -> str:
     """Return an HTML page that asks for nothing from outside, and could not.
 
-    Args:
-        title: the page's title.
-        head: its first screen.
-        sections: what follows.
-        program: a program that its pictures need; without one, none may run.
+    No program may run in it but the one that its pictures need, where there is one.
     """
     template = _ENVIRONMENT.get_template("page.html")
     return template.render(

@@ -43,7 +43,7 @@ def recipe_section(record: StudyRecord) -> Section:
         Part("note", "This page was written by"),
         Part("code", f"softprompts report {shlex.quote(str(record.path))}", "Command"),
     ]
-    return Section("recipe", "Configuration", tuple(parts))
+    return Section("recipe", "Configuration", parts)
 
 
 def recipe_text(record: StudyRecord) -> str:
@@ -98,18 +98,13 @@ def _changes(base: Any, other: Any) -> Any:
 def _versions(record: StudyRecord) -> str:
     """Return what runs say of the software, weights and rows they were made with."""
     lines: dict[str, None] = {}
-    for entry in record.whole_entries:
-        for cell in entry.cells:
-            path = record.folder(cell) / "config.json"
-            if is_there(path):
-                about = read_record(path, ["identity"])
-                check_stored(path, about, Made)
-                lines[_about(entry.task, about)] = None
-    return "\n".join(lines)
-
-
-def _about(task: str, about: dict[str, Any]) -> str:
-    versions = ", ".join(f"{k} {v}" for k, v in (about.get("versions") or {}).items())
     kept = ("dtype", "attention", "backbone_fingerprint", "data_digest")
-    said = ", ".join(f"{key} {about[key]}" for key in kept if key in about)
-    return f"{task}: {versions}; {said}"
+    for entry, cell in record.runs:
+        path = record.folder(cell) / "config.json"
+        if is_there(path):
+            about = read_record(path, ["identity"])
+            check_stored(path, about, Made)
+            versions = ", ".join(f"{k} {v}" for k, v in (about.get("versions") or {}).items())
+            said = ", ".join(f"{key} {about[key]}" for key in kept if key in about)
+            lines[f"{entry.task}: {versions}; {said}"] = None
+    return "\n".join(lines)

@@ -40,14 +40,7 @@ def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
 
 
 def require(is_right: bool, place: str, name: str, wanted: str, found: Any) -> None:
-    """Refuse a record that is not as it must be.
-
-    Args:
-        is_right: whether it is.
-        place: file and line.
-        name: what is wrong in it.
-        wanted: what it must be.
-        found: what it is.
+    """Refuse a record that is not as it must be; `place` is its file and line.
 
     Raises:
         StorageError: if it is not right.
@@ -99,10 +92,7 @@ class Example:
 
 
 def read_examples(folder: Path, most: int) -> tuple[Example, ...]:
-    """Read the last inputs that a run wrote down; a half-written one is left out.
-
-    Returns:
-        The examples, in the order they were written; none where the run writes none.
+    """Read the last inputs that a run wrote down, if it did; a half-written one is left out.
 
     Raises:
         StorageError: if the file cannot be read.
@@ -134,13 +124,10 @@ Points = Mapping[int, float]
 @final
 @dataclass(frozen=True)
 class Curve:
-    """A value over the updates, for several seeds.
+    """A value over the updates: mean, lowest and highest seed.
 
     Attributes:
-        steps: the last update of each window or its middle, or the update of an evaluation.
-        means: the mean over seeds.
-        lows: the lowest seed.
-        highs: the highest seed.
+        steps: the last update of each window, or the update of an evaluation.
         counts: how many seeds got there.
     """
 
@@ -152,13 +139,7 @@ class Curve:
 
 
 def read_curves(folder: Path) -> tuple[Points, Points]:
-    """Read what a run logged so far.
-
-    Args:
-        folder: the run's folder; one that is not there yet has logged nothing.
-
-    Returns:
-        Training losses, but those that are not finite; and scores on held-out rows.
+    """Read finite training losses and scores on held-out rows, as far as a run logged them.
 
     Raises:
         StorageError: if its records are broken.
@@ -176,13 +157,10 @@ def read_curves(folder: Path) -> tuple[Points, Points]:
 
 
 def curve_of(runs: Sequence[Points], most_windows: int = MOST_WINDOWS) -> Curve | None:
-    """Return the curve of several seeds.
+    """Return the curve of several seeds; `None` without values.
 
     Updates are put into windows of one size, so that at most `most_windows` are left; a value is
     the mean of its window. A seed that ended early counts as far as it went.
-
-    Returns:
-        The curve, or `None` without values.
     """
     last = max((max(run) for run in runs if run), default=0)
     if not last:

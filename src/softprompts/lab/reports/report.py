@@ -6,7 +6,6 @@ It is made from what lies in the study's folder, however much that is, and train
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +41,7 @@ from softprompts.storage import (
     write_json,
 )
 
+_SCORED = ("variant", "task", "point", "seeds", "mean", "std", "interval", "majority")
 _ROWS = """\
 A line of rows.jsonl is a row as in the task's own files, such as {"text": "…"}; its
 label may be left out. The run is the first seed's; `softprompts ensemble` lets all seeds answer."""
@@ -66,19 +66,18 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     sections, program = _sections_of(record)
     said, is_done = findings(record), record.num_finished == record.num_runs
     answers = (
-        ("Compared", said.compared),
-        ("Found", said.found or ("Nothing yet: no run has a score.",)),
-        ("How sure", said.certainty),
+        ("Compared", said["compared"]),
+        ("Found", said["found"] or ["Nothing yet: no run has a score."]),
+        ("How sure", said["certainty"]),
     )
-    lead = record.study.description or ""
-    state = state_of(record)
-    parts = answer(record)
-    head = Head("softprompts study", record.name, state, is_done, lead, parts, answers)
+    lead, state = record.study.description or "", state_of(record)
+    head = Head("softprompts study", record.name, state, is_done, lead, answer(record), answers)
     drawn = page(f"{record.name}: report", head, sections, program)
     folder, files = tables_folder(study, html), {}
-    for table in (table for section in sections for table in section.tables):
-        files[f"{table.name}.csv"] = to_csv(table)
-        files[f"{table.name}.tex"] = to_latex(table)
+    for part in (part for section in sections for part in section.parts):
+        if part.kind in ("table", "folded-table") and part.content.rows:
+            files[f"{part.content.name}.csv"] = to_csv(part.content)
+            files[f"{part.content.name}.tex"] = to_latex(part.content)
     _check_tables(folder, files)
     make_folder(folder, is_inner=html is None)
     with lock((study if html is None else folder) / ".lock", should_wait=True):
@@ -94,8 +93,11 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
         "num_runs": record.num_runs,
         "num_finished": record.num_finished,
         "advice": _advised(record),
-        **{key: list(texts) for key, texts in asdict(said).items()},
-        "scores": [_score(entry.line, entry.num_seeds) for entry in record.whole_entries],
+        **said,
+        "scores": [
+            {**{key: entry.line[key] for key in _SCORED}, "num_seeds": entry.num_seeds}
+            for entry in record.whole_entries
+        ],
     }
 
 
@@ -112,8 +114,7 @@ def answer(record: StudyRecord) -> list[Part]:
 
 
 def _advised(record: StudyRecord) -> list[str]:
-    cells = [cell for entry in record.whole_entries for cell in entry.cells]
-    return advice(record.summary, cells, record.path)
+    return advice(record.summary, [cell for _, cell in record.runs], record.path)
 
 
 def tables_folder(study: Path, html: Path | None) -> Path:
@@ -145,11 +146,6 @@ def _sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], str]:
         recipe_section(record),
     )
     return tuple(section for section in found if section is not None), program
-
-
-def _score(line: Mapping[str, Any], num_seeds: int) -> dict[str, Any]:
-    kept = ("variant", "task", "point", "seeds", "mean", "std", "interval", "majority")
-    return {**{key: line[key] for key in kept}, "num_seeds": num_seeds}
 
 
 LIST: Final = ".report.json"

@@ -36,9 +36,7 @@ def robustness_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def plateau_of(one: Mapping[str, Any], spell: Callable[[float], str]) -> dict[str, Any]:
     """Return best value, plateau and default of a curve or of levels; `None` for what is not there.
 
-    Args:
-        one: one of `curves` or `levels` of `robustness` of `summary.json`.
-        spell: writes a swept number.
+    The curve or levels are as `robustness` of `summary.json` has them; `spell` writes a number.
     """
     score = one["score_at_default"]
     if "names" in one:
@@ -67,9 +65,7 @@ def start_of_axis(values: Sequence[float]) -> float | None:
     """Return where a logarithmic axis of swept values begins; `None` where it is linear.
 
     A 0 before values that would have a logarithmic axis stands one step below the least of them.
-
-    Args:
-        values: rising numbers, two or more.
+    Values rise, and are two or more.
     """
     if is_logarithmic(values):
         return values[0]

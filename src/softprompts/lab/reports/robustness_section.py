@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.robustness import plateau_of
-from softprompts.lab.reports.study_figures import Scale, draw_sweep, scale_around
+from softprompts.lab.reports.study_figures import draw_sweep, scale_around
 from softprompts.lab.reports.study_record import StudyRecord, point_label, shown
 from softprompts.lab.reports.tabular import Column, Table
 
@@ -47,15 +47,14 @@ def robustness_section(record: StudyRecord) -> Section | None:
         Part("table", plateaus),
         Part("folded-table", values),
     ]
-    return Section("robustness", "Swept fields", tuple(parts))
+    return Section("robustness", "Swept fields", parts)
 
 
 def _picture(name: str, curve: Curve, everything: Sequence[Curve]) -> Part:
     """Return the picture of a curve, on the one axis of scores of its task and field."""
     same = [c for c in everything if all(c[key] == curve[key] for key in ("task", "field"))]
     ends = [end for one in same for key in ("means", "lows", "highs") for end in one[key]]
-    found = scale_around([end for end in ends if end is not None])
-    y = Scale(max(0.0, found.low), min(1.0, found.high))
+    y = scale_around([end for end in ends if end is not None]).as_share()
     keys = ("variant", "point")
     twins = [c for c in same if c["rows"] != curve["rows"] and all(c[k] == curve[k] for k in keys)]
     label = [curve["variant"], curve["task"], point_label(curve["point"])]
@@ -97,7 +96,7 @@ def _value_table(everything: Sequence[Curve]) -> Table:
         lists = (one[key] for key in ("means", "lows", "highs", "counts", "diverged"))
         for values in zip(places, *lists, strict=True):
             rows.append({**_about(one), **dict(zip(keys, values, strict=True))})
-    return Table("swept-values", "Scores at every swept value", columns, tuple(rows))
+    return Table("swept-values", "Scores at every swept value", columns, rows)
 
 
 def _about(one: Curve) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
 from softprompts.lab.analysis.comparison import difference_range, ratio_range
-from softprompts.lab.analysis.study_statistics import without_task
-from softprompts.lab.reports.findings import conclusions, main_comparisons
+from softprompts.lab.reports.findings import Comparison, conclusions, main_comparisons
 from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.study_figures import Row, Scale, draw_rows, scale_around
 from softprompts.lab.reports.study_record import (
@@ -19,11 +17,10 @@ from softprompts.lab.reports.study_record import (
     field_columns,
     fields_of,
     place_columns,
-    place_of,
     point_label,
-    seeds_of,
 )
-from softprompts.lab.reports.tabular import Column, Table
+from softprompts.lab.reports.table import lost_runs
+from softprompts.lab.reports.tabular import Column, Table, spelled
 from softprompts.recipes.study_size import RATE
 
 MOST_OPEN = 8
@@ -47,14 +44,11 @@ _STATISTICS = (
     Column("interquartile_mean", "interquartile mean", "percent", is_shown=False),
 )
 
-Comparison = Mapping[str, Any]
-
 
 def score_picture(record: StudyRecord) -> list[Part]:
     """Return every seed of the first group of scores, and what the marks mean."""
-    first, *_ = record.facets()
     ((_, picture),) = _pictures(record, slice(1))
-    return [picture, *_legend(record, [first])]
+    return [picture, *_legend(record, record.facets()[:1])]
 
 
 def score_section(record: StudyRecord) -> Section:
@@ -67,7 +61,7 @@ def score_section(record: StudyRecord) -> Section:
     means = _average_table(record)
     if means.rows:
         parts += [Part("heading", means.title), Part("table", means)]
-    return Section("scores", "Scores", tuple(parts))
+    return Section("scores", "Scores", parts)
 
 
 def _pictures(record: StudyRecord, which: slice) -> list[tuple[str, Part]]:
@@ -116,7 +110,7 @@ def comparison_section(record: StudyRecord) -> Section | None:
         title = f"What may be concluded, in words: {len(said)} sentences"
         parts.append(Part("fold", (Part("list", said),), title))
     parts.append(Part("folded-table" if len(table.rows) > 1 else "table", table))
-    return Section("comparisons", f"Against {record.baseline}", tuple(parts))
+    return Section("comparisons", f"Against {record.baseline}", parts)
 
 
 def _score_table(record: StudyRecord) -> Table:
@@ -137,8 +131,8 @@ def _score_table(record: StudyRecord) -> Table:
     rows = tuple(
         {
             **entry.line,
-            **place_of(record, entry),
-            "seeds": seeds_of(entry),
+            **entry.place,
+            "seeds": entry.seeds,
             "num_scored": entry.num_scored,
             "num_seeds": entry.num_seeds,
         }
@@ -164,7 +158,7 @@ def _average_table(record: StudyRecord) -> Table:
     rows = [
         {
             **one["over_seeds"],
-            **fields_of(record, one["point"]),
+            **fields_of(one["point"]),
             "variant": one["variant"],
             "tasks": ", ".join(one["tasks"]),
             "benchmark": one["benchmark"],
@@ -173,7 +167,7 @@ def _average_table(record: StudyRecord) -> Table:
         for one in record.summary["averages"]
     ]
     note = "Each task weighs the same; a seed counts where every task has its score."
-    return Table("averages", "Means over tasks", columns, tuple(rows), note)
+    return Table("averages", "Means over tasks", columns, rows, note)
 
 
 def _comparison_table(record: StudyRecord) -> Table:
@@ -199,7 +193,7 @@ def _comparison_table(record: StudyRecord) -> Table:
         Column("detectable", "detectable", "percent"),
     )
     rows = tuple(
-        {**one, **fields_of(record, one["point"]), "tasks": ", ".join(one["tasks"])}
+        {**one, **fields_of(one["point"]), "tasks": ", ".join(one["tasks"])}
         for one in record.summary["comparisons"]
     )
     note = (
@@ -212,16 +206,14 @@ def _comparison_table(record: StudyRecord) -> Table:
 def _scale(facets: Sequence[Facet], task: str) -> Scale:
     lines = [e.line for facet in facets if facet.task == task for e in facet.entries]
     values = [score for line in lines for score in line["scores"]]
-    ends = [end for line in lines for end in line["interval"] or () if line["scores"]]
+    ends = [end for line in lines for end in line["interval"] or ()]
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = 0.35 * (high - low) + 0.02  # wide intervals of two seeds are cut, not followed
     kept = [min(max(end, low - room), high + room) for end in ends]
     span = high - low + 0.02
     majority = [m for line in lines if (m := line["majority"]) is not None and values]
     near = [m for m in majority if low - _FAR * span <= m <= high + _FAR * span]
-    found = scale_around([*values, *kept, *near])
-    is_share = max(values, default=0) <= 1
-    return Scale(max(0.0, found.low), min(1.0, found.high)) if is_share else found
+    return scale_around([*values, *kept, *near]).as_share()
 
 
 def _strips(record: StudyRecord, facet: Facet, scale: Scale, name: str) -> Part:
@@ -237,14 +229,9 @@ def _strips(record: StudyRecord, facet: Facet, scale: Scale, name: str) -> Part:
 
 def _strip(entry: Entry, scale: Scale) -> Row:
     line = entry.line
-    some = "" if entry.num_scored == entry.num_seeds else f"{seeds_of(entry)} seeds"
+    some = "" if entry.num_scored == entry.num_seeds else f"{entry.seeds} seeds"
     if not entry.num_scored:
-        keys = (
-            ("diverged", "num_diverged"),
-            ("failed", "num_failed"),
-            ("not run yet", "num_missing"),
-        )
-        said = f"no score: {', '.join(f'{line[key]} {word}' for word, key in keys if line[key])}"
+        said = f"no score: {', '.join(lost_runs(line))}"
         return Row(entry.label, said, said, None)
     seeds = [
         f"seed {seed}: {100 * score:.1f}"
@@ -287,7 +274,7 @@ def _differences(main: Sequence[Comparison]) -> list[Part]:
 
 def _difference_row(one: Comparison, label: str, scale: Scale) -> Row:
     items, seeds, p = one["interval_with_items"], one["interval"], one["p_adjusted"]
-    size = _points(one["difference"])
+    size = spelled("points", one["difference"])
     if seeds is not None:
         between = difference_range(seeds)
         size = between if seeds[0] == seeds[1] else f"{size} ({between})"
@@ -333,11 +320,10 @@ def _forest(
     by_point = len({one["variant"] for one in found}) >= len(points)
     groups: dict[str, list[Row]] = {}
     for one in found:
-        point = point_label(without_task(one["point"]))
+        point, tasks = point_label(one["point"]), one["tasks"]
         shared, label = (point, one["variant"]) if by_point else (one["variant"], point)
-        tasks = one["tasks"]
         where = tasks[0] if len(tasks) == 1 else f"mean over {len(tasks)} tasks"
-        title = ", ".join(part for part in (where, shared) if part)
+        title = ", ".join(filter(None, (where, shared)))
         groups.setdefault(title, []).append(row_of(one, label, scale))
     pictures = []
     for number, (title, rows) in enumerate(groups.items()):
@@ -353,16 +339,9 @@ def _is_shown(p: float | None) -> bool:
 def _seems_to_disagree(one: Comparison) -> bool:
     """Return whether an interval shows what its test does not, or the other way round."""
     pairs = (("interval", 0, "p_adjusted"), ("std_ratio_interval", 1, "p_spread_adjusted"))
-    return any(
-        (one[ends][0] <= no <= one[ends][1]) == _is_shown(one[p])
-        for ends, no, p in pairs
-        if one[ends] is not None and one[p] is not None
-    )
+    known = [(one[ends], no, one[p]) for ends, no, p in pairs if None not in (one[ends], one[p])]
+    return any((ends[0] <= no <= ends[1]) == _is_shown(p) for ends, no, p in known)
 
 
 def _p(p: float | None) -> str:
     return "" if p is None else f"corrected p {p:.2g}"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")

@@ -43,13 +43,7 @@ _COLOURS = (BLUE, ORANGE, GREEN)
 @final
 @dataclass(frozen=True)
 class Scale:
-    """An axis.
-
-    Attributes:
-        low: its left or lower end.
-        high: its other end.
-        is_logarithmic: whether equal ratios are equally long.
-    """
+    """An axis from its left or lower end to the other."""
 
     low: float
     high: float
@@ -59,6 +53,10 @@ class Scale:
         """Return words on an interval that is drawn only in part, to end a sentence; else ""."""
         is_whole = ends is None or (self.low <= ends[0] and ends[1] <= self.high)
         return "" if is_whole else ", beyond the axis"
+
+    def as_share(self) -> Scale:
+        """Return its part from 0 to 1."""
+        return Scale(max(0.0, self.low), min(1.0, self.high))
 
     def inside(self, value: float) -> float:
         """Return the nearest value that is on the axis."""
@@ -71,14 +69,9 @@ class Row:
     """A row of a figure: a value with intervals, and single values as dots.
 
     Attributes:
-        label: what the row is.
         text: what stands beside it.
         said: what it says, in words.
-        value: the value; `None` where there is none.
-        interval: its interval.
-        wide: a wider interval.
-        dots: single values.
-        hints: what is shown where a reader points at one.
+        hints: what is shown where a reader points at a dot.
         is_shown: whether it is more than noise.
     """
 
@@ -94,11 +87,9 @@ class Row:
 
 
 def scale_around(values: Sequence[float], share: float = 0.04) -> Scale:
-    """Return an axis that holds all values with a margin.
+    """Return an axis that holds all values, from 0 to 1 without any.
 
-    Args:
-        values: the values; without any, the axis goes from 0 to 1.
-        share: the margin on each side, as a share of their span.
+    Its margin on each side is a share of their span.
     """
     held = [value for value in values if math.isfinite(value)]
     low, high = (min(held), max(held)) if held else (0.0, 1.0)
@@ -111,12 +102,8 @@ def draw_rows(
 ) -> Markup:
     """Return rows with their values and intervals, one under the other.
 
-    Args:
-        name: the figure's name on its page.
-        rows: the rows.
-        scale: their axis.
-        lines: values that upright lines stand at, by what they are.
-        unit: `%`, `points` or `times`.
+    `lines` are values that upright lines stand at, by what they are; the unit is `%`, `points` or
+    `times`.
     """
 
     def draw(axes: Axes) -> None:
@@ -218,14 +205,10 @@ def draw_curves(
     base: tuple[str, Sequence[Curve | None]] | None,
     axes_of: Sequence[tuple[str, float, Scale, float]],
 ) -> Markup:
-    """Return curves over the updates with their bands, a panel for each kind of value.
+    """Return up to three curves over the updates with their bands, a panel for each kind of value.
 
-    Args:
-        name: the figure's name on its page.
-        title: its title.
-        curves: up to three, by label; each with a curve per panel.
-        base: the one that they are compared with, drawn in grey.
-        axes_of: per panel what its values are, their unit, their axis, and the last update.
+    Labels stand before a curve per panel; the base, which they are compared with, is grey.
+    `axes_of` says per panel what its values are, their unit, their axis, and the last update.
     """
     looks = [(label, of, colour) for (label, of), colour in zip(curves, _COLOURS, strict=False)]
     if base is not None:
@@ -268,12 +251,8 @@ def draw_sweep(
 ) -> Markup:
     """Return the score over the values of a swept field, its plateau and its default.
 
-    Args:
-        name: the figure's name on its page.
-        title: its title.
-        curves: one of `robustness.curves` of `summary.json`; and the same on other rows, if any.
-        y: the axis of scores.
-        hints: what is shown at each value.
+    The curve is one of `robustness.curves` of `summary.json`; its twin is of other rows, if any.
+    `y` is the axis of scores; hints are shown at each value.
     """
     curve, twin = curves
 

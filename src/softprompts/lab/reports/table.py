@@ -16,10 +16,8 @@ HEADINGS = (
 def score_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return one row per variant, task and grid point, tasks together.
 
-    Below a mixture's row comes one for each of its tasks, whose name begins with `· `.
-
-    Returns:
-        Rows in the order of `HEADINGS`; scores in percent.
+    Below a mixture's row comes one for each of its tasks, whose name begins with `· `. Columns are
+    `HEADINGS`, scores in percent.
     """
     order = list(dict.fromkeys(line["task"] for line in summary["cells"]))
     lines = sorted(summary["cells"], key=lambda line: order.index(line["task"]))
@@ -31,13 +29,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     texts = []
     for line in summary["cells"]:
         name = f"{line['variant']} on {line['task']}"
-        for count, what in (
-            (line["num_diverged"], "diverged"),
-            (line["num_failed"], "failed"),
-            (line["num_missing"], "not run yet"),
-        ):
-            if count:
-                texts.append(f"{name}: {count} {what}.")
+        texts += [f"{name}: {lost}." for lost in lost_runs(line)]
         texts += [f"{name}: {error}" for error in line["errors"]]
     cut = {
         line["task"]: dict(line["num_cut"])
@@ -48,6 +40,12 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         shown = ", ".join(f"{count} in {split}" for split, count in counts.items() if count)
         texts.append(f"{task}: inputs cut to fit: {shown}.")
     return texts
+
+
+def lost_runs(line: Mapping[str, Any]) -> list[str]:
+    """Return how many runs of a line have no score, and why, in words."""
+    words = {"num_diverged": "diverged", "num_failed": "failed", "num_missing": "not run yet"}
+    return [f"{line[key]} {word}" for key, word in words.items() if line[key]]
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
