@@ -60,12 +60,7 @@ def build_figure(choices: Choices, spell: Spelling = printable) -> Figure:
     about = choices.about
     method, task = (short(spell(str(about[key])), LONGEST_LABEL) for key in ("method", "task"))
     title = f"{method} on {task}, seed {about['seed']}"
-    return stack(_panels(choices, spell), title, choices.notes)
-
-
-def draw_inline(choices: Choices) -> Markup:
-    """Return the figure as markup of a page, without its title."""
-    return as_markup("choices", _panels(choices, printable))
+    return stack(choice_panels(choices, spell), title, choices.notes)
 
 
 def draw_shares(
@@ -111,13 +106,14 @@ def draw_weights(name: str, labels: Sequence[str], weights: Sequence[Weights]) -
     return as_markup(name, [_weight_panel(spelled, weights, ("Weights of the pool",))])
 
 
-def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
+def choice_panels(choices: Choices, spell: Spelling = printable) -> list[Panel]:
+    """Return everything that there is to draw."""
     windows = choices.windows
     learned = list(windows[0].selected)
     scored = [(short(spell(where), LONGEST_PLACE), chosen) for where, chosen in choices.scored]
     panels = []
     for name in learned:
-        shares = _floats([window.selected[name].shares for window in windows])
+        shares = np.array([window.selected[name].shares for window in windows], float)
         words = (f"{name.capitalize()} while training", UNITS[name], "share of inputs")
         height = 1.2 + 0.01 * min(choices.about["length"], 60)
         panels.append(Panel(height, partial(_draw_map, choices, shares, words, 0)))
@@ -128,7 +124,7 @@ def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
         found = [(where, chosen.selected[name]) for where, chosen in scored]
         panels.append(Panel(1.1, partial(_draw_histogram, name, found), len(found)))
     if "pool" in choices.parts:
-        weights = _floats([window.pool.weights for window in windows if window.pool])
+        weights = np.array([window.pool.weights for window in windows if window.pool], float)
         words = ("Pool while training", "set of rows", "mean weight")
         height = 0.6 + 0.06 * min(weights.shape[1], 30)
         panels.append(Panel(height, partial(_draw_map, choices, weights, words, 1)))
@@ -184,7 +180,7 @@ def _draw_entropy(choices: Choices, axes: Axes) -> None:
     for name in windows[0].selected:
         colour, line, marker = _LOOKS[name]
         heights, held = (
-            _floats([one.selected[name].entropy for one in of])
+            np.array([one.selected[name].entropy for one in of], float)
             for of in (windows, choices.held_out)
         )
         lines += axes.plot(middles, heights, f"{dot}{line}", color=colour, label=name)
@@ -196,7 +192,7 @@ def _draw_entropy(choices: Choices, axes: Axes) -> None:
     axes.set_ylim(0, most * 1.08 or 1)
     axes.set_ylabel("entropy, nats")
     if _has_temperature(choices):
-        twin, heights = axes.twinx(), _floats([window.temperature for window in windows])
+        twin, heights = axes.twinx(), np.array([window.temperature for window in windows], float)
         lines += twin.plot(middles, heights, f"{dot}-.", color=ORANGE, label="temperature")
         twin.set_ylim(0, _largest(heights) * 1.08)
         twin.set_ylabel("temperature")
@@ -214,11 +210,11 @@ def _draw_histogram(name: str, found: Sequence[tuple[str, Selected]], axes: Axes
     edges = np.arange(len(found[0][1].counts) + 1) - 0.5
     lines: list[Any] = []
     for where, selected in found:
-        label = f"{where}, {sum(selected.counts)} input{'s' * (sum(selected.counts) != 1)}"
-        own: dict[str, Any] = {"color": INK, "linewidth": 1.2}
-        if not lines:
-            own = {"color": _LOOKS[name][0], "fill": True, "alpha": 0.75}
-        lines.append(axes.stairs(selected.shares, edges, label=label, **own))
+        count = sum(selected.counts)
+        bars = {"color": _LOOKS[name][0], "fill": True, "alpha": 0.75}
+        look: dict[str, Any] = {"color": INK, "linewidth": 1.2} if lines else bars
+        label = f"{where}, {count} input{'s' * (count != 1)}"
+        lines.append(axes.stairs(selected.shares, edges, label=label, **look))
     axes.set_xlim(edges[0] - 0.1, edges[-1] + 0.1)
     axes.set_xlabel(UNITS[name])
     _finish_shares(axes, "share of inputs")
@@ -247,7 +243,7 @@ def _weight_panel(
     labels: Sequence[str], weights: Sequence[Weights], titles: Sequence[str]
 ) -> Panel:
     """Return a panel of weights with a row per label, with numbers where they fit."""
-    values = _floats(weights)
+    values = np.array(weights, float)
     most, count = _largest(values), values.shape[1]
 
     def draw(axes: Axes) -> None:
@@ -265,11 +261,8 @@ def _weight_panel(
         axes.set_xlabel("set of rows; weights in percent")
         for (row, column), weight in np.ndenumerate(values):
             text = "–" if np.isnan(weight) else f"{100 * weight:.0f}"
-            own: dict[str, Any] = {
-                "color": "white" if weight < 0.55 * most else "black",
-                "ha": "center",
-            }
-            axes.text(column, row, text, va="center", fontsize=8 if count <= 10 else 7, **own)
+            colour, size = "white" if weight < 0.55 * most else "black", 8 if count <= 10 else 7
+            axes.text(column, row, text, va="center", ha="center", color=colour, fontsize=size)
 
     return Panel(0.21 * len(labels), draw, len(titles) - 1, 0.25 + 0.075 * max(map(len, labels)))
 
@@ -277,11 +270,6 @@ def _weight_panel(
 def _places_of_sets(size: int, most: int) -> list[int]:
     """Return the numbers of sets to write at an axis, from 1."""
     return list(range(1, size + 1, math.ceil(size / most)))
-
-
-def _floats(values: Sequence[Any]) -> Matrix:
-    """Return numbers as an array; where one is missing, it is not finite."""
-    return np.array(values, dtype=np.float64)
 
 
 def _largest(values: Matrix) -> float:
