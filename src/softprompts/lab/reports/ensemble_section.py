@@ -78,22 +78,17 @@ def keep_ensembles(study: Path, found: Mapping[str, Any]) -> None:
 
 
 def ensemble_section(record: StudyRecord) -> Section | None:
-    """Return the section on ensembles; `None` where none was measured."""
-    table = _ensemble_table(record)
-    if not table.rows:
+    """Return the section on ensembles, a row per variant, size, task and grid point, if any."""
+    rows = [
+        {**entry.place, **_row(line, found["size"])}
+        for found in kept_ensembles(record.path)
+        for line in found["cells"]
+        for entry in record.whole_entries
+        if (entry.variant, entry.task, entry.line["point"])
+        == (found["variant"], line["task"], line["point"])
+    ]
+    if not rows:
         return None
-    return Section("ensembles", "Ensembles", (Part("table", table),))
-
-
-def _ensemble_table(record: StudyRecord) -> Table:
-    """Return single members and ensembles, a row per variant, size, task and grid point."""
-    rows = []
-    for found in kept_ensembles(record.path):
-        for line in found["cells"]:
-            key = (found["variant"], line["task"], line["point"])
-            for entry in record.whole_entries:
-                if (entry.variant, entry.task, entry.line["point"]) == key:
-                    rows.append({**entry.place, **_row(line, found["size"])})
     columns = (
         *place_columns(record),
         Column("size", "members", "count"),
@@ -111,7 +106,8 @@ def _ensemble_table(record: StudyRecord) -> Table:
         "best member is chosen on the reported rows, and averaged over groups. Tokens count prompt "
         "rows."
     )
-    return Table("ensembles", "Ensembles", columns, rows, note)
+    table = Table("ensembles", "Ensembles", columns, rows, note)
+    return Section("ensembles", "Ensembles", [Part("table", table)])
 
 
 def _row(line: Mapping[str, Any], size: int) -> dict[str, Any]:

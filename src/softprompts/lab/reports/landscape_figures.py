@@ -107,16 +107,23 @@ def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
                 f"Loss of {name} over a plane, {moved}: {plane['loss']:.3g} at the run, "
                 f"{losses.min():.3g} to {losses.max():.3g} around it."
             )
-            panel = Panel(1.9, partial(_draw_plane, plane, (name, scale, not place), space))
+            panel = Panel(1.9, partial(_draw_plane, plane, name, space, scale, not place))
             groups.append(Group(f"{space}-{place}", said, panel, (plane, scale, not place)))
         own = "; ".join(name for _, name, _ in planes)
         for which, axis in _AXES.items():
-            said = f"Loss along {axis}, {moved}, of {own}."
-            groups.append(Group(f"{space}-{axis}", said, _line_panel(planes, space, which)))
+            said, title = f"Loss along {axis}, {moved}, of {own}.", f"{TITLES[space]} along {axis}"
+            lines = [(n, name, of["line_axis"], of["lines"][which]) for n, name, of in planes]
+            panel = _line_panel(lines, title, f"{axis} ({UNITS[space]})", has_few_ticks=True)
+            groups.append(Group(f"{space}-{axis}", said, panel))
     ends = [f"{names[path['first']]} to {names[path['second']]}" for path in found["paths"]]
     if ends:
         said = f"Loss along the straight path from {'; from '.join(ends)}."
-        groups.append(Group("paths", said, _path_panel(found["paths"], ends)))
+        lines = [
+            (n, f"{short(ends[n], 58)}: barrier {of['barrier']:.3g}", of["shares"], of["losses"])
+            for n, of in enumerate(found["paths"])
+        ]
+        panel = _line_panel(lines, "Straight path between runs", "share of the second run")
+        groups.append(Group("paths", said, panel))
     for number, plane in enumerate(found.get("seed_planes", ())):
         said = f"Loss on the plane through {letters_of(plane, names)}."
         panel = Panel(2.2, partial(_draw_seeds, plane, names))
@@ -174,9 +181,8 @@ def surface_program() -> str:
 
 
 def _draw_plane(
-    plane: Mapping[str, Any], given: tuple[str, Ends, bool], space: str, axes: Axes
+    plane: Mapping[str, Any], name: str, space: str, scale: Ends, has_bar: bool, axes: Axes
 ) -> None:
-    name, scale, has_bar = given
     _draw_map(axes, (plane["axis"], plane["axis"], plane["losses"]), scale, has_bar=has_bar)
     axes.plot([0], [0], marker="+", color="white", markersize=8)
     axes.set_title(f"{TITLES[space]}: {name}")
@@ -224,35 +230,21 @@ def _edges(places: Sequence[float]) -> Ends:
 
 
 def _line_panel(
-    planes: Sequence[tuple[int, str, Mapping[str, Any]]], space: str, which: str
+    lines: Sequence[tuple[int, str, Any, Any]], title: str, along: str, has_few_ticks: bool = False
 ) -> Panel:
+    """Return a panel of lines, each with the number of its look, its label, places and losses."""
+
     def draw(axes: Axes) -> None:
-        lines = []
-        for number, name, plane in planes:
-            own = {"label": name, **_look(number)}
-            lines += axes.plot(plane["line_axis"], plane["lines"][which], **own)
-        axes.set_xlabel(f"{_AXES[which]} ({UNITS[space]})")
+        drawn = []
+        for number, label, places, losses in lines:
+            lap, place = divmod(number, len(_COLOURS))
+            colour, dashes = _COLOURS[place], _LINES[lap % len(_LINES)]
+            drawn += axes.plot(places, losses, label=label, color=colour, ls=dashes, lw=1.4)
+        axes.set_xlabel(along)
         axes.set_ylabel("loss")
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
-        add_legend(axes, lines, f"{TITLES[space]} along {_AXES[which]}", 1)
+        if has_few_ticks:
+            axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
+            axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
+        add_legend(axes, drawn, title, 1)
 
-    return Panel(1.3, draw, len(planes))
-
-
-def _path_panel(paths: Sequence[Mapping[str, Any]], ends: Sequence[str]) -> Panel:
-    def draw(axes: Axes) -> None:
-        lines = []
-        for number, (path, between) in enumerate(zip(paths, ends, strict=True)):
-            label = f"{short(between, 58)}: barrier {path['barrier']:.3g}"
-            lines += axes.plot(path["shares"], path["losses"], label=label, **_look(number))
-        axes.set_xlabel("share of the second run")
-        axes.set_ylabel("loss")
-        add_legend(axes, lines, "Straight path between runs", 1)
-
-    return Panel(1.3, draw, len(paths))
-
-
-def _look(number: int) -> dict[str, Any]:
-    lap, place = divmod(number, len(_COLOURS))
-    return {"color": _COLOURS[place], "linestyle": _LINES[lap % len(_LINES)], "linewidth": 1.4}
+    return Panel(1.3, draw, len(lines))

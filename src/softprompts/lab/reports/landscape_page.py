@@ -44,24 +44,32 @@ def draw_page(found: Mapping[str, Any]) -> bytes:
     """Return landscapes as a page that needs nothing else."""
     are_surfaces = _has_surfaces([found])
     parts = tuple(_parts(found, "", are_surfaces=are_surfaces))
-    title, section = title_of(found), Section("landscapes", "Landscapes", parts)
-    program = surface_program() if are_surfaces else ""
-    return page(title, Head("softprompts landscape", title), [section], program).encode()
+    title, program = title_of(found), surface_program() if are_surfaces else ""
+    section = Section("landscapes", "Landscapes", parts, program)
+    return page(title, Head("softprompts landscape", title), [section]).encode()
 
 
-def landscape_section(record: StudyRecord) -> tuple[Section | None, str]:
-    """Return the section on landscapes and sharpness, and the program that its surfaces need."""
+def landscape_section(record: StudyRecord) -> Section | None:
+    """Return the section on landscapes and sharpness; `None` before the first result."""
     if not record.results:
-        return None, ""
-    table = _sharpness_table(record)
-    pictures, program = _kept_pictures(record)
-    commands = _commands(record, has_table=bool(table.rows), has_pictures=bool(pictures))
-    parts = list(pictures)
+        return None
+    table, kept = _sharpness_table(record), kept_landscapes(record.path)
+    are_surfaces = _has_surfaces(kept)
+    labels = {cell.identity: entry.label for entry, cell in record.runs}
+    parts: list[Part] = []
+    for number, found in enumerate(kept):
+        for run in found["runs"]:  # they go by what the study calls them, not by their method
+            if run["identity"] in labels:
+                run |= {"method": labels[run["identity"]], "regularizers": ()}
+        own = _parts(found, f"landscape-{number}-", are_surfaces=are_surfaces)
+        parts.append(Part("fold", own, title_of(found), is_open=True))
+    commands = _commands(record, has_table=bool(table.rows), has_pictures=bool(parts))
     if table.rows:
         parts += [Part("heading", table.title), Part("table", table)]
     if commands:
         parts += [Part("note", "Not measured yet:"), Part("code", "\n".join(commands), "Commands")]
-    return Section("landscapes", "Landscapes and sharpness", parts), program
+    program = surface_program() if are_surfaces else ""
+    return Section("landscapes", "Landscapes and sharpness", parts, program)
 
 
 def _has_surfaces(found: Sequence[Mapping[str, Any]]) -> bool:
@@ -192,20 +200,6 @@ def _heading(name: str) -> str:
     if first == "curvature":
         return f"Hessian, {others[0]}"
     return f"{first}, {others[0]} at {others[1]}" if others else first
-
-
-def _kept_pictures(record: StudyRecord) -> tuple[list[Part], str]:
-    """Return the kept landscapes, and the program that their surfaces need."""
-    kept = kept_landscapes(record.path)
-    are_surfaces, parts = _has_surfaces(kept), []
-    labels = {cell.identity: entry.label for entry, cell in record.runs}
-    for number, found in enumerate(kept):
-        for run in found["runs"]:  # they go by what the study calls them, not by their method
-            if run["identity"] in labels:
-                run |= {"method": labels[run["identity"]], "regularizers": ()}
-        own = _parts(found, f"landscape-{number}-", are_surfaces=are_surfaces)
-        parts.append(Part("fold", own, title_of(found), is_open=True))
-    return parts, surface_program() if are_surfaces else ""
 
 
 def _commands(record: StudyRecord, *, has_table: bool, has_pictures: bool) -> list[str]:

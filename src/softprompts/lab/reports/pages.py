@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final
@@ -81,11 +82,12 @@ class Part:
 @final
 @dataclass(frozen=True)
 class Section:
-    """A section of a page; `name` is its anchor."""
+    """A section of a page; `name` is its anchor, `program` what its pictures need, if anything."""
 
     name: str
     title: str
     parts: Sequence[Part]
+    program: str = ""
 
 
 @final
@@ -110,15 +112,14 @@ class Head:
     said: tuple[tuple[str, Sequence[str]], ...] = ()
 
 
-def page(title: str, head: Head, sections: Sequence[Section], program: str = "") -> str:
+def page(title: str, head: Head, sections: Sequence[Section]) -> str:
     """Return an HTML page that asks for nothing from outside, and could not.
 
-    No program may run in it but the one that its pictures need, where there is one.
+    No program may run in it but the one that the pictures of a section need, where there is one.
     """
-    template = _ENVIRONMENT.get_template("page.html")
-    return template.render(
-        title=title, head=head, sections=sections, program=Markup(program), maker=MAKER
-    )
+    about = {"title": title, "head": head, "sections": sections, "maker": MAKER}
+    program = Markup(next((one.program for one in sections if one.program), ""))
+    return _ENVIRONMENT.get_template("page.html").render(about, program=program)
 
 
 def fragment(title: str, parts: Sequence[Part]) -> str:
@@ -151,6 +152,8 @@ def _hash(content: str) -> Markup:
     return Markup(f"'sha256-{found}'")
 
 
+_MARKED: Final = re.compile(r"\[((?:\[[^\[\]]*\]|[^\[\]])*)\]")  # with tokens such as [MASK] within
+
 _ENVIRONMENT: Final = Environment(
     loader=PackageLoader("softprompts.lab.reports"),
     autoescape=True,
@@ -160,4 +163,5 @@ _ENVIRONMENT: Final = Environment(
     finalize=_spelled,
 )
 _ENVIRONMENT.filters |= {"csv": to_csv, "latex": to_latex, "data": _data, "hash": _hash}
+_ENVIRONMENT.filters["pieces"] = _MARKED.split  # every second one stood in brackets
 _ENVIRONMENT.globals |= {"shown_value": shown_value, "MOST_ROWS": MOST_ROWS}

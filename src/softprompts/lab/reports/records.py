@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +29,17 @@ def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
     if not is_there(path):
         return [], False
     try:
-        text = read_file(path).decode()
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+        *whole, rest = _content(path).decode().split("\n")
     except ValueError as error:
         raise StorageError(f"{path} must be UTF-8, but is not: {error}.") from error
-    *whole, rest = text.split("\n")
     return list(_parsed(path, whole)), bool(rest)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
 
 
 def require(is_right: bool, place: str, name: str, wanted: str, found: Any) -> None:
@@ -62,33 +65,16 @@ def _parsed(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, dict[str, A
 
 EXAMPLES: Final = "examples.txt"
 _BEFORE, _AFTER = "  before: ", "  after:  "
-_MARKED: Final = re.compile(r"\[((?:\[[^\[\]]*\]|[^\[\]])*)\]")  # with tokens such as [MASK] within
 
 
 @final
 @dataclass(frozen=True)
 class Example:
-    """One input of one update.
-
-    Attributes:
-        heading: update, label, losses and predictions.
-        before: the input.
-        after: the input with its words replaced; brackets stand around those in both.
-    """
+    """One input of one update, before and after words were replaced: those in brackets."""
 
     heading: str
     before: str
     after: str
-
-    @property
-    def before_pieces(self) -> list[str]:
-        """The input in pieces; every second one was replaced."""
-        return _MARKED.split(self.before)
-
-    @property
-    def after_pieces(self) -> list[str]:
-        """The changed input in pieces; every second one is new."""
-        return _MARKED.split(self.after)
 
 
 def read_examples(folder: Path, most: int) -> tuple[Example, ...]:
@@ -100,12 +86,8 @@ def read_examples(folder: Path, most: int) -> tuple[Example, ...]:
     path = folder / EXAMPLES
     if not is_there(path):
         return ()
-    try:
-        text = read_file(path).decode(errors="replace")
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
     found = []
-    for block in text.split("\n\n"):
+    for block in _content(path).decode(errors="replace").split("\n\n"):
         lines = block.split("\n")
         before = next((line for line in lines if line.startswith(_BEFORE)), None)
         after = next((line for line in lines if line.startswith(_AFTER)), None)
@@ -150,8 +132,8 @@ def read_curves(folder: Path) -> tuple[Points, Points]:
         step = record.get("step")
         is_score = record.get("split") == "held_out"
         value = record.get("score" if is_score else "loss")
-        is_number = isinstance(value, int | float) and math.isfinite(value)
-        if isinstance(step, int) and is_number and (is_score or "split" not in record):
+        is_finite = isinstance(value, int | float) and math.isfinite(value)
+        if isinstance(step, int) and is_finite and (is_score or "split" not in record):
             (scores if is_score else losses)[step] = float(value or 0.0)
     return losses, scores
 
@@ -162,10 +144,9 @@ def curve_of(runs: Sequence[Points], most_windows: int = MOST_WINDOWS) -> Curve 
     Updates are put into windows of one size, so that at most `most_windows` are left; a value is
     the mean of its window. A seed that ended early counts as far as it went.
     """
-    last = max((max(run) for run in runs if run), default=0)
-    if not last:
-        return None
     steps = sorted({step for run in runs for step in run})
+    if not any(steps):
+        return None
     size = math.ceil(len(steps) / most_windows)
     windows = [steps[start : start + size] for start in range(0, len(steps), size)]
     rows = []

@@ -5,7 +5,7 @@ It is made from what lies in the study's folder, however much that is, and train
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +41,23 @@ from softprompts.storage import (
     write_json,
 )
 
+_SECTIONS: Final[tuple[Callable[[StudyRecord], Section | None], ...]] = (
+    score_section,
+    comparison_section,
+    ensemble_section,
+    tuning_section,
+    robustness_section,
+    curve_section,
+    choice_section,
+    example_section,
+    written_section,
+    landscape_section,
+    cost_section,
+    run_section,
+    recipe_section,
+)
+"""The sections in their order; those that have nothing to show are `None`."""
+
 _SCORED = ("variant", "task", "point", "seeds", "mean", "std", "interval", "majority")
 _ROWS = """\
 A line of rows.jsonl is a row as in the task's own files, such as {"text": "…"}; its
@@ -63,7 +80,7 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     """
     record = read_study(study)
     path = html or study / "report.html"
-    sections, program = _sections_of(record)
+    sections = [one for section_of in _SECTIONS if (one := section_of(record)) is not None]
     said, is_done = findings(record), record.num_finished == record.num_runs
     answers = (
         ("Compared", said["compared"]),
@@ -72,7 +89,7 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     )
     lead, state = record.study.description or "", state_of(record)
     head = Head("softprompts study", record.name, state, is_done, lead, answer(record), answers)
-    drawn = page(f"{record.name}: report", head, sections, program)
+    drawn = page(f"{record.name}: report", head, sections)
     folder, files = tables_folder(study, html), {}
     for part in (part for section in sections for part in section.parts):
         if part.kind in ("table", "folded-table") and part.content.rows:
@@ -125,27 +142,6 @@ def tables_folder(study: Path, html: Path | None) -> Path:
         html: the page, if it has a place of its own; then the folder has the page's name.
     """
     return study / "tables" if html is None else html.with_name(f"{html.stem}-tables")
-
-
-def _sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], str]:
-    """Return the sections of a report; those that have nothing to show are left out."""
-    landscapes, program = landscape_section(record)
-    found = (
-        score_section(record),
-        comparison_section(record),
-        ensemble_section(record),
-        tuning_section(record),
-        robustness_section(record),
-        curve_section(record),
-        choice_section(record),
-        example_section(record),
-        written_section(record),
-        landscapes,
-        cost_section(record),
-        run_section(record),
-        recipe_section(record),
-    )
-    return tuple(section for section in found if section is not None), program
 
 
 LIST: Final = ".report.json"

@@ -35,18 +35,13 @@ def robustness_section(record: StudyRecord) -> Section | None:
         return None
     curves = [c for c in found["curves"] if any(mean is not None for mean in c["means"])]
     reported = [curve for curve in curves if curve["rows"] == "reported"]
-    parts: list[Part] = []
-    if reported:
-        parts.append(Part("note", _LEGEND))
+    parts = [Part("note", _LEGEND)] if reported else []
     for field in dict.fromkeys(curve["field"] for curve in reported):
         own = [n for n, curve in enumerate(reported) if curve["field"] == field]
         pictures = [_picture(f"sweep-{n}", reported[n], curves) for n in own]
         parts += [Part("heading", field), Part("pictures", pictures)]
-    parts += [
-        Part("heading", plateaus.title),
-        Part("table", plateaus),
-        Part("folded-table", values),
-    ]
+    parts += [Part("heading", plateaus.title), Part("table", plateaus)]
+    parts.append(Part("folded-table", values))
     return Section("robustness", "Swept fields", parts)
 
 
@@ -57,8 +52,8 @@ def _picture(name: str, curve: Curve, everything: Sequence[Curve]) -> Part:
     y = scale_around([end for end in ends if end is not None]).as_share()
     keys = ("variant", "point")
     twins = [c for c in same if c["rows"] != curve["rows"] and all(c[k] == curve[k] for k in keys)]
-    label = [curve["variant"], curve["task"], point_label(curve["point"])]
-    title, hints = ", ".join(part for part in label if part), _hints(curve)
+    label = (curve["variant"], curve["task"], point_label(curve["point"]))
+    title, hints = ", ".join(filter(None, label)), _hints(curve)
     drawn = draw_sweep(name, title, (curve, twins[0] if twins else None), y, hints)
     return Part("picture", drawn, f"{title}: {'; '.join(hints)}")
 
@@ -104,14 +99,10 @@ def _about(one: Curve) -> dict[str, Any]:
 
 
 def _hints(curve: Curve) -> list[str]:
-    said = []
-    for number, value in enumerate(curve["values"]):
-        mean, low, high = (curve[key][number] for key in ("means", "lows", "highs"))
+    said, keys = [], ("values", "means", "lows", "highs", "counts", "diverged")
+    for value, mean, low, high, count, lost in zip(*(curve[key] for key in keys), strict=True):
         text = "no score" if mean is None else f"{100 * mean:.1f}"
         if low is not None:
             text += f" ({100 * low:.1f} to {100 * high:.1f})"
-        lost = curve["diverged"][number]
-        said.append(f"{value:g}: {text}, {curve['counts'][number]} seeds")
-        if lost:
-            said[-1] += f", {lost} diverged"
+        said.append(f"{value:g}: {text}, {count} seeds" + f", {lost} diverged" * bool(lost))
     return said

@@ -92,16 +92,12 @@ def curve_section(record: StudyRecord) -> Section | None:
         own = [e for e in record.whole_entries if e.task == task and curves[id(e.cells)][1]]
         axes = _axes([curves[id(entry.cells)] for entry in own])
         for facet in record.facets(own):
-            pairs = [(entry, curves[id(entry.cells)]) for entry in facet.entries]
-            base = [pair for pair in pairs if pair[0].variant == record.baseline]
-            first = base[0] if len(base) == 1 and len(pairs) > 1 else None
-            rest = [pair for pair in pairs if pair is not first]
-            for start in range(0, len(rest), _MOST_CURVES):
-                some = rest[start : start + _MOST_CURVES]
-                shown = [(entry.label, pair) for entry, pair in some]
-                base_curve = first and (first[0].label, first[1])
-                name = f"curves-{len(pictures)}"
-                drawn = draw_curves(name, facet.title, shown, base_curve, axes)
+            labelled = [(entry.label, curves[id(entry.cells)]) for entry in facet.entries]
+            bases = [n for n, one in enumerate(facet.entries) if one.variant == record.baseline]
+            base = labelled.pop(bases[0]) if len(bases) == 1 and len(labelled) > 1 else None
+            for start in range(0, len(labelled), _MOST_CURVES):
+                some = labelled[start : start + _MOST_CURVES]
+                drawn = draw_curves(f"curves-{len(pictures)}", facet.title, some, base, axes)
                 pictures.append(Part("picture", drawn, f"{facet.title}. {_said(some)}"))
     if not pictures:
         return None
@@ -129,13 +125,13 @@ def _axes(pairs: Sequence[Pair]) -> list[tuple[str, float, Scale, float]]:
     return found
 
 
-def _said(pairs: Sequence[tuple[Entry, Pair]]) -> str:
+def _said(labelled: Sequence[tuple[str, Pair]]) -> str:
     """Return where training losses begin and end, in words."""
     said = []
-    for entry, (_, curve) in pairs:
+    for label, (_, curve) in labelled:
         assert curve is not None
         ends = f"{curve.means[0]:.3g} at update {curve.steps[0]}, {curve.means[-1]:.3g}"
-        said.append(f"Training loss of {entry.label}: {ends} at {curve.steps[-1]}.")
+        said.append(f"Training loss of {label}: {ends} at {curve.steps[-1]}.")
     return " ".join(said)
 
 
@@ -147,9 +143,9 @@ def example_section(record: StudyRecord) -> Section | None:
             found = read_examples(record.folder(cell), _MOST_EXAMPLES)
             if found:
                 title = entry.label if len(record.tasks) == 1 else f"{entry.label}, {entry.task}"
-                shown = tuple(Part("change", one) for one in found)
-                about = f"{title}: seed {cell.config.seed}"
-                parts.append(Part("fold", shown, about, is_open=not parts))
+                title += f": seed {cell.config.seed}"
+                changes = [Part("change", one) for one in found]
+                parts.append(Part("fold", changes, title, is_open=not parts))
                 break
     if not parts:
         return None
@@ -169,7 +165,8 @@ def cost_section(record: StudyRecord) -> Section | None:
 
 def run_section(record: StudyRecord) -> Section:
     """Return the section with every run, those without a score first."""
-    lost = _lost_table(record)
+    runs = _run_table(record)
+    lost = [row for row in runs.rows if row["status"] in ("failed", "diverged")]
     left = record.num_runs - record.num_finished - len(record.errors)
     said = [f"{record.num_finished} of {record.num_runs} runs have ended with a result."]
     if left:
@@ -181,10 +178,12 @@ def run_section(record: StudyRecord) -> Section:
             f"{strays} other folders in runs/ are of no run of this study as it is now: of other "
             "variants or seeds, or of an earlier version."
         )
-    parts = [Part("warning" if left or strays or lost.rows else "text", " ".join(said))]
-    if lost.rows:
-        parts += [Part("heading", lost.title), Part("table", lost)]
-    parts.append(Part("folded-table", _run_table(record)))
+    parts = [Part("warning" if left or strays or lost else "text", " ".join(said))]
+    if lost:
+        title = "Runs that failed or diverged"
+        kept = [c for c in runs.columns if c.key not in ("selected_step", "held_out_score")]
+        parts += [Part("heading", title), Part("table", Table("lost-runs", title, kept, lost))]
+    parts.append(Part("folded-table", runs))
     return Section("runs", "Runs", parts)
 
 
@@ -232,13 +231,6 @@ def _run_table(record: StudyRecord) -> Table:
     )
     rows = tuple(_run_row(record, entry, cell) for entry, cell in record.runs)
     return Table("runs", "Runs", columns, rows)
-
-
-def _lost_table(record: StudyRecord) -> Table:
-    whole = _run_table(record)
-    lost = tuple(row for row in whole.rows if row["status"] in ("failed", "diverged"))
-    kept = tuple(c for c in whole.columns if c.key not in ("selected_step", "held_out_score"))
-    return Table("lost-runs", "Runs that failed or diverged", kept, lost)
 
 
 def _cost_row(record: StudyRecord, entry: Entry) -> dict[str, Any]:
@@ -289,8 +281,7 @@ def written_section(record: StudyRecord) -> Section | None:
             result = record.results.get(cell.identity, {})
             own = result.get("tasks", {}).get(entry.task, {}) if entry.part_of else result
             if own.get("written"):
-                about = {**entry.place, "seed": cell.config.seed}
-                rows += [{**about, **one} for one in own["written"]]
+                rows += [{**entry.place, "seed": cell.config.seed, **one} for one in own["written"]]
                 break
     if not rows:
         return None

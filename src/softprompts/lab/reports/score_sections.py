@@ -47,15 +47,16 @@ _STATISTICS = (
 
 def score_picture(record: StudyRecord) -> list[Part]:
     """Return every seed of the first group of scores, and what the marks mean."""
-    ((_, picture),) = _pictures(record, slice(1))
-    return [picture, *_legend(record, record.facets()[:1])]
+    facets = record.facets()
+    return [_strips(record, facets, 0), *_legend(record, facets, facets[:1])]
 
 
 def score_section(record: StudyRecord) -> Section:
     """Return the section with the other groups of scores, and the table of all."""
-    facets, parts = record.facets()[1:], []
-    if facets:
-        parts = [*_legend(record, facets), *_some_folded(_pictures(record, slice(1, None)))]
+    facets, parts = record.facets(), []
+    if others := range(1, len(facets)):
+        pictures = [(facets[number].title, _strips(record, facets, number)) for number in others]
+        parts += [*_legend(record, facets, facets[1:]), *_some_folded(pictures)]
         parts.append(Part("heading", "Table"))
     parts.append(Part("table", _score_table(record)))
     means = _average_table(record)
@@ -64,27 +65,18 @@ def score_section(record: StudyRecord) -> Section:
     return Section("scores", "Scores", parts)
 
 
-def _pictures(record: StudyRecord, which: slice) -> list[tuple[str, Part]]:
-    """Return every seed of some groups of scores, under the groups' titles."""
-    facets = record.facets()
-    return [
-        (facet.title, _strips(record, facet, _scale(facets, facet.task), f"scores-{number}"))
-        for number, facet in [*enumerate(facets)][which]
-    ]
-
-
-def _legend(record: StudyRecord, facets: Sequence[Facet]) -> list[Part]:
-    """Say what the marks in pictures of scores mean, and which are not in them."""
-    scales = {facet.task: _scale(record.facets(), facet.task) for facet in facets}
+def _legend(record: StudyRecord, facets: Sequence[Facet], some: Sequence[Facet]) -> list[Part]:
+    """Say what the marks in pictures of some facets mean, and which are not in them."""
+    scales = {facet.task: _scale(facets, facet.task) for facet in some}
     majorities = [
         (f"{facet.task} {100 * m:.1f}", bool(scales[facet.task].beyond((m, m))))
-        for facet in facets
+        for facet in some
         for entry in facet.entries
         if (m := entry.line["majority"]) is not None
     ]
     far = dict.fromkeys(text for text, is_far in majorities if is_far)
     dashed = "" if all(is_far for _, is_far in majorities) else " Dashed: the majority class."
-    metrics = dict.fromkeys(e.line["metric"] for f in facets for e in f.entries if e.num_scored)
+    metrics = dict.fromkeys(e.line["metric"] for f in some for e in f.entries if e.num_scored)
     what = f" ({', '.join(metrics)}, %)" if metrics else ""
     lead = (
         f"A dot is a seed{what}, the blue mark the "
@@ -216,15 +208,17 @@ def _scale(facets: Sequence[Facet], task: str) -> Scale:
     return scale_around([*values, *kept, *near]).as_share()
 
 
-def _strips(record: StudyRecord, facet: Facet, scale: Scale, name: str) -> Part:
-    """Return a row per entry: a dot per seed, mean and interval."""
+def _strips(record: StudyRecord, facets: Sequence[Facet], number: int) -> Part:
+    """Return one of the facets as a row per entry: a dot per seed, mean and interval."""
+    facet = facets[number]
+    scale = _scale(facets, facet.task)
     rows = [_strip(entry, scale) for entry in facet.entries]
     lines = {"majority class": facet.entries[-1].line["majority"]}
     means = {e.line["mean"] for e in facet.entries if e.variant == record.baseline}
     if len(means) == 1 and len(rows) > 1:
         lines[f"mean of {record.baseline}"] = means.pop()
     shown = {k: v for k, v in lines.items() if v is not None and not scale.beyond((v, v))}
-    return _picture(facet.title, draw_rows(name, rows, scale, shown, "%"), rows)
+    return _picture(facet.title, draw_rows(f"scores-{number}", rows, scale, shown, "%"), rows)
 
 
 def _strip(entry: Entry, scale: Scale) -> Row:

@@ -105,6 +105,7 @@ def draw_rows(
     `lines` are values that upright lines stand at, by what they are; the unit is `%`, `points` or
     `times`.
     """
+    labels = [short(printable(row.label), _LONGEST) for row in rows]
 
     def draw(axes: Axes) -> None:
         for place, row in enumerate(rows):
@@ -114,17 +115,18 @@ def draw_rows(
         for what, value in lines.items():
             dashes = "--" if what == "majority class" else "-"
             line = axes.axvline(value, color=GREY, linewidth=0.9, linestyle=dashes, zorder=0)
-            hint(line, f"{what}: {_with_unit(value, unit)}")
-        _finish_rows(axes, rows, scale, unit)
+            hint(line, f"{what}: {value:g}" if unit == "times" else f"{what}: {100 * value:.1f}")
+        _finish_rows(axes, labels, scale, unit)
 
+    with style():
+        widths = [TextPath((0, 0), text, size=8).get_extents().width / 72 for text in labels]
     tall = _TALL + 0.08 * any("\n" in row.text for row in rows)
-    left = 0.12 + min(1.63, max(map(_width, (_label(row) for row in rows))))
     right = 0.75 if unit == "%" else 1.35
-    panel = Panel(tall * len(rows) + 0.1, draw, -1, left, right, 0.25)
+    panel = Panel(tall * len(rows) + 0.1, draw, -1, 0.12 + min(1.63, max(widths)), right, 0.25)
     return as_markup(name, [panel])
 
 
-def _finish_rows(axes: Axes, rows: Sequence[Row], scale: Scale, unit: str) -> None:
+def _finish_rows(axes: Axes, labels: Sequence[str], scale: Scale, unit: str) -> None:
     if scale.is_logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
@@ -133,8 +135,8 @@ def _finish_rows(axes: Axes, rows: Sequence[Row], scale: Scale, unit: str) -> No
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
     axes.set_xlim(scale.low, scale.high)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), list(map(_label, rows)))
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=LINE, linewidth=0.7)
@@ -142,25 +144,13 @@ def _finish_rows(axes: Axes, rows: Sequence[Row], scale: Scale, unit: str) -> No
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))
 
 
-def _label(row: Row) -> str:
-    return short(printable(row.label), _LONGEST)
-
-
-def _width(text: str) -> float:
-    """Return how wide a label is, in inches."""
-    with style():
-        return float(TextPath((0, 0), text, size=8).get_extents().width) / 72
-
-
 def _draw_row(axes: Axes, place: int, row: Row, scale: Scale) -> None:
     """Draw intervals, dots, and the value over them."""
     if row.value is None:
         return
     colour = BLUE if row.is_shown else GREY
-    for ends, look in (
-        (row.wide, {"color": LINE, "linewidth": 2.0}),
-        (row.interval, {"color": SOFT, "linewidth": 6.0} if row.dots else {"color": colour}),
-    ):
+    near = {"color": SOFT, "linewidth": 6.0} if row.dots else {"color": colour}
+    for ends, look in ((row.wide, {"color": LINE, "linewidth": 2.0}), (row.interval, near)):
         if ends is None:
             continue
         low, high = map(scale.inside, ends)
@@ -192,10 +182,6 @@ def _tick(value: float, unit: str) -> str:
         return f"{value:g}×"
     sign = "+" if unit == "points" and value > 0 else ""
     return f"{sign}{100 * value:.4g}".replace("-", "−")
-
-
-def _with_unit(value: float, unit: str) -> str:
-    return f"{value:g}" if unit == "times" else f"{100 * value:.1f}"
 
 
 def draw_curves(
@@ -290,9 +276,7 @@ def _draw_means(axes: Axes, places: Sequence[float], curve: Mapping[str, Any], l
     known = [n for n, mean in enumerate(curve["means"]) if mean is not None]
     means = [curve["means"][n] for n in known]
     axes.plot([places[n] for n in known], means, look, color=BLUE, markersize=3, linewidth=1.2)
-    if look == "--":
-        return
     for n in known:
-        if curve["lows"][n] is not None:
-            ends = (curve["lows"][n], curve["highs"][n])
+        ends = (curve["lows"][n], curve["highs"][n])
+        if look != "--" and ends[0] is not None:
             axes.plot([places[n]] * 2, ends, color=BLUE, linewidth=1)

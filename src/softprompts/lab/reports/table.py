@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from softprompts.lab.analysis.study_statistics import variant_words
+from softprompts.lab.reports.tabular import spelled
 
 HEADINGS = (
     *("task", "variant", "score", "min", "max", "majority"),
@@ -32,14 +33,11 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         texts += [f"{name}: {lost}." for lost in lost_runs(line)]
         texts += [f"{name}: {error}" for error in line["errors"]]
     cut = {
-        line["task"]: dict(line["num_cut"])
+        line["task"]: ", ".join(said)
         for line in summary["cells"]
-        if line["num_cut"] and any(line["num_cut"].values())
+        if (said := [f"{n} in {split}" for split, n in (line["num_cut"] or {}).items() if n])
     }
-    for task, counts in cut.items():
-        shown = ", ".join(f"{count} in {split}" for split, count in counts.items() if count)
-        texts.append(f"{task}: inputs cut to fit: {shown}.")
-    return texts
+    return [*texts, *(f"{task}: inputs cut to fit: {said}." for task, said in cut.items())]
 
 
 def lost_runs(line: Mapping[str, Any]) -> list[str]:
@@ -49,13 +47,13 @@ def lost_runs(line: Mapping[str, Any]) -> list[str]:
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
+    keys = ("mean", "std", "min", "max", "majority")
+    mean, std, *others = (spelled("percent", line[key]) for key in keys)
     return (
         line["task"],
         variant_words(line),
-        f"{_percent(line['mean'])} ± {_percent(line['std'])}",
-        _percent(line["min"]),
-        _percent(line["max"]),
-        _percent(line["majority"]),
+        f"{mean} ± {std}",
+        *others,
         "–" if line["num_items"] is None else str(line["num_items"]),
         str(len(line["seeds"])),
         "–" if line["updates"] is None else str(line["updates"]),
@@ -70,7 +68,3 @@ def _task_rows(line: Mapping[str, Any]) -> list[tuple[str, ...]]:
         _, variant, *_ = whole = _row({**line, **own})
         rows.append((f"· {name}", variant, *whole[2:8], "", ""))
     return rows
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
