@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, final
 
 from softprompts.errors import RunFolderError, StorageError
-from softprompts.lab.reports.chosen import Chosen, Mixed, Selected, is_count, read_chosen
+from softprompts.lab.reports.chosen import Chosen, Mixed, Selected, read_chosen, require_count
 from softprompts.lab.reports.records import read_lines, require
 from softprompts.storage import check_run_folder, entries, is_there, read_record
 
@@ -189,8 +189,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
         }
     except (TypeError, LookupError) as error:
         raise StorageError(f"{path} must have a whole `config`, but has not: {error!r}.") from error
-    name, length = "`config.prompt.length`", about["length"]
-    require(is_count(length), str(path), name, "a whole number", length)
+    require_count(about["length"], str(path), "`config.prompt.length`")
     return about
 
 
@@ -204,7 +203,7 @@ def _read_result(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} must be the result of run {about['identity']}, but is of {result['identity']}."
         )
     step = result["selected_step"]
-    require(is_count(step), str(path), "`selected_step`", "a whole number", step)
+    require_count(step, str(path), "`selected_step`")
     found = result.get("choices") or {}
     require(isinstance(found, dict), str(path), "`choices`", "an object", found)
     chosen = read_chosen({**found, "step": step}, str(path), about["length"])

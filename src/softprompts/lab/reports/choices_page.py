@@ -55,7 +55,7 @@ def draw_page(choices: Choices) -> bytes:
     state = "" if choices.status == "finished" else choices.status
     largest = _largest(choices)
     first = [Part("advice", largest)] * bool(largest)
-    head = Head("softprompts choices", choices.title, state, False, "; ".join(choices.notes), first)
+    head = Head("softprompts choices", choices.title, state, "; ".join(choices.notes), first)
     said = f"What {choices.title} chose. {largest}"
     picture = Part("picture", as_markup("choices", choice_panels(choices)), said)
     sections = [Section("figure", "Choices", [picture])]

@@ -119,7 +119,7 @@ def read_chosen(record: Mapping[str, Any], place: str, length: int) -> Chosen:
         StorageError: if it says something else than a run writes.
     """
     step = record.get("step")
-    require(is_count(step), place, "`step`", "a whole number", step)
+    require_count(step, place, "`step`")
     content = {**record, "first_step": step, "last_step": step}
     try:
         chosen = Chosen.model_validate(content)
@@ -140,6 +140,6 @@ def read_chosen(record: Mapping[str, Any], place: str, length: int) -> Chosen:
     return chosen
 
 
-def is_count(value: Any) -> bool:
-    """Return whether a value is a whole number that is not negative."""
-    return type(value) is int and 0 <= value < 2**63
+def require_count(value: Any, place: str, name: str) -> None:
+    """Refuse a record where a value is no whole number, or a negative one; see `require`."""
+    require(type(value) is int and 0 <= value < 2**63, place, name, "a whole number", value)

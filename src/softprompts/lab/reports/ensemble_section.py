@@ -80,7 +80,7 @@ def keep_ensembles(study: Path, found: Mapping[str, Any]) -> None:
 def ensemble_section(record: StudyRecord) -> Section | None:
     """Return the section on ensembles, a row per variant, size, task and grid point, if any."""
     rows = [
-        {**entry.place, **_row(line, found["size"])}
+        {**_row(line, found["size"]), **entry.place}
         for found in kept_ensembles(record.path)
         for line in found["cells"]
         for entry in record.whole_entries
@@ -113,12 +113,10 @@ def ensemble_section(record: StudyRecord) -> Section | None:
 def _row(line: Mapping[str, Any], size: int) -> dict[str, Any]:
     single, joint, groups = line["singles"], line["ensembles"], line["groups"]
     return {
+        **line,
         "size": size,
         "single": (single["mean"], single["std"]),
-        "best": line["best"],
         "score": (joint["mean"], joint["std"]),
         "num_groups": len(groups),
         "seeds": "; ".join(", ".join(map(str, group["seeds"])) for group in groups),
-        "tokens": line["tokens"],
-        "tokens_of_one": line["tokens_of_one"],
     }

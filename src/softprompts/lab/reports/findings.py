@@ -43,10 +43,8 @@ def main_comparisons(summary: Mapping[str, Any]) -> list[Comparison]:
 def conclusions(summary: Mapping[str, Any]) -> list[str]:
     """Return what may be concluded of each variant against the baseline.
 
-    Of several tasks only their mean is spoken of; the single tasks are in `summary.json`.
-
-    Returns:
-        Two texts per variant and grid point: on means, and on spread over seeds. None comes twice.
+    Two texts per variant and grid point, on means and on spread over seeds; none comes twice. Of
+    several tasks only their mean is spoken of; the single tasks are in `summary.json`.
     """
     texts = []
     for one in _spoken_of(summary):
@@ -83,12 +81,11 @@ def _compared(record: StudyRecord) -> list[str]:
     grid = f", at {len(points)} settings of {_listed(record.fields)}" if len(points) > 1 else ""
     said = [f"{what}, on {where}{grid}; {_counted(len(record.study.seeds), 'seed')} each."]
     left = record.num_runs - record.num_finished
+    some = f"of {record.num_runs} runs"
     if left == record.num_runs:
-        said.append(f"None of {record.num_runs} runs is finished.")
+        said.append(f"None {some} is finished.")
     elif left:
-        said.append(
-            f"{left} of {record.num_runs} runs are not finished: what follows is of the others."
-        )
+        said.append(f"{left} {some} are not finished: what follows is of the others.")
     return said
 
 
@@ -126,29 +123,22 @@ def _on_means(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
             f"{record.baseline}, none is significant after correction. Not shown is not equal.",
             *_by_intervals(record, [one for one in tested if not one["is_conclusive"]]),
         ]
-    said = []
-    for word, sign in (("higher", 1), ("lower", -1)):
-        some = [one for one in shown if sign * one["difference"] > 0]
-        if some:
-            said.append(f"Shown to score {word} than {record.baseline}{_at_places(some, _size)}.")
-    rest = len(tested) - len(shown)
-    if rest:
+    higher = [one for one in shown if one["difference"] > 0]
+    lower = [one for one in shown if one["difference"] < 0]
+    sides = {"Shown to score higher": higher, "Shown to score lower": lower}
+    said = _claims(record, sides, _size)
+    if rest := len(tested) - len(shown):
         said.append(f"For the other {rest} of {len(tested)} comparisons nothing is shown.")
     return said
 
 
 def _by_intervals(record: StudyRecord, untested: Sequence[Comparison]) -> list[str]:
     """Say what intervals over seeds and items tell where too few seeds can be tested."""
-    said = []
+    lead = "By Student's intervals over seeds and items, which take scores to be near normal,"
     known = [one for one in untested if one["interval_with_items"]]
-    for word, end, sign in (("higher", 0, 1), ("lower", 1, -1)):
-        some = [one for one in known if sign * one["interval_with_items"][end] > 0]
-        if some:
-            said.append(
-                "By Student's intervals over seeds and items, which take scores to be near "
-                f"normal, {word} than {record.baseline}{_at_places(some, _with_items)}."
-            )
-    return said
+    higher = [one for one in known if one["interval_with_items"][0] > 0]
+    lower = [one for one in known if one["interval_with_items"][1] < 0]
+    return _claims(record, {f"{lead} higher": higher, f"{lead} lower": lower}, _with_items)
 
 
 def _on_spread(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
@@ -159,13 +149,10 @@ def _on_spread(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
     shown = [one for one in tested if one["p_spread_adjusted"] <= RATE]
     if not shown:
         return [f"No difference in spread over seeds is shown, in {_counted(len(tested), 'test')}."]
-    said = []
-    for word, is_less in (("less", True), ("more", False)):
-        some = [one for one in shown if (one["std_ratio"] < 1) == is_less]
-        if some:
-            named = _at_places(some, lambda one: f"{one['std_ratio']:.2f} times")
-            said.append(f"Shown to spread {word} over seeds than {record.baseline}{named}.")
-    return said
+    less = [one for one in shown if one["std_ratio"] < 1]
+    more = [one for one in shown if one["std_ratio"] >= 1]
+    sides = {"Shown to spread less over seeds": less, "Shown to spread more over seeds": more}
+    return _claims(record, sides, lambda one: f"{one['std_ratio']:.2f} times")
 
 
 def _certainty(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
@@ -204,6 +191,16 @@ def _certainty(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
         "another matter."
     )
     return said
+
+
+def _claims(
+    record: StudyRecord,
+    sides: Mapping[str, Sequence[Comparison]],
+    size: Callable[[Comparison], str],
+) -> list[str]:
+    """Return a sentence for each side that has comparisons."""
+    than = f"than {record.baseline}"
+    return [f"{text} {than}{_at_places(some, size)}." for text, some in sides.items() if some]
 
 
 def _at_places(found: Sequence[Comparison], size: Callable[[Comparison], str]) -> str:

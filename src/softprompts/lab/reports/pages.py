@@ -98,7 +98,6 @@ class Head:
     Attributes:
         kind: what kind of page it is, in two words.
         state: how far it is; nothing where that goes without saying.
-        lead: a sentence under the title.
         parts: what a reader came for.
         said: what else the page says, as titles and texts.
     """
@@ -106,7 +105,6 @@ class Head:
     kind: str
     title: str
     state: str = ""
-    is_done: bool = False
     lead: str = ""
     parts: Sequence[Part] = ()
     said: tuple[tuple[str, Sequence[str]], ...] = ()

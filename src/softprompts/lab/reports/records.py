@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -15,10 +15,7 @@ from softprompts.storage import is_there, parse_json, read_file
 
 
 def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
-    """Read the records of a run, each with its place.
-
-    Args:
-        path: the run's `metrics.jsonl`; a missing file has no records.
+    """Read the records of a run, each with its place; a missing `metrics.jsonl` has none.
 
     Returns:
         The records, and whether the last line was half written and left out.
@@ -32,7 +29,16 @@ def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
         *whole, rest = _content(path).decode().split("\n")
     except ValueError as error:
         raise StorageError(f"{path} must be UTF-8, but is not: {error}.") from error
-    return list(_parsed(path, whole)), bool(rest)
+    found = []
+    for number, line in enumerate(whole, start=1):
+        place = f"{path}:{number}"
+        try:
+            record = parse_json(line)
+        except ValueError as error:
+            raise StorageError(f"{place} must be JSON, but is not: {error}.") from error
+        require(isinstance(record, dict), place, "the line", "a JSON object", record)
+        found.append((place, record))
+    return found, bool(rest)
 
 
 def _content(path: Path) -> bytes:
@@ -50,17 +56,6 @@ def require(is_right: bool, place: str, name: str, wanted: str, found: Any) -> N
     """
     if not is_right:
         raise StorageError(f"{place}: {name} must be {wanted}, but is {show(found)}.")
-
-
-def _parsed(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(lines, start=1):
-        place = f"{path}:{number}"
-        try:
-            record = parse_json(line)
-        except ValueError as error:
-            raise StorageError(f"{place} must be JSON, but is not: {error}.") from error
-        require(isinstance(record, dict), place, "the line", "a JSON object", record)
-        yield place, record
 
 
 EXAMPLES: Final = "examples.txt"

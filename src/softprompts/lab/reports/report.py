@@ -81,14 +81,14 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     record = read_study(study)
     path = html or study / "report.html"
     sections = [one for section_of in _SECTIONS if (one := section_of(record)) is not None]
-    said, is_done = findings(record), record.num_finished == record.num_runs
+    said = findings(record)
     answers = (
         ("Compared", said["compared"]),
         ("Found", said["found"] or ["Nothing yet: no run has a score."]),
         ("How sure", said["certainty"]),
     )
     lead, state = record.study.description or "", state_of(record)
-    head = Head("softprompts study", record.name, state, is_done, lead, answer(record), answers)
+    head = Head("softprompts study", record.name, state, lead, answer(record), answers)
     drawn = page(f"{record.name}: report", head, sections)
     folder, files = tables_folder(study, html), {}
     for part in (part for section in sections for part in section.parts):
@@ -112,7 +112,7 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
         "advice": _advised(record),
         **said,
         "scores": [
-            {**{key: entry.line[key] for key in _SCORED}, "num_seeds": entry.num_seeds}
+            {**{key: entry.line[key] for key in _SCORED}, "num_seeds": len(entry.cells)}
             for entry in record.whole_entries
         ],
     }
@@ -135,12 +135,7 @@ def _advised(record: StudyRecord) -> list[str]:
 
 
 def tables_folder(study: Path, html: Path | None) -> Path:
-    """Return where the tables of a report are written: beside the page.
-
-    Args:
-        study: the study's folder.
-        html: the page, if it has a place of its own; then the folder has the page's name.
-    """
+    """Return where the tables of a report go: to the study, or beside a page of another place."""
     return study / "tables" if html is None else html.with_name(f"{html.stem}-tables")
 
 

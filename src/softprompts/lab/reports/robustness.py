@@ -8,8 +8,6 @@ from typing import Any
 from softprompts.lab.analysis.robustness import is_logarithmic
 from softprompts.lab.analysis.study_statistics import variant_words
 
-_OF_CURVE = ("best_value", "default_value", "is_default_on_plateau")
-
 HEADINGS = ("task", "field", "variant", "rows", "best", "within a point", "width", "default")
 
 
@@ -44,7 +42,8 @@ def plateau_of(one: Mapping[str, Any], spell: Callable[[float], str]) -> dict[st
         places, plateau, unit = one["names"], ", ".join(near) or None, None
         is_near = None if score is None else default in near
     else:
-        best, default, is_near = (one[key] for key in _OF_CURVE)
+        best, default = one["best_value"], one["default_value"]
+        is_near = one["is_default_on_plateau"]
         places, unit = one["values"], "decades" if one["is_logarithmic"] else None
         plateau = one["plateau"] and " to ".join(map(spell, one["plateau"]))
     at_best = None if best is None else one["means"][list(places).index(best)]

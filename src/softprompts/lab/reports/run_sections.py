@@ -115,10 +115,9 @@ def _axes(pairs: Sequence[Pair]) -> list[tuple[str, float, Scale, float]]:
     found = []
     for place, (title, unit, ends) in enumerate(_PANELS):
         known = [curve for pair in pairs if (curve := pair[place]) is not None]
-        lows = [low for curve in known for low in curve.lows]
-        highs = [high for curve in known for high in curve.highs]
-        scale = scale_around([*ends, *lows, *highs])
-        if min(lows, default=0.0) >= 0:
+        values = [value for curve in known for value in (*curve.lows, *curve.highs)]
+        scale = scale_around([*ends, *values])
+        if min(values, default=0.0) >= 0:
             scale = Scale(max(0.0, scale.low), scale.high)
         last = max((curve.steps[-1] for curve in known), default=1.0)
         found.append((title, unit, scale, last))

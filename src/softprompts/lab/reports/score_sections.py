@@ -120,16 +120,10 @@ def _score_table(record: StudyRecord) -> Table:
         Column("num_failed", "failed", "count", is_shown=False),
         Column("num_missing", "not run", "count", is_shown=False),
     )
-    rows = tuple(
-        {
-            **entry.line,
-            **entry.place,
-            "seeds": entry.seeds,
-            "num_scored": entry.num_scored,
-            "num_seeds": entry.num_seeds,
-        }
-        for entry in record.entries
-    )
+    rows = []
+    for entry in record.entries:
+        counts = {"num_scored": entry.num_scored, "num_seeds": len(entry.cells)}
+        rows.append({**entry.line, **entry.place, **counts, "seeds": entry.seeds})
     note = (
         "Scores in percent, mean and standard deviation over the seeds that finished. The interval "
         "is Student's, transformed for skewed scores."
@@ -148,14 +142,8 @@ def _average_table(record: StudyRecord) -> Table:
         Column("num_seeds", "seeds", "count"),
     )
     rows = [
-        {
-            **one["over_seeds"],
-            **fields_of(one["point"]),
-            "variant": one["variant"],
-            "tasks": ", ".join(one["tasks"]),
-            "benchmark": one["benchmark"],
-            "num_seeds": len(one["seeds"]),
-        }
+        {**one, **one["over_seeds"], **fields_of(one["point"]), "num_seeds": len(one["seeds"])}
+        | {"tasks": ", ".join(one["tasks"])}
         for one in record.summary["averages"]
     ]
     note = "Each task weighs the same; a seed counts where every task has its score."
@@ -184,10 +172,10 @@ def _comparison_table(record: StudyRecord) -> Table:
         Column("improvement", "beats the baseline", "percent"),
         Column("detectable", "detectable", "percent"),
     )
-    rows = tuple(
+    rows = [
         {**one, **fields_of(one["point"]), "tasks": ", ".join(one["tasks"])}
         for one in record.summary["comparisons"]
-    )
+    ]
     note = (
         "Differences in points of a percent, over paired seeds. Corrected by Holm. Detectable: the "
         "difference that a t-test would find in 80 % of such studies."
@@ -201,7 +189,7 @@ def _scale(facets: Sequence[Facet], task: str) -> Scale:
     ends = [end for line in lines for end in line["interval"] or ()]
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = 0.35 * (high - low) + 0.02  # wide intervals of two seeds are cut, not followed
-    kept = [min(max(end, low - room), high + room) for end in ends]
+    kept = map(Scale(low - room, high + room).inside, ends)
     span = high - low + 0.02
     majority = [m for line in lines if (m := line["majority"]) is not None and values]
     near = [m for m in majority if low - _FAR * span <= m <= high + _FAR * span]
@@ -223,14 +211,12 @@ def _strips(record: StudyRecord, facets: Sequence[Facet], number: int) -> Part:
 
 def _strip(entry: Entry, scale: Scale) -> Row:
     line = entry.line
-    some = "" if entry.num_scored == entry.num_seeds else f"{entry.seeds} seeds"
+    some = "" if entry.num_scored == len(entry.cells) else f"{entry.seeds} seeds"
     if not entry.num_scored:
         said = f"no score: {', '.join(lost_runs(line))}"
         return Row(entry.label, said, said, None)
-    seeds = [
-        f"seed {seed}: {100 * score:.1f}"
-        for seed, score in zip(line["seeds"], line["scores"], strict=True)
-    ]
+    pairs = zip(line["seeds"], line["scores"], strict=True)
+    seeds = [f"seed {seed}: {100 * score:.1f}" for seed, score in pairs]
     spread = "" if line["std"] is None else f" ± {100 * line['std']:.1f}"
     text = f"{100 * line['mean']:.1f}{spread}"
     said, ends = f"mean {text}, {', '.join(seeds)}", line["interval"]
@@ -258,12 +244,12 @@ def _differences(main: Sequence[Comparison]) -> list[Part]:
     wide = [end for one in main for end in one["interval_with_items"] or ()]
     near = scale_around([*ends, 0.0])
     room = 0.3 * (near.high - near.low)
-    kept = [min(max(end, near.low - room), near.high + room) for end in wide]
+    kept = map(Scale(near.low - room, near.high + room).inside, wide)
     scale = scale_around([*ends, *kept, 0.0])
     pictures = _forest(main, scale, _difference_row, ("differences", "points", 0.0))
-    lead = ("95 % interval over seeds: blue where it is shown after correction, else grey. "
-            "Pale: over seeds and items.")  # fmt: skip
-    return [Part("heading", "Difference of means"), Part("note", lead), *pictures]
+    lead = "95 % interval over seeds: blue where it is shown after correction, else grey."
+    note = Part("note", f"{lead} Pale: over seeds and items.")
+    return [Part("heading", "Difference of means"), note, *pictures]
 
 
 def _difference_row(one: Comparison, label: str, scale: Scale) -> Row:

@@ -45,20 +45,15 @@ class Entry:
         return str(self.line["variant"])
 
     @property
-    def num_seeds(self) -> int:
-        """How many runs there are to be."""
-        return len(self.cells)
-
-    @property
     def num_scored(self) -> int:
-        """How many of them have a score."""
+        """How many of its runs have a score."""
         return len(self.line["seeds"])
 
     @property
     def seeds(self) -> str:
         """How many of how many seeds have a score, in words."""
-        whole = self.num_scored == self.num_seeds
-        return str(self.num_seeds) if whole else f"{self.num_scored} of {self.num_seeds}"
+        planned = len(self.cells)
+        return str(planned) if self.num_scored == planned else f"{self.num_scored} of {planned}"
 
     @property
     def place(self) -> dict[str, Any]:
@@ -216,7 +211,7 @@ def shown(value: Any) -> str:
 
 def _entries(line: Mapping[str, Any], cells: tuple[Cell, ...]) -> list[Entry]:
     """Return the entry of a line, and those of its own tasks if it is of a mixture."""
-    label = ", ".join(part for part in (line["variant"], point_label(line["point"])) if part)
+    label = ", ".join(filter(None, (line["variant"], point_label(line["point"]))))
     own = [
         Entry({**line, **scores, "task": name}, cells, label, part_of=line["task"])
         for name, scores in line.get("tasks", {}).items()

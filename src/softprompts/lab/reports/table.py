@@ -63,8 +63,7 @@ def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _task_rows(line: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return a row per task of a mixture: what is the mixture's alone is left out."""
-    rows = []
-    for name, own in line.get("tasks", {}).items():
-        _, variant, *_ = whole = _row({**line, **own})
-        rows.append((f"· {name}", variant, *whole[2:8], "", ""))
-    return rows
+    return [
+        (f"· {name}", *_row({**line, **own})[1:8], "", "")
+        for name, own in line.get("tasks", {}).items()
+    ]

@@ -48,7 +48,6 @@ class Column:
 
     Attributes:
         key: what CSV calls it; unique in its table.
-        heading: what a reader sees.
         kind: how its values are shown: `text`, `long` text, `count`, `number`, `percent`, `points`
             or `p`; of two values `score`, `range`, `difference` or `ratios`.
         parts: what CSV calls its two values, where it has two.
@@ -60,11 +59,6 @@ class Column:
     kind: str = "text"
     parts: tuple[str, ...] = ()
     is_shown: bool = True
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The columns that CSV has for it."""
-        return self.parts or (self.key,)
 
     @property
     def look(self) -> str:
@@ -88,7 +82,6 @@ class Table:
     """Rows of values under columns.
 
     Attributes:
-        name: what its files are called.
         rows: values by column key, among others; a missing value is `None`, two are a pair.
     """
 
@@ -116,17 +109,18 @@ def to_csv(table: Table) -> str:
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
-    writer.writerow([_safe(key) for column in table.columns for key in column.keys])
+    heads = [key for column in table.columns for key in column.parts or (column.key,)]
+    writer.writerow(map(_plain, heads))
     for row in table.rows:
         values = [value for column in table.columns for value in column.values(row)]
-        writer.writerow([_plain(value) for value in values])
+        writer.writerow(map(_plain, values))
     return file.getvalue()
 
 
 def to_latex(table: Table) -> str:
     """Return the columns that readers see as LaTeX; it needs the package booktabs."""
     columns, title = table.shown, " ".join(table.title.split())
-    spec = "".join("l" if column.kind in ("text", "long") else "r" for column in columns)
+    spec = "".join("l" if column.look else "r" for column in columns)
     lines = [
         f"% {title}",
         r"% needs \usepackage{booktabs,textcomp}",
@@ -153,8 +147,7 @@ def shown_value(column: Column, row: Mapping[str, Any]) -> str:
 
 def _pair(kind: str, first: float | None, second: float | None) -> str:
     if kind == "score":
-        spread = "–" if second is None else f"{100 * second:.1f}"
-        return f"{spelled('percent', first)} ± {spread}"
+        return f"{spelled('percent', first)} ± {spelled('percent', second)}"
     if kind == "range" or first is None or second is None:
         return f"{spelled('percent', first)} to {spelled('percent', second)}"
     return (difference_range if kind == "difference" else ratio_range)((first, second))
@@ -176,12 +169,8 @@ def spelled(kind: str, value: float | None) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, str):
-        return _safe(value)
+        return f"'{value}" if value.startswith(_RISKY) else value
     return "" if value is None else repr(value)
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(_RISKY) else text
 
 
 def _in_latex(text: str) -> str:
