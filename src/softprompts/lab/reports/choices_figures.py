@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from softprompts.lab.reports.choices import Choices
-from softprompts.lab.reports.chosen import UNITS, Chosen, Selected, Weights
+from softprompts.lab.reports.chosen import UNITS, Mixed, Selected, Weights
 from softprompts.lab.reports.figures import (
     BLUE,
     GREEN,
@@ -128,7 +128,7 @@ def choice_panels(choices: Choices, spell: Spelling = printable) -> list[Panel]:
         words = ("Pool while training", "set of rows", "mean weight")
         height = 0.6 + 0.06 * min(weights.shape[1], 30)
         panels.append(Panel(height, partial(_draw_map, choices, weights, words, 1)))
-        panels += [_class_panel(where, chosen, spell) for where, chosen in scored[:1]]
+        panels += [_class_panel(where, one.pool, spell) for where, one in scored[:1] if one.pool]
     return panels
 
 
@@ -137,18 +137,11 @@ def _draw_map(
 ) -> None:
     """Draw one column per window, and the colours' meaning beside it."""
     title, what, unit = words
-    count = values.shape[1]
+    count, most = values.shape[1], _largest(values)
     right = len(values) * choices.windows[0].last_step + 0.5  # may reach past the last update
-    image = axes.imshow(
-        values.T,
-        extent=(0.5, right, first - 0.5, first + count - 0.5),
-        aspect="auto",
-        origin="lower",
-        vmin=0,
-        vmax=_largest(values),
-    )
-    axes.set_title(title)
-    axes.set_ylabel(what)
+    ends = (0.5, right, first - 0.5, first + count - 0.5)
+    image = axes.imshow(values.T, extent=ends, aspect="auto", origin="lower", vmin=0, vmax=most)
+    axes.set(title=title, ylabel=what)
     add_colour_bar(image, unit)
     _finish_updates(choices, axes)
     if first:
@@ -159,10 +152,9 @@ def _draw_map(
 
 def _finish_updates(choices: Choices, axes: Axes) -> None:
     """Give axes their updates, and the line of the selected state."""
-    axes.set_xlim(0.5, choices.num_updates + 0.5)
+    axes.set(xlim=(0.5, choices.num_updates + 0.5), xlabel="update")
     locator = MaxNLocator(6, integer=True) if choices.num_updates > 1 else FixedLocator([1])
     axes.xaxis.set_major_locator(locator)
-    axes.set_xlabel("update")
     if choices.selected_step:
         axes.axvline(choices.selected_step, color="white", linewidth=2.2)
         axes.axvline(choices.selected_step, color="black", linewidth=1.2, linestyle=":")
@@ -189,13 +181,11 @@ def _draw_entropy(choices: Choices, axes: Axes) -> None:
             steps = [chosen.first_step for chosen in choices.held_out]
             own: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "white", "clip_on": False}
             lines += axes.plot(steps, held, marker, color=colour, label=label, **own)
-    axes.set_ylim(0, most * 1.08 or 1)
-    axes.set_ylabel("entropy, nats")
+    axes.set(ylim=(0, most * 1.08 or 1), ylabel="entropy, nats")
     if _has_temperature(choices):
         twin, heights = axes.twinx(), np.array([window.temperature for window in windows], float)
         lines += twin.plot(middles, heights, f"{dot}-.", color=ORANGE, label="temperature")
-        twin.set_ylim(0, _largest(heights) * 1.08)
-        twin.set_ylabel("temperature")
+        twin.set(ylim=(0, _largest(heights) * 1.08), ylabel="temperature")
         twin.yaxis.set_major_locator(MaxNLocator(4))
         twin.spines["right"].set_visible(True)
     add_legend(axes, lines, "Entropy and temperature of the choice", 2)
@@ -215,8 +205,7 @@ def _draw_histogram(name: str, found: Sequence[tuple[str, Selected]], axes: Axes
         look: dict[str, Any] = {"color": INK, "linewidth": 1.2} if lines else bars
         label = f"{where}, {count} input{'s' * (count != 1)}"
         lines.append(axes.stairs(selected.shares, edges, label=label, **look))
-    axes.set_xlim(edges[0] - 0.1, edges[-1] + 0.1)
-    axes.set_xlabel(UNITS[name])
+    axes.set(xlim=(edges[0] - 0.1, edges[-1] + 0.1), xlabel=UNITS[name])
     _finish_shares(axes, "share of inputs")
     add_legend(axes, lines, f"{name.capitalize()} where the prompt was scored", 1)
 
@@ -228,14 +217,13 @@ def _finish_shares(axes: Axes, unit: str) -> None:
     axes.set_ylabel(unit)
 
 
-def _class_panel(where: str, chosen: Chosen, spell: Spelling) -> Panel:
+def _class_panel(where: str, pool: Mixed, spell: Spelling) -> Panel:
     """Return the panel of a pool's weights per class; of very many, those that differ most."""
-    assert chosen.pool is not None
-    num_classes = len(chosen.pool.by_class)
+    num_classes = len(pool.by_class)
     titles = ["Weights of the pool", f"on {where}" + ", by class" * bool(num_classes)]
     if num_classes > MOST_CLASSES:
         titles.append(f"the {MOST_CLASSES} of {num_classes} classes that differ most")
-    names, weights, _ = zip(*chosen.pool.few_lines(MOST_CLASSES), strict=True)
+    names, weights, _ = zip(*pool.few_lines(MOST_CLASSES), strict=True)
     return _weight_panel([short(spell(name), LONGEST_LABEL) for name in names], weights, titles)
 
 

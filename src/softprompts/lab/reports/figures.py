@@ -159,10 +159,8 @@ def as_markup(name: str, panels: Sequence[Panel], title: str = "") -> Markup:
         one.tag = one.tag.partition("}")[2]
         looks = one.attrib.pop("style", "").split(";")  # which the policy of a page forbids
         pairs = [look.split(":", 1) for look in looks if look.strip()]
-        one.attrib |= {key.strip(): value.strip() for key, value in pairs}
-        one.attrib = {
-            key.rpartition("}")[2]: _attribute(key, value, name) for key, value in one.items()
-        }
+        own = {**one.attrib, **{key.strip(): value.strip() for key, value in pairs}}
+        one.attrib = {k.rpartition("}")[2]: _attribute(k, v, name) for k, v in own.items()}
         if one.get("id", "").startswith(_HINT):
             ElementTree.SubElement(one, "title").text = one.attrib.pop("id")[len(_HINT) :]
     return Markup(ElementTree.tostring(root, encoding="unicode"))

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from softprompts.lab.reports.figures import (
     BLUE,
@@ -63,7 +64,7 @@ Ends = tuple[float, float]
 
 @final
 @dataclass(frozen=True)
-class Group:
+class Drawing:
     """A panel that is one figure of a page.
 
     Attributes:
@@ -87,13 +88,13 @@ def build_landscapes(found: Mapping[str, Any], spell: Spelling = printable) -> F
     """Return the figure itself; call it and draw it inside `figures.style`."""
     names = [short(spell(name), LONGEST_NAME) for name in names_of(found["runs"])]
     notes = [short(spell(note), 90) for note in (*notes_of(found), *left_out(found, names))]
-    panels = [group.panel for group in groups_of(found, names)]
+    panels = [one.panel for one in drawings_of(found, names)]
     return stack(panels, short(spell(title_of(found)), _WIDEST), notes)
 
 
-def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
+def drawings_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Drawing]:
     """Return everything that there is to draw."""
-    groups: list[Group] = []
+    drawings: list[Drawing] = []
     for space in spaces_of(found):
         scale, moved = scale_of(found, space), f"{TITLES[space].lower()} moved"
         planes = [
@@ -108,13 +109,13 @@ def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
                 f"{losses.min():.3g} to {losses.max():.3g} around it."
             )
             panel = Panel(1.9, partial(_draw_plane, plane, name, space, scale, not place))
-            groups.append(Group(f"{space}-{place}", said, panel, (plane, scale, not place)))
+            drawings.append(Drawing(f"{space}-{place}", said, panel, (plane, scale, not place)))
         own = "; ".join(name for _, name, _ in planes)
         for which, axis in _AXES.items():
             said, title = f"Loss along {axis}, {moved}, of {own}.", f"{TITLES[space]} along {axis}"
             lines = [(n, name, of["line_axis"], of["lines"][which]) for n, name, of in planes]
             panel = _line_panel(lines, title, f"{axis} ({UNITS[space]})", has_few_ticks=True)
-            groups.append(Group(f"{space}-{axis}", said, panel))
+            drawings.append(Drawing(f"{space}-{axis}", said, panel))
     ends = [f"{names[path['first']]} to {names[path['second']]}" for path in found["paths"]]
     if ends:
         said = f"Loss along the straight path from {'; from '.join(ends)}."
@@ -123,12 +124,12 @@ def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
             for n, of in enumerate(found["paths"])
         ]
         panel = _line_panel(lines, "Straight path between runs", "share of the second run")
-        groups.append(Group("paths", said, panel))
+        drawings.append(Drawing("paths", said, panel))
     for number, plane in enumerate(found.get("seed_planes", ())):
         said = f"Loss on the plane through {letters_of(plane, names)}."
         panel = Panel(2.2, partial(_draw_seeds, plane, names))
-        groups.append(Group(f"seeds-{number}", said, panel))
-    return groups
+        drawings.append(Drawing(f"seeds-{number}", said, panel))
+    return drawings
 
 
 def letters_of(plane: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -183,40 +184,30 @@ def surface_program() -> str:
 def _draw_plane(
     plane: Mapping[str, Any], name: str, space: str, scale: Ends, has_bar: bool, axes: Axes
 ) -> None:
-    _draw_map(axes, (plane["axis"], plane["axis"], plane["losses"]), scale, has_bar=has_bar)
+    _draw_map(axes, plane["axis"], plane["axis"], np.array(plane["losses"]), scale, has_bar)
     axes.plot([0], [0], marker="+", color="white", markersize=8)
-    axes.set_title(f"{TITLES[space]}: {name}")
-    axes.set_xlabel(f"x ({UNITS[space]})")
-    axes.set_ylabel("y")
+    axes.set(title=f"{TITLES[space]}: {name}", xlabel=f"x ({UNITS[space]})", ylabel="y")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
 
 
 def _draw_seeds(plane: Mapping[str, Any], names: Sequence[str], axes: Axes) -> None:
     losses = np.array(plane["losses"])
     ends = (float(losses.min()), float(losses.max()))
-    _draw_map(axes, (plane["x_axis"], plane["y_axis"], losses), ends)
+    _draw_map(axes, plane["x_axis"], plane["y_axis"], losses, ends)
     for letter, (across, up) in zip("ABC", plane["marks"], strict=True):
         axes.plot([across], [up], marker="o", color="white", markersize=3)
         axes.annotate(f" {letter}", (across, up), color="white")
     shown = [short(names[number], 18) for number in plane["runs"]]
     axes.set_title(f"Plane through {', '.join(shown)}", fontsize=8)
-    axes.set_xlabel("distance, in that from A to B")
-    axes.set_ylabel("likewise, across")
+    axes.set(xlabel="distance, in that from A to B", ylabel="likewise, across")
 
 
 def _draw_map(
-    axes: Axes, values: tuple[Any, Any, Any], scale: Ends, *, has_bar: bool = True
+    axes: Axes, x: Any, y: Any, losses: NDArray[Any], scale: Ends, has_bar: bool = True
 ) -> None:
-    x, y, losses = values
-    image = axes.imshow(
-        np.array(losses),
-        extent=(*_edges(x), *_edges(y)),
-        origin="lower",
-        vmin=scale[0],
-        vmax=scale[1],
-        aspect="auto",
-    )
-    if np.ptp(losses) > 0 and scale[1] > scale[0]:
+    ends, (low, high) = (*_edges(x), *_edges(y)), scale
+    image = axes.imshow(losses, extent=ends, aspect="auto", origin="lower", vmin=low, vmax=high)
+    if np.ptp(losses) > 0 and high > low:
         levels = np.linspace(*scale, 9)[1:-1]
         axes.contour(x, y, losses, levels, colors="white", linewidths=0.6)
     if has_bar:
@@ -240,8 +231,7 @@ def _line_panel(
             lap, place = divmod(number, len(_COLOURS))
             colour, dashes = _COLOURS[place], _LINES[lap % len(_LINES)]
             drawn += axes.plot(places, losses, label=label, color=colour, ls=dashes, lw=1.4)
-        axes.set_xlabel(along)
-        axes.set_ylabel("loss")
+        axes.set(xlabel=along, ylabel="loss")
         if has_few_ticks:
             axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
             axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))

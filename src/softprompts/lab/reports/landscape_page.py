@@ -14,9 +14,9 @@ from markupsafe import Markup
 from softprompts.lab.reports.figures import as_markup
 from softprompts.lab.reports.landscape_figures import (
     LONGEST_NAME,
-    Group,
+    Drawing,
     draw_surface,
-    groups_of,
+    drawings_of,
     letters_of,
     surface_program,
 )
@@ -100,10 +100,10 @@ def shown_parts(found: Mapping[str, Any], prefix: str, *, are_surfaces: bool) ->
         Part("text", text) for space in spaces_of(found) for text in _flatness(found, names, space)
     ]
     parts += [Part("note", text) for text in (*notes_of(found), *left_out(found, names))]
-    groups = groups_of(found, names)
-    drawn = {group.key: _picture(group, f"{prefix}{group.key}", are_surfaces) for group in groups}
+    drawings = drawings_of(found, names)
+    drawn = {one.key: _picture(one, f"{prefix}{one.key}", are_surfaces) for one in drawings}
     for space in spaces_of(found):
-        own = [drawn.pop(group.key) for group in groups if group.key.startswith(space)]
+        own = [drawn.pop(one.key) for one in drawings if one.key.startswith(space)]
         title = f"{TITLES[space]}: x and y in units of {UNITS[space]}"
         parts += [Part("heading", title), Part("pictures", own)]
     for path in found["paths"]:
@@ -142,12 +142,12 @@ def _run_table(found: Mapping[str, Any], names: Sequence[str], name: str) -> Tab
     return Table(name, title, columns, rows)
 
 
-def _picture(group: Group, key: str, are_surfaces: bool) -> Part:
+def _picture(one: Drawing, key: str, are_surfaces: bool) -> Part:
     """Return a figure; a plane may be a surface instead, and is then flat on paper alone."""
-    if group.surface is None or not are_surfaces:
-        return Part("picture", as_markup(key, [group.panel]), group.said)
-    flat = Markup('<div class="flat">{}</div>').format(as_markup(f"{key}-flat", [group.panel]))
-    return Part("surface", draw_surface(key, *group.surface) + flat, group.said)
+    if one.surface is None or not are_surfaces:
+        return Part("picture", as_markup(key, [one.panel]), one.said)
+    flat = Markup('<div class="flat">{}</div>').format(as_markup(f"{key}-flat", [one.panel]))
+    return Part("surface", draw_surface(key, *one.surface) + flat, one.said)
 
 
 def _sharpness_table(record: StudyRecord) -> Table:

@@ -134,8 +134,7 @@ def _finish_rows(axes: Axes, labels: Sequence[str], scale: Scale, unit: str) -> 
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
-    axes.set_xlim(scale.low, scale.high)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set(xlim=(scale.low, scale.high), ylim=(len(labels) - 0.4, -0.6))
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -219,12 +218,10 @@ def _draw_curves(
         spelled = short(printable(label), 2 * _LONGEST)
         lines += axes.plot(curve.steps, means, color=colour, label=spelled)
         hint(lines[-1], f"{label}: from {means[0]:.3g} to {means[-1]:.3g}")
-    axes.set_xlim(0, last)
-    axes.set_ylabel("score, %" if unit == 100 else "loss")
-    axes.set_ylim(unit * y.low, unit * y.high)
+    axes.set(xlim=(0, last), ylim=(unit * y.low, unit * y.high))
+    axes.set(xlabel="update", ylabel="score, %" if unit == 100 else "loss")
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND_STEPS))
-    axes.set_xlabel("update")
     add_legend(axes, lines, title, 1)
 
 
@@ -243,7 +240,6 @@ def draw_sweep(
     curve, twin = curves
 
     def draw(axes: Axes) -> None:
-        axes.set_title(short(printable(title), 2 * _LONGEST))
         values = curve["values"]
         start = start_of_axis(values)
         places = [value if start is None else max(value, start) for value in values]
@@ -262,11 +258,10 @@ def draw_sweep(
         for at, text, lost in zip(places, hints, curve["diverged"], strict=True):
             axes.plot([at], [y.low], "x" if lost else "", color=ORANGE, clip_on=False)
             hint(axes.axvline(at, linewidth=9, alpha=0.0), text)
-        axes.set_ylim(y.low, y.high)
+        about, field = short(printable(title), 2 * _LONGEST), short(printable(curve["field"]), 40)
+        axes.set(title=about, xlabel=field, ylabel="score, %", ylim=(y.low, y.high))
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}"))
-        axes.set_xlabel(short(printable(curve["field"]), 40))
-        axes.set_ylabel("score, %")
 
     return as_markup(name, [Panel(1.5, draw, 0, 0.6, 0.15)])
 
