@@ -28,7 +28,7 @@ from softprompts.recipes.study_size import RATE, needed_seeds
 
 def verdicts(summary: Mapping[str, Any]) -> list[str]:
     """Return a line per variant: its difference from the baseline, and whether it is shown."""
-    return [_verdict(one) for one in main_comparisons(summary)]
+    return list(map(_verdict, main_comparisons(summary)))
 
 
 def _verdict(one: Mapping[str, Any]) -> str:
@@ -45,9 +45,8 @@ def _verdict(one: Mapping[str, Any]) -> str:
         how = "not shown"
     else:
         seeds = math.ceil(needed_seeds(one["num_tests"]) / len(one["tasks"]))
-        how = (
-            f"not shown: {'more' if seeds <= min(one['num_seeds'].values()) else seeds} seeds could"
-        )
+        are_there = seeds <= min(one["num_seeds"].values())
+        how = f"not shown: {'more' if are_there else seeds} seeds could"
     some = "; some runs left out" if one["left_out"] else ""
     return f"{said} ({low} to {high}), p = {one['p_adjusted']:.2g}, {how}{some}"
 

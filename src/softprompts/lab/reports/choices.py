@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, final
 
 from softprompts.errors import RunFolderError, StorageError
-from softprompts.lab.reports.chosen import Chosen, Mixed, Selected, is_count, read_chosen
+from softprompts.lab.reports.chosen import Chosen, Mixed, Selected, read_chosen, require_count
 from softprompts.lab.reports.records import read_lines, require
 from softprompts.storage import check_run_folder, entries, is_there, read_record
 
@@ -26,13 +27,11 @@ class Choices:
     Attributes:
         about: `identity`, `method`, `task`, `seed` and `length` of the run.
         status: `finished`, `diverged` or `unfinished`.
-        num_updates: updates that are logged.
         selected_step: update after which the selected state was taken; `None` before the end.
         split: name of the reported split; `None` before the end.
         windows: what was chosen while training, in windows of equally many updates; the last may
             have fewer.
         held_out: what was chosen on held-out rows, per evaluation.
-        reported: what was chosen on the reported split; `None` where nothing was reported.
         is_cut: whether the last line of the records is half written and was left out.
     """
 
@@ -67,13 +66,10 @@ class Choices:
     @property
     def scored(self) -> tuple[tuple[str, Chosen], ...]:
         """What the selected state, or the last one, chose where it was scored, and where."""
-        found = []
-        if self.reported is not None:
-            found.append((str(self.split), self.reported))
-        if self.held_out_selected is not None:
-            chosen = self.held_out_selected
-            found.append((f"held-out rows after update {chosen.first_step}", chosen))
-        return tuple((where, chosen) for where, chosen in found if chosen.parts == self.parts)
+        held = self.held_out_selected
+        found = [(str(self.split), self.reported)]
+        found += [(f"held-out rows after update {held.first_step}", held)] if held else []
+        return tuple((where, one) for where, one in found if one and one.parts == self.parts)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -90,18 +86,15 @@ class Choices:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
+        plain = partial(Chosen.model_dump, mode="json", exclude_unset=True)
         kept = ("status", "num_updates", "selected_step", "split", "is_cut")
         return {
             **self.about,
             **{key: getattr(self, key) for key in kept},
-            "windows": [_as_json(window) for window in self.windows],
-            "held_out": [_as_json(chosen) for chosen in self.held_out],
-            "reported": self.reported and _as_json(self.reported),
+            "windows": list(map(plain, self.windows)),
+            "held_out": list(map(plain, self.held_out)),
+            "reported": self.reported and plain(self.reported),
         }
-
-
-def _as_json(chosen: Chosen) -> dict[str, Any]:
-    return chosen.model_dump(mode="json", exclude_unset=True)
 
 
 def read_choices(folder: str | Path) -> Choices:
@@ -138,9 +131,10 @@ def read_choices(folder: str | Path) -> Choices:
     result = _read_result(path, about)
     if result["reported"] is not None:
         result["reported"].require_like(updates[0], str(path / "result.json"))
+    size = math.ceil(len(updates) / MOST_WINDOWS)
     return Choices(
         about=about,
-        windows=_windows(updates),
+        windows=tuple(_merged(updates[n : n + size]) for n in range(0, len(updates), size)),
         num_updates=len(updates),
         held_out=tuple(held_out),
         is_cut=is_cut,
@@ -151,13 +145,9 @@ def read_choices(folder: str | Path) -> Choices:
 def read_last_choices(folder: str | Path) -> dict[str, Chosen]:
     """Read what the selected state of a run, or the last one, chose where it was scored.
 
-    Args:
-        folder: a run folder, of one task or of a mixture; one that is not there yet chose nothing.
-
     Returns:
         By task: what was chosen on the reported split, or on held-out rows where that is not there
-        yet. Empty where nothing is chosen, or nothing was scored. The task of a run with one task
-        goes by the empty name.
+        yet. The task of a run with one task goes by the empty name.
 
     Raises:
         StorageError: if a file is broken or of another run.
@@ -199,8 +189,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
         }
     except (TypeError, LookupError) as error:
         raise StorageError(f"{path} must have a whole `config`, but has not: {error!r}.") from error
-    length = about["length"]
-    require(is_count(length), str(path), "`config.prompt.length`", "a whole number", length)
+    require_count(about["length"], str(path), "`config.prompt.length`")
     return about
 
 
@@ -214,7 +203,7 @@ def _read_result(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} must be the result of run {about['identity']}, but is of {result['identity']}."
         )
     step = result["selected_step"]
-    require(is_count(step), str(path), "`selected_step`", "a whole number", step)
+    require_count(step, str(path), "`selected_step`")
     found = result.get("choices") or {}
     require(isinstance(found, dict), str(path), "`choices`", "an object", found)
     chosen = read_chosen({**found, "step": step}, str(path), about["length"])
@@ -232,12 +221,6 @@ def _length(config: Mapping[str, Any]) -> Any:
     return 0 if length == "text" else length
 
 
-def _windows(updates: Sequence[Chosen]) -> tuple[Chosen, ...]:
-    size = math.ceil(len(updates) / MOST_WINDOWS)
-    starts = range(0, len(updates), size)
-    return tuple(_merged(updates[start : start + size]) for start in starts)
-
-
 def _merged(updates: Sequence[Chosen]) -> Chosen:
     """Return one window of updates: counts are added, everything else is averaged."""
     first, last = updates[0], updates[-1]
@@ -249,10 +232,8 @@ def _merged(updates: Sequence[Chosen]) -> Chosen:
     pools = [update.pool for update in updates if update.pool]
     if pools:
         lines = {"weights": [p.weights for p in pools], "stds": [p.stds for p in pools if p.stds]}
-        means: Any = {
-            key: tuple(map(_mean, zip(*of, strict=True))) for key, of in lines.items() if of
-        }
-        parts["pool"] = Mixed(**means)
+        means = {key: tuple(map(_mean, zip(*of, strict=True))) for key, of in lines.items() if of}
+        parts["pool"] = Mixed.model_validate(means)
     temperature = _mean([update.temperature for update in updates])
     if temperature is not None:
         parts["temperature"] = temperature

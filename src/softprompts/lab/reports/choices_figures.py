@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from softprompts.lab.reports.choices import Choices
-from softprompts.lab.reports.chosen import UNITS, Chosen, Selected, Weights
+from softprompts.lab.reports.chosen import UNITS, Mixed, Selected, Weights
 from softprompts.lab.reports.figures import (
     BLUE,
     GREEN,
@@ -60,12 +60,7 @@ def build_figure(choices: Choices, spell: Spelling = printable) -> Figure:
     about = choices.about
     method, task = (short(spell(str(about[key])), LONGEST_LABEL) for key in ("method", "task"))
     title = f"{method} on {task}, seed {about['seed']}"
-    return stack(_panels(choices, spell), title, choices.notes)
-
-
-def draw_inline(choices: Choices) -> Markup:
-    """Return the figure as markup of a page, without its title."""
-    return as_markup("choices", _panels(choices, printable))
+    return stack(choice_panels(choices, spell), title, choices.notes)
 
 
 def draw_shares(
@@ -73,12 +68,7 @@ def draw_shares(
 ) -> Markup:
     """Return shares as bars: their mean over seeds, and a dot for each of several seeds.
 
-    Args:
-        name: the figure's name on its page.
-        title: its title.
-        seeds: the shares of each seed.
-        first: the number of the first bar.
-        stds: standard deviation over inputs of each bar, where known.
+    `first` is the number of the first bar; `stds` are over inputs, where they are known.
     """
 
     def draw(axes: Axes) -> None:
@@ -116,13 +106,14 @@ def draw_weights(name: str, labels: Sequence[str], weights: Sequence[Weights]) -
     return as_markup(name, [_weight_panel(spelled, weights, ("Weights of the pool",))])
 
 
-def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
+def choice_panels(choices: Choices, spell: Spelling = printable) -> list[Panel]:
+    """Return everything that there is to draw."""
     windows = choices.windows
     learned = list(windows[0].selected)
     scored = [(short(spell(where), LONGEST_PLACE), chosen) for where, chosen in choices.scored]
     panels = []
     for name in learned:
-        shares = _floats([window.selected[name].shares for window in windows])
+        shares = np.array([window.selected[name].shares for window in windows], float)
         words = (f"{name.capitalize()} while training", UNITS[name], "share of inputs")
         height = 1.2 + 0.01 * min(choices.about["length"], 60)
         panels.append(Panel(height, partial(_draw_map, choices, shares, words, 0)))
@@ -133,11 +124,11 @@ def _panels(choices: Choices, spell: Spelling) -> list[Panel]:
         found = [(where, chosen.selected[name]) for where, chosen in scored]
         panels.append(Panel(1.1, partial(_draw_histogram, name, found), len(found)))
     if "pool" in choices.parts:
-        weights = _floats([window.pool.weights for window in windows if window.pool])
+        weights = np.array([window.pool.weights for window in windows if window.pool], float)
         words = ("Pool while training", "set of rows", "mean weight")
         height = 0.6 + 0.06 * min(weights.shape[1], 30)
         panels.append(Panel(height, partial(_draw_map, choices, weights, words, 1)))
-        panels += [_class_panel(where, chosen, spell) for where, chosen in scored[:1]]
+        panels += [_class_panel(where, one.pool, spell) for where, one in scored[:1] if one.pool]
     return panels
 
 
@@ -146,18 +137,11 @@ def _draw_map(
 ) -> None:
     """Draw one column per window, and the colours' meaning beside it."""
     title, what, unit = words
-    count = values.shape[1]
+    count, most = values.shape[1], _largest(values)
     right = len(values) * choices.windows[0].last_step + 0.5  # may reach past the last update
-    image = axes.imshow(
-        values.T,
-        extent=(0.5, right, first - 0.5, first + count - 0.5),
-        aspect="auto",
-        origin="lower",
-        vmin=0,
-        vmax=_largest(values),
-    )
-    axes.set_title(title)
-    axes.set_ylabel(what)
+    ends = (0.5, right, first - 0.5, first + count - 0.5)
+    image = axes.imshow(values.T, extent=ends, aspect="auto", origin="lower", vmin=0, vmax=most)
+    axes.set(title=title, ylabel=what)
     add_colour_bar(image, unit)
     _finish_updates(choices, axes)
     if first:
@@ -168,10 +152,9 @@ def _draw_map(
 
 def _finish_updates(choices: Choices, axes: Axes) -> None:
     """Give axes their updates, and the line of the selected state."""
-    axes.set_xlim(0.5, choices.num_updates + 0.5)
+    axes.set(xlim=(0.5, choices.num_updates + 0.5), xlabel="update")
     locator = MaxNLocator(6, integer=True) if choices.num_updates > 1 else FixedLocator([1])
     axes.xaxis.set_major_locator(locator)
-    axes.set_xlabel("update")
     if choices.selected_step:
         axes.axvline(choices.selected_step, color="white", linewidth=2.2)
         axes.axvline(choices.selected_step, color="black", linewidth=1.2, linestyle=":")
@@ -189,7 +172,7 @@ def _draw_entropy(choices: Choices, axes: Axes) -> None:
     for name in windows[0].selected:
         colour, line, marker = _LOOKS[name]
         heights, held = (
-            _floats([one.selected[name].entropy for one in of])
+            np.array([one.selected[name].entropy for one in of], float)
             for of in (windows, choices.held_out)
         )
         lines += axes.plot(middles, heights, f"{dot}{line}", color=colour, label=name)
@@ -198,13 +181,11 @@ def _draw_entropy(choices: Choices, axes: Axes) -> None:
             steps = [chosen.first_step for chosen in choices.held_out]
             own: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "white", "clip_on": False}
             lines += axes.plot(steps, held, marker, color=colour, label=label, **own)
-    axes.set_ylim(0, most * 1.08 or 1)
-    axes.set_ylabel("entropy, nats")
+    axes.set(ylim=(0, most * 1.08 or 1), ylabel="entropy, nats")
     if _has_temperature(choices):
-        twin, heights = axes.twinx(), _floats([window.temperature for window in windows])
+        twin, heights = axes.twinx(), np.array([window.temperature for window in windows], float)
         lines += twin.plot(middles, heights, f"{dot}-.", color=ORANGE, label="temperature")
-        twin.set_ylim(0, _largest(heights) * 1.08)
-        twin.set_ylabel("temperature")
+        twin.set(ylim=(0, _largest(heights) * 1.08), ylabel="temperature")
         twin.yaxis.set_major_locator(MaxNLocator(4))
         twin.spines["right"].set_visible(True)
     add_legend(axes, lines, "Entropy and temperature of the choice", 2)
@@ -219,13 +200,12 @@ def _draw_histogram(name: str, found: Sequence[tuple[str, Selected]], axes: Axes
     edges = np.arange(len(found[0][1].counts) + 1) - 0.5
     lines: list[Any] = []
     for where, selected in found:
-        label = f"{where}, {sum(selected.counts)} input{'s' * (sum(selected.counts) != 1)}"
-        own: dict[str, Any] = {"color": INK, "linewidth": 1.2}
-        if not lines:
-            own = {"color": _LOOKS[name][0], "fill": True, "alpha": 0.75}
-        lines.append(axes.stairs(selected.shares, edges, label=label, **own))
-    axes.set_xlim(edges[0] - 0.1, edges[-1] + 0.1)
-    axes.set_xlabel(UNITS[name])
+        count = sum(selected.counts)
+        bars = {"color": _LOOKS[name][0], "fill": True, "alpha": 0.75}
+        look: dict[str, Any] = {"color": INK, "linewidth": 1.2} if lines else bars
+        label = f"{where}, {count} input{'s' * (count != 1)}"
+        lines.append(axes.stairs(selected.shares, edges, label=label, **look))
+    axes.set(xlim=(edges[0] - 0.1, edges[-1] + 0.1), xlabel=UNITS[name])
     _finish_shares(axes, "share of inputs")
     add_legend(axes, lines, f"{name.capitalize()} where the prompt was scored", 1)
 
@@ -237,14 +217,13 @@ def _finish_shares(axes: Axes, unit: str) -> None:
     axes.set_ylabel(unit)
 
 
-def _class_panel(where: str, chosen: Chosen, spell: Spelling) -> Panel:
+def _class_panel(where: str, pool: Mixed, spell: Spelling) -> Panel:
     """Return the panel of a pool's weights per class; of very many, those that differ most."""
-    assert chosen.pool is not None
-    num_classes = len(chosen.pool.by_class)
+    num_classes = len(pool.by_class)
     titles = ["Weights of the pool", f"on {where}" + ", by class" * bool(num_classes)]
     if num_classes > MOST_CLASSES:
         titles.append(f"the {MOST_CLASSES} of {num_classes} classes that differ most")
-    names, weights, _ = zip(*chosen.pool.few_lines(MOST_CLASSES), strict=True)
+    names, weights, _ = zip(*pool.few_lines(MOST_CLASSES), strict=True)
     return _weight_panel([short(spell(name), LONGEST_LABEL) for name in names], weights, titles)
 
 
@@ -252,7 +231,7 @@ def _weight_panel(
     labels: Sequence[str], weights: Sequence[Weights], titles: Sequence[str]
 ) -> Panel:
     """Return a panel of weights with a row per label, with numbers where they fit."""
-    values = _floats(weights)
+    values = np.array(weights, float)
     most, count = _largest(values), values.shape[1]
 
     def draw(axes: Axes) -> None:
@@ -270,11 +249,8 @@ def _weight_panel(
         axes.set_xlabel("set of rows; weights in percent")
         for (row, column), weight in np.ndenumerate(values):
             text = "–" if np.isnan(weight) else f"{100 * weight:.0f}"
-            own: dict[str, Any] = {
-                "color": "white" if weight < 0.55 * most else "black",
-                "ha": "center",
-            }
-            axes.text(column, row, text, va="center", fontsize=8 if count <= 10 else 7, **own)
+            colour, size = "white" if weight < 0.55 * most else "black", 8 if count <= 10 else 7
+            axes.text(column, row, text, va="center", ha="center", color=colour, fontsize=size)
 
     return Panel(0.21 * len(labels), draw, len(titles) - 1, 0.25 + 0.075 * max(map(len, labels)))
 
@@ -282,11 +258,6 @@ def _weight_panel(
 def _places_of_sets(size: int, most: int) -> list[int]:
     """Return the numbers of sets to write at an axis, from 1."""
     return list(range(1, size + 1, math.ceil(size / most)))
-
-
-def _floats(values: Sequence[Any]) -> Matrix:
-    """Return numbers as an array; where one is missing, it is not finite."""
-    return np.array(values, dtype=np.float64)
 
 
 def _largest(values: Matrix) -> float:

@@ -12,15 +12,16 @@ from softprompts.errors import SoftPromptsError
 from softprompts.lab.reports.choices import Choices, read_last_choices
 from softprompts.lab.reports.choices_figures import (
     MOST_CLASSES,
-    draw_inline,
+    choice_panels,
     draw_shares,
     draw_weights,
     share_hints,
 )
 from softprompts.lab.reports.chosen import UNITS, Chosen, Mixed
+from softprompts.lab.reports.figures import as_markup
 from softprompts.lab.reports.pages import MOST_ROWS, Head, Part, Section, page, side_by_side
 from softprompts.lab.reports.score_sections import MOST_OPEN
-from softprompts.lab.reports.study_record import Entry, StudyRecord, place_columns, place_of
+from softprompts.lab.reports.study_record import StudyRecord, place_columns
 from softprompts.lab.reports.tabular import Column, Table
 
 _MOST_CLASSES = 12  # of a study's pool
@@ -36,13 +37,7 @@ _LEAD = (
 @final
 @dataclass(frozen=True)
 class Group:
-    """What one variant chose on one task, over seeds.
-
-    Attributes:
-        title: what it is, in words.
-        place: the values of `place_columns`.
-        found: what was chosen, by seed.
-    """
+    """What one variant chose on one task, by seed; `place` has the values of `place_columns`."""
 
     title: str
     place: Mapping[str, Any]
@@ -60,46 +55,40 @@ def draw_page(choices: Choices) -> bytes:
     state = "" if choices.status == "finished" else choices.status
     largest = _largest(choices)
     first = [Part("advice", largest)] * bool(largest)
-    head = Head("softprompts choices", choices.title, state, False, "; ".join(choices.notes), first)
+    head = Head("softprompts choices", choices.title, state, "; ".join(choices.notes), first)
     said = f"What {choices.title} chose. {largest}"
-    sections = [Section("figure", "Choices", (Part("picture", draw_inline(choices), said),))]
+    picture = Part("picture", as_markup("choices", choice_panels(choices)), said)
+    sections = [Section("figure", "Choices", [picture])]
     for where, chosen in choices.scored[:1]:
         if chosen.pool is not None:
-            parts = (Part("table", _weight_table(choices, where)),)
-            sections.append(Section("pool", "Weights of the pool", parts))
+            table = Part("table", _weight_table(chosen.pool, where))
+            sections.append(Section("pool", "Weights of the pool", [table]))
     fold = Part("fold", (Part("code", _numbers(choices), "Numbers"),), "Numbers")
-    sections.append(Section("numbers", "Numbers", (fold,)))
+    sections.append(Section("numbers", "Numbers", [fold]))
     return page(f"What {choices.title} chose", head, sections).encode()
 
 
-def _weight_table(choices: Choices, where: str) -> Table:
-    pool = choices.scored[0][1].pool
-    assert pool is not None
+def _weight_table(pool: Mixed, where: str) -> Table:
     sets = [f"set {number}" for number, _ in enumerate(pool.weights, start=1)]
-    kind = "score" if pool.stds else "percent"
     columns = [Column("inputs", "inputs")]
     for name in sets:
         parts = (f"{name} mean", f"{name} std") if pool.stds else ()
-        columns.append(Column(name, name, kind, parts))
-    rows = tuple(
-        {
-            "inputs": name,
-            **dict(zip(sets, zip(means, stds, strict=True) if stds else means, strict=True)),
-        }
-        for name, means, stds in pool.few_lines(MOST_CLASSES)
-    )
+        columns.append(Column(name, name, "score" if parts else "percent", parts))
+    rows = []
+    for name, means, stds in pool.few_lines(MOST_CLASSES):
+        values = zip(means, stds, strict=True) if stds else means
+        rows.append({"inputs": name, **dict(zip(sets, values, strict=True))})
     said = f"On {where}: mean weight of each set in percent"
     said += ", ± its standard deviation over inputs." if pool.stds else "."
     if len(pool.by_class) > MOST_CLASSES:
         said += f" The {MOST_CLASSES} of {len(pool.by_class)} classes that differ most."
-    return Table("weights", "Weights of the pool", tuple(columns), rows, said)
+    return Table("weights", "Weights of the pool", columns, rows, said)
 
 
 def _largest(choices: Choices) -> str:
     """Return the largest shares where the prompt was scored, or last trained, in words."""
-    last = choices.windows[-1]
+    last, said = choices.windows[-1], []
     where, chosen = (*choices.scored, (f"update {last.last_step}", last))[0]
-    said = []
     for name, selected in chosen.selected.items():
         shares = sorted(enumerate(selected.shares), key=lambda one: -one[1])[:_MOST_LARGE]
         values = ", ".join(f"{value}: {100 * share:.0f} %" for value, share in shares if share)
@@ -122,17 +111,15 @@ def _numbers(choices: Choices) -> str:
 def choice_section(record: StudyRecord) -> Section | None:
     """Return the section with what prompts chose; `None` where nothing is chosen."""
     groups, problems = _choice_groups(record)
-    pictures = [
-        picture for number, group in enumerate(groups) for picture in _pictures(group, number)
-    ]
+    pictures = [one for number, group in enumerate(groups) for one in _pictures(group, number)]
     if not pictures and not problems:
         return None
     parts = [Part("note", _LEAD), *(Part("warning", text) for text in problems)]
     parts += side_by_side(pictures, _MOST_PICTURES)
     parts += _mixtures([group for group in groups if group.pools])
-    tables = (_selector_table(record, groups), _mixture_table(record, groups))
-    parts += [Part("folded-table", table) for table in tables]
-    return Section("choices", "What prompts chose", tuple(parts))
+    parts.append(Part("folded-table", _selector_table(record, groups)))
+    parts.append(Part("folded-table", _mixture_table(record, groups)))
+    return Section("choices", "What prompts chose", parts)
 
 
 def _choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
@@ -148,16 +135,11 @@ def _choice_groups(record: StudyRecord) -> tuple[list[Group], list[str]]:
                 continue
             for name, chosen in own.items():
                 tasks.setdefault(name, {})[cell.config.seed] = chosen
-        groups += [_group(record, entry, name, found) for name, found in tasks.items()]
+        for name, found in tasks.items():
+            task = name or (entry.task if len(record.tasks) > 1 else "")
+            place = entry.place | ({"task": f"{name} (within {entry.task})"} if name else {})
+            groups.append(Group(", ".join(filter(None, (entry.label, task))), place, found))
     return groups, problems
-
-
-def _group(record: StudyRecord, entry: Entry, name: str, found: Mapping[int, Chosen]) -> Group:
-    parts = [entry.label, name or (entry.task if len(record.tasks) > 1 else "")]
-    place = place_of(record, entry)
-    if name:
-        place["task"] = f"{name} (within {entry.task})"
-    return Group(", ".join(part for part in parts if part), place, found)
 
 
 def _pictures(group: Group, number: int) -> list[Part]:
@@ -173,16 +155,14 @@ def _pictures(group: Group, number: int) -> list[Part]:
         shares = [one.selected[name].shares for one in group.found.values() if name in one.selected]
         if shares:
             add(UNITS[name], shares, 0, ())
-    pools = list(group.pools.values())
+    pools = [
+        [[value for value in of if value is not None] for of in (pool.weights, pool.stds)]
+        for pool in group.pools.values()
+    ]
     if pools:
-        stds = [known for pool in pools if (known := _known(pool.stds))]
-        spread = [fmean(values) for values in zip(*stds, strict=True)]
-        add("weight of each set", [_known(pool.weights) for pool in pools], 1, spread)
+        spread = [fmean(values) for values in zip(*(s for _, s in pools if s), strict=True)]
+        add("weight of each set", [weights for weights, _ in pools], 1, spread)
     return pictures
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
 
 
 def _mixtures(groups: Sequence[Group]) -> list[Part]:
@@ -223,11 +203,11 @@ def _selector_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
         for name in UNITS:
             seeds = [o.selected[name].shares for o in group.found.values() if name in o.selected]
             for value, shares in enumerate(zip(*seeds, strict=True)):
-                spread = stdev(shares) if len(shares) > 1 else None
-                row = {"selector": name, "value": value, "share": (fmean(shares), spread)}
-                rows.append({**group.place, **row, "num_runs": len(shares)})
+                share = (fmean(shares), stdev(shares) if len(shares) > 1 else None)
+                row = {"selector": name, "value": value, "share": share, "num_runs": len(shares)}
+                rows.append({**group.place, **row})
     said = "Shares of inputs in percent, with their standard deviation over seeds."
-    return Table("choices", "Positions and lengths", columns, tuple(rows), said)
+    return Table("choices", "Positions and lengths", columns, rows, said)
 
 
 def _mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
@@ -254,4 +234,4 @@ def _mixture_table(record: StudyRecord, groups: Sequence[Group]) -> Table:
         for number, weight in enumerate(weights, start=1)
     ]
     said = "Mean weights in percent, with their standard deviation over inputs, not over seeds."
-    return Table("mixtures", "Mixtures", columns, tuple(rows), said)
+    return Table("mixtures", "Mixtures", columns, rows, said)

@@ -20,22 +20,22 @@ UNITS = {"position": "rows in front", "length": "active rows"}
 """What may be selected among `length + 1` values, by its key in a run's records, and its unit."""
 
 
-def _finite(value: Any) -> Any:
-    """Return a number; `None` where it is not finite, as in the last update of a diverged run."""
-    return value if not isinstance(value, float) or math.isfinite(value) else None
+Number = Annotated[
+    float | None,
+    BeforeValidator(lambda x: x if not isinstance(x, float) or math.isfinite(x) else None),
+]
+"""`None` where it is not finite, as in the last update of a diverged run."""
 
-
-Number = Annotated[float | None, BeforeValidator(_finite)]
 Weights = Annotated[tuple[Number, ...], Field(strict=False)]
 """A number per set of a pool."""
 
 
 class Selected(Stored):
-    """How inputs were spread over the values of a selector.
+    """How inputs were spread over the values of a selector, from 0 to the prompt's length.
 
     Attributes:
-        counts: inputs per value, from 0 to the prompt's length.
-        entropy: mean entropy of the selector in nats; `None` where it is not finite.
+        counts: inputs per value.
+        entropy: mean entropy of the selector in nats.
     """
 
     counts: Annotated[tuple[Count, ...], Field(strict=False)]
@@ -52,10 +52,9 @@ class Mixed(Stored):
     """How the sets of a pool were mixed.
 
     Attributes:
-        weights: mean weight of each set over inputs; `None` where it is not finite.
+        weights: mean weight of each set over inputs.
         stds: standard deviation of each weight over inputs; empty where a run did not log it.
         by_class: the weights for the inputs of each label, where labels were known.
-        stds_by_class: the standard deviations for the inputs of each label.
     """
 
     weights: Annotated[Weights, Field(min_length=1)]
@@ -80,16 +79,7 @@ class Mixed(Stored):
 
 
 class Chosen(Stored):
-    """What was chosen in some updates, or on a split after an update.
-
-    Attributes:
-        first_step: the first of the updates, counted from 1.
-        last_step: the last of them; the same for a split.
-        temperature: mean temperature of the updates, where there was one.
-        position: how inputs were spread over positions, where they are learned.
-        length: how they were spread over active lengths.
-        pool: how the pool was mixed, where there is one.
-    """
+    """What was chosen in some updates, counted from 1, or on a split after an update."""
 
     first_step: Count
     last_step: Count
@@ -109,22 +99,17 @@ class Chosen(Stored):
         return (*self.selected, *(("pool",) if self.pool else ()))
 
     def require_like(self, first: Chosen, place: str) -> None:
-        """Check that it has the parts and the pool of the first update.
-
-        Args:
-            first: what the first update said.
-            place: the file and line of this.
+        """Check that it has the parts and the pool of the first update; `place` is its line.
 
         Raises:
             StorageError: if it has others.
         """
-        require(
-            self.parts == first.parts, place, "what is chosen", " ".join(first.parts), self.parts
-        )
+        wanted = " ".join(first.parts)
+        require(self.parts == first.parts, place, "what is chosen", wanted, self.parts)
         if self.pool and first.pool:
-            sizes = [len(one.weights) for one in (first.pool, self.pool)]
-            wanted = f"{sizes[0]} numbers, as before"
-            require(sizes[1] == sizes[0], place, "`pool.weights`", wanted, sizes[1])
+            size, before = len(self.pool.weights), len(first.pool.weights)
+            wanted = f"{before} numbers, as before"
+            require(size == before, place, "`pool.weights`", wanted, size)
 
 
 def read_chosen(record: Mapping[str, Any], place: str, length: int) -> Chosen:
@@ -134,7 +119,7 @@ def read_chosen(record: Mapping[str, Any], place: str, length: int) -> Chosen:
         StorageError: if it says something else than a run writes.
     """
     step = record.get("step")
-    require(is_count(step), place, "`step`", "a whole number", step)
+    require_count(step, place, "`step`")
     content = {**record, "first_step": step, "last_step": step}
     try:
         chosen = Chosen.model_validate(content)
@@ -144,21 +129,17 @@ def read_chosen(record: Mapping[str, Any], place: str, length: int) -> Chosen:
     text = f"{length + 1} counts, one per value from 0 to the prompt's length"
     for name, one in chosen.selected.items():
         require(len(one.counts) == length + 1, place, f"`{name}.counts`", text, one.counts)
-    if chosen.pool is not None:
-        _check_sizes(chosen.pool, place)
+    if pool := chosen.pool:
+        size = len(pool.weights)
+        text = f"{size} numbers, one per set"
+        require(len(pool.stds) in (0, size), place, "`pool.stds`", text, pool.stds)
+        text = f"{size} weights per label"
+        for name in ("by_class", "stds_by_class"):
+            for line in getattr(pool, name).values():
+                require(len(line) == size, place, f"`pool.{name}`", text, line)
     return chosen
 
 
-def _check_sizes(pool: Mixed, place: str) -> None:
-    """Check that everything a pool says has a number per set."""
-    size = len(pool.weights)
-    text = f"{size} numbers, one per set"
-    require(len(pool.stds) in (0, size), place, "`pool.stds`", text, pool.stds)
-    for name, lines in (("by_class", pool.by_class), ("stds_by_class", pool.stds_by_class)):
-        for line in lines.values():
-            require(len(line) == size, place, f"`pool.{name}`", f"{size} weights per label", line)
-
-
-def is_count(value: Any) -> bool:
-    """Return whether a value is a whole number that is not negative."""
-    return type(value) is int and 0 <= value < 2**63
+def require_count(value: Any, place: str, name: str) -> None:
+    """Refuse a record where a value is no whole number, or a negative one; see `require`."""
+    require(type(value) is int and 0 <= value < 2**63, place, name, "a whole number", value)

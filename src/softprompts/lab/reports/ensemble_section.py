@@ -10,7 +10,7 @@ from pydantic import Field
 
 from softprompts.lab.ensemble_record import Group
 from softprompts.lab.reports.pages import Part, Section
-from softprompts.lab.reports.study_record import StudyRecord, place_columns, place_of
+from softprompts.lab.reports.study_record import StudyRecord, place_columns
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.locks import lock
 from softprompts.storage import is_there, read_record, write_json
@@ -65,11 +65,7 @@ def kept_ensembles(study: Path) -> list[dict[str, Any]]:
 
 
 def keep_ensembles(study: Path, found: Mapping[str, Any]) -> None:
-    """Keep what was found of a variant and size in place of what was found before.
-
-    Args:
-        study: the study's folder.
-        found: `variant`, `size` and `cells`.
+    """Keep `variant`, `size` and `cells` in place of what was found of these before.
 
     Raises:
         StorageError: if the file is broken or cannot be written.
@@ -82,22 +78,17 @@ def keep_ensembles(study: Path, found: Mapping[str, Any]) -> None:
 
 
 def ensemble_section(record: StudyRecord) -> Section | None:
-    """Return the section on ensembles; `None` where none was measured."""
-    table = _ensemble_table(record)
-    if not table.rows:
+    """Return the section on ensembles, a row per variant, size, task and grid point, if any."""
+    rows = [
+        {**_row(line, found["size"]), **entry.place}
+        for found in kept_ensembles(record.path)
+        for line in found["cells"]
+        for entry in record.whole_entries
+        if (entry.variant, entry.task, entry.line["point"])
+        == (found["variant"], line["task"], line["point"])
+    ]
+    if not rows:
         return None
-    return Section("ensembles", "Ensembles", (Part("table", table),))
-
-
-def _ensemble_table(record: StudyRecord) -> Table:
-    """Return single members and ensembles, a row per variant, size, task and grid point."""
-    rows = []
-    for found in kept_ensembles(record.path):
-        for line in found["cells"]:
-            key = (found["variant"], line["task"], line["point"])
-            for entry in record.whole_entries:
-                if (entry.variant, entry.task, entry.line["point"]) == key:
-                    rows.append({**place_of(record, entry), **_row(line, found["size"])})
     columns = (
         *place_columns(record),
         Column("size", "members", "count"),
@@ -115,18 +106,17 @@ def _ensemble_table(record: StudyRecord) -> Table:
         "best member is chosen on the reported rows, and averaged over groups. Tokens count prompt "
         "rows."
     )
-    return Table("ensembles", "Ensembles", columns, tuple(rows), note)
+    table = Table("ensembles", "Ensembles", columns, rows, note)
+    return Section("ensembles", "Ensembles", [Part("table", table)])
 
 
 def _row(line: Mapping[str, Any], size: int) -> dict[str, Any]:
     single, joint, groups = line["singles"], line["ensembles"], line["groups"]
     return {
+        **line,
         "size": size,
         "single": (single["mean"], single["std"]),
-        "best": line["best"],
         "score": (joint["mean"], joint["std"]),
         "num_groups": len(groups),
         "seeds": "; ".join(", ".join(map(str, group["seeds"])) for group in groups),
-        "tokens": line["tokens"],
-        "tokens_of_one": line["tokens_of_one"],
     }

@@ -77,15 +77,10 @@ Spelling = Callable[[str], str]
 @final
 @dataclass(frozen=True)
 class Panel:
-    """One panel of a figure.
+    """One panel of a figure: the height of its axes, what draws into them, and room around them.
 
     Attributes:
-        height: height of its axes.
-        draw: draws into its axes.
         num_above: lines of text between title and axes.
-        left: room for labels on the left.
-        right: room on the right.
-        below: room for the names of the axis.
     """
 
     height: float
@@ -135,9 +130,9 @@ def stack(panels: Sequence[Panel], title: str = "", notes: Sequence[str] = ()) -
 
 def save(figure: Figure, format: str) -> bytes:
     """Return a figure as `svg` or `png`; the same figure gives the same bytes on every day."""
-    dates: dict[str, Any] = {"Creator": MAKER, "Date": None}
+    about = {"Software": MAKER} if format == "png" else {"Creator": MAKER, "Date": None}
     file = io.BytesIO()
-    figure.savefig(file, format=format, metadata={"Software": MAKER} if format == "png" else dates)
+    figure.savefig(file, format=format, metadata=about)
     return file.getvalue()
 
 
@@ -148,31 +143,14 @@ def as_file(build: Callable[[Spelling], Figure], format: str) -> bytes:
 
 
 def as_markup(name: str, panels: Sequence[Panel], title: str = "") -> Markup:
-    """Return panels as markup of a page.
+    """Return panels as markup of a page, in the colours of the page's style.
 
-    Args:
-        name: the figure's name; another for each figure of a page.
-        panels: the panels.
-        title: the figure's title, if it has one.
-    """
-    with style():
-        return inline(stack(panels, title), name)
-
-
-def hint(artist: Artist, text: str) -> None:
-    """Say what a page shows where a reader points at something."""
-    artist.set_gid(f"{_HINT}{printable(text)}")
-
-
-def inline(figure: Figure, name: str) -> Markup:
-    """Return a figure as markup of a page, in the colours of the page's style.
-
-    Args:
-        figure: the figure.
-        name: what the names within it begin with; another for each figure of a page.
+    Each figure of a page has a `name` of its own, with which the names within it begin.
     """
     file = io.BytesIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    with style():
+        figure = stack(panels, title)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())
     for parent in list(root.iter()):
         for child in [one for one in parent if one.tag.endswith(("}metadata", "}style"))]:
@@ -181,10 +159,8 @@ def inline(figure: Figure, name: str) -> Markup:
         one.tag = one.tag.partition("}")[2]
         looks = one.attrib.pop("style", "").split(";")  # which the policy of a page forbids
         pairs = [look.split(":", 1) for look in looks if look.strip()]
-        one.attrib |= {key.strip(): value.strip() for key, value in pairs}
-        one.attrib = {
-            key.rpartition("}")[2]: _attribute(key, value, name) for key, value in one.items()
-        }
+        own = {**one.attrib, **{key.strip(): value.strip() for key, value in pairs}}
+        one.attrib = {k.rpartition("}")[2]: _attribute(k, v, name) for k, v in own.items()}
         if one.get("id", "").startswith(_HINT):
             ElementTree.SubElement(one, "title").text = one.attrib.pop("id")[len(_HINT) :]
     return Markup(ElementTree.tostring(root, encoding="unicode"))
@@ -201,6 +177,11 @@ def _attribute(key: str, value: str, name: str) -> str:
     if key in ("fill", "stroke"):
         return _COLOUR.sub(lambda found: f"var(--{_VARIABLES[found[0]]})", value)
     return value
+
+
+def hint(artist: Artist, text: str) -> None:
+    """Say what a page shows where a reader points at something."""
+    artist.set_gid(f"{_HINT}{printable(text)}")
 
 
 def add_colour_bar(image: AxesImage, unit: str) -> None:

@@ -4,45 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
-from typing import Any, final
+from typing import Any
 
 from softprompts.lab.analysis.comparison import difference_range
 from softprompts.lab.analysis.intervals import looks_skewed
 from softprompts.lab.analysis.study_statistics import point_words
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label
+from softprompts.lab.reports.tabular import spelled
 from softprompts.recipes.study_size import RATE
 
 _MOST_NAMED = 6
 
 
-@final
-@dataclass(frozen=True)
-class Findings:
-    """A study in a few sentences.
+Comparison = Mapping[str, Any]
+"""A comparison with the baseline, as `summary.json` has it."""
 
-    Attributes:
-        compared: what was compared, and how far the study is.
-        found: what may be concluded.
-        certainty: how sure that is, and what it leaves open.
+
+def findings(record: StudyRecord) -> dict[str, list[str]]:
+    """Return what a study found, in sentences.
+
+    Returns:
+        `compared`: what was compared, and how far the study is; `found`: what may be concluded;
+        `certainty`: how sure that is, and what it leaves open.
     """
-
-    compared: tuple[str, ...]
-    found: tuple[str, ...]
-    certainty: tuple[str, ...]
-
-
-def findings(record: StudyRecord) -> Findings:
-    """Return what a study found."""
     main = main_comparisons(record.summary)
-    found = (*_on_means(record, main), *_on_spread(record, main), *_best(record))
-    return Findings(
-        tuple(_compared(record)), tuple(found), tuple(_certainty(record, main)) if found else ()
-    )
+    found = [*_on_means(record, main), *_on_spread(record, main), *_best(record)]
+    certainty = _certainty(record, main) if found else []
+    return {"compared": _compared(record), "found": found, "certainty": certainty}
 
 
-def main_comparisons(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def main_comparisons(summary: Mapping[str, Any]) -> list[Comparison]:
     """Return the comparisons that are spoken of: over all tasks where there are several."""
     # a mean over tasks of which one is left says what that task alone does: the later counts
     return list({(*_key(one), *one["tasks"]): one for one in _spoken_of(summary)}.values())
@@ -51,10 +43,8 @@ def main_comparisons(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def conclusions(summary: Mapping[str, Any]) -> list[str]:
     """Return what may be concluded of each variant against the baseline.
 
-    Of several tasks only their mean is spoken of; the single tasks are in `summary.json`.
-
-    Returns:
-        Two texts per variant and grid point: on means, and on spread over seeds. None comes twice.
+    Two texts per variant and grid point, on means and on spread over seeds; none comes twice. Of
+    several tasks only their mean is spoken of; the single tasks are in `summary.json`.
     """
     texts = []
     for one in _spoken_of(summary):
@@ -63,7 +53,7 @@ def conclusions(summary: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _spoken_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _spoken_of(summary: Mapping[str, Any]) -> list[Comparison]:
     """Return the comparisons over all tasks, and those of one task where there is no other."""
     found = summary["comparisons"]
     joint = {_key(one) for one in found if len(one["tasks"]) > 1}
@@ -82,28 +72,20 @@ def _compared(record: StudyRecord) -> list[str]:
     others = len(variants) - 1
     what = f"One variant, {variants[0]}"
     if others:
-        shown = (
-            f"{', '.join(variants[1:])} " if others <= 3 and variants[0] == record.baseline else ""
-        )
-        count = f"{others} variant{'s' * (others > 1)}"
-        what = (
-            f"{shown}against {record.baseline}" if shown else f"{count} against {record.baseline}"
-        )
+        are_named = others <= 3 and variants[0] == record.baseline
+        named = ", ".join(variants[1:]) if are_named else _counted(others, "variant")
+        what = f"{named} against {record.baseline}"
     tasks = record.tasks
     where = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks ({_listed(tasks)})"
-    points = list(dict.fromkeys(point_label(e.line["point"]) for e in record.whole_entries))
-    grid = ""
-    if len(points) > 1:
-        grid = f", at {len(points)} settings of {_listed(record.fields)}"
-    seeds = len(record.study.seeds)
-    said = [f"{what}, on {where}{grid}; {seeds} seed{'s' * (seeds != 1)} each."]
+    points = {point_label(entry.line["point"]) for entry in record.whole_entries}
+    grid = f", at {len(points)} settings of {_listed(record.fields)}" if len(points) > 1 else ""
+    said = [f"{what}, on {where}{grid}; {_counted(len(record.study.seeds), 'seed')} each."]
     left = record.num_runs - record.num_finished
+    some = f"of {record.num_runs} runs"
     if left == record.num_runs:
-        said.append(f"None of {record.num_runs} runs is finished.")
+        said.append(f"None {some} is finished.")
     elif left:
-        said.append(
-            f"{left} of {record.num_runs} runs are not finished: what follows is of the others."
-        )
+        said.append(f"{left} {some} are not finished: what follows is of the others.")
     return said
 
 
@@ -115,24 +97,22 @@ def _best(record: StudyRecord) -> list[str]:
         if not known or len(record.tasks) > 4:
             continue
         best = max(known, key=lambda entry: float(entry.line["mean"]))
-        line = best.line
-        spread = "" if line["std"] is None else f" ± {100 * line['std']:.1f}"
-        text = f"{_named(best)} has the highest mean seen, {100 * line['mean']:.1f}{spread}"
+        line, size = best.line, f"{100 * best.line['mean']:.1f}"
+        score = size if line["std"] is None else f"{size} ± {100 * line['std']:.1f}"
         level = [e for e in known if round(e.line["mean"], 3) == round(line["mean"], 3)]
+        text = f"{_named(best)} has the highest mean seen, {score}"
         if len(level) > 1:
-            text = f"{_listed(list(map(_named, level)))} have the highest mean seen, "
-            text += f"{100 * line['mean']:.1f}"
+            text = f"{_listed(list(map(_named, level)))} have the highest mean seen, {size}"
         if len(known) == 1:
-            text = f"{_named(best)} scores {100 * line['mean']:.1f}{spread}"
+            text = f"{_named(best)} scores {score}"
         majority = f"the majority class scores {100 * line['majority']:.1f}"
-        items = f"{line['num_items']} items"
-        said.append(f"On {task} {text}; {majority} ({line['metric']}, {items}).")
+        said.append(f"On {task} {text}; {majority} ({line['metric']}, {line['num_items']} items).")
         if line["mean"] <= line["majority"]:
             said.append("No mean is above the majority class.")
     return said
 
 
-def _on_means(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[str]:
+def _on_means(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
     tested = [one for one in main if one["p_adjusted"] is not None]
     if not tested:
         return []
@@ -143,35 +123,25 @@ def _on_means(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[st
             f"{record.baseline}, none is significant after correction. Not shown is not equal.",
             *_by_intervals(record, [one for one in tested if not one["is_conclusive"]]),
         ]
-    said = []
-    for word, sign in (("higher", 1), ("lower", -1)):
-        some = [one for one in shown if sign * one["difference"] > 0]
-        if some:
-            said.append(f"Shown to score {word} than {record.baseline}{_at_places(some, _size)}.")
-    rest = len(tested) - len(shown)
-    if rest:
+    higher = [one for one in shown if one["difference"] > 0]
+    lower = [one for one in shown if one["difference"] < 0]
+    sides = {"Shown to score higher": higher, "Shown to score lower": lower}
+    said = _claims(record, sides, _size)
+    if rest := len(tested) - len(shown):
         said.append(f"For the other {rest} of {len(tested)} comparisons nothing is shown.")
     return said
 
 
-def _by_intervals(record: StudyRecord, untested: Sequence[Mapping[str, Any]]) -> list[str]:
+def _by_intervals(record: StudyRecord, untested: Sequence[Comparison]) -> list[str]:
     """Say what intervals over seeds and items tell where too few seeds can be tested."""
-    said = []
-    for word, end in (("higher", 0), ("lower", 1)):
-        some = [
-            one
-            for one in untested
-            if one["interval_with_items"] and (1, -1)[end] * one["interval_with_items"][end] > 0
-        ]
-        if some:
-            said.append(
-                "By Student's intervals over seeds and items, which take scores to be near "
-                f"normal, {word} than {record.baseline}{_at_places(some, _wide_size)}."
-            )
-    return said
+    lead = "By Student's intervals over seeds and items, which take scores to be near normal,"
+    known = [one for one in untested if one["interval_with_items"]]
+    higher = [one for one in known if one["interval_with_items"][0] > 0]
+    lower = [one for one in known if one["interval_with_items"][1] < 0]
+    return _claims(record, {f"{lead} higher": higher, f"{lead} lower": lower}, _with_items)
 
 
-def _on_spread(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[str]:
+def _on_spread(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
     known = [one for one in main if one["std_ratio"] is not None]  # not beside equal scores
     tested = [one for one in known if one["p_spread_adjusted"] is not None]
     if not tested:
@@ -179,16 +149,13 @@ def _on_spread(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[s
     shown = [one for one in tested if one["p_spread_adjusted"] <= RATE]
     if not shown:
         return [f"No difference in spread over seeds is shown, in {_counted(len(tested), 'test')}."]
-    said = []
-    for word, is_less in (("less", True), ("more", False)):
-        some = [one for one in shown if (one["std_ratio"] < 1) == is_less]
-        if some:
-            named = _at_places(some, lambda one: f"{one['std_ratio']:.2f} times")
-            said.append(f"Shown to spread {word} over seeds than {record.baseline}{named}.")
-    return said
+    less = [one for one in shown if one["std_ratio"] < 1]
+    more = [one for one in shown if one["std_ratio"] >= 1]
+    sides = {"Shown to spread less over seeds": less, "Shown to spread more over seeds": more}
+    return _claims(record, sides, lambda one: f"{one['std_ratio']:.2f} times")
 
 
-def _certainty(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[str]:
+def _certainty(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
     said = []
     if max((entry.num_scored for entry in record.entries), default=0) < 2:
         return ["Each score is of one seed: no spread can be told, and nothing be concluded."]
@@ -226,24 +193,31 @@ def _certainty(record: StudyRecord, main: Sequence[Mapping[str, Any]]) -> list[s
     return said
 
 
-def _at_places(found: Sequence[Mapping[str, Any]], size: Callable[[Mapping[str, Any]], str]) -> str:
+def _claims(
+    record: StudyRecord,
+    sides: Mapping[str, Sequence[Comparison]],
+    size: Callable[[Comparison], str],
+) -> list[str]:
+    """Return a sentence for each side that has comparisons."""
+    than = f"than {record.baseline}"
+    return [f"{text} {than}{_at_places(some, size)}." for text, some in sides.items() if some]
+
+
+def _at_places(found: Sequence[Comparison], size: Callable[[Comparison], str]) -> str:
     """Return who is meant: ` on task at point: a (size), b (size)`, or in how many places."""
     if len(found) > _MOST_NAMED:
-        return f": {_counted_places(found)}"
+        counts = Counter(one["variant"] for one in found)
+        names = [f"{name} in {_counted(count, 'comparison')}" for name, count in counts.items()]
+        return f": {_listed(names)}"
     places: dict[str, list[str]] = {}
     for one in found:
         places.setdefault(_where(one), []).append(f"{one['variant']} ({size(one)})")
     return ";".join(f"{where}: {_listed(names)}" for where, names in places.items())
 
 
-def _counted_places(found: Sequence[Mapping[str, Any]]) -> str:
-    counts = Counter(one["variant"] for one in found)
-    return _listed([f"{name} in {_counted(count, 'comparison')}" for name, count in counts.items()])
-
-
-def _size(one: Mapping[str, Any]) -> str:
+def _size(one: Comparison) -> str:
     """Return by how much a variant differs, and how sure that is."""
-    size = f"{_signed(one['difference'])} points"
+    size = f"{spelled('points', one['difference'])} points"
     if one["interval"] is not None:
         size += f", 95 % {difference_range(one['interval'])}"
     wide = one["interval_with_items"]
@@ -251,17 +225,12 @@ def _size(one: Mapping[str, Any]) -> str:
     return size if is_wide else f"{size}, on these items only"
 
 
-def _wide_size(one: Mapping[str, Any]) -> str:
+def _with_items(one: Comparison) -> str:
     """Return by how much a variant differs, and how sure that is for other items, too."""
-    between = difference_range(one["interval_with_items"])
-    return f"{_signed(one['difference'])} points, 95 % {between}"
+    return _size({**one, "interval": one["interval_with_items"]})
 
 
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def _where(one: Mapping[str, Any]) -> str:
+def _where(one: Comparison) -> str:
     tasks = one["tasks"]
     where = f" on {tasks[0]}" if len(tasks) == 1 else f" over {len(tasks)} tasks"
     point = point_label(one["point"])
@@ -283,5 +252,5 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _key(one: Mapping[str, Any]) -> tuple[str, str]:
+def _key(one: Comparison) -> tuple[str, str]:
     return repr(one["point"]), str(one["variant"])

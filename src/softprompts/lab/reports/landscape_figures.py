@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from softprompts.lab.reports.figures import (
     BLUE,
@@ -63,20 +64,18 @@ Ends = tuple[float, float]
 
 @final
 @dataclass(frozen=True)
-class Group:
-    """Panels that stand in one figure of a page.
+class Drawing:
+    """A panel that is one figure of a page.
 
     Attributes:
-        key: the figure's name.
-        said: what they show, in words.
-        panels: the panels.
+        said: what it shows, in words.
         surface: a plane that can be a surface instead, the scale of its losses, and whether a bar
             explains its colours.
     """
 
     key: str
     said: str
-    panels: tuple[Panel, ...]
+    panel: Panel
     surface: tuple[Mapping[str, Any], Ends, bool] | None = None
 
 
@@ -89,13 +88,13 @@ def build_landscapes(found: Mapping[str, Any], spell: Spelling = printable) -> F
     """Return the figure itself; call it and draw it inside `figures.style`."""
     names = [short(spell(name), LONGEST_NAME) for name in names_of(found["runs"])]
     notes = [short(spell(note), 90) for note in (*notes_of(found), *left_out(found, names))]
-    panels = [panel for group in groups_of(found, names) for panel in group.panels]
+    panels = [one.panel for one in drawings_of(found, names)]
     return stack(panels, short(spell(title_of(found)), _WIDEST), notes)
 
 
-def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
+def drawings_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Drawing]:
     """Return everything that there is to draw."""
-    groups: list[Group] = []
+    drawings: list[Drawing] = []
     for space in spaces_of(found):
         scale, moved = scale_of(found, space), f"{TITLES[space].lower()} moved"
         planes = [
@@ -109,21 +108,28 @@ def groups_of(found: Mapping[str, Any], names: Sequence[str]) -> list[Group]:
                 f"Loss of {name} over a plane, {moved}: {plane['loss']:.3g} at the run, "
                 f"{losses.min():.3g} to {losses.max():.3g} around it."
             )
-            panel = Panel(1.9, partial(_draw_plane, plane, (name, scale, not place), space))
-            groups.append(Group(f"{space}-{place}", said, (panel,), (plane, scale, not place)))
+            panel = Panel(1.9, partial(_draw_plane, plane, name, space, scale, not place))
+            drawings.append(Drawing(f"{space}-{place}", said, panel, (plane, scale, not place)))
         own = "; ".join(name for _, name, _ in planes)
         for which, axis in _AXES.items():
-            said = f"Loss along {axis}, {moved}, of {own}."
-            groups.append(Group(f"{space}-{axis}", said, (_line_panel(planes, space, which),)))
+            said, title = f"Loss along {axis}, {moved}, of {own}.", f"{TITLES[space]} along {axis}"
+            lines = [(n, name, of["line_axis"], of["lines"][which]) for n, name, of in planes]
+            panel = _line_panel(lines, title, f"{axis} ({UNITS[space]})", has_few_ticks=True)
+            drawings.append(Drawing(f"{space}-{axis}", said, panel))
     ends = [f"{names[path['first']]} to {names[path['second']]}" for path in found["paths"]]
     if ends:
         said = f"Loss along the straight path from {'; from '.join(ends)}."
-        groups.append(Group("paths", said, (_path_panel(found["paths"], ends),)))
+        lines = [
+            (n, f"{short(ends[n], 58)}: barrier {of['barrier']:.3g}", of["shares"], of["losses"])
+            for n, of in enumerate(found["paths"])
+        ]
+        panel = _line_panel(lines, "Straight path between runs", "share of the second run")
+        drawings.append(Drawing("paths", said, panel))
     for number, plane in enumerate(found.get("seed_planes", ())):
         said = f"Loss on the plane through {letters_of(plane, names)}."
         panel = Panel(2.2, partial(_draw_seeds, plane, names))
-        groups.append(Group(f"seeds-{number}", said, (panel,)))
-    return groups
+        drawings.append(Drawing(f"seeds-{number}", said, panel))
+    return drawings
 
 
 def letters_of(plane: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -135,11 +141,7 @@ def letters_of(plane: Mapping[str, Any], names: Sequence[str]) -> str:
 def draw_surface(key: str, plane: Mapping[str, Any], scale: Ends, has_bar: bool) -> Markup:
     """Return a surface of the loss that turns, with the run marked; needs `surface_program`.
 
-    Args:
-        key: the figure's name on its page.
-        plane: the plane.
-        scale: lowest and highest loss of all planes.
-        has_bar: whether a bar explains its colours; one is enough for all planes.
+    The scale is that of all planes, so one bar that explains the colours is enough for all.
     """
     surface = {
         "type": "surface",
@@ -180,43 +182,32 @@ def surface_program() -> str:
 
 
 def _draw_plane(
-    plane: Mapping[str, Any], given: tuple[str, Ends, bool], space: str, axes: Axes
+    plane: Mapping[str, Any], name: str, space: str, scale: Ends, has_bar: bool, axes: Axes
 ) -> None:
-    name, scale, has_bar = given
-    _draw_map(axes, (plane["axis"], plane["axis"], plane["losses"]), scale, has_bar=has_bar)
+    _draw_map(axes, plane["axis"], plane["axis"], np.array(plane["losses"]), scale, has_bar)
     axes.plot([0], [0], marker="+", color="white", markersize=8)
-    axes.set_title(f"{TITLES[space]}: {name}")
-    axes.set_xlabel(f"x ({UNITS[space]})")
-    axes.set_ylabel("y")
+    axes.set(title=f"{TITLES[space]}: {name}", xlabel=f"x ({UNITS[space]})", ylabel="y")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
 
 
 def _draw_seeds(plane: Mapping[str, Any], names: Sequence[str], axes: Axes) -> None:
     losses = np.array(plane["losses"])
     ends = (float(losses.min()), float(losses.max()))
-    _draw_map(axes, (plane["x_axis"], plane["y_axis"], losses), ends)
+    _draw_map(axes, plane["x_axis"], plane["y_axis"], losses, ends)
     for letter, (across, up) in zip("ABC", plane["marks"], strict=True):
         axes.plot([across], [up], marker="o", color="white", markersize=3)
         axes.annotate(f" {letter}", (across, up), color="white")
     shown = [short(names[number], 18) for number in plane["runs"]]
     axes.set_title(f"Plane through {', '.join(shown)}", fontsize=8)
-    axes.set_xlabel("distance, in that from A to B")
-    axes.set_ylabel("likewise, across")
+    axes.set(xlabel="distance, in that from A to B", ylabel="likewise, across")
 
 
 def _draw_map(
-    axes: Axes, values: tuple[Any, Any, Any], scale: Ends, *, has_bar: bool = True
+    axes: Axes, x: Any, y: Any, losses: NDArray[Any], scale: Ends, has_bar: bool = True
 ) -> None:
-    x, y, losses = values
-    image = axes.imshow(
-        np.array(losses),
-        extent=(*_edges(x), *_edges(y)),
-        origin="lower",
-        vmin=scale[0],
-        vmax=scale[1],
-        aspect="auto",
-    )
-    if np.ptp(losses) > 0 and scale[1] > scale[0]:
+    ends, (low, high) = (*_edges(x), *_edges(y)), scale
+    image = axes.imshow(losses, extent=ends, aspect="auto", origin="lower", vmin=low, vmax=high)
+    if np.ptp(losses) > 0 and high > low:
         levels = np.linspace(*scale, 9)[1:-1]
         axes.contour(x, y, losses, levels, colors="white", linewidths=0.6)
     if has_bar:
@@ -230,35 +221,20 @@ def _edges(places: Sequence[float]) -> Ends:
 
 
 def _line_panel(
-    planes: Sequence[tuple[int, str, Mapping[str, Any]]], space: str, which: str
+    lines: Sequence[tuple[int, str, Any, Any]], title: str, along: str, has_few_ticks: bool = False
 ) -> Panel:
+    """Return a panel of lines, each with the number of its look, its label, places and losses."""
+
     def draw(axes: Axes) -> None:
-        lines = []
-        for number, name, plane in planes:
-            own = {"label": name, **_look(number)}
-            lines += axes.plot(plane["line_axis"], plane["lines"][which], **own)
-        axes.set_xlabel(f"{_AXES[which]} ({UNITS[space]})")
-        axes.set_ylabel("loss")
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
-        add_legend(axes, lines, f"{TITLES[space]} along {_AXES[which]}", 1)
+        drawn = []
+        for number, label, places, losses in lines:
+            lap, place = divmod(number, len(_COLOURS))
+            colour, dashes = _COLOURS[place], _LINES[lap % len(_LINES)]
+            drawn += axes.plot(places, losses, label=label, color=colour, ls=dashes, lw=1.4)
+        axes.set(xlabel=along, ylabel="loss")
+        if has_few_ticks:
+            axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
+            axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
+        add_legend(axes, drawn, title, 1)
 
-    return Panel(1.3, draw, len(planes))
-
-
-def _path_panel(paths: Sequence[Mapping[str, Any]], ends: Sequence[str]) -> Panel:
-    def draw(axes: Axes) -> None:
-        lines = []
-        for number, (path, between) in enumerate(zip(paths, ends, strict=True)):
-            label = f"{short(between, 58)}: barrier {path['barrier']:.3g}"
-            lines += axes.plot(path["shares"], path["losses"], label=label, **_look(number))
-        axes.set_xlabel("share of the second run")
-        axes.set_ylabel("loss")
-        add_legend(axes, lines, "Straight path between runs", 1)
-
-    return Panel(1.3, draw, len(paths))
-
-
-def _look(number: int) -> dict[str, Any]:
-    lap, place = divmod(number, len(_COLOURS))
-    return {"color": _COLOURS[place], "linestyle": _LINES[lap % len(_LINES)], "linewidth": 1.4}
+    return Panel(1.3, draw, len(lines))

@@ -14,9 +14,9 @@ from markupsafe import Markup
 from softprompts.lab.reports.figures import as_markup
 from softprompts.lab.reports.landscape_figures import (
     LONGEST_NAME,
-    Group,
+    Drawing,
     draw_surface,
-    groups_of,
+    drawings_of,
     letters_of,
     surface_program,
 )
@@ -32,7 +32,7 @@ from softprompts.lab.reports.landscapes import (
     without_folders,
 )
 from softprompts.lab.reports.pages import Head, Part, Section, page, printable, short
-from softprompts.lab.reports.study_record import StudyRecord, place_columns, place_of
+from softprompts.lab.reports.study_record import StudyRecord, place_columns
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.storage import is_there, read_json
 
@@ -44,30 +44,32 @@ def draw_page(found: Mapping[str, Any]) -> bytes:
     """Return landscapes as a page that needs nothing else."""
     are_surfaces = _has_surfaces([found])
     parts = tuple(_parts(found, "", are_surfaces=are_surfaces))
-    head = Head("softprompts landscape", title_of(found))
-    program = surface_program() if are_surfaces else ""
-    return page(
-        title_of(found), head, [Section("landscapes", "Landscapes", parts)], program
-    ).encode()
+    title, program = title_of(found), surface_program() if are_surfaces else ""
+    section = Section("landscapes", "Landscapes", parts, program)
+    return page(title, Head("softprompts landscape", title), [section]).encode()
 
 
-def landscape_section(record: StudyRecord) -> tuple[Section | None, str]:
-    """Return the section on landscapes and sharpness, and the program that its surfaces need.
-
-    Returns:
-        The section, `None` before the first finished run; and the program, empty without surfaces.
-    """
+def landscape_section(record: StudyRecord) -> Section | None:
+    """Return the section on landscapes and sharpness; `None` before the first result."""
     if not record.results:
-        return None, ""
-    table = _sharpness_table(record)
-    pictures, program = _kept_pictures(record)
-    commands = _commands(record, has_table=bool(table.rows), has_pictures=bool(pictures))
-    parts = list(pictures)
+        return None
+    table, kept = _sharpness_table(record), kept_landscapes(record.path)
+    are_surfaces = _has_surfaces(kept)
+    labels = {cell.identity: entry.label for entry, cell in record.runs}
+    parts: list[Part] = []
+    for number, found in enumerate(kept):
+        for run in found["runs"]:  # they go by what the study calls them, not by their method
+            if run["identity"] in labels:
+                run |= {"method": labels[run["identity"]], "regularizers": ()}
+        own = _parts(found, f"landscape-{number}-", are_surfaces=are_surfaces)
+        parts.append(Part("fold", own, title_of(found), is_open=True))
+    commands = _commands(record, has_table=bool(table.rows), has_pictures=bool(parts))
     if table.rows:
         parts += [Part("heading", table.title), Part("table", table)]
     if commands:
         parts += [Part("note", "Not measured yet:"), Part("code", "\n".join(commands), "Commands")]
-    return Section("landscapes", "Landscapes and sharpness", tuple(parts)), program
+    program = surface_program() if are_surfaces else ""
+    return Section("landscapes", "Landscapes and sharpness", parts, program)
 
 
 def _has_surfaces(found: Sequence[Mapping[str, Any]]) -> bool:
@@ -89,22 +91,19 @@ def _names(found: Mapping[str, Any]) -> list[str]:
 
 
 def shown_parts(found: Mapping[str, Any], prefix: str, *, are_surfaces: bool) -> list[Part]:
-    """Return landscapes as pictures and what is to be known of them.
+    """Return what `measure_landscapes` returned as pictures and what is to be known of them.
 
-    Args:
-        found: what `measure_landscapes` returned.
-        prefix: what the names of figures begin with.
-        are_surfaces: whether planes are surfaces that turn; otherwise they are flat maps.
+    Names of figures begin with `prefix`. Planes are surfaces that turn, or else flat maps.
     """
     names = _names(found)
     parts = [
         Part("text", text) for space in spaces_of(found) for text in _flatness(found, names, space)
     ]
     parts += [Part("note", text) for text in (*notes_of(found), *left_out(found, names))]
-    groups = groups_of(found, names)
-    drawn = {group.key: _picture(group, f"{prefix}{group.key}", are_surfaces) for group in groups}
+    drawings = drawings_of(found, names)
+    drawn = {one.key: _picture(one, f"{prefix}{one.key}", are_surfaces) for one in drawings}
     for space in spaces_of(found):
-        own = [drawn.pop(group.key) for group in groups if group.key.startswith(space)]
+        own = [drawn.pop(one.key) for one in drawings if one.key.startswith(space)]
         title = f"{TITLES[space]}: x and y in units of {UNITS[space]}"
         parts += [Part("heading", title), Part("pictures", own)]
     for path in found["paths"]:
@@ -140,59 +139,49 @@ def _run_table(found: Mapping[str, Any], names: Sequence[str], name: str) -> Tab
         slopes = {space: plane["slope"] for space, plane in run["spaces"].items()}
         rows.append({"run": label, "loss": planes[0]["loss"] if planes else None, **slopes})
     title = "Loss of each run, and how steep it is there"
-    return Table(name, title, tuple(columns), tuple(rows))
+    return Table(name, title, columns, rows)
 
 
-def _picture(group: Group, key: str, are_surfaces: bool) -> Part:
+def _picture(one: Drawing, key: str, are_surfaces: bool) -> Part:
     """Return a figure; a plane may be a surface instead, and is then flat on paper alone."""
-    if group.surface is None or not are_surfaces:
-        return Part("picture", as_markup(key, group.panels), group.said)
-    flat = Markup('<div class="flat">{}</div>').format(as_markup(f"{key}-flat", group.panels))
-    return Part("surface", draw_surface(key, *group.surface) + flat, group.said)
+    if one.surface is None or not are_surfaces:
+        return Part("picture", as_markup(key, [one.panel]), one.said)
+    flat = Markup('<div class="flat">{}</div>').format(as_markup(f"{key}-flat", [one.panel]))
+    return Part("surface", draw_surface(key, *one.surface) + flat, one.said)
 
 
 def _sharpness_table(record: StudyRecord) -> Table:
     """Return the mean sharpness of every variant, task and grid point that was measured."""
-    kept = _kept_sharpness(record)
+    folder = record.path / "analysis" / "sharpness"
+    paths = {cell.identity: folder / f"{cell.identity}.json" for _, cell in record.runs}
+    kept = {name: dict(read_json(path)) for name, path in paths.items() if is_there(path)}
     counts = Counter(key for found in kept.values() for key in found)
     if not counts:
         return Table("sharpness", "Sharpness", (), ())
     key = counts.most_common(1)[0][0]
-    own = {name: found[key] for name, found in kept.items() if key in found}
+    any_run = next(found[key] for found in kept.values() if key in found)
+    own = {name: _measures(found[key]) for name, found in kept.items() if key in found}
     rows = []
     for entry in record.whole_entries:
-        found = [_measures(own[c.identity]) for c in entry.cells if c.identity in own]
+        found = [own[c.identity] for c in entry.cells if c.identity in own]
         names = dict.fromkeys(name for one in found for name in one)
         means = {name: fmean([one[name] for one in found if name in one]) for name in names}
         if found:
-            rows.append({**place_of(record, entry), "num_runs": len(found), **means})
-    measures = dict.fromkeys(name for one in own.values() for name in _measures(one))
+            rows.append({**entry.place, "num_runs": len(found), **means})
+    measures = dict.fromkeys(name for one in own.values() for name in one)
     columns = (
         *place_columns(record),
         Column("num_runs", "runs", "count"),
         *(Column(name, _heading(name), "number") for name in measures),
     )
-    any_run = next(iter(own.values()))
-    sample = any_run["sample"]
     said = (
-        f"Means over runs, on up to {any_run['num_examples']} rows of {sample['split']}. Rise: how "
-        "much the loss rises at most (or under noise) when inputs or rows move by the radius."
+        f"Means over runs, on up to {any_run['num_examples']} rows of {any_run['sample']['split']}."
+        " Rise: how much the loss rises at most (or under noise) when inputs or rows move by the "
+        "radius."
     )
     if len(counts) > 1:
         said += f" Of {len(counts)} ways it was measured, the one with the most runs is shown."
-    return Table("sharpness", "Sharpness", columns, tuple(rows), said)
-
-
-def _kept_sharpness(record: StudyRecord) -> dict[str, dict[str, Any]]:
-    """Return what was measured of each run, by identity, then by how it was measured."""
-    folder = record.path / "analysis" / "sharpness"
-    found = {}
-    for entry in record.whole_entries:
-        for cell in entry.cells:
-            path = folder / f"{cell.identity}.json"
-            if is_there(path):
-                found[cell.identity] = dict(read_json(path))
-    return found
+    return Table("sharpness", "Sharpness", columns, rows, said)
 
 
 def _measures(found: Mapping[str, Any]) -> dict[str, float]:
@@ -213,48 +202,17 @@ def _heading(name: str) -> str:
     return f"{first}, {others[0]} at {others[1]}" if others else first
 
 
-def _kept_pictures(record: StudyRecord) -> tuple[list[Part], str]:
-    """Return the kept landscapes, and the program that their surfaces need."""
-    kept = kept_landscapes(record.path)
-    are_surfaces, parts = _has_surfaces(kept), []
-    labels = {c.identity: entry.label for entry in record.whole_entries for c in entry.cells}
-    for number, found in enumerate(_by_variant(one, labels) for one in kept):
-        own = _parts(found, f"landscape-{number}-", are_surfaces=are_surfaces)
-        parts.append(Part("fold", own, title_of(found), is_open=True))
-    return parts, surface_program() if are_surfaces else ""
-
-
-def _by_variant(found: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    """Return landscapes whose runs go by what the study calls them, not by their method."""
-    runs = [
-        {**run, "method": labels[run["identity"]], "regularizers": ()}
-        if run["identity"] in labels
-        else run
-        for run in found["runs"]
-    ]
-    return {**found, "runs": runs}
-
-
 def _commands(record: StudyRecord, *, has_table: bool, has_pictures: bool) -> list[str]:
-    study = shlex.quote(str(record.path))
+    """Return commands that measure the baseline and the first other variant, and all runs."""
+    firsts: dict[str, str] = {}
+    for entry, cell in record.runs:
+        if record.results.get(cell.identity, {}).get("status") == "finished":
+            firsts.setdefault(entry.variant, shlex.quote(str(record.folder(cell))))
     commands = []
-    if not has_pictures:
-        runs = " ".join(shlex.quote(str(record.path / "runs" / one)) for one in _examples(record))
-        if runs:
-            commands.append(f"softprompts landscape {runs}")
+    if firsts and not has_pictures:
+        names = sorted(firsts, key=lambda name: name != record.baseline)[:2]
+        commands.append(f"softprompts landscape {' '.join(firsts[name] for name in names)}")
     if not has_table:
+        study = shlex.quote(str(record.path))
         commands.append(f"softprompts landscape {study} --sharpness-only --quick")
     return commands
-
-
-def _examples(record: StudyRecord) -> Sequence[str]:
-    """Return the first finished runs of the baseline and of the first other variant."""
-    found: dict[str, str] = {}
-    for entry in record.whole_entries:
-        for cell in entry.cells:
-            result = record.results.get(cell.identity)
-            if result is not None and result["status"] == "finished":
-                found.setdefault(entry.variant, cell.identity)
-    base = [found[record.baseline]] if record.baseline in found else []
-    others = [identity for variant, identity in found.items() if variant != record.baseline]
-    return (*base, *others)[:2]

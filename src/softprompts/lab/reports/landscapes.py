@@ -20,13 +20,12 @@ _KEYS: Final = ("sample", "grid", "runs", "paths")
 
 def names_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a short name for each run that tells them apart."""
-    tasks = {run["task"] for run in runs}
     names = [
-        " + ".join([run["method"], *run.get("regularizers", ())])
-        + f", seed {run['seed']}"
-        + (f", {run['task']}" if len(tasks) > 1 else "")
+        f"{' + '.join([run['method'], *run.get('regularizers', ())])}, seed {run['seed']}"
         for run in runs
     ]
+    if len({run["task"] for run in runs}) > 1:
+        names = [f"{name}, {run['task']}" for name, run in zip(names, runs, strict=True)]
     if len(set(names)) < len(names):
         names = [f"{name} ({run['identity'][:6]})" for name, run in zip(names, runs, strict=True)]
     return names
@@ -52,10 +51,8 @@ def notes_of(found: Mapping[str, Any]) -> list[str]:
 
 def spaces_of(found: Mapping[str, Any]) -> list[str]:
     """Return the spaces that any run has, in the grid's order."""
-    runs = found["runs"]
-    return [
-        space for space in found["grid"]["spaces"] if any(space in run["spaces"] for run in runs)
-    ]
+    held = {space for run in found["runs"] for space in run["spaces"]}
+    return [space for space in found["grid"]["spaces"] if space in held]
 
 
 def scale_of(found: Mapping[str, Any], space: str) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final
@@ -14,7 +15,7 @@ from typing import Any, Final, Literal, final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from softprompts.lab.reports.tabular import Table, shown_value, to_csv, to_latex
+from softprompts.lab.reports.tabular import shown_value, to_csv, to_latex
 
 
 def printable(text: str, kept: str = "") -> str:
@@ -81,17 +82,12 @@ class Part:
 @final
 @dataclass(frozen=True)
 class Section:
-    """A section of a page; `name` is its anchor."""
+    """A section of a page; `name` is its anchor, `program` what its pictures need, if anything."""
 
     name: str
     title: str
-    parts: tuple[Part, ...]
-
-    @property
-    def tables(self) -> tuple[Table, ...]:
-        """Its tables, each of which is also a file."""
-        parts = (part for part in self.parts if part.kind in ("table", "folded-table"))
-        return tuple(part.content for part in parts if part.content.rows)
+    parts: Sequence[Part]
+    program: str = ""
 
 
 @final
@@ -101,10 +97,7 @@ class Head:
 
     Attributes:
         kind: what kind of page it is, in two words.
-        title: whose page it is.
-        state: how far that is; nothing where that goes without saying.
-        is_done: whether there is nothing left to be done.
-        lead: a sentence under the title.
+        state: how far it is; nothing where that goes without saying.
         parts: what a reader came for.
         said: what else the page says, as titles and texts.
     """
@@ -112,25 +105,19 @@ class Head:
     kind: str
     title: str
     state: str = ""
-    is_done: bool = False
     lead: str = ""
     parts: Sequence[Part] = ()
     said: tuple[tuple[str, Sequence[str]], ...] = ()
 
 
-def page(title: str, head: Head, sections: Sequence[Section], program: str = "") -> str:
+def page(title: str, head: Head, sections: Sequence[Section]) -> str:
     """Return an HTML page that asks for nothing from outside, and could not.
 
-    Args:
-        title: the page's title.
-        head: its first screen.
-        sections: what follows.
-        program: a program that its pictures need; without one, none may run.
+    No program may run in it but the one that the pictures of a section need, where there is one.
     """
-    template = _ENVIRONMENT.get_template("page.html")
-    return template.render(
-        title=title, head=head, sections=sections, program=Markup(program), maker=MAKER
-    )
+    about = {"title": title, "head": head, "sections": sections, "maker": MAKER}
+    program = Markup(next((one.program for one in sections if one.program), ""))
+    return _ENVIRONMENT.get_template("page.html").render(about, program=program)
 
 
 def fragment(title: str, parts: Sequence[Part]) -> str:
@@ -163,6 +150,8 @@ def _hash(content: str) -> Markup:
     return Markup(f"'sha256-{found}'")
 
 
+_MARKED: Final = re.compile(r"\[((?:\[[^\[\]]*\]|[^\[\]])*)\]")  # with tokens such as [MASK] within
+
 _ENVIRONMENT: Final = Environment(
     loader=PackageLoader("softprompts.lab.reports"),
     autoescape=True,
@@ -172,4 +161,5 @@ _ENVIRONMENT: Final = Environment(
     finalize=_spelled,
 )
 _ENVIRONMENT.filters |= {"csv": to_csv, "latex": to_latex, "data": _data, "hash": _hash}
+_ENVIRONMENT.filters["pieces"] = _MARKED.split  # every second one stood in brackets
 _ENVIRONMENT.globals |= {"shown_value": shown_value, "MOST_ROWS": MOST_ROWS}

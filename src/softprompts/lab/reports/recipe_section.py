@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
@@ -15,8 +16,6 @@ from softprompts.recipes.study import StudyConfig, with_kept_unit
 from softprompts.storage import is_there, read_record
 from softprompts.training.stored import Made, check_stored
 
-_SAFE_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-
 
 def recipe_section(record: StudyRecord) -> Section:
     """Return the section with recipe, resolved configurations, versions and commands."""
@@ -24,31 +23,31 @@ def recipe_section(record: StudyRecord) -> Section:
     recipe, is_own = recipe_text(record), not _is_shipped(record)
     given = shlex.quote(f"{name}.yaml" if is_own else record.name)
     said = "Save the recipe, and run it." if is_own else "The recipe comes with the library."
-    is_short = recipe.count("\n") < 60
     command = f"softprompts study {given} --out {shlex.quote(f'studies/{name}')}"
     texts = (
-        ("The recipe", recipe),
-        ("Every field of every variant, spelled out", _resolved(record)),
-        ("Versions, weights and data", _versions(record)),
+        ("The recipe", recipe, recipe.count("\n") < 60),
+        ("Every field of every variant, spelled out", _resolved(record), False),
+        ("Versions, weights and data", _versions(record), False),
     )
     parts = [
         Part("text", f"{said} The same command again goes on where it stopped."),
         *([Part("file", recipe, f"{name}.yaml")] if is_own else []),
         Part("code", command, "Command"),
-        *(
-            Part("fold", (Part("code", text, title),), title, is_open=text is recipe and is_short)
-            for title, text in texts
-            if text
-        ),
-        Part("note", "This page was written by"),
-        Part("code", f"softprompts report {shlex.quote(str(record.path))}", "Command"),
     ]
-    return Section("recipe", "Configuration", tuple(parts))
+    for title, text, is_open in texts:
+        parts += [Part("fold", [Part("code", text, title)], title, is_open)] if text else []
+    written = f"softprompts report {shlex.quote(str(record.path))}"
+    parts += [Part("note", "This page was written by"), Part("code", written, "Command")]
+    return Section("recipe", "Configuration", parts)
 
 
 def recipe_text(record: StudyRecord) -> str:
     """Return the study as a recipe that makes the same runs."""
-    content = {k: v for k, v in record.study.model_dump(mode="json").items() if v is not None}
+    content = record.study.model_dump(mode="json")
+    return _as_yaml({key: value for key, value in content.items() if value is not None})
+
+
+def _as_yaml(content: Any) -> str:
     return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
 
 
@@ -59,8 +58,7 @@ def file_name(name: str) -> str:
         >>> file_name("a/b & c")
         'a-b-c'
     """
-    spelled = "".join(letter if letter in _SAFE_NAME else " " for letter in name)
-    return "-".join(spelled.split()).strip(".-") or "study"
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip(".-") or "study"
 
 
 def _is_shipped(record: StudyRecord) -> bool:
@@ -83,7 +81,7 @@ def _resolved(record: StudyRecord) -> str:
     text = {first: found[first], **{n: _changes(found[first], found[n]) for n in others}}
     grid = json.dumps(record.study.grid, ensure_ascii=False)
     lead = f"# the first variant whole, then what differs from it; grid: {grid}\n"
-    return lead + str(yaml.safe_dump(text, sort_keys=False, allow_unicode=True, width=100))
+    return lead + _as_yaml(text)
 
 
 def _changes(base: Any, other: Any) -> Any:
@@ -91,25 +89,19 @@ def _changes(base: Any, other: Any) -> Any:
         return other
     keys = [key for key in other if key not in base or base[key] != other[key]]
     found = {key: _changes(base.get(key), other[key]) for key in keys}
-    gone = {key: None for key in base if key not in other}
-    return {**found, **gone}
+    return found | {key: None for key in base if key not in other}
 
 
 def _versions(record: StudyRecord) -> str:
     """Return what runs say of the software, weights and rows they were made with."""
     lines: dict[str, None] = {}
-    for entry in record.whole_entries:
-        for cell in entry.cells:
-            path = record.folder(cell) / "config.json"
-            if is_there(path):
-                about = read_record(path, ["identity"])
-                check_stored(path, about, Made)
-                lines[_about(entry.task, about)] = None
-    return "\n".join(lines)
-
-
-def _about(task: str, about: dict[str, Any]) -> str:
-    versions = ", ".join(f"{k} {v}" for k, v in (about.get("versions") or {}).items())
     kept = ("dtype", "attention", "backbone_fingerprint", "data_digest")
-    said = ", ".join(f"{key} {about[key]}" for key in kept if key in about)
-    return f"{task}: {versions}; {said}"
+    for entry, cell in record.runs:
+        path = record.folder(cell) / "config.json"
+        if is_there(path):
+            about = read_record(path, ["identity"])
+            check_stored(path, about, Made)
+            versions = ", ".join(f"{k} {v}" for k, v in (about.get("versions") or {}).items())
+            said = ", ".join(f"{key} {about[key]}" for key in kept if key in about)
+            lines[f"{entry.task}: {versions}; {said}"] = None
+    return "\n".join(lines)

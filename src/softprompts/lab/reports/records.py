@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,10 +15,7 @@ from softprompts.storage import is_there, parse_json, read_file
 
 
 def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
-    """Read the records of a run, each with its place.
-
-    Args:
-        path: the run's `metrics.jsonl`; a missing file has no records.
+    """Read the records of a run, each with its place; a missing `metrics.jsonl` has none.
 
     Returns:
         The records, and whether the last line was half written and left out.
@@ -30,24 +26,30 @@ def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
     if not is_there(path):
         return [], False
     try:
-        text = read_file(path).decode()
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+        *whole, rest = _content(path).decode().split("\n")
     except ValueError as error:
         raise StorageError(f"{path} must be UTF-8, but is not: {error}.") from error
-    *whole, rest = text.split("\n")
-    return list(_parsed(path, whole)), bool(rest)
+    found = []
+    for number, line in enumerate(whole, start=1):
+        place = f"{path}:{number}"
+        try:
+            record = parse_json(line)
+        except ValueError as error:
+            raise StorageError(f"{place} must be JSON, but is not: {error}.") from error
+        require(isinstance(record, dict), place, "the line", "a JSON object", record)
+        found.append((place, record))
+    return found, bool(rest)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
 
 
 def require(is_right: bool, place: str, name: str, wanted: str, found: Any) -> None:
-    """Refuse a record that is not as it must be.
-
-    Args:
-        is_right: whether it is.
-        place: file and line.
-        name: what is wrong in it.
-        wanted: what it must be.
-        found: what it is.
+    """Refuse a record that is not as it must be; `place` is its file and line.
 
     Raises:
         StorageError: if it is not right.
@@ -56,53 +58,22 @@ def require(is_right: bool, place: str, name: str, wanted: str, found: Any) -> N
         raise StorageError(f"{place}: {name} must be {wanted}, but is {show(found)}.")
 
 
-def _parsed(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(lines, start=1):
-        place = f"{path}:{number}"
-        try:
-            record = parse_json(line)
-        except ValueError as error:
-            raise StorageError(f"{place} must be JSON, but is not: {error}.") from error
-        require(isinstance(record, dict), place, "the line", "a JSON object", record)
-        yield place, record
-
-
 EXAMPLES: Final = "examples.txt"
 _BEFORE, _AFTER = "  before: ", "  after:  "
-_MARKED: Final = re.compile(r"\[((?:\[[^\[\]]*\]|[^\[\]])*)\]")  # with tokens such as [MASK] within
 
 
 @final
 @dataclass(frozen=True)
 class Example:
-    """One input of one update.
-
-    Attributes:
-        heading: update, label, losses and predictions.
-        before: the input.
-        after: the input with its words replaced; brackets stand around those in both.
-    """
+    """One input of one update, before and after words were replaced: those in brackets."""
 
     heading: str
     before: str
     after: str
 
-    @property
-    def before_pieces(self) -> list[str]:
-        """The input in pieces; every second one was replaced."""
-        return _MARKED.split(self.before)
-
-    @property
-    def after_pieces(self) -> list[str]:
-        """The changed input in pieces; every second one is new."""
-        return _MARKED.split(self.after)
-
 
 def read_examples(folder: Path, most: int) -> tuple[Example, ...]:
-    """Read the last inputs that a run wrote down; a half-written one is left out.
-
-    Returns:
-        The examples, in the order they were written; none where the run writes none.
+    """Read the last inputs that a run wrote down, if it did; a half-written one is left out.
 
     Raises:
         StorageError: if the file cannot be read.
@@ -110,12 +81,8 @@ def read_examples(folder: Path, most: int) -> tuple[Example, ...]:
     path = folder / EXAMPLES
     if not is_there(path):
         return ()
-    try:
-        text = read_file(path).decode(errors="replace")
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
     found = []
-    for block in text.split("\n\n"):
+    for block in _content(path).decode(errors="replace").split("\n\n"):
         lines = block.split("\n")
         before = next((line for line in lines if line.startswith(_BEFORE)), None)
         after = next((line for line in lines if line.startswith(_AFTER)), None)
@@ -134,13 +101,10 @@ Points = Mapping[int, float]
 @final
 @dataclass(frozen=True)
 class Curve:
-    """A value over the updates, for several seeds.
+    """A value over the updates: mean, lowest and highest seed.
 
     Attributes:
-        steps: the last update of each window or its middle, or the update of an evaluation.
-        means: the mean over seeds.
-        lows: the lowest seed.
-        highs: the highest seed.
+        steps: the last update of each window, or the update of an evaluation.
         counts: how many seeds got there.
     """
 
@@ -152,13 +116,7 @@ class Curve:
 
 
 def read_curves(folder: Path) -> tuple[Points, Points]:
-    """Read what a run logged so far.
-
-    Args:
-        folder: the run's folder; one that is not there yet has logged nothing.
-
-    Returns:
-        Training losses, but those that are not finite; and scores on held-out rows.
+    """Read finite training losses and scores on held-out rows, as far as a run logged them.
 
     Raises:
         StorageError: if its records are broken.
@@ -169,25 +127,21 @@ def read_curves(folder: Path) -> tuple[Points, Points]:
         step = record.get("step")
         is_score = record.get("split") == "held_out"
         value = record.get("score" if is_score else "loss")
-        is_number = isinstance(value, int | float) and math.isfinite(value)
-        if isinstance(step, int) and is_number and (is_score or "split" not in record):
+        is_finite = isinstance(value, int | float) and math.isfinite(value)
+        if isinstance(step, int) and is_finite and (is_score or "split" not in record):
             (scores if is_score else losses)[step] = float(value or 0.0)
     return losses, scores
 
 
 def curve_of(runs: Sequence[Points], most_windows: int = MOST_WINDOWS) -> Curve | None:
-    """Return the curve of several seeds.
+    """Return the curve of several seeds; `None` without values.
 
     Updates are put into windows of one size, so that at most `most_windows` are left; a value is
     the mean of its window. A seed that ended early counts as far as it went.
-
-    Returns:
-        The curve, or `None` without values.
     """
-    last = max((max(run) for run in runs if run), default=0)
-    if not last:
-        return None
     steps = sorted({step for run in runs for step in run})
+    if not any(steps):
+        return None
     size = math.ceil(len(steps) / most_windows)
     windows = [steps[start : start + size] for start in range(0, len(steps), size)]
     rows = []

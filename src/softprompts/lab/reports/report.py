@@ -5,8 +5,7 @@ It is made from what lies in the study's folder, however much that is, and train
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +41,24 @@ from softprompts.storage import (
     write_json,
 )
 
+_SECTIONS: Final[tuple[Callable[[StudyRecord], Section | None], ...]] = (
+    score_section,
+    comparison_section,
+    ensemble_section,
+    tuning_section,
+    robustness_section,
+    curve_section,
+    choice_section,
+    example_section,
+    written_section,
+    landscape_section,
+    cost_section,
+    run_section,
+    recipe_section,
+)
+"""The sections in their order; those that have nothing to show are `None`."""
+
+_SCORED = ("variant", "task", "point", "seeds", "mean", "std", "interval", "majority")
 _ROWS = """\
 A line of rows.jsonl is a row as in the task's own files, such as {"text": "…"}; its
 label may be left out. The run is the first seed's; `softprompts ensemble` lets all seeds answer."""
@@ -63,22 +80,21 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
     """
     record = read_study(study)
     path = html or study / "report.html"
-    sections, program = _sections_of(record)
-    said, is_done = findings(record), record.num_finished == record.num_runs
+    sections = [one for section_of in _SECTIONS if (one := section_of(record)) is not None]
+    said = findings(record)
     answers = (
-        ("Compared", said.compared),
-        ("Found", said.found or ("Nothing yet: no run has a score.",)),
-        ("How sure", said.certainty),
+        ("Compared", said["compared"]),
+        ("Found", said["found"] or ["Nothing yet: no run has a score."]),
+        ("How sure", said["certainty"]),
     )
-    lead = record.study.description or ""
-    state = state_of(record)
-    parts = answer(record)
-    head = Head("softprompts study", record.name, state, is_done, lead, parts, answers)
-    drawn = page(f"{record.name}: report", head, sections, program)
+    lead, state = record.study.description or "", state_of(record)
+    head = Head("softprompts study", record.name, state, lead, answer(record), answers)
+    drawn = page(f"{record.name}: report", head, sections)
     folder, files = tables_folder(study, html), {}
-    for table in (table for section in sections for table in section.tables):
-        files[f"{table.name}.csv"] = to_csv(table)
-        files[f"{table.name}.tex"] = to_latex(table)
+    for part in (part for section in sections for part in section.parts):
+        if part.kind in ("table", "folded-table") and part.content.rows:
+            files[f"{part.content.name}.csv"] = to_csv(part.content)
+            files[f"{part.content.name}.tex"] = to_latex(part.content)
     _check_tables(folder, files)
     make_folder(folder, is_inner=html is None)
     with lock((study if html is None else folder) / ".lock", should_wait=True):
@@ -94,8 +110,11 @@ def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:
         "num_runs": record.num_runs,
         "num_finished": record.num_finished,
         "advice": _advised(record),
-        **{key: list(texts) for key, texts in asdict(said).items()},
-        "scores": [_score(entry.line, entry.num_seeds) for entry in record.whole_entries],
+        **said,
+        "scores": [
+            {**{key: entry.line[key] for key in _SCORED}, "num_seeds": len(entry.cells)}
+            for entry in record.whole_entries
+        ],
     }
 
 
@@ -112,44 +131,12 @@ def answer(record: StudyRecord) -> list[Part]:
 
 
 def _advised(record: StudyRecord) -> list[str]:
-    cells = [cell for entry in record.whole_entries for cell in entry.cells]
-    return advice(record.summary, cells, record.path)
+    return advice(record.summary, [cell for _, cell in record.runs], record.path)
 
 
 def tables_folder(study: Path, html: Path | None) -> Path:
-    """Return where the tables of a report are written: beside the page.
-
-    Args:
-        study: the study's folder.
-        html: the page, if it has a place of its own; then the folder has the page's name.
-    """
+    """Return where the tables of a report go: to the study, or beside a page of another place."""
     return study / "tables" if html is None else html.with_name(f"{html.stem}-tables")
-
-
-def _sections_of(record: StudyRecord) -> tuple[tuple[Section, ...], str]:
-    """Return the sections of a report; those that have nothing to show are left out."""
-    landscapes, program = landscape_section(record)
-    found = (
-        score_section(record),
-        comparison_section(record),
-        ensemble_section(record),
-        tuning_section(record),
-        robustness_section(record),
-        curve_section(record),
-        choice_section(record),
-        example_section(record),
-        written_section(record),
-        landscapes,
-        cost_section(record),
-        run_section(record),
-        recipe_section(record),
-    )
-    return tuple(section for section in found if section is not None), program
-
-
-def _score(line: Mapping[str, Any], num_seeds: int) -> dict[str, Any]:
-    kept = ("variant", "task", "point", "seeds", "mean", "std", "interval", "majority")
-    return {**{key: line[key] for key in kept}, "num_seeds": num_seeds}
 
 
 LIST: Final = ".report.json"

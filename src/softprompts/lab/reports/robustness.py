@@ -8,8 +8,6 @@ from typing import Any
 from softprompts.lab.analysis.robustness import is_logarithmic
 from softprompts.lab.analysis.study_statistics import variant_words
 
-_OF_CURVE = ("best_value", "default_value", "is_default_on_plateau")
-
 HEADINGS = ("task", "field", "variant", "rows", "best", "within a point", "width", "default")
 
 
@@ -36,9 +34,7 @@ def robustness_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def plateau_of(one: Mapping[str, Any], spell: Callable[[float], str]) -> dict[str, Any]:
     """Return best value, plateau and default of a curve or of levels; `None` for what is not there.
 
-    Args:
-        one: one of `curves` or `levels` of `robustness` of `summary.json`.
-        spell: writes a swept number.
+    The curve or levels are as `robustness` of `summary.json` has them; `spell` writes a number.
     """
     score = one["score_at_default"]
     if "names" in one:
@@ -46,7 +42,8 @@ def plateau_of(one: Mapping[str, Any], spell: Callable[[float], str]) -> dict[st
         places, plateau, unit = one["names"], ", ".join(near) or None, None
         is_near = None if score is None else default in near
     else:
-        best, default, is_near = (one[key] for key in _OF_CURVE)
+        best, default = one["best_value"], one["default_value"]
+        is_near = one["is_default_on_plateau"]
         places, unit = one["values"], "decades" if one["is_logarithmic"] else None
         plateau = one["plateau"] and " to ".join(map(spell, one["plateau"]))
     at_best = None if best is None else one["means"][list(places).index(best)]
@@ -67,9 +64,7 @@ def start_of_axis(values: Sequence[float]) -> float | None:
     """Return where a logarithmic axis of swept values begins; `None` where it is linear.
 
     A 0 before values that would have a logarithmic axis stands one step below the least of them.
-
-    Args:
-        values: rising numbers, two or more.
+    Values rise, and are two or more.
     """
     if is_logarithmic(values):
         return values[0]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.robustness import plateau_of
-from softprompts.lab.reports.study_figures import Scale, draw_sweep, scale_around
+from softprompts.lab.reports.study_figures import draw_sweep, scale_around
 from softprompts.lab.reports.study_record import StudyRecord, point_label, shown
 from softprompts.lab.reports.tabular import Column, Table
 
@@ -35,31 +35,25 @@ def robustness_section(record: StudyRecord) -> Section | None:
         return None
     curves = [c for c in found["curves"] if any(mean is not None for mean in c["means"])]
     reported = [curve for curve in curves if curve["rows"] == "reported"]
-    parts: list[Part] = []
-    if reported:
-        parts.append(Part("note", _LEGEND))
+    parts = [Part("note", _LEGEND)] if reported else []
     for field in dict.fromkeys(curve["field"] for curve in reported):
         own = [n for n, curve in enumerate(reported) if curve["field"] == field]
         pictures = [_picture(f"sweep-{n}", reported[n], curves) for n in own]
         parts += [Part("heading", field), Part("pictures", pictures)]
-    parts += [
-        Part("heading", plateaus.title),
-        Part("table", plateaus),
-        Part("folded-table", values),
-    ]
-    return Section("robustness", "Swept fields", tuple(parts))
+    parts += [Part("heading", plateaus.title), Part("table", plateaus)]
+    parts.append(Part("folded-table", values))
+    return Section("robustness", "Swept fields", parts)
 
 
 def _picture(name: str, curve: Curve, everything: Sequence[Curve]) -> Part:
     """Return the picture of a curve, on the one axis of scores of its task and field."""
     same = [c for c in everything if all(c[key] == curve[key] for key in ("task", "field"))]
     ends = [end for one in same for key in ("means", "lows", "highs") for end in one[key]]
-    found = scale_around([end for end in ends if end is not None])
-    y = Scale(max(0.0, found.low), min(1.0, found.high))
+    y = scale_around([end for end in ends if end is not None]).as_share()
     keys = ("variant", "point")
     twins = [c for c in same if c["rows"] != curve["rows"] and all(c[k] == curve[k] for k in keys)]
-    label = [curve["variant"], curve["task"], point_label(curve["point"])]
-    title, hints = ", ".join(part for part in label if part), _hints(curve)
+    label = (curve["variant"], curve["task"], point_label(curve["point"]))
+    title, hints = ", ".join(filter(None, label)), _hints(curve)
     drawn = draw_sweep(name, title, (curve, twins[0] if twins else None), y, hints)
     return Part("picture", drawn, f"{title}: {'; '.join(hints)}")
 
@@ -97,7 +91,7 @@ def _value_table(everything: Sequence[Curve]) -> Table:
         lists = (one[key] for key in ("means", "lows", "highs", "counts", "diverged"))
         for values in zip(places, *lists, strict=True):
             rows.append({**_about(one), **dict(zip(keys, values, strict=True))})
-    return Table("swept-values", "Scores at every swept value", columns, tuple(rows))
+    return Table("swept-values", "Scores at every swept value", columns, rows)
 
 
 def _about(one: Curve) -> dict[str, Any]:
@@ -105,14 +99,10 @@ def _about(one: Curve) -> dict[str, Any]:
 
 
 def _hints(curve: Curve) -> list[str]:
-    said = []
-    for number, value in enumerate(curve["values"]):
-        mean, low, high = (curve[key][number] for key in ("means", "lows", "highs"))
+    said, keys = [], ("values", "means", "lows", "highs", "counts", "diverged")
+    for value, mean, low, high, count, lost in zip(*(curve[key] for key in keys), strict=True):
         text = "no score" if mean is None else f"{100 * mean:.1f}"
         if low is not None:
             text += f" ({100 * low:.1f} to {100 * high:.1f})"
-        lost = curve["diverged"][number]
-        said.append(f"{value:g}: {text}, {curve['counts'][number]} seeds")
-        if lost:
-            said[-1] += f", {lost} diverged"
+        said.append(f"{value:g}: {text}, {count} seeds" + f", {lost} diverged" * bool(lost))
     return said

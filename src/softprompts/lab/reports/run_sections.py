@@ -14,12 +14,13 @@ from softprompts.lab.reports.study_record import (
     Entry,
     StudyRecord,
     place_columns,
-    place_of,
     point_label,
     shown,
 )
 from softprompts.lab.reports.tabular import Column, Table
 from softprompts.lab.studies.tuning_record import TuningRecord, read_tuning
+from softprompts.recipes.grid import Cell
+from softprompts.storage import entries, is_there
 
 _MOST_EXAMPLES = 3
 _MOST_CURVES = 3  # of a figure, beside the baseline
@@ -27,7 +28,6 @@ _PANELS = (("Score on held-out rows, %", 100.0, ()), ("Training loss", 1.0, (0.0
 
 Pair = tuple[Curve | None, Curve | None]
 """The curves of held-out score and training loss."""
-
 
 _TUNED = (
     Column("task", "task"),
@@ -47,10 +47,8 @@ def tuning_section(record: StudyRecord) -> Section | None:
     """Return the section on tuning; `None` where nothing was tuned here."""
     tune = record.study.tune
     if tune is not None and tune.chosen is None:
-        text = (
-            f"{tune.field} is not tuned yet: what this page shows is of the values before tuning."
-        )
-        return Section("tuning", "Tuning", (Part("note", text),))
+        text = "is not tuned yet: what this page shows is of the values before tuning."
+        return Section("tuning", "Tuning", (Part("note", f"{tune.field} {text}"),))
     found = read_tuning(record.path, tune)
     if found is None:
         return None
@@ -64,27 +62,23 @@ def tuning_section(record: StudyRecord) -> Section | None:
     if found.untrained:
         text = f"Not tuned, since nothing is trained: {', '.join(found.untrained)}."
         parts.append(Part("note", text))
-    return Section("tuning", "Tuning", tuple(parts))
+    return Section("tuning", "Tuning", parts)
 
 
 def _tuning_table(found: TuningRecord) -> Table:
     rows = [
         {
-            "task": one.task,
-            "variant": one.variant,
+            **one.model_dump(),
             "point": point_label(one.point) or None,
             "value": shown(one.value),
-            "score": one.score,
             "last_rung": ", ".join(shown(t.value) for t in one.rungs[-1].tried),
             "num_diverged": sum(t.num_diverged for rung in one.rungs for t in rung.tried),
-            "updates": one.updates,
-            "updates_done": one.updates_done,
             "remark": one.remark or None,
         }
         for one in found.choices
     ]
     text = "Scores are means over the seeds of tuning, in the last rung, the best first."
-    return Table("tuning", f"Tuned values of {found.field}", _TUNED, tuple(rows), text)
+    return Table("tuning", f"Tuned values of {found.field}", _TUNED, rows, text)
 
 
 def curve_section(record: StudyRecord) -> Section | None:
@@ -98,20 +92,12 @@ def curve_section(record: StudyRecord) -> Section | None:
         own = [e for e in record.whole_entries if e.task == task and curves[id(e.cells)][1]]
         axes = _axes([curves[id(entry.cells)] for entry in own])
         for facet in record.facets(own):
-            pairs = [(entry, curves[id(entry.cells)]) for entry in facet.entries]
-            base = [pair for pair in pairs if pair[0].variant == record.baseline]
-            first = base[0] if len(base) == 1 and len(pairs) > 1 else None
-            rest = [pair for pair in pairs if pair is not first]
-            for start in range(0, len(rest), _MOST_CURVES):
-                some = rest[start : start + _MOST_CURVES]
-                name = f"curves-{len(pictures)}"
-                drawn = draw_curves(
-                    name,
-                    facet.title,
-                    [(entry.label, pair) for entry, pair in some],
-                    first and (first[0].label, first[1]),
-                    axes,
-                )
+            labelled = [(entry.label, curves[id(entry.cells)]) for entry in facet.entries]
+            bases = [n for n, one in enumerate(facet.entries) if one.variant == record.baseline]
+            base = labelled.pop(bases[0]) if len(bases) == 1 and len(labelled) > 1 else None
+            for start in range(0, len(labelled), _MOST_CURVES):
+                some = labelled[start : start + _MOST_CURVES]
+                drawn = draw_curves(f"curves-{len(pictures)}", facet.title, some, base, axes)
                 pictures.append(Part("picture", drawn, f"{facet.title}. {_said(some)}"))
     if not pictures:
         return None
@@ -129,23 +115,22 @@ def _axes(pairs: Sequence[Pair]) -> list[tuple[str, float, Scale, float]]:
     found = []
     for place, (title, unit, ends) in enumerate(_PANELS):
         known = [curve for pair in pairs if (curve := pair[place]) is not None]
-        lows = [low for curve in known for low in curve.lows]
-        highs = [high for curve in known for high in curve.highs]
-        scale = scale_around([*ends, *lows, *highs])
-        if min(lows, default=0.0) >= 0:
+        values = [value for curve in known for value in (*curve.lows, *curve.highs)]
+        scale = scale_around([*ends, *values])
+        if min(values, default=0.0) >= 0:
             scale = Scale(max(0.0, scale.low), scale.high)
         last = max((curve.steps[-1] for curve in known), default=1.0)
         found.append((title, unit, scale, last))
     return found
 
 
-def _said(pairs: Sequence[tuple[Entry, Pair]]) -> str:
+def _said(labelled: Sequence[tuple[str, Pair]]) -> str:
     """Return where training losses begin and end, in words."""
     said = []
-    for entry, (_, curve) in pairs:
+    for label, (_, curve) in labelled:
         assert curve is not None
         ends = f"{curve.means[0]:.3g} at update {curve.steps[0]}, {curve.means[-1]:.3g}"
-        said.append(f"Training loss of {entry.label}: {ends} at {curve.steps[-1]}.")
+        said.append(f"Training loss of {label}: {ends} at {curve.steps[-1]}.")
     return " ".join(said)
 
 
@@ -157,9 +142,9 @@ def example_section(record: StudyRecord) -> Section | None:
             found = read_examples(record.folder(cell), _MOST_EXAMPLES)
             if found:
                 title = entry.label if len(record.tasks) == 1 else f"{entry.label}, {entry.task}"
-                shown = tuple(Part("change", one) for one in found)
-                about = f"{title}: seed {cell.config.seed}"
-                parts.append(Part("fold", shown, about, is_open=not parts))
+                title += f": seed {cell.config.seed}"
+                changes = [Part("change", one) for one in found]
+                parts.append(Part("fold", changes, title, is_open=not parts))
                 break
     if not parts:
         return None
@@ -173,29 +158,32 @@ def cost_section(record: StudyRecord) -> Section | None:
         return None
     total = sum(float(result["seconds"]) for result in record.results.values())
     said = f"The seconds of {len(record.results)} runs add up to {_duration(total)}."
-    return Section(
-        "cost", "Time and memory", (Part("text", said), Part("table", _cost_table(record)))
-    )
+    parts = (Part("text", said), Part("table", _cost_table(record)))
+    return Section("cost", "Time and memory", parts)
 
 
 def run_section(record: StudyRecord) -> Section:
     """Return the section with every run, those without a score first."""
-    lost = _lost_table(record)
+    runs = _run_table(record)
+    lost = [row for row in runs.rows if row["status"] in ("failed", "diverged")]
     left = record.num_runs - record.num_finished - len(record.errors)
     said = [f"{record.num_finished} of {record.num_runs} runs have ended with a result."]
     if left:
         said.append(f"{left} are not finished.")
-    strays = record.num_strays
+    held = entries(record.path / "runs") if is_there(record.path / "runs") else []
+    strays = len({*held} - {cell.identity for _, cell in record.runs})
     if strays:
         said.append(
             f"{strays} other folders in runs/ are of no run of this study as it is now: of other "
             "variants or seeds, or of an earlier version."
         )
-    parts = [Part("warning" if left or strays or lost.rows else "text", " ".join(said))]
-    if lost.rows:
-        parts += [Part("heading", lost.title), Part("table", lost)]
-    parts.append(Part("folded-table", _run_table(record)))
-    return Section("runs", "Runs", tuple(parts))
+    parts = [Part("warning" if left or strays or lost else "text", " ".join(said))]
+    if lost:
+        title = "Runs that failed or diverged"
+        kept = [c for c in runs.columns if c.key not in ("selected_step", "held_out_score")]
+        parts += [Part("heading", title), Part("table", Table("lost-runs", title, kept, lost))]
+    parts.append(Part("folded-table", runs))
+    return Section("runs", "Runs", parts)
 
 
 def _duration(seconds: float) -> str:
@@ -240,19 +228,8 @@ def _run_table(record: StudyRecord) -> Table:
         Column("peak_bytes", "peak bytes", "count", is_shown=False),
         Column("reason", "reason", "long"),
     )
-    rows = tuple(
-        _run_row(record, entry, number)
-        for entry in record.whole_entries
-        for number in range(entry.num_seeds)
-    )
+    rows = tuple(_run_row(record, entry, cell) for entry, cell in record.runs)
     return Table("runs", "Runs", columns, rows)
-
-
-def _lost_table(record: StudyRecord) -> Table:
-    whole = _run_table(record)
-    lost = tuple(row for row in whole.rows if row["status"] in ("failed", "diverged"))
-    kept = tuple(c for c in whole.columns if c.key not in ("selected_step", "held_out_score"))
-    return Table("lost-runs", "Runs that failed or diverged", kept, lost)
 
 
 def _cost_row(record: StudyRecord, entry: Entry) -> dict[str, Any]:
@@ -264,7 +241,7 @@ def _cost_row(record: StudyRecord, entry: Entry) -> dict[str, Any]:
 
     peak = max((r["peak_bytes"] for r in found if r.get("peak_bytes")), default=None)
     return {
-        **place_of(record, entry),
+        **entry.place,
         "num_runs": len(found),
         "updates": max((r["steps"] for r in found), default=None),
         "trainable_parameters": entry.line["trainable_parameters"],
@@ -276,11 +253,10 @@ def _cost_row(record: StudyRecord, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _run_row(record: StudyRecord, entry: Entry, number: int) -> dict[str, Any]:
-    cell = entry.cells[number]
+def _run_row(record: StudyRecord, entry: Entry, cell: Cell) -> dict[str, Any]:
     result = record.results.get(cell.identity)
     row = {
-        **place_of(record, entry),
+        **entry.place,
         "seed": cell.config.seed,
         "identity": cell.identity,
         "status": "failed" if cell.identity in record.errors else "not finished",
@@ -289,17 +265,11 @@ def _run_row(record: StudyRecord, entry: Entry, number: int) -> dict[str, Any]:
     if result is None:
         return row
     lost = {} if result["status"] == "finished" else {"score": None, "last_score": None}
-    ended = {"status": result["status"], "reason": _reason_of(result)}
+    why = result.get("divergence")
+    if isinstance(why, Mapping):
+        why = ", ".join(f"{key} {shown(value)}" for key, value in why.items())
+    ended = {"status": result["status"], "reason": str(why) if why else None}
     return {**result, **row, **ended, **lost}
-
-
-def _reason_of(result: Mapping[str, Any]) -> str | None:
-    found = result.get("divergence")
-    if not found:
-        return None
-    if isinstance(found, Mapping):
-        return ", ".join(f"{key} {shown(value)}" for key, value in found.items())
-    return str(found)
 
 
 def written_section(record: StudyRecord) -> Section | None:
@@ -310,8 +280,7 @@ def written_section(record: StudyRecord) -> Section | None:
             result = record.results.get(cell.identity, {})
             own = result.get("tasks", {}).get(entry.task, {}) if entry.part_of else result
             if own.get("written"):
-                about = {**place_of(record, entry), "seed": cell.config.seed}
-                rows += [{**about, **one} for one in own["written"]]
+                rows += [{**entry.place, "seed": cell.config.seed, **one} for one in own["written"]]
                 break
     if not rows:
         return None
@@ -324,6 +293,6 @@ def written_section(record: StudyRecord) -> Section | None:
         Column("text", "written", "long"),
         Column("reference", "reference", "long"),
     )
-    table = Table("written", "Texts on the reported rows", columns, tuple(rows))
+    table = Table("written", "Texts on the reported rows", columns, rows)
     said = "The best, the median and the worst of each variant's first seed, by the F1 of words."
     return Section("written", "Written texts", (Part("note", said), Part("table", table)))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
 from softprompts.lab.analysis.comparison import difference_range, ratio_range
-from softprompts.lab.analysis.study_statistics import without_task
-from softprompts.lab.reports.findings import conclusions, main_comparisons
+from softprompts.lab.reports.findings import Comparison, conclusions, main_comparisons
 from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.study_figures import Row, Scale, draw_rows, scale_around
 from softprompts.lab.reports.study_record import (
@@ -19,11 +17,10 @@ from softprompts.lab.reports.study_record import (
     field_columns,
     fields_of,
     place_columns,
-    place_of,
     point_label,
-    seeds_of,
 )
-from softprompts.lab.reports.tabular import Column, Table
+from softprompts.lab.reports.table import lost_runs
+from softprompts.lab.reports.tabular import Column, Table, spelled
 from softprompts.recipes.study_size import RATE
 
 MOST_OPEN = 8
@@ -47,50 +44,39 @@ _STATISTICS = (
     Column("interquartile_mean", "interquartile mean", "percent", is_shown=False),
 )
 
-Comparison = Mapping[str, Any]
-
 
 def score_picture(record: StudyRecord) -> list[Part]:
     """Return every seed of the first group of scores, and what the marks mean."""
-    first, *_ = record.facets()
-    ((_, picture),) = _pictures(record, slice(1))
-    return [picture, *_legend(record, [first])]
+    facets = record.facets()
+    return [_strips(record, facets, 0), *_legend(record, facets, facets[:1])]
 
 
 def score_section(record: StudyRecord) -> Section:
     """Return the section with the other groups of scores, and the table of all."""
-    facets, parts = record.facets()[1:], []
-    if facets:
-        parts = [*_legend(record, facets), *_some_folded(_pictures(record, slice(1, None)))]
+    facets, parts = record.facets(), []
+    if others := range(1, len(facets)):
+        pictures = [(facets[number].title, _strips(record, facets, number)) for number in others]
+        parts += [*_legend(record, facets, facets[1:]), *_some_folded(pictures)]
         parts.append(Part("heading", "Table"))
     parts.append(Part("table", _score_table(record)))
     means = _average_table(record)
     if means.rows:
         parts += [Part("heading", means.title), Part("table", means)]
-    return Section("scores", "Scores", tuple(parts))
+    return Section("scores", "Scores", parts)
 
 
-def _pictures(record: StudyRecord, which: slice) -> list[tuple[str, Part]]:
-    """Return every seed of some groups of scores, under the groups' titles."""
-    facets = record.facets()
-    return [
-        (facet.title, _strips(record, facet, _scale(facets, facet.task), f"scores-{number}"))
-        for number, facet in [*enumerate(facets)][which]
-    ]
-
-
-def _legend(record: StudyRecord, facets: Sequence[Facet]) -> list[Part]:
-    """Say what the marks in pictures of scores mean, and which are not in them."""
-    scales = {facet.task: _scale(record.facets(), facet.task) for facet in facets}
+def _legend(record: StudyRecord, facets: Sequence[Facet], some: Sequence[Facet]) -> list[Part]:
+    """Say what the marks in pictures of some facets mean, and which are not in them."""
+    scales = {facet.task: _scale(facets, facet.task) for facet in some}
     majorities = [
         (f"{facet.task} {100 * m:.1f}", bool(scales[facet.task].beyond((m, m))))
-        for facet in facets
+        for facet in some
         for entry in facet.entries
         if (m := entry.line["majority"]) is not None
     ]
     far = dict.fromkeys(text for text, is_far in majorities if is_far)
     dashed = "" if all(is_far for _, is_far in majorities) else " Dashed: the majority class."
-    metrics = dict.fromkeys(e.line["metric"] for f in facets for e in f.entries if e.num_scored)
+    metrics = dict.fromkeys(e.line["metric"] for f in some for e in f.entries if e.num_scored)
     what = f" ({', '.join(metrics)}, %)" if metrics else ""
     lead = (
         f"A dot is a seed{what}, the blue mark the "
@@ -116,7 +102,7 @@ def comparison_section(record: StudyRecord) -> Section | None:
         title = f"What may be concluded, in words: {len(said)} sentences"
         parts.append(Part("fold", (Part("list", said),), title))
     parts.append(Part("folded-table" if len(table.rows) > 1 else "table", table))
-    return Section("comparisons", f"Against {record.baseline}", tuple(parts))
+    return Section("comparisons", f"Against {record.baseline}", parts)
 
 
 def _score_table(record: StudyRecord) -> Table:
@@ -134,16 +120,10 @@ def _score_table(record: StudyRecord) -> Table:
         Column("num_failed", "failed", "count", is_shown=False),
         Column("num_missing", "not run", "count", is_shown=False),
     )
-    rows = tuple(
-        {
-            **entry.line,
-            **place_of(record, entry),
-            "seeds": seeds_of(entry),
-            "num_scored": entry.num_scored,
-            "num_seeds": entry.num_seeds,
-        }
-        for entry in record.entries
-    )
+    rows = []
+    for entry in record.entries:
+        counts = {"num_scored": entry.num_scored, "num_seeds": len(entry.cells)}
+        rows.append({**entry.line, **entry.place, **counts, "seeds": entry.seeds})
     note = (
         "Scores in percent, mean and standard deviation over the seeds that finished. The interval "
         "is Student's, transformed for skewed scores."
@@ -162,18 +142,12 @@ def _average_table(record: StudyRecord) -> Table:
         Column("num_seeds", "seeds", "count"),
     )
     rows = [
-        {
-            **one["over_seeds"],
-            **fields_of(record, one["point"]),
-            "variant": one["variant"],
-            "tasks": ", ".join(one["tasks"]),
-            "benchmark": one["benchmark"],
-            "num_seeds": len(one["seeds"]),
-        }
+        {**one, **one["over_seeds"], **fields_of(one["point"]), "num_seeds": len(one["seeds"])}
+        | {"tasks": ", ".join(one["tasks"])}
         for one in record.summary["averages"]
     ]
     note = "Each task weighs the same; a seed counts where every task has its score."
-    return Table("averages", "Means over tasks", columns, tuple(rows), note)
+    return Table("averages", "Means over tasks", columns, rows, note)
 
 
 def _comparison_table(record: StudyRecord) -> Table:
@@ -198,10 +172,10 @@ def _comparison_table(record: StudyRecord) -> Table:
         Column("improvement", "beats the baseline", "percent"),
         Column("detectable", "detectable", "percent"),
     )
-    rows = tuple(
-        {**one, **fields_of(record, one["point"]), "tasks": ", ".join(one["tasks"])}
+    rows = [
+        {**one, **fields_of(one["point"]), "tasks": ", ".join(one["tasks"])}
         for one in record.summary["comparisons"]
-    )
+    ]
     note = (
         "Differences in points of a percent, over paired seeds. Corrected by Holm. Detectable: the "
         "difference that a t-test would find in 80 % of such studies."
@@ -212,44 +186,37 @@ def _comparison_table(record: StudyRecord) -> Table:
 def _scale(facets: Sequence[Facet], task: str) -> Scale:
     lines = [e.line for facet in facets if facet.task == task for e in facet.entries]
     values = [score for line in lines for score in line["scores"]]
-    ends = [end for line in lines for end in line["interval"] or () if line["scores"]]
+    ends = [end for line in lines for end in line["interval"] or ()]
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = 0.35 * (high - low) + 0.02  # wide intervals of two seeds are cut, not followed
-    kept = [min(max(end, low - room), high + room) for end in ends]
+    kept = map(Scale(low - room, high + room).inside, ends)
     span = high - low + 0.02
     majority = [m for line in lines if (m := line["majority"]) is not None and values]
     near = [m for m in majority if low - _FAR * span <= m <= high + _FAR * span]
-    found = scale_around([*values, *kept, *near])
-    is_share = max(values, default=0) <= 1
-    return Scale(max(0.0, found.low), min(1.0, found.high)) if is_share else found
+    return scale_around([*values, *kept, *near]).as_share()
 
 
-def _strips(record: StudyRecord, facet: Facet, scale: Scale, name: str) -> Part:
-    """Return a row per entry: a dot per seed, mean and interval."""
+def _strips(record: StudyRecord, facets: Sequence[Facet], number: int) -> Part:
+    """Return one of the facets as a row per entry: a dot per seed, mean and interval."""
+    facet = facets[number]
+    scale = _scale(facets, facet.task)
     rows = [_strip(entry, scale) for entry in facet.entries]
     lines = {"majority class": facet.entries[-1].line["majority"]}
     means = {e.line["mean"] for e in facet.entries if e.variant == record.baseline}
     if len(means) == 1 and len(rows) > 1:
         lines[f"mean of {record.baseline}"] = means.pop()
     shown = {k: v for k, v in lines.items() if v is not None and not scale.beyond((v, v))}
-    return _picture(facet.title, draw_rows(name, rows, scale, shown, "%"), rows)
+    return _picture(facet.title, draw_rows(f"scores-{number}", rows, scale, shown, "%"), rows)
 
 
 def _strip(entry: Entry, scale: Scale) -> Row:
     line = entry.line
-    some = "" if entry.num_scored == entry.num_seeds else f"{seeds_of(entry)} seeds"
+    some = "" if entry.num_scored == len(entry.cells) else f"{entry.seeds} seeds"
     if not entry.num_scored:
-        keys = (
-            ("diverged", "num_diverged"),
-            ("failed", "num_failed"),
-            ("not run yet", "num_missing"),
-        )
-        said = f"no score: {', '.join(f'{line[key]} {word}' for word, key in keys if line[key])}"
+        said = f"no score: {', '.join(lost_runs(line))}"
         return Row(entry.label, said, said, None)
-    seeds = [
-        f"seed {seed}: {100 * score:.1f}"
-        for seed, score in zip(line["seeds"], line["scores"], strict=True)
-    ]
+    pairs = zip(line["seeds"], line["scores"], strict=True)
+    seeds = [f"seed {seed}: {100 * score:.1f}" for seed, score in pairs]
     spread = "" if line["std"] is None else f" ± {100 * line['std']:.1f}"
     text = f"{100 * line['mean']:.1f}{spread}"
     said, ends = f"mean {text}, {', '.join(seeds)}", line["interval"]
@@ -277,17 +244,17 @@ def _differences(main: Sequence[Comparison]) -> list[Part]:
     wide = [end for one in main for end in one["interval_with_items"] or ()]
     near = scale_around([*ends, 0.0])
     room = 0.3 * (near.high - near.low)
-    kept = [min(max(end, near.low - room), near.high + room) for end in wide]
+    kept = map(Scale(near.low - room, near.high + room).inside, wide)
     scale = scale_around([*ends, *kept, 0.0])
     pictures = _forest(main, scale, _difference_row, ("differences", "points", 0.0))
-    lead = ("95 % interval over seeds: blue where it is shown after correction, else grey. "
-            "Pale: over seeds and items.")  # fmt: skip
-    return [Part("heading", "Difference of means"), Part("note", lead), *pictures]
+    lead = "95 % interval over seeds: blue where it is shown after correction, else grey."
+    note = Part("note", f"{lead} Pale: over seeds and items.")
+    return [Part("heading", "Difference of means"), note, *pictures]
 
 
 def _difference_row(one: Comparison, label: str, scale: Scale) -> Row:
     items, seeds, p = one["interval_with_items"], one["interval"], one["p_adjusted"]
-    size = _points(one["difference"])
+    size = spelled("points", one["difference"])
     if seeds is not None:
         between = difference_range(seeds)
         size = between if seeds[0] == seeds[1] else f"{size} ({between})"
@@ -333,11 +300,10 @@ def _forest(
     by_point = len({one["variant"] for one in found}) >= len(points)
     groups: dict[str, list[Row]] = {}
     for one in found:
-        point = point_label(without_task(one["point"]))
+        point, tasks = point_label(one["point"]), one["tasks"]
         shared, label = (point, one["variant"]) if by_point else (one["variant"], point)
-        tasks = one["tasks"]
         where = tasks[0] if len(tasks) == 1 else f"mean over {len(tasks)} tasks"
-        title = ", ".join(part for part in (where, shared) if part)
+        title = ", ".join(filter(None, (where, shared)))
         groups.setdefault(title, []).append(row_of(one, label, scale))
     pictures = []
     for number, (title, rows) in enumerate(groups.items()):
@@ -353,16 +319,9 @@ def _is_shown(p: float | None) -> bool:
 def _seems_to_disagree(one: Comparison) -> bool:
     """Return whether an interval shows what its test does not, or the other way round."""
     pairs = (("interval", 0, "p_adjusted"), ("std_ratio_interval", 1, "p_spread_adjusted"))
-    return any(
-        (one[ends][0] <= no <= one[ends][1]) == _is_shown(one[p])
-        for ends, no, p in pairs
-        if one[ends] is not None and one[p] is not None
-    )
+    known = [(one[ends], no, one[p]) for ends, no, p in pairs if None not in (one[ends], one[p])]
+    return any((ends[0] <= no <= ends[1]) == _is_shown(p) for ends, no, p in known)
 
 
 def _p(p: float | None) -> str:
     return "" if p is None else f"corrected p {p:.2g}"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")

@@ -43,13 +43,7 @@ _COLOURS = (BLUE, ORANGE, GREEN)
 @final
 @dataclass(frozen=True)
 class Scale:
-    """An axis.
-
-    Attributes:
-        low: its left or lower end.
-        high: its other end.
-        is_logarithmic: whether equal ratios are equally long.
-    """
+    """An axis from its left or lower end to the other."""
 
     low: float
     high: float
@@ -59,6 +53,10 @@ class Scale:
         """Return words on an interval that is drawn only in part, to end a sentence; else ""."""
         is_whole = ends is None or (self.low <= ends[0] and ends[1] <= self.high)
         return "" if is_whole else ", beyond the axis"
+
+    def as_share(self) -> Scale:
+        """Return its part from 0 to 1."""
+        return Scale(max(0.0, self.low), min(1.0, self.high))
 
     def inside(self, value: float) -> float:
         """Return the nearest value that is on the axis."""
@@ -71,14 +69,9 @@ class Row:
     """A row of a figure: a value with intervals, and single values as dots.
 
     Attributes:
-        label: what the row is.
         text: what stands beside it.
         said: what it says, in words.
-        value: the value; `None` where there is none.
-        interval: its interval.
-        wide: a wider interval.
-        dots: single values.
-        hints: what is shown where a reader points at one.
+        hints: what is shown where a reader points at a dot.
         is_shown: whether it is more than noise.
     """
 
@@ -94,11 +87,9 @@ class Row:
 
 
 def scale_around(values: Sequence[float], share: float = 0.04) -> Scale:
-    """Return an axis that holds all values with a margin.
+    """Return an axis that holds all values, from 0 to 1 without any.
 
-    Args:
-        values: the values; without any, the axis goes from 0 to 1.
-        share: the margin on each side, as a share of their span.
+    Its margin on each side is a share of their span.
     """
     held = [value for value in values if math.isfinite(value)]
     low, high = (min(held), max(held)) if held else (0.0, 1.0)
@@ -111,13 +102,10 @@ def draw_rows(
 ) -> Markup:
     """Return rows with their values and intervals, one under the other.
 
-    Args:
-        name: the figure's name on its page.
-        rows: the rows.
-        scale: their axis.
-        lines: values that upright lines stand at, by what they are.
-        unit: `%`, `points` or `times`.
+    `lines` are values that upright lines stand at, by what they are; the unit is `%`, `points` or
+    `times`.
     """
+    labels = [short(printable(row.label), _LONGEST) for row in rows]
 
     def draw(axes: Axes) -> None:
         for place, row in enumerate(rows):
@@ -127,17 +115,18 @@ def draw_rows(
         for what, value in lines.items():
             dashes = "--" if what == "majority class" else "-"
             line = axes.axvline(value, color=GREY, linewidth=0.9, linestyle=dashes, zorder=0)
-            hint(line, f"{what}: {_with_unit(value, unit)}")
-        _finish_rows(axes, rows, scale, unit)
+            hint(line, f"{what}: {value:g}" if unit == "times" else f"{what}: {100 * value:.1f}")
+        _finish_rows(axes, labels, scale, unit)
 
+    with style():
+        widths = [TextPath((0, 0), text, size=8).get_extents().width / 72 for text in labels]
     tall = _TALL + 0.08 * any("\n" in row.text for row in rows)
-    left = 0.12 + min(1.63, max(map(_width, (_label(row) for row in rows))))
     right = 0.75 if unit == "%" else 1.35
-    panel = Panel(tall * len(rows) + 0.1, draw, -1, left, right, 0.25)
+    panel = Panel(tall * len(rows) + 0.1, draw, -1, 0.12 + min(1.63, max(widths)), right, 0.25)
     return as_markup(name, [panel])
 
 
-def _finish_rows(axes: Axes, rows: Sequence[Row], scale: Scale, unit: str) -> None:
+def _finish_rows(axes: Axes, labels: Sequence[str], scale: Scale, unit: str) -> None:
     if scale.is_logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
@@ -145,9 +134,8 @@ def _finish_rows(axes: Axes, rows: Sequence[Row], scale: Scale, unit: str) -> No
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
-    axes.set_xlim(scale.low, scale.high)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), list(map(_label, rows)))
+    axes.set(xlim=(scale.low, scale.high), ylim=(len(labels) - 0.4, -0.6))
+    axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=LINE, linewidth=0.7)
@@ -155,25 +143,13 @@ def _finish_rows(axes: Axes, rows: Sequence[Row], scale: Scale, unit: str) -> No
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))
 
 
-def _label(row: Row) -> str:
-    return short(printable(row.label), _LONGEST)
-
-
-def _width(text: str) -> float:
-    """Return how wide a label is, in inches."""
-    with style():
-        return float(TextPath((0, 0), text, size=8).get_extents().width) / 72
-
-
 def _draw_row(axes: Axes, place: int, row: Row, scale: Scale) -> None:
     """Draw intervals, dots, and the value over them."""
     if row.value is None:
         return
     colour = BLUE if row.is_shown else GREY
-    for ends, look in (
-        (row.wide, {"color": LINE, "linewidth": 2.0}),
-        (row.interval, {"color": SOFT, "linewidth": 6.0} if row.dots else {"color": colour}),
-    ):
+    near = {"color": SOFT, "linewidth": 6.0} if row.dots else {"color": colour}
+    for ends, look in ((row.wide, {"color": LINE, "linewidth": 2.0}), (row.interval, near)):
         if ends is None:
             continue
         low, high = map(scale.inside, ends)
@@ -207,10 +183,6 @@ def _tick(value: float, unit: str) -> str:
     return f"{sign}{100 * value:.4g}".replace("-", "−")
 
 
-def _with_unit(value: float, unit: str) -> str:
-    return f"{value:g}" if unit == "times" else f"{100 * value:.1f}"
-
-
 def draw_curves(
     name: str,
     title: str,
@@ -218,14 +190,10 @@ def draw_curves(
     base: tuple[str, Sequence[Curve | None]] | None,
     axes_of: Sequence[tuple[str, float, Scale, float]],
 ) -> Markup:
-    """Return curves over the updates with their bands, a panel for each kind of value.
+    """Return up to three curves over the updates with their bands, a panel for each kind of value.
 
-    Args:
-        name: the figure's name on its page.
-        title: its title.
-        curves: up to three, by label; each with a curve per panel.
-        base: the one that they are compared with, drawn in grey.
-        axes_of: per panel what its values are, their unit, their axis, and the last update.
+    Labels stand before a curve per panel; the base, which they are compared with, is grey.
+    `axes_of` says per panel what its values are, their unit, their axis, and the last update.
     """
     looks = [(label, of, colour) for (label, of), colour in zip(curves, _COLOURS, strict=False)]
     if base is not None:
@@ -250,12 +218,10 @@ def _draw_curves(
         spelled = short(printable(label), 2 * _LONGEST)
         lines += axes.plot(curve.steps, means, color=colour, label=spelled)
         hint(lines[-1], f"{label}: from {means[0]:.3g} to {means[-1]:.3g}")
-    axes.set_xlim(0, last)
-    axes.set_ylabel("score, %" if unit == 100 else "loss")
-    axes.set_ylim(unit * y.low, unit * y.high)
+    axes.set(xlim=(0, last), ylim=(unit * y.low, unit * y.high))
+    axes.set(xlabel="update", ylabel="score, %" if unit == 100 else "loss")
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND_STEPS))
-    axes.set_xlabel("update")
     add_legend(axes, lines, title, 1)
 
 
@@ -268,17 +234,12 @@ def draw_sweep(
 ) -> Markup:
     """Return the score over the values of a swept field, its plateau and its default.
 
-    Args:
-        name: the figure's name on its page.
-        title: its title.
-        curves: one of `robustness.curves` of `summary.json`; and the same on other rows, if any.
-        y: the axis of scores.
-        hints: what is shown at each value.
+    The curve is one of `robustness.curves` of `summary.json`; its twin is of other rows, if any.
+    `y` is the axis of scores; hints are shown at each value.
     """
     curve, twin = curves
 
     def draw(axes: Axes) -> None:
-        axes.set_title(short(printable(title), 2 * _LONGEST))
         values = curve["values"]
         start = start_of_axis(values)
         places = [value if start is None else max(value, start) for value in values]
@@ -297,11 +258,10 @@ def draw_sweep(
         for at, text, lost in zip(places, hints, curve["diverged"], strict=True):
             axes.plot([at], [y.low], "x" if lost else "", color=ORANGE, clip_on=False)
             hint(axes.axvline(at, linewidth=9, alpha=0.0), text)
-        axes.set_ylim(y.low, y.high)
+        about, field = short(printable(title), 2 * _LONGEST), short(printable(curve["field"]), 40)
+        axes.set(title=about, xlabel=field, ylabel="score, %", ylim=(y.low, y.high))
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND_STEPS))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}"))
-        axes.set_xlabel(short(printable(curve["field"]), 40))
-        axes.set_ylabel("score, %")
 
     return as_markup(name, [Panel(1.5, draw, 0, 0.6, 0.15)])
 
@@ -311,9 +271,7 @@ def _draw_means(axes: Axes, places: Sequence[float], curve: Mapping[str, Any], l
     known = [n for n, mean in enumerate(curve["means"]) if mean is not None]
     means = [curve["means"][n] for n in known]
     axes.plot([places[n] for n in known], means, look, color=BLUE, markersize=3, linewidth=1.2)
-    if look == "--":
-        return
     for n in known:
-        if curve["lows"][n] is not None:
-            ends = (curve["lows"][n], curve["highs"][n])
+        ends = (curve["lows"][n], curve["highs"][n])
+        if look != "--" and ends[0] is not None:
             axes.plot([places[n]] * 2, ends, color=BLUE, linewidth=1)

@@ -16,8 +16,6 @@ from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.study import StudyConfig, parse_kept_study
 from softprompts.storage import entries, is_there, read_record
 
-Line = Mapping[str, Any]
-
 
 @final
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Entry:
         part_of: of a task of a mixture, the mixture's label; otherwise empty.
     """
 
-    line: Line
+    line: Mapping[str, Any]
     cells: tuple[Cell, ...]
     label: str
     part_of: str = ""
@@ -47,14 +45,21 @@ class Entry:
         return str(self.line["variant"])
 
     @property
-    def num_seeds(self) -> int:
-        """How many runs there are to be."""
-        return len(self.cells)
+    def num_scored(self) -> int:
+        """How many of its runs have a score."""
+        return len(self.line["seeds"])
 
     @property
-    def num_scored(self) -> int:
-        """How many of them have a score."""
-        return len(self.line["seeds"])
+    def seeds(self) -> str:
+        """How many of how many seeds have a score, in words."""
+        planned = len(self.cells)
+        return str(planned) if self.num_scored == planned else f"{self.num_scored} of {planned}"
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The values of `place_columns`."""
+        task = f"{self.task} (within {self.part_of})" if self.part_of else self.task
+        return {"task": task, "variant": self.variant, **fields_of(self.line["point"])}
 
 
 @final
@@ -70,15 +75,11 @@ class Facet:
 @final
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study as its folder has it now.
+    """A study as its folder has it now; `results` and `errors` of runs are by identity.
 
     Attributes:
-        path: the folder.
-        study: the study.
         summary: what its finished runs say, made anew from their results.
         entries: every variant, task and point; tasks of a mixture follow their mixture.
-        results: results of the runs that have one, by identity.
-        errors: why runs failed, by identity.
     """
 
     path: Path
@@ -114,6 +115,11 @@ class StudyRecord:
         return tuple(entry for entry in self.entries if not entry.part_of)
 
     @property
+    def runs(self) -> tuple[tuple[Entry, Cell], ...]:
+        """Every run, with its entry."""
+        return tuple((entry, cell) for entry in self.whole_entries for cell in entry.cells)
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks, in the study's order; a mixture counts as one."""
         return tuple(dict.fromkeys(entry.task for entry in self.whole_entries))
@@ -124,25 +130,14 @@ class StudyRecord:
         points = [without_task(entry.line["point"]) for entry in self.entries]
         return tuple(dict.fromkeys(field for point in points for field in point))
 
-    @property
-    def num_strays(self) -> int:
-        """How many folders beside its runs are of no run of the study."""
-        folder = self.path / "runs"
-        held = entries(folder) if is_there(folder) else []
-        own = {cell.identity for entry in self.entries for cell in entry.cells}
-        return sum(name not in own for name in held)
-
     def folder(self, cell: Cell) -> Path:
         """Return the folder of a run."""
         return run_folder(self.path, cell)
 
     def facets(self, chosen: Sequence[Entry] | None = None) -> tuple[Facet, ...]:
-        """Return entries in groups: by task, and by grid point or by variant.
+        """Return chosen entries, or all, in groups: by task, and by grid point or by variant.
 
         Whichever has fewer values makes the groups, so that each group has many rows.
-
-        Args:
-            chosen: the entries; all of them if absent.
         """
         found = self.entries if chosen is None else chosen
         points = {point_label(entry.line["point"]) for entry in found}
@@ -154,8 +149,7 @@ class StudyRecord:
             shared, label = (point, entry.variant) if by_point else (entry.variant, point)
             if not by_point and len(variants) == 1:
                 shared = ""
-            within = f"within {entry.part_of}" * bool(entry.part_of)
-            key = (entry.task, within, shared)
+            key = (entry.task, f"within {entry.part_of}" * bool(entry.part_of), shared)
             groups.setdefault(key, []).append(replace(entry, label=label or entry.variant))
         return tuple(
             Facet(key[0], ", ".join(filter(None, key)), tuple(of)) for key, of in groups.items()
@@ -195,22 +189,9 @@ def field_columns(record: StudyRecord) -> tuple[Column, ...]:
     return tuple(Column(f"field {name}", name) for name in record.fields)
 
 
-def fields_of(record: StudyRecord, point: Mapping[str, Any]) -> dict[str, Any]:
+def fields_of(point: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `field_columns` for a grid point."""
-    rest = without_task(point)
-    return {f"field {name}": shown(rest[name]) for name in record.fields if name in rest}
-
-
-def place_of(record: StudyRecord, entry: Entry) -> dict[str, Any]:
-    """Return the values of `place_columns` for an entry."""
-    task = f"{entry.task} (within {entry.part_of})" if entry.part_of else entry.task
-    return {"task": task, "variant": entry.variant, **fields_of(record, entry.line["point"])}
-
-
-def seeds_of(entry: Entry) -> str:
-    """Return how many of how many seeds have a score."""
-    whole = entry.num_scored == entry.num_seeds
-    return str(entry.num_seeds) if whole else f"{entry.num_scored} of {entry.num_seeds}"
+    return {f"field {name}": shown(value) for name, value in without_task(point).items()}
 
 
 def point_label(point: Mapping[str, Any]) -> str:
@@ -228,9 +209,9 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _entries(line: Line, cells: tuple[Cell, ...]) -> list[Entry]:
+def _entries(line: Mapping[str, Any], cells: tuple[Cell, ...]) -> list[Entry]:
     """Return the entry of a line, and those of its own tasks if it is of a mixture."""
-    label = ", ".join(part for part in (line["variant"], point_label(line["point"])) if part)
+    label = ", ".join(filter(None, (line["variant"], point_label(line["point"]))))
     own = [
         Entry({**line, **scores, "task": name}, cells, label, part_of=line["task"])
         for name, scores in line.get("tasks", {}).items()

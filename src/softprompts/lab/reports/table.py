@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from softprompts.lab.analysis.study_statistics import variant_words
+from softprompts.lab.reports.tabular import spelled
 
 HEADINGS = (
     *("task", "variant", "score", "min", "max", "majority"),
@@ -16,10 +17,8 @@ HEADINGS = (
 def score_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return one row per variant, task and grid point, tasks together.
 
-    Below a mixture's row comes one for each of its tasks, whose name begins with `· `.
-
-    Returns:
-        Rows in the order of `HEADINGS`; scores in percent.
+    Below a mixture's row comes one for each of its tasks, whose name begins with `· `. Columns are
+    `HEADINGS`, scores in percent.
     """
     order = list(dict.fromkeys(line["task"] for line in summary["cells"]))
     lines = sorted(summary["cells"], key=lambda line: order.index(line["task"]))
@@ -31,33 +30,30 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     texts = []
     for line in summary["cells"]:
         name = f"{line['variant']} on {line['task']}"
-        for count, what in (
-            (line["num_diverged"], "diverged"),
-            (line["num_failed"], "failed"),
-            (line["num_missing"], "not run yet"),
-        ):
-            if count:
-                texts.append(f"{name}: {count} {what}.")
+        texts += [f"{name}: {lost}." for lost in lost_runs(line)]
         texts += [f"{name}: {error}" for error in line["errors"]]
     cut = {
-        line["task"]: dict(line["num_cut"])
+        line["task"]: ", ".join(said)
         for line in summary["cells"]
-        if line["num_cut"] and any(line["num_cut"].values())
+        if (said := [f"{n} in {split}" for split, n in (line["num_cut"] or {}).items() if n])
     }
-    for task, counts in cut.items():
-        shown = ", ".join(f"{count} in {split}" for split, count in counts.items() if count)
-        texts.append(f"{task}: inputs cut to fit: {shown}.")
-    return texts
+    return [*texts, *(f"{task}: inputs cut to fit: {said}." for task, said in cut.items())]
+
+
+def lost_runs(line: Mapping[str, Any]) -> list[str]:
+    """Return how many runs of a line have no score, and why, in words."""
+    words = {"num_diverged": "diverged", "num_failed": "failed", "num_missing": "not run yet"}
+    return [f"{line[key]} {word}" for key, word in words.items() if line[key]]
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
+    keys = ("mean", "std", "min", "max", "majority")
+    mean, std, *others = (spelled("percent", line[key]) for key in keys)
     return (
         line["task"],
         variant_words(line),
-        f"{_percent(line['mean'])} ± {_percent(line['std'])}",
-        _percent(line["min"]),
-        _percent(line["max"]),
-        _percent(line["majority"]),
+        f"{mean} ± {std}",
+        *others,
         "–" if line["num_items"] is None else str(line["num_items"]),
         str(len(line["seeds"])),
         "–" if line["updates"] is None else str(line["updates"]),
@@ -67,12 +63,7 @@ def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _task_rows(line: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return a row per task of a mixture: what is the mixture's alone is left out."""
-    rows = []
-    for name, own in line.get("tasks", {}).items():
-        _, variant, *_ = whole = _row({**line, **own})
-        rows.append((f"· {name}", variant, *whole[2:8], "", ""))
-    return rows
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
+    return [
+        (f"· {name}", *_row({**line, **own})[1:8], "", "")
+        for name, own in line.get("tasks", {}).items()
+    ]

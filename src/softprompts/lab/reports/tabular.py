@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -48,7 +48,6 @@ class Column:
 
     Attributes:
         key: what CSV calls it; unique in its table.
-        heading: what a reader sees.
         kind: how its values are shown: `text`, `long` text, `count`, `number`, `percent`, `points`
             or `p`; of two values `score`, `range`, `difference` or `ratios`.
         parts: what CSV calls its two values, where it has two.
@@ -62,21 +61,12 @@ class Column:
     is_shown: bool = True
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """The columns that CSV has for it."""
-        return self.parts or (self.key,)
-
-    @property
     def look(self) -> str:
         """Its class on a page."""
         return self.kind if self.kind in ("text", "long") else ""
 
     def values(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return its value in a row, or its two values.
-
-        Args:
-            row: the row: two values stand in it as a pair, or by the names of the parts.
-        """
+        """Return its value in a row, or its two: a pair there, or by the names of the parts."""
         if not self.parts:
             return (row.get(self.key),)
         return tuple(row.get(self.key, [row.get(part) for part in self.parts]) or (None, None))
@@ -92,17 +82,13 @@ class Table:
     """Rows of values under columns.
 
     Attributes:
-        name: what its files are called.
-        title: one line about it.
-        columns: its columns.
         rows: values by column key, among others; a missing value is `None`, two are a pair.
-        note: what a reader must know of it.
     """
 
     name: str
     title: str
-    columns: tuple[Column, ...]
-    rows: tuple[Mapping[str, Any], ...]
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
     note: str = ""
 
     @property
@@ -123,23 +109,20 @@ def to_csv(table: Table) -> str:
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
-    writer.writerow([_safe(key) for column in table.columns for key in column.keys])
+    heads = [key for column in table.columns for key in column.parts or (column.key,)]
+    writer.writerow(map(_plain, heads))
     for row in table.rows:
         values = [value for column in table.columns for value in column.values(row)]
-        writer.writerow([_plain(value) for value in values])
+        writer.writerow(map(_plain, values))
     return file.getvalue()
 
 
 def to_latex(table: Table) -> str:
-    """Return a table as LaTeX; it needs the package booktabs.
-
-    Args:
-        table: the table; the columns that readers see are written.
-    """
-    columns = table.shown
-    spec = "".join("l" if column.kind in ("text", "long") else "r" for column in columns)
+    """Return the columns that readers see as LaTeX; it needs the package booktabs."""
+    columns, title = table.shown, " ".join(table.title.split())
+    spec = "".join("l" if column.look else "r" for column in columns)
     lines = [
-        f"% {_comment(table.title)}",
+        f"% {title}",
         r"% needs \usepackage{booktabs,textcomp}",
         rf"\begin{{tabular}}{{{spec}}}",
         r"\toprule",
@@ -152,11 +135,6 @@ def to_latex(table: Table) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _in_latex(text: str) -> str:
-    r"""Return text that LaTeX shows as it is; letters that it may lack become their numbers."""
-    return "".join(_letter(letter) for letter in text)
-
-
 def shown_value(column: Column, row: Mapping[str, Any]) -> str:
     """Return a value as readers see it."""
     if not column.is_in(row):
@@ -164,19 +142,19 @@ def shown_value(column: Column, row: Mapping[str, Any]) -> str:
     values = column.values(row)
     if column.parts:
         return _pair(column.kind, *values)
-    return str(values[0]) if column.look else _number(column.kind, values[0])
+    return str(values[0]) if column.look else spelled(column.kind, values[0])
 
 
 def _pair(kind: str, first: float | None, second: float | None) -> str:
     if kind == "score":
-        spread = "–" if second is None else f"{100 * second:.1f}"
-        return f"{_number('percent', first)} ± {spread}"
+        return f"{spelled('percent', first)} ± {spelled('percent', second)}"
     if kind == "range" or first is None or second is None:
-        return f"{_number('percent', first)} to {_number('percent', second)}"
+        return f"{spelled('percent', first)} to {spelled('percent', second)}"
     return (difference_range if kind == "difference" else ratio_range)((first, second))
 
 
-def _number(kind: str, value: float | None) -> str:
+def spelled(kind: str, value: float | None) -> str:
+    """Return a number as readers see it; see `Column.kind`."""
     if value is None:
         return "–"
     if kind == "p":
@@ -190,19 +168,14 @@ def _number(kind: str, value: float | None) -> str:
 
 
 def _plain(value: Any) -> str:
-    if value is None:
-        return ""
     if isinstance(value, str):
-        return _safe(value)
-    return repr(value)
+        return f"'{value}" if value.startswith(_RISKY) else value
+    return "" if value is None else repr(value)
 
 
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(_RISKY) else text
-
-
-def _comment(text: str) -> str:
-    return " ".join(text.split())
+def _in_latex(text: str) -> str:
+    """Return text that LaTeX shows as it is; letters that it may lack become their numbers."""
+    return "".join(map(_letter, text))
 
 
 def _letter(letter: str) -> str:
