@@ -17,12 +17,7 @@ DEFAULT_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder, and its bound.
-
-    Attributes:
-        path: the folder; it need not exist.
-        max_bytes: most bytes of all files in it.
-    """
+    """A folder, which need not exist, and the most bytes of all files in it."""
 
     path: Path
     max_bytes: int
@@ -35,10 +30,7 @@ def find_cache_folder(
 ) -> CacheFolder | None:
     """Return where readings are kept, as environment and platform say.
 
-    Args:
-        environment: variables by name; those of the process when `None`.
-        platform: the platform's name, as `sys.platform` has it.
-        name: of what is kept; each has a folder.
+    Each `name` of what is kept has a folder of its own.
 
     Returns:
         The folder, or `None` where `SOFTPROMPTS_CACHE` is `off`. An empty variable counts as

@@ -73,12 +73,6 @@ class ComponentOf:
     def build(self, value: Any) -> Component:
         """Return the component that `value` describes, with every option filled in.
 
-        Args:
-            value: a name, a mapping, or a `Component`.
-
-        Returns:
-            The component, checked against its registry entry.
-
         Raises:
             ValidationError: with one finding per wrong or unknown option.
             PydanticCustomError: if `value` is neither a name nor a mapping.
@@ -135,13 +129,7 @@ def check_options(entry: Entry, options: Mapping[str, Any], also: str = "") -> d
     The options pass through JSON, where a list may become a tuple but `"3"` or `true` never
     becomes a number.
 
-    Args:
-        entry: the registry entry.
-        options: what a recipe says.
-        also: one more key that may stand beside the options, for the list of known keys.
-
-    Returns:
-        Every option of the entry, as plain JSON values.
+    `also` names one more key that may stand beside the options, for the list of known keys.
 
     Raises:
         ValidationError: with one finding per wrong or unknown option.

@@ -12,11 +12,7 @@ from softprompts.errors import RegistryError
 
 
 def load_point(point: EntryPoint, what: str) -> Any:
-    """Return what an entry point leads to.
-
-    Args:
-        point: the entry point.
-        what: what it must lead to, as an error says it.
+    """Return what an entry point leads to, which must be `what`.
 
     Raises:
         RegistryError: if its module does not load, or lacks the name.
@@ -36,9 +32,7 @@ def wrong_target(point: EntryPoint, what: str) -> str:
 def named_points(group: str, own: Mapping[str, str]) -> dict[str, EntryPoint]:
     """Return the entry points of a group by name, this library's own first; none is loaded.
 
-    Args:
-        group: the group.
-        own: those of this library, for a checkout whose installed metadata are older.
+    Those of this library stand here too for a checkout whose installed metadata are older.
 
     Raises:
         RegistryError: if two have one name.

@@ -19,12 +19,7 @@ def lock(path: Path, *, should_wait: bool = False) -> BufferedIOBase:
     One that is taken is tried again for some hundredths of a second: it may be `is_locked` that
     looks.
 
-    Args:
-        path: the file; made if missing.
-        should_wait: wait until it is free, for short work.
-
-    Returns:
-        The file; closing it gives the lock back.
+    Closing the file gives the lock back. `should_wait` waits until it is free, for short work.
 
     Raises:
         FolderInUseError: if another process holds it.
@@ -55,9 +50,6 @@ def is_locked(path: Path) -> bool:
     """Return whether a file is locked by `lock`; nothing is created.
 
     Those who look do not see each other.
-
-    Args:
-        path: the file, or none yet.
 
     Raises:
         StorageError: if it cannot be read.

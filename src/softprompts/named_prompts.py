@@ -25,12 +25,6 @@ def build(
 ) -> Prompt:
     """Return a prompt that is there already, or build it.
 
-    Args:
-        backbone: the frozen model.
-        given: the prompt, or its resolved configuration.
-        seed: draws the first rows.
-        with_decoder: whether rows in every layer reach the decoder half too.
-
     Raises:
         PromptError: if its method has none, its rows come from a run, or stand at marked places.
     """

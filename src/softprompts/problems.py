@@ -60,15 +60,9 @@ def near(name: str, known: Sequence[str]) -> list[str]:
 
 
 def unknown_key(path: Sequence[object], known: Sequence[str], elsewhere: Sequence[str]) -> str:
-    """Return the sentence for a key that the schema does not know.
+    """Return the sentence for an unknown key: with near names, or else with the known keys.
 
-    Args:
-        path: where the key stands.
-        known: the keys that may stand there.
-        elsewhere: every dotted field of the recipe, to find a key put in the wrong place.
-
-    Returns:
-        One sentence with near names, or with the known keys when nothing is near.
+    `elsewhere` has every dotted field of the recipe, to find a key put in the wrong place.
     """
     key, parent = str(path[-1]), list(path[:-1])
     like = [dotted([*parent, name]) for name in near(key, known)]
@@ -204,16 +198,9 @@ def field_paths(model: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
 def describe(
     error: ValidationError, data: Any, model: type[BaseModel], elsewhere: Sequence[str] = ()
 ) -> list[Problem]:
-    """Return what pydantic found, as sentences.
+    """Return what pydantic found in data, as sentences: one problem per place, in the order found.
 
-    Args:
-        error: what pydantic raised.
-        data: what was validated.
-        model: the model it was validated against.
-        elsewhere: dotted fields where a misplaced key may belong; those of `model` by default.
-
-    Returns:
-        One problem per place, in the order found.
+    `elsewhere` has dotted fields where a misplaced key may belong; those of `model` by default.
     """
     problems: list[Problem] = []
     constraints: dict[tuple[int | str, ...], list[str]] = {}

@@ -55,11 +55,6 @@ def describe(
 ) -> dict[str, Any]:
     """Return what is said of prompts and their backbone.
 
-    Args:
-        backbone: what they were trained for.
-        configs: how each prompt is made, by name.
-        options: other arguments of the model.
-
     Raises:
         PromptError: if it is not known how one was made.
     """
@@ -88,11 +83,7 @@ def write_prompts(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, 
 def read_prompts(
     name: str | Path, revision: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write_prompts` wrote.
-
-    Args:
-        name: a folder, or a repository of a hub.
-        revision: branch, tag or commit of the repository.
+    """Read what `write_prompts` wrote, from a folder or a repository of a hub.
 
     Raises:
         RunFolderError: if a value is wrong.
@@ -122,10 +113,6 @@ def check_tensors(
 
 def backbone_of(about: Mapping[str, Any], given: Backbone | str | None) -> Backbone:
     """Return the backbone that prompts were trained for.
-
-    Args:
-        about: what is said of it.
-        given: it, or where it is; `None` for the place that is said.
 
     Raises:
         BackboneError: if its weights are others.

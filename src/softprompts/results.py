@@ -51,9 +51,6 @@ class Result:
         model: prompts, readouts and what is trained of the backbone, in the selected state.
         about: content of `config.json`.
         summary: content of `result.json`.
-
-    Attributes:
-        score: the score on the reported split, in `[0, 1]`; `None` if the run diverged.
     """
 
     def __init__(
@@ -91,11 +88,7 @@ class Result:
         return self.model.track().format
 
     def digest(self, task: str) -> str:
-        """Return the fingerprint of the rows that a task had in training.
-
-        Args:
-            task: its name in the configuration.
-        """
+        """Return the fingerprint of the rows that a task had in training."""
         found: str = self.about.get("task_digests", {task: self.about["data_digest"]})[task]
         return found
 

@@ -38,9 +38,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Threads and processes, also of other machines, may write one file at once; the last one stays.
 
-    Args:
-        path: the file; what is at the other end of a link is never written to.
-        content: its new content.
+    Nothing is written through a link.
 
     Raises:
         StorageError: if the disk is full, the folder is read-only, what is there is a link or no
@@ -106,13 +104,6 @@ def read_json(path: Path) -> Any:
 def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """Read a JSON object that must have some keys.
 
-    Args:
-        path: the file.
-        keys: what it must have, at least.
-
-    Returns:
-        The object.
-
     Raises:
         StorageError: if it is missing, not JSON, no object, or lacks a key.
     """
@@ -128,16 +119,7 @@ def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors and a JSON value, with their digest, as one safetensors file in one step.
-
-    Args:
-        path: the file.
-        tensors: tensors by name.
-        about: anything JSON can hold, kept in the file's header.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
+    """Write tensors by name, a JSON value and their digest as one safetensors file in one step."""
     from safetensors.torch import save
 
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -188,10 +170,6 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 def open_file(path: Path, mode: str = "rb") -> BufferedIOBase:
     """Open a regular file: no pipe or device is waited for, and nothing is written through a link.
 
-    Args:
-        path: the file.
-        mode: as for `open`, of bytes.
-
     Raises:
         OSError: if that is not possible, or a pipe, device or, to write, a link is there.
     """
@@ -210,12 +188,7 @@ def open_file(path: Path, mode: str = "rb") -> BufferedIOBase:
 
 
 def read_file(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """Return the content of a regular file, or raise `OSError` if it has more than so many bytes.
-
-    Args:
-        path: the file.
-        most_bytes: the most that it may have; nothing of a larger one is read.
-    """
+    """Return the content of a regular file; `OSError` if it has more than so many bytes."""
     with open_file(path) as file:
         if os.fstat(file.fileno()).st_size > most_bytes:
             raise OSError(errno.EFBIG, f"it has more than {most_bytes} bytes")
@@ -229,11 +202,7 @@ def file_digest(path: Path) -> str:
 
 
 def rows_file(path: str) -> Path:
-    """Return the file that rows are read from.
-
-    Args:
-        path: the file, or the folder of a run or of an adapter of peft that holds it.
-    """
+    """Return the file of rows: the path itself, or one in a folder of a run or an adapter."""
     folder = Path(path)
     if not folder.is_dir():
         return folder
@@ -243,9 +212,6 @@ def rows_file(path: str) -> Path:
 
 def check_file(path: Path) -> None:
     """Check that a path can be written to: a new file, or a regular one.
-
-    Args:
-        path: the place; nothing need be there yet.
 
     Raises:
         StorageError: if a folder, device, pipe or link is there, or that cannot be told.
@@ -327,9 +293,7 @@ def entries(path: Path) -> list[str]:
 def remove_parts(path: Path, names: Collection[str] | None = None) -> None:
     """Remove what killed processes left half-written in a folder; only its owner may call this.
 
-    Args:
-        path: the folder.
-        names: the files whose parts go; `None` for all, where nobody else writes in the folder.
+    Where others write in the folder too, `names` are the files whose parts go.
 
     Raises:
         StorageError: if that is not possible.
@@ -357,10 +321,7 @@ def remove_file(path: Path) -> None:
 def make_folder(path: Path, *, is_inner: bool = False) -> None:
     """Create a folder and its parents.
 
-    Args:
-        path: the folder.
-        is_inner: whether it is part of a folder that was named, and so must not be a link out of
-            that.
+    One `is_inner` of a folder that was named must not be a link out of that.
 
     Raises:
         StorageError: if that is not possible.

@@ -77,12 +77,6 @@ def check_given(
 ) -> None:
     """Check that labels and decoder inputs fit what a model returns.
 
-    Args:
-        backbone: the frozen model.
-        labels: what the logits are to say.
-        decoder_input_ids: what a decoder half reads.
-        with_logits: whether logits are returned.
-
     Raises:
         BackboneError: if they do not.
     """
@@ -150,10 +144,7 @@ def states_of(
 ) -> tuple[Tensor, Tensor]:
     """Return the last hidden states at tokens and at rows, zero on padding.
 
-    Args:
-        backbone: the frozen model.
-        requests: tokens with prompts in place.
-        mask: 1 on tokens. Shape `(batch, tokens)`.
+    `mask` is 1 on tokens, of shape `(batch, tokens)`.
     """
     tokens, rows, length = [], [], 0
     for request in requests:
@@ -171,10 +162,7 @@ def states_of(
 def logits_of(backbone: Backbone, requests: Sequence[Request], mask: Tensor) -> Tensor:
     """Return the logits at tokens, zero on padding. Shape `(batch, tokens, vocab)`.
 
-    Args:
-        backbone: the frozen model.
-        requests: tokens with prompts in place.
-        mask: 1 on tokens. Shape `(batch, tokens)`.
+    `mask` is 1 on tokens, of shape `(batch, tokens)`.
     """
     is_whole = not backbone.is_compiled and bool(mask.all())  # nothing that could be left out
     reader = PlainReader() if is_whole else find_reader()
@@ -186,10 +174,7 @@ def logits_of(backbone: Backbone, requests: Sequence[Request], mask: Tensor) -> 
 def decoder_logits(backbone: Backbone, requests: Sequence[Request], ids: Tensor) -> Tensor:
     """Return the logits of the decoder half. Shape `(batch, targets, vocab)`.
 
-    Args:
-        backbone: an encoder-decoder.
-        requests: what its encoder reads.
-        ids: what its decoder reads. Shape `(batch, targets)`.
+    `requests` are what its encoder reads, `ids` what its decoder does, of shape `(batch, targets)`.
     """
     places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     source = torch.arange(len(ids), device=ids.device)

@@ -63,13 +63,7 @@ def export(
 
 
 def _check(target: str, out: Path, given: tuple[Path | None, str | None], run_dir: Path) -> None:
-    """Check what can be known before anything is loaded.
-
-    Raises:
-        DataError: if an option is wrong, or does not belong to the form.
-        RunFolderError: if a place lies in the run's folder, or is taken.
-        StorageError: if there is no run.
-    """
+    """Check what can be known before anything is loaded."""
     from softprompts.interop.destination import check_places
 
     gguf, name = given

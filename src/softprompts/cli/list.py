@@ -46,11 +46,7 @@ def list_components(
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
-    """Return what is known of every component of one kind.
-
-    Returns:
-        One mapping per component, with at least `name`, `summary` and `reference`.
-    """
+    """Return the name, summary, reference and more of every component of one kind."""
     if kind == "methods":
         from softprompts.recipes.presets import METHODS
 

@@ -52,10 +52,6 @@ def require_lab() -> None:
 def read_task(run_dir: Path, name: str | None) -> tuple[RunConfig, str]:
     """Return the configuration of a run, or of an ensemble's first member, and a task of it.
 
-    Args:
-        run_dir: the folder.
-        name: what `--task` says; `None` for the only one.
-
     Raises:
         DataError: if the run has no such task, or several and none is named.
         SoftPromptsError: if the configuration is missing, broken or edited.

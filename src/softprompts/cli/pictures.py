@@ -17,10 +17,6 @@ FORMATS = {".svg": "svg", ".png": "png", ".html": "html"}
 def check_place(path: Path, run_dirs: Sequence[Path]) -> None:
     """Check that a picture may be written to a place: a new one, or that of an earlier picture.
 
-    Args:
-        path: the place.
-        run_dirs: folders of runs, which pictures stay out of.
-
     Raises:
         DataError: if its ending is no format.
         RunFolderError: if it lies in a run's folder, or is another file.
@@ -44,10 +40,6 @@ def write_picture(
 def check_page(path: Path, study_dir: Path) -> None:
     """Check that a report may be written to a place: a new one, or that of an earlier page.
 
-    Args:
-        path: the place.
-        study_dir: the study's folder, whose runs pages stay out of.
-
     Raises:
         DataError: if it does not end in .html.
         RunFolderError: if it lies in a run's folder, or is another file.
@@ -62,11 +54,6 @@ def check_page(path: Path, study_dir: Path) -> None:
 
 def check_output(path: Path, source: Path, run_dir: Path) -> None:
     """Check that predictions may be written to a place: a file outside the run, not their input.
-
-    Args:
-        path: the place.
-        source: the input.
-        run_dir: the run's folder.
 
     Raises:
         RunFolderError: if it lies in the run's folder.
@@ -91,17 +78,7 @@ def lies_in(path: Path, folders: Sequence[Path]) -> bool:
 
 
 def _check_earlier(path: Path, what: str, begin: bytes | None = None) -> None:
-    """Check that what is at a place, if anything, was written by this library.
-
-    Args:
-        path: the place.
-        what: what was written there.
-        begin: a pattern that is found where it was; that of pages when `None`.
-
-    Raises:
-        RunFolderError: if it is something else.
-        StorageError: if it cannot be read.
-    """
+    """Check that what is at a place, if anything, was written by this library, as `begin` tells."""
     from softprompts.lab.reports.pages import MAKER
 
     check_file(path)

@@ -52,10 +52,6 @@ def plain_form(template: Template) -> Form:
 def chat_form(template: Template, tokenizer: Any) -> Form:
     """Return the form of a template with turns, as the tokenizer's chat template writes them.
 
-    Args:
-        template: the parsed template, with roles.
-        tokenizer: a fast tokenizer of transformers.
-
     Raises:
         DataError: if the tokenizer has no chat template, or it does not write each turn once, in
             order, and the same for each round.
@@ -146,12 +142,7 @@ def _common_end(first: str, second: str, tokens: Sequence[str]) -> str:
 
 
 def filled(template: Template, values: Mapping[str, str]) -> Template:
-    """Return a template with its places filled in for good.
-
-    Args:
-        template: a template.
-        values: text by place; places that are left out stay.
-    """
+    """Return a template with its places filled in for good; those without a value stay."""
     texts = tuple(
         tuple(Piece(values[p.name]) if p.name in values else p for p in text)
         for text in template.texts

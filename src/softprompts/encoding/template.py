@@ -97,12 +97,6 @@ class Template:
 def parse_template(source: str) -> Template:
     """Parse a template.
 
-    Args:
-        source: the template's text.
-
-    Returns:
-        The parsed template.
-
     Raises:
         DataError: if braces do not match or a place is not a plain name.
 

@@ -26,9 +26,6 @@ MESSAGES = "{messages}"
 def parse_template(template: str) -> tuple[tuple[str, str], ...]:
     """Cut a template into pieces.
 
-    Args:
-        template: such as `"{premise} {sep} {hypothesis}"`.
-
     Returns:
         `("text", literal)`, `("name", name)` and `("role", role)` pairs in order.
 
@@ -95,11 +92,9 @@ def num_marks(template: str) -> int:
 
 
 def spell_turns(turns: Sequence[Mapping[str, str]]) -> str:
-    """Write the turns of a chat as one template.
+    """Write the turns of a chat, each with a `role` and a template as `content`, as one template.
 
-    Args:
-        turns: a mapping with `role` and `content` each; the content is a template. Where the last
-            is the assistant's, its content is the beginning of the answer.
+    Where the last is the assistant's, its content is the beginning of the answer.
 
     Raises:
         ValueError: if there is no turn, or one has other keys, an unknown role or no text.
@@ -125,10 +120,7 @@ def spell_turns(turns: Sequence[Mapping[str, str]]) -> str:
 
 
 def spell_chat(fields: Sequence[str]) -> str:
-    """Write the turns of a row that is a chat as a template.
-
-    Args:
-        fields: the name of each turn: who speaks, and its number.
+    """Write the turns of a chat, by who speaks each and its number, as a template.
 
     Example:
         >>> spell_chat(("system_1", "user_2"))

@@ -43,10 +43,6 @@ _Span: TypeAlias = tuple[int, int, Role, int, str]
 def room_beside(backbone: Backbone, prompt_length: int) -> int | None:
     """Return how many tokens the context holds beside a prompt; `None` where it has no end.
 
-    Args:
-        backbone: whose context it is.
-        prompt_length: rows that share the context with the tokens.
-
     Raises:
         DataError: if the prompt leaves no room.
     """
@@ -122,15 +118,9 @@ class Tokenization:
         return chat_form(template, self.tokenizer)
 
     def words(self, text: str, tail: str = ":", lead: str = " ") -> tuple[int, ...]:
-        """Return the token ids of `text` as they are behind other text.
+        """Return the token ids of `text`, at least one, as they are behind other text.
 
-        Args:
-            text: label words or a choice, without a leading space.
-            tail: the text before it.
-            lead: white space between the two, which belongs to the words.
-
-        Returns:
-            Its tokens, at least one.
+        White space `lead` between `tail` and the text belongs to it.
 
         Raises:
             DataError: if the text has no tokens.

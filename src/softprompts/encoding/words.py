@@ -16,12 +16,7 @@ def word_starts(text: str, offsets: Sequence[tuple[int, int]]) -> list[bool]:
     Words are runs of letters and digits, apostrophes inside included; every other sign is a word by
     itself. A token that is only a space belongs to the word that follows it.
 
-    Args:
-        text: what was tokenized.
-        offsets: first character of each token, and the one after its last.
-
-    Returns:
-        One answer per token.
+    Tokens are given by their first character, and the one after their last.
 
     Example:
         >>> word_starts("It can't.", [(0, 2), (3, 6), (6, 7), (7, 8), (8, 9)])

@@ -12,30 +12,13 @@ from softprompts.examples import Example, TaskFormat
 
 
 def accuracy(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
-    """Return the share of rows whose column is one of the right ones.
-
-    Args:
-        predictions: a column per row.
-        examples: the rows, at least one.
-        form: the task's format; not used.
-
-    Returns:
-        A fraction in [0, 1].
-    """
+    """Return the share of rows whose column is one of the right ones."""
     hits = sum(column in row.answers for column, row in zip(predictions, examples, strict=True))
     return hits / len(examples)
 
 
 def macro_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
     """Return the mean F1 over all labels of the task; a label that is nowhere counts 0.
-
-    Args:
-        predictions: a column per row.
-        examples: the rows, each with one right column.
-        form: the task's format; its labels are averaged over.
-
-    Returns:
-        A fraction in [0, 1].
 
     Raises:
         DataError: if the task has no labels, or a row has several right columns.
@@ -51,15 +34,7 @@ def macro_f1(predictions: Sequence[int], examples: Sequence[Example], form: Task
 
 
 def label_f1(predicted: Sequence[bool], gold: Sequence[bool]) -> float:
-    """Return the F1 of one label, 0 where it is neither predicted nor gold.
-
-    Args:
-        predicted: whether each row is predicted to have the label.
-        gold: whether it has it.
-
-    Returns:
-        A fraction in [0, 1].
-    """
+    """Return the F1 of one label, 0 where it is neither predicted nor gold."""
     true = sum(p and g for p, g in zip(predicted, gold, strict=True))
     total = sum(predicted) + sum(gold)
     return 2 * true / total if total else 0.0

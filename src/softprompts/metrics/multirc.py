@@ -14,14 +14,6 @@ _RIGHT = 1
 def answer_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
     """Return the F1 of the second label (a right answer) over all proposed answers.
 
-    Args:
-        predictions: a column per row.
-        examples: the rows.
-        form: the task's format, with two labels.
-
-    Returns:
-        A fraction in [0, 1]; 0 where no answer is right and none is called right.
-
     Raises:
         DataError: if the task has not two labels.
     """
@@ -33,14 +25,6 @@ def question_exact_match(
     predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat
 ) -> float:
     """Return the share of questions with every proposed answer judged rightly.
-
-    Args:
-        predictions: a column per row.
-        examples: the rows; those of a question share a group.
-        form: the task's format, with two labels.
-
-    Returns:
-        A fraction in [0, 1].
 
     Raises:
         DataError: if the task has not two labels, or a row has no group.

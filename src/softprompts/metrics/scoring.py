@@ -60,21 +60,7 @@ def score(
     examples: Sequence[Example],
     form: TaskFormat,
 ) -> float:
-    """Return the mean of the metrics: the task's score.
-
-    Args:
-        names: metric names, at least one.
-        predictions: a column per row, or what was written.
-        examples: the rows, at least one, each with an answer.
-        form: how the rows are read.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        UnknownNameError: if a metric is unknown.
-        DataError: if rows and predictions do not fit each other or the metric.
-    """
+    """Return the task's score, the mean of the metrics; see `compute`."""
     return mean_score(compute(names, predictions, examples, form))
 
 
@@ -86,14 +72,6 @@ def majority(
     For accuracy this is the share of the most common class. Where rows bring choices, only columns
     that every row has are tried. In a task of writing it is the score of one text for all rows, the
     most common reference.
-
-    Args:
-        examples: the rows, at least one, each with an answer.
-        form: how the rows are read.
-        names: metric names; the task's own when None.
-
-    Returns:
-        A fraction in [0, 1].
 
     Raises:
         UnknownNameError: if a metric is unknown.

@@ -81,12 +81,7 @@ def perplexity(written: Sequence[Written], references: References) -> float:
 def shown_texts(
     texts: Sequence[str], examples: Sequence[Example], count: int = 2
 ) -> list[dict[str, Any]]:
-    """Return the best, the median and the worst texts, by the F1 of words.
-
-    Args:
-        texts: what was written.
-        examples: after what, with references.
-        count: how many of each; none comes twice.
+    """Return the best, the median and the worst texts by the F1 of words, `count` of each.
 
     Returns:
         `place`, `source`, `input`, `text`, `reference` (the nearest) and `token_f1` each.

@@ -42,14 +42,7 @@ from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 
 
 def combination_problems(config: RunConfig) -> list[Problem]:
-    """Return what is wrong between fields that are each right.
-
-    Args:
-        config: a run whose fields are valid.
-
-    Returns:
-        One problem per combination that is refused, in recipe order.
-    """
+    """Return what is wrong between fields that are each right, in recipe order."""
     return [
         *_revision_problems(config),
         *_spreading_problems(config),
@@ -306,9 +299,7 @@ def warmup_steps(training: TrainingConfig, steps: int) -> int:
 def warmup_problem(training: TrainingConfig, steps: int | None) -> str:
     """Return what is wrong with a warm-up that a run does not get through, or "".
 
-    Args:
-        training: how a run is trained.
-        steps: its updates; `None` where only the number of rows tells.
+    `steps` is `None` where only the number of rows tells.
     """
     options = training.schedule.options
     if options.get("warmup_steps") and options.get("warmup_fraction"):

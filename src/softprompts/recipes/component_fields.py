@@ -105,9 +105,6 @@ def component_kinds() -> tuple[str, ...]:
 def component_registry(kind: str) -> Registry[Any]:
     """Return the registry of a kind.
 
-    Args:
-        kind: one of `component_kinds`.
-
     Raises:
         RegistryError: if it does not load.
     """

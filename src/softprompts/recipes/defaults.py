@@ -14,9 +14,7 @@ from softprompts.recipes.resolving import resolve
 def value_and_default(data: Mapping[str, Any], field: str) -> tuple[Any, Any]:
     """Return what a field is in a run, and what it would be if the recipe did not say.
 
-    Args:
-        data: a run recipe.
-        field: a dotted field; a part that is a number counts the entries of a list from 0.
+    A part of the field that is a number counts the entries of a list from 0.
 
     Returns:
         Both as plain JSON values, everything spelled out. A default is `None` where the recipe

@@ -54,14 +54,7 @@ _MOST_NAMES = 10
 
 
 def table(name: str) -> str:
-    """Return one table as Markdown.
-
-    Args:
-        name: `run` (fields outside sections), a section of a recipe, `study`, `methods`, `tasks`,
-            `superglue-options`, `files-options`, or the plural of a component kind.
-
-    Returns:
-        The table's lines.
+    """Return one table as Markdown, by the name that its marker has.
 
     Raises:
         UnknownNameError: if there is no such table.
@@ -93,12 +86,6 @@ def table(name: str) -> str:
 
 def refreshed(text: str) -> str:
     """Return a page with every marked table made anew.
-
-    Args:
-        text: the page's Markdown.
-
-    Returns:
-        The page; equal to `text` where its tables are current.
 
     Raises:
         UnknownNameError: if a marker names no table.

@@ -38,12 +38,6 @@ class Cell:
 def expand(study: StudyConfig) -> tuple[Cell, ...]:
     """Return every run of a study: variants outermost, then points of the grid, seeds innermost.
 
-    Args:
-        study: the study.
-
-    Returns:
-        One cell per variant, point and seed.
-
     Raises:
         RecipeError: with every problem of every run, each said once; or with the variants and
             points that are the same run under two names.

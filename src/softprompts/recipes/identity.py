@@ -33,18 +33,12 @@ LATE = ((("backbone", "compile"), False), (("prompt", "unit"), "absolute"))
 
 
 def identity(config: RunConfig) -> str:
-    """Return the fingerprint of what a run computes.
+    """Return the fingerprint of what a run computes: 16 hexadecimal digits, alike on every machine.
 
     It covers the resolved configuration without the fields in `PRESENTATION`, and the versions of
-    the components it names. Fields that are null, and an empty list of regularizers, are left
-    out, so a later field that may be null leaves old identities as they are. So are fields and
-    options that came late, where they have their default.
-
-    Args:
-        config: a run, resolved or not.
-
-    Returns:
-        16 hexadecimal digits, the same on every machine.
+    the components it names. Fields that are null, and an empty list of regularizers, are left out,
+    so a later field that may be null leaves old identities as they are. So are fields and options
+    that came late, where they have their default.
 
     Raises:
         RecipeError: if fields that are each right do not go together.
@@ -108,14 +102,7 @@ def _drop(data: Any, path: Sequence[str]) -> None:
 
 
 def versions(config: RunConfig) -> dict[str, int]:
-    """Return the versions of the components that a resolved run names, by part.
-
-    Args:
-        config: a resolved run.
-
-    Returns:
-        The version of each registry entry, by part of the run.
-    """
+    """Return the versions of the components that a resolved run names, by part."""
     data = config.model_dump(mode="json")
     chosen = {field: (axis, _at(data, field)) for field, axis in COMPONENT_FIELDS.items()}
     found = {

@@ -96,11 +96,7 @@ def study_schema() -> dict[str, Any]:
 
 
 def write_schemas(folder: Path) -> None:
-    """Write `recipe.schema.json` and `study.schema.json` into a folder.
-
-    Args:
-        folder: made where it does not exist.
-    """
+    """Write `recipe.schema.json` and `study.schema.json` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, schema in (("recipe", run_schema()), ("study", study_schema())):
         text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -19,13 +19,9 @@ MOST_PARTS = 50
 
 
 def parse_overrides(texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the overrides written as `a.b=v`, and what is wrong with others.
+    """Return the overrides written as `a.b=v` by dotted field, and what is wrong with others.
 
-    Args:
-        texts: one override each; `v` is read as YAML.
-
-    Returns:
-        Values by dotted field, and problems.
+    `v` is read as YAML.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
@@ -64,18 +60,11 @@ def _in_run(field: str) -> str:
 
 
 def set_at(data: dict[str, Any], path: Sequence[str], value: Any) -> str:
-    """Set a field of nested mappings and lists in place.
+    """Set a field of nested mappings and lists in place; return what is wrong, or "".
 
-    Mappings on the way are made where there are none. A component's name becomes a mapping with
-    that `kind`, so that one of its options can be set. A number names an entry of a list, from 0.
-
-    Args:
-        data: the mappings; those on the way are replaced, not changed, and so are lists.
-        path: the keys that lead to the field.
-        value: what to put there.
-
-    Returns:
-        What is wrong, or "".
+    Mappings on the way are made where there are none, and replaced, not changed, as lists are. A
+    component's name becomes a mapping with that `kind`, so that one of its options can be set. A
+    number names an entry of a list, from 0.
     """
     whole = ".".join(path)
     if len(path) > MOST_PARTS:

@@ -25,14 +25,7 @@ _COMPONENTS = frozenset({"readout", "adaptation"})
 
 
 def parse_run(data: Any, source: str = "recipe") -> RunConfig:
-    """Return the run that `data` describes.
-
-    Args:
-        data: what a recipe says, as plain mappings, lists and values.
-        source: what to call the recipe in an error.
-
-    Returns:
-        The checked run, not resolved.
+    """Return the checked run that `data` describes, not resolved.
 
     Raises:
         RecipeError: with every problem, fields and combinations alike.
@@ -59,16 +52,10 @@ def with_unit(data: Any, unit: str) -> Any:
 
 
 def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None, list[Problem]]:
-    """Return the run that `data` describes, or what is wrong with it.
+    """Return the run that `data` describes, `None` when a field is wrong, and every problem.
 
-    Combinations are checked among the fields that are right by themselves.
-
-    Args:
-        data: what a recipe says.
-        elsewhere: dotted fields where a misplaced key may belong; those of a run by default.
-
-    Returns:
-        The run (`None` when a field is wrong) and the problems.
+    Combinations are checked among the fields that are right by themselves. `elsewhere` has dotted
+    fields where a misplaced key may belong; those of a run by default.
     """
     if not isinstance(data, Mapping):
         text = f"a recipe must be a mapping, but is {show(data)}."

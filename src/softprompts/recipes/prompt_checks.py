@@ -40,14 +40,7 @@ def _may_tell_length(prompt: PromptConfig) -> bool:
 
 
 def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
-    """Find what is wrong between the fields of a prompt that are each right.
-
-    Args:
-        prompt: a prompt whose fields are valid.
-
-    Yields:
-        One problem per combination that is refused, named as in a run recipe.
-    """
+    """Find what is wrong between the fields of a prompt that are each right."""
     length, preset = prompt_length(prompt), METHODS[prompt.method]
     if prompt.length == "text" and not _may_tell_length(prompt):
         yield Problem(

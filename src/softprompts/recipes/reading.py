@@ -85,14 +85,7 @@ for _tag, _pattern, _first in (
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """Return the value that a YAML text describes.
-
-    Args:
-        text: one YAML document.
-        source: what to call it in an error.
-
-    Returns:
-        Plain mappings, lists and values; `None` for an empty text.
+    """Return the value that a YAML text describes; `None` for an empty one.
 
     Raises:
         RecipeError: if the text is not YAML, with line and column; if a key stands twice or is
@@ -135,12 +128,7 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
 
 
 def _measured(node: yaml.Node, known: dict[yaml.Node, tuple[int, int]]) -> tuple[int, int]:
-    """Return how many values a node holds, aliases written out, and how deep they nest.
-
-    Args:
-        node: the node; its tag, and those of all that it holds, are checked.
-        known: what was measured before; a node that contains itself is too large.
-    """
+    """Return how many values a checked node holds, aliases written out, and how deep they nest."""
     if node in known:
         return known[node]
     _check_tag(node)

@@ -40,11 +40,7 @@ def resolve(config: RunConfig) -> RunConfig:
     An axis that the recipe names wins over the method's. Without rows the axes say nothing, so they
     are the plain ones; nor does `training` where nothing is trained, but for the rows held out.
 
-    Args:
-        config: a run.
-
-    Returns:
-        An equal run; resolving it again changes nothing.
+    Resolving again changes nothing.
 
     Raises:
         RecipeError: if fields that are each right do not go together.
@@ -78,12 +74,6 @@ def resolve(config: RunConfig) -> RunConfig:
 
 def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     """Return the same prompt with every axis spelled out, as `resolve` does for a run.
-
-    Args:
-        prompt: a prompt.
-
-    Returns:
-        An equal prompt; resolving it again changes nothing.
 
     Raises:
         RecipeError: if fields that are each right do not go together.

@@ -31,11 +31,7 @@ class MoreSeedsConfig(Section):
 
 
 def read_seeds(value: Any, first: int = 0) -> tuple[int, ...]:
-    """Return the seeds that a recipe means.
-
-    Args:
-        value: a list of seeds, or how many.
-        first: the first of so many.
+    """Return the seeds that a recipe means: a list, or so many from the first on.
 
     Raises:
         PydanticCustomError: if it is neither.
@@ -57,11 +53,7 @@ def read_seeds(value: Any, first: int = 0) -> tuple[int, ...]:
 
 
 def seeds_schema(default: int) -> dict[str, Any]:
-    """Return the JSON Schema of seeds.
-
-    Args:
-        default: how many there are where a recipe does not say it.
-    """
+    """Return the JSON Schema of seeds, so many by default."""
     return {
         "anyOf": [
             {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS},
@@ -79,10 +71,6 @@ def seeds_schema(default: int) -> dict[str, Any]:
 
 def grown(seeds: Sequence[int], num_seeds: int) -> tuple[int, ...]:
     """Return seeds with as many after them as bring them to a number, the lowest that are free.
-
-    Args:
-        seeds: those that are there.
-        num_seeds: how many there are to be, at least.
 
     Example:
         >>> grown((1, 5), 4)

@@ -28,12 +28,6 @@ def source_problems(prompt: PromptConfig) -> Iterator[Problem]:
 
     A folder is looked at only where its digest is not known yet, so that an adapted run can be
     read when its source is gone.
-
-    Args:
-        prompt: a prompt whose fields are valid.
-
-    Yields:
-        One problem per rule that is broken.
     """
     source = prompt.from_run
     if source is None:
@@ -61,12 +55,6 @@ def rows_file_problems(prompt: PromptConfig) -> Iterator[Problem]:
 
     It is looked at only where its digest is not known yet, so that a run can be read when the file
     is gone.
-
-    Args:
-        prompt: a prompt whose fields are valid.
-
-    Yields:
-        One problem per rule that is broken.
     """
     initializer = prompt.initializer
     if initializer is None or not _names_file(initializer):
@@ -85,11 +73,7 @@ def rows_file_problems(prompt: PromptConfig) -> Iterator[Problem]:
 
 
 def with_pinned_rows(initializer: Component) -> Component:
-    """Return an initializer with the digest of its file, where it has a file.
-
-    Args:
-        initializer: one that `rows_file_problems` has nothing against.
-    """
+    """Return an initializer with the digest of its file, where it has a file."""
     if not _names_file(initializer) or initializer.options[ROWS_DIGEST] is not None:
         return initializer
     digest = file_digest(rows_file(initializer.options[ROWS_FILE]))
@@ -105,11 +89,7 @@ def _reason(error: Exception) -> str:
 
 
 def pinned(source: SourceConfig | None) -> SourceConfig | None:
-    """Return the source with its digest, read from its folder where a recipe leaves it open.
-
-    Args:
-        source: a source that `source_problems` has nothing against.
-    """
+    """Return the source with its digest, read from its folder where a recipe leaves it open."""
     if source is None or source.digest is not None:
         return source
     return source.model_copy(update={"digest": digest_of(Path(source.folder))})
@@ -117,9 +97,6 @@ def pinned(source: SourceConfig | None) -> SourceConfig | None:
 
 def digest_of(folder: Path) -> str:
     """Return a fingerprint of what a run has trained: its `prompt.safetensors`.
-
-    Args:
-        folder: the folder of a finished run.
 
     Raises:
         OSError: if the file cannot be read.
@@ -129,9 +106,6 @@ def digest_of(folder: Path) -> str:
 
 def num_rows_of(folder: Path) -> int:
     """Return the number of rows that a run has trained, `NUM_ROWS` where its file holds none.
-
-    Args:
-        folder: the folder of a run, which need not be there.
 
     Raises:
         StorageError: if the file cannot be read.
@@ -160,12 +134,6 @@ def word_vector_problems(regularizers: Sequence[Component]) -> Iterator[Problem]
 
     A file is looked at only where its digest is not known yet, so that a run can be read when its
     file is gone.
-
-    Args:
-        regularizers: those of a run, each valid.
-
-    Yields:
-        One problem per rule that is broken.
     """
     for number, options in _with_word_vectors(regularizers):
         field = f"regularizers.{number}.perturbation.{WORD_VECTORS}"
@@ -187,11 +155,7 @@ def word_vector_problems(regularizers: Sequence[Component]) -> Iterator[Problem]
 
 
 def with_pinned_vectors(regularizers: Sequence[Component]) -> list[Component]:
-    """Return regularizers whose files of word vectors have their digests.
-
-    Args:
-        regularizers: those of a run that `word_vector_problems` has nothing against.
-    """
+    """Return regularizers whose files of word vectors have their digests."""
     found = list(regularizers)
     for number, options in _with_word_vectors(regularizers):
         if options[WORD_VECTORS_DIGEST] is None:

@@ -112,13 +112,6 @@ def parse_kept_study(data: Mapping[str, Any], source: str) -> StudyConfig:
 def parse_study(data: Any, source: str = "recipe") -> StudyConfig:
     """Return the study that `data` describes, after checking every run of it.
 
-    Args:
-        data: what a recipe says, as plain mappings, lists and values.
-        source: what to call the recipe in an error.
-
-    Returns:
-        The checked study.
-
     Raises:
         RecipeError: with every problem of the study and of its runs, each said once.
     """
@@ -175,13 +168,8 @@ def points(study: StudyConfig) -> Iterator[tuple[str, dict[str, Any]]]:
 def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
     """Return the run recipe of one variant at one point, without its seed.
 
-    Args:
-        study: the study.
-        variant: the variant's name.
-        point: values, or their names, by dotted field.
-
-    Returns:
-        The base with the variant's changes and the point's, and with what tuning chose.
+    It is the base with the variant's changes, the point's values or those that it names, and what
+    tuning chose.
 
     Raises:
         RecipeError: with every change that cannot be set.
@@ -206,11 +194,7 @@ def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[s
 def study_problems(study: StudyConfig) -> list[Problem]:
     """Return what is wrong between the parts of a study and with its runs, each said once.
 
-    Args:
-        study: a study whose fields are valid.
-
-    Returns:
-        Problems of the study first, then those of its runs with the variant and point of each.
+    Its own problems come first, then those of its runs with the variant and point of each.
     """
     if too_many := _too_many(study):
         return too_many
@@ -240,11 +224,7 @@ def study_problems(study: StudyConfig) -> list[Problem]:
 
 
 def tunable(study: StudyConfig) -> list[Tunable]:
-    """Return the variants at points of the grid that are trained, as they are before tuning.
-
-    Args:
-        study: a study without problems.
-    """
+    """Return the variants at points of the grid that are trained, as they are before tuning."""
     before = study.model_copy(update={"tune": None})
     found = []
     for variant, point in points(study):

@@ -22,14 +22,7 @@ NO_TASK = Problem(("task", "mixture"), "`task` must be given, but is missing.")
 
 
 def task_problems(config: RunConfig) -> Iterator[Problem]:
-    """Find what is wrong with the tasks of a run.
-
-    Args:
-        config: a run whose fields are valid.
-
-    Yields:
-        One problem per rule that is broken, with the place of the task in the recipe.
-    """
+    """Find what is wrong with the tasks of a run, each with its place in the recipe."""
     if config.task is not None and config.mixture is not None:
         yield Problem(
             ("task", "mixture"),
@@ -73,14 +66,7 @@ def _field_problems(task: TaskConfig, place: str) -> Iterator[Problem]:
 
 
 def writing_problems(config: RunConfig) -> Iterator[Problem]:
-    """Find tasks that bring something else than what the readout reads, and what texts lack.
-
-    Args:
-        config: a run whose fields are valid.
-
-    Yields:
-        One problem per task, and per option that does not fit.
-    """
+    """Find tasks that bring something else than what the readout reads, and what texts lack."""
     kind = config.readout.kind
     for name, place in config.task_fields.items():
         task = config.tasks[name]
@@ -132,14 +118,7 @@ def _text_problems(config: RunConfig) -> Iterator[Problem]:
 
 
 def task_template_problems(config: RunConfig) -> Iterator[Problem]:
-    """Find what is wrong with the tasks' own `template` for the run's readout.
-
-    Args:
-        config: a run whose fields are valid.
-
-    Yields:
-        One problem per rule that the template breaks.
-    """
+    """Find what is wrong with the tasks' own `template` for the run's readout."""
     for name, place in config.task_fields.items():
         task = config.tasks[name]
         template, has_choices = task.template, _has_choices(task)
@@ -166,17 +145,7 @@ def known_marks(config: RunConfig) -> list[tuple[str, str, int]]:
 def mark_problems(
     config: RunConfig, found: tuple[str, str, int], length: int, is_marked: bool
 ) -> Iterator[Problem]:
-    """Find marks of one task's template that the prompt does not fill, and rows without a mark.
-
-    Args:
-        config: a run whose fields are valid.
-        found: of `known_marks`.
-        length: the number of rows.
-        is_marked: whether they stand at marks.
-
-    Yields:
-        One problem at most.
-    """
+    """Find marks of a task, as `known_marks` has it, without rows, and rows without a mark."""
     field, where, marks = found
     position = config.prompt.position
     counts = position.options.get("counts") if is_marked and position is not None else None

@@ -30,11 +30,8 @@ def tune_problems(
 ) -> Iterator[Problem]:
     """Find what is wrong with a study's tuning, each said once.
 
-    Args:
-        tune: what is tuned.
-        runs: the study's variants at points of the grid that are trained, as far as they are right.
-        changes: the fields that `grid` and each `variants.NAME` set.
-        seeds: the seeds of the study.
+    `runs` are its variants at points of the grid that are trained, as far as they are right;
+    `changes` are the fields that `grid` and each `variants.NAME` set.
     """
     found = [*_field_problems(tune.field), *_conflicts(tune, changes, seeds)]
     if not found and runs and tune.chosen is None:
@@ -49,25 +46,14 @@ def tune_problems(
 
 
 def candidates(tune: TuneConfig, runs: Sequence[Tunable]) -> list[Any]:
-    """Return the candidates of a field, the same for every run.
-
-    Args:
-        tune: what is tuned.
-        runs: what it is tuned for, as right as `tune_problems` finds it.
-    """
+    """Return the candidates of a field, the same for every run that `tune_problems` finds right."""
     if tune.values is not None:
         return list(tune.values)
     return list(multiples(_own_values(tune, runs[:1])[0]))
 
 
 def tuned(run: Tunable, field: str, value: Any) -> tuple[dict[str, Any], str]:
-    """Return a run recipe with a candidate set, and what is wrong with setting it, or "".
-
-    Args:
-        run: the run.
-        field: the dotted field.
-        value: the candidate.
-    """
+    """Return a run recipe with a candidate set, and what is wrong with setting it, or ""."""
     data = copy.deepcopy(dict(run.data))
     return data, set_at(data, field.split("."), copy.deepcopy(value))
 

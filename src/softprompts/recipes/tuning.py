@@ -91,9 +91,6 @@ class Tunable:
 def multiples(value: float) -> list[float]:
     """Return the candidates around a positive number: whole ones around a whole one.
 
-    Args:
-        value: what the recipe says.
-
     Example:
         >>> multiples(0.01)
         [0.001, 0.00333, 0.01, 0.03, 0.1]

@@ -35,11 +35,7 @@ class Format(BaseModel):
 
 
 def type_problems(values: Mapping[str, Any]) -> list[str]:
-    """Say which fields of a task's format are not of their type, or missing.
-
-    Args:
-        values: what a `TaskFormat` is made from.
-    """
+    """Say which fields that a `TaskFormat` is made from are not of their type, or missing."""
     plain = {key: dict(one) if isinstance(one, Mapping) else one for key, one in values.items()}
     try:
         Format.model_validate(plain)
@@ -52,10 +48,6 @@ def check_task(task: Task, name: str = "task") -> None:
     """Check a task: the types of its format, its labels, and every row.
 
     Templates and label words are checked where a readout takes them.
-
-    Args:
-        task: the task.
-        name: what to call it in an error.
 
     Raises:
         DataError: if something is wrong; the text names row, field, constraint and value.
@@ -86,11 +78,9 @@ def check_task(task: Task, name: str = "task") -> None:
 
 
 def warn_of_shared_rows(task: Task, name: str) -> None:
-    """Warn where reported rows stand among the training rows: their score says too much.
+    """Warn where reported rows stand among the training rows, before some are drawn from these.
 
-    Args:
-        task: the task, before rows are drawn from it.
-        name: what to call it.
+    Their score says too much.
     """
 
     def content(row: Example) -> tuple[Any, ...]:

@@ -17,13 +17,7 @@ from softprompts.tasks.superglue import task_from_files
 
 
 def load_fewglue(request: TaskRequest) -> Task:
-    """Load a FewGLUE task.
-
-    Args:
-        request: `data_dir` holds `CB/{train,dev32,val}.jsonl` or `fewglue/CB/…`.
-
-    Returns:
-        The task; `dev32` is held out, or for ReCoRD reported.
+    """Load a FewGLUE task: `data_dir` holds `CB/{train,dev32,val}.jsonl` or `fewglue/CB/…`.
 
     Raises:
         DataError: if `data_dir`, files or rows are missing or wrong.

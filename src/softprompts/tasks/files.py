@@ -22,12 +22,6 @@ _VERSION = 1
 def load_files(request: TaskRequest) -> Task:
     """Load a task from files below `data_dir`, or from a hub set.
 
-    Args:
-        request: `options` are those of the registry entry `files`.
-
-    Returns:
-        The task; its reported split is called `validation`.
-
     Raises:
         RecipeError: if options contradict each other; carries every problem.
         DataError: if files or rows are missing or wrong.
@@ -61,12 +55,7 @@ def load_files(request: TaskRequest) -> Task:
 
 
 class FilesConverter:
-    """Turns rows into examples; one object per task.
-
-    Args:
-        options: the task's options.
-        form: the task's format.
-    """
+    """Turns rows into examples; one object per task."""
 
     def __init__(self, options: FilesOptions, form: TaskFormat) -> None:
         self._options = options
@@ -78,13 +67,7 @@ class FilesConverter:
         )
 
     def __call__(self, row: Row) -> Iterator[Example]:
-        """Yield the example of a row.
-
-        Args:
-            row: the row.
-
-        Yields:
-            One example.
+        """Yield the one example of a row.
 
         Raises:
             DataError: if a field is missing or wrong.
@@ -135,16 +118,7 @@ class FilesConverter:
 def read_files_examples(
     path: Path, options: FilesOptions, form: TaskFormat
 ) -> tuple[Iterator[Item], FilesConverter]:
-    """Return the rows of one more file of a loaded task, labelled or not, and their converter.
-
-    Args:
-        path: the file.
-        options: the task's options.
-        form: the format of the loaded task.
-
-    Returns:
-        What `collect` wants.
-    """
+    """Return the rows of one more file of a loaded task, labelled or not, and their converter."""
     return read_file(path, needs_label=False), FilesConverter(options, form)
 
 
@@ -164,9 +138,7 @@ def _read(request: TaskRequest, options: FilesOptions, place: str) -> tuple[str,
 def chat_turns(row: Row, field: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the turns of a chat by who speaks and a number, and its last answer to write.
 
-    Args:
-        row: the row.
-        field: the chat: a list of mappings with role and content.
+    The field holds a list of mappings with role and content.
 
     Raises:
         DataError: if it is none, or has no answer where the row must have one.

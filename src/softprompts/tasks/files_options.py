@@ -97,11 +97,7 @@ class FilesOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FilesOptions:
-        """Return checked options in the loader's form.
-
-        Args:
-            options: values by name, without problems, with defaults filled in.
-        """
+        """Return checked options in the loader's form."""
         values = dict(options)
         del values["template"]
         choices = tuple(values["choices_fields"] or ())
@@ -121,14 +117,10 @@ def writes(options: Mapping[str, Any]) -> bool:
 
 
 def all_templates(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return a template per readout kind, as the options say them or out of one.
+    """Return a template per readout kind, as checked options say them or out of one.
 
-    Args:
-        options: values by name, without problems, with defaults filled in.
-
-    Returns:
-        The template itself for `text`, or `writing` and `chat`; with `{mask}` at its end for
-        `cloze`; for `linear` with `{choice}` at its end where there are choices.
+    One stands itself for `text`, or `writing` and `chat`; with `{mask}` at its end for `cloze`; for
+    `linear` with `{choice}` at its end where there are choices.
     """
     if options["templates"]:
         return dict(options["templates"])
@@ -141,14 +133,7 @@ def all_templates(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def files_problems(options: Mapping[str, Any]) -> list[str]:
-    """Say what options of the task `files` contradict; reads no data.
-
-    Args:
-        options: values by name, of the right types, with defaults filled in.
-
-    Returns:
-        One sentence per problem; empty when all is well.
-    """
+    """Say what typed options of the task `files` contradict, a sentence each; reads no data."""
     problems = [
         *_writing_problems(options),
         *_template_problems(options),

@@ -171,14 +171,7 @@ def load_examples(
 ) -> tuple[tuple[Example, ...], int]:
     """Read one more file in the form of a task's own rows, with or without labels.
 
-    Args:
-        task: the task; gives the format.
-        path: a jsonl, csv or parquet file.
-        skip_bad_rows: whether bad rows are counted instead of refused.
-        options: the options that `files` was loaded with; None for other tasks.
-
-    Returns:
-        The examples, and the number of rows left out.
+    `options` are those that `files` was loaded with. The number of rows left out is returned too.
 
     Raises:
         DataError: if the file or a row is wrong, or the task's rows cannot be read from files.
@@ -208,14 +201,7 @@ def load_examples(
 
 
 def check_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check options against a registry entry.
-
-    Args:
-        entry: the task's entry.
-        options: values by name.
-
-    Returns:
-        The options with their defaults filled in.
+    """Return the options of a registry entry with their defaults filled in.
 
     Raises:
         RecipeError: if an option is unknown or wrong; carries every problem.

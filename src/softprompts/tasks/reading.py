@@ -49,14 +49,7 @@ class HubSplit:
 
 
 def read_file(path: Path, *, needs_label: bool = True) -> Iterator[Item]:
-    """Yield the rows of a file, by its ending.
-
-    Args:
-        path: a `.jsonl`, `.json`, `.csv` or `.parquet` file.
-        needs_label: passed on to every row.
-
-    Yields:
-        A row, or what is wrong with it.
+    """Yield the rows of a `.jsonl`, `.json`, `.csv` or `.parquet` file, or what is wrong with each.
 
     Raises:
         DataError: if the file is missing, unreadable or of another kind.
@@ -81,13 +74,8 @@ def read_hub(
 
     Integer labels become names: those of the set's own `ClassLabel` feature, else those given.
 
-    Args:
-        split: which rows.
-        label_field: the label's field.
-        labels: label names in the set's order, for sets that do not name them.
-
-    Yields:
-        Rows, numbered from 1.
+    Integer labels become names: those of the set's own `ClassLabel` feature, else those given, in
+    the set's order. Rows are numbered from 1.
 
     Raises:
         DataError: if the split cannot be loaded.
@@ -115,16 +103,9 @@ def read_hub(
 def collect(
     items: Iterable[Item], convert: Convert, *, name: str, skip_bad_rows: bool = False
 ) -> tuple[tuple[Example, ...], int]:
-    """Turn rows into examples.
+    """Turn rows into examples; return them and the number of rows left out.
 
-    Args:
-        items: what a reader yields.
-        convert: one row to its examples; raises `DataError` for a bad one.
-        name: the file or split, for messages.
-        skip_bad_rows: whether bad rows are counted instead of refused.
-
-    Returns:
-        The examples and the number of rows left out.
+    `convert` makes the examples of a row, and raises `DataError` for a bad one.
 
     Raises:
         DataError: if a row is bad and not to be skipped, or no example is left.

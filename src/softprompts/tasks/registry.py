@@ -88,11 +88,7 @@ TASKS.register(
 def task_format(name: str) -> TaskFormat | None:
     """Return the format of a task without reading its rows.
 
-    Args:
-        name: registry name.
-
-    Returns:
-        The format, or None where it is only known once rows are read (`files`, third parties).
+    It is `None` where only the rows tell it (`files`, third parties).
 
     Raises:
         UnknownNameError: if there is no such task.

@@ -36,15 +36,7 @@ class TaskRequest:
 
 
 def find_folder(request: TaskRequest, suite: str, folder: str) -> Path:
-    """Return the folder of one task below `data_dir`.
-
-    Args:
-        request: what is asked for; `data_dir` must be set.
-        suite: the suite's folder, such as `superglue`; tried before `data_dir` itself.
-        folder: the task's folder, such as `CB`.
-
-    Returns:
-        `data_dir/suite/folder` or `data_dir/folder`, the first that exists.
+    """Return the folder of a task: `data_dir/suite/folder` or else `data_dir/folder`.
 
     Raises:
         DataError: if neither exists; the text names both.

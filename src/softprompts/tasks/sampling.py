@@ -69,12 +69,8 @@ def sample_reported(rows: Sequence[Example], count: int | None) -> Rows:
 
     Rows that share a `group` stay together, so there may be a few more than asked for.
 
-    Args:
-        rows: the rows.
-        count: how many; all when `None`. The stream's name is `reported`, its seed 0.
-
-    Returns:
-        The rows drawn, in their old order.
+    Rows that share a `group` stay together, so there may be a few more than asked for; all where
+    `count` is `None`. The stream's name is `reported`, its seed 0.
 
     Raises:
         DataError: if `count` is not 1 to the number of rows.
@@ -101,13 +97,7 @@ def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tupl
     before its last `/`) stay together, or if that leaves nothing to hold out, rows that share a
     `group`; then the class shares are as near as whole passages allow.
 
-    Args:
-        train: the rows.
-        fraction: the share to hold out, in (0, 1).
-        seed: the run's seed; the stream's name is `held-out`.
-
-    Returns:
-        The training part and the held-out part, both in their old order.
+    The stream's name is `held-out`. Both parts are in their old order.
 
     Raises:
         DataError: if `fraction` is out of range, or no row can be held out.
@@ -134,14 +124,9 @@ def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tupl
 
 
 def row_classes(rows: Sequence[Example]) -> list[int] | None:
-    """Return the class of each row.
+    """Return the class of each row: its right column.
 
-    Args:
-        rows: the rows.
-
-    Returns:
-        The right column of each row, or None where rows have none, several, or choices whose number
-        varies.
+    It is `None` where rows have none, several, or choices whose number varies.
     """
     if any(len(row.answers) != 1 for row in rows) or len({len(row.choices) for row in rows}) > 1:
         return None
@@ -149,24 +134,12 @@ def row_classes(rows: Sequence[Example]) -> list[int] | None:
 
 
 def class_name(form: TaskFormat, column: int) -> str:
-    """Return what messages call a class: its label, or the choice's number.
-
-    Args:
-        form: the task's format.
-        column: the class.
-
-    Returns:
-        Such as `entailment` or `choice 1`.
-    """
+    """Return what messages call a class: its label, or the choice's number."""
     return f"choice {column + 1}" if form.has_choices else form.labels[column]
 
 
 def same_rows(rows: Sequence[tuple[Example, ...]], split: str) -> tuple[Example, ...]:
     """Return the rows of a split that all runs have.
-
-    Args:
-        rows: the rows, as each run has them.
-        split: its name.
 
     Raises:
         DataError: if they are not the same.
@@ -265,13 +238,8 @@ def draw_demonstrations(train: Sequence[Example], most: int | None, seed: int) -
     Classes take turns, so that a few rows show each; where rows have no class, any row may come
     next. The order in which they are shown is a draw of its own.
 
-    Args:
-        train: the rows.
-        most: how many at most; all when `None`.
-        seed: the run's seed; the streams' names are `demonstrations` and `demonstration-order`.
-
-    Returns:
-        The rows, in the order they are shown.
+    The streams' names are `demonstrations` and `demonstration-order`. All rows are drawn where
+    `most` is `None`.
     """
     order = [int(i) for i in _generator(seed, "demonstrations").permutation(len(train))]
     classes = row_classes(train) or [0] * len(train)

@@ -24,14 +24,9 @@ _CONFIGS = {short: short for short in FOLDERS} | {"wsc": "wsc.fixed"}
 
 
 def load_superglue(request: TaskRequest) -> Task:
-    """Load a SuperGLUE task.
+    """Load a SuperGLUE task: `data_dir` holds `CB/{train,val}.jsonl` or `superglue/CB/…`.
 
-    Args:
-        request: `data_dir` holds `CB/{train,val}.jsonl` or `superglue/CB/…`; without it the hub is
-            asked. Options: `repository` (hub id or folder laid out like one) and `revision`.
-
-    Returns:
-        The task; its reported split is `val`.
+    Without it the hub is asked, with the options `repository` and `revision`.
 
     Raises:
         DataError: if files or rows are missing or wrong.
@@ -53,15 +48,9 @@ def load_superglue(request: TaskRequest) -> Task:
 
 
 def task_from_files(request: TaskRequest, form: TaskFormat, files: Mapping[str, Path]) -> Task:
-    """Load a task of the SuperGLUE family from its jsonl files.
+    """Load a task of the SuperGLUE family from the jsonl file of each split.
 
-    Args:
-        request: what is asked for.
-        form: the task's format.
-        files: the file of `train`, `validation` and, where there is one, `held_out`.
-
-    Returns:
-        The task; its reported split is named after its file.
+    Its reported split is named after its file.
 
     Raises:
         DataError: if files or rows are missing or wrong.
@@ -73,16 +62,7 @@ def task_from_files(request: TaskRequest, form: TaskFormat, files: Mapping[str, 
 def convert_rows(
     items: Iterable[Item], form: TaskFormat, name: str, skip_bad_rows: bool = False
 ) -> tuple[tuple[Example, ...], int]:
-    """Turn rows of a SuperGLUE task into examples.
-
-    Args:
-        items: what a reader yields.
-        form: the task's format.
-        name: the file or split, for messages.
-        skip_bad_rows: whether bad rows are counted instead of refused.
-
-    Returns:
-        The examples and the number of rows left out.
+    """Turn rows of a SuperGLUE task into examples, as `collect` does.
 
     Raises:
         DataError: if a row is bad, no row is left, or two questions share a number.

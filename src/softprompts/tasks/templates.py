@@ -21,15 +21,7 @@ def readout_names() -> tuple[str, ...]:
 
 
 def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
-    """Return a format that is read by a template of the user's own, whatever the readout.
-
-    Args:
-        form: the format.
-        template: the template; `None` keeps the format's own.
-
-    Returns:
-        The format with that template for every readout.
-    """
+    """Return a format that is read by a template of the user's own, whatever the readout."""
     if template is None:
         return form
     others = () if form.is_writing else (*readout_names(), CHAT)
@@ -37,16 +29,7 @@ def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
 
 
 def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
-    """Say what is wrong with one template.
-
-    Args:
-        kind: readout kind; ours have rules of their own.
-        template: the template.
-        has_choices: whether each row brings its own choices.
-
-    Returns:
-        One sentence per problem.
-    """
+    """Say what is wrong with one template, a sentence each."""
     try:
         names = template_names(template)
     except ValueError as error:
@@ -99,14 +82,7 @@ def _turn_problems(kind: str, template: str) -> list[str]:
 
 
 def label_problems(form: TaskFormat) -> list[str]:
-    """Say what is wrong with the labels of a format.
-
-    Args:
-        form: the format.
-
-    Returns:
-        One sentence, or none when all is well.
-    """
+    """Say what is wrong with the labels of a format."""
     if form.is_writing:
         others = sorted(set(form.templates) - {WRITING, CHAT})
         return [
@@ -119,14 +95,7 @@ def label_problems(form: TaskFormat) -> list[str]:
 
 
 def format_problems(form: TaskFormat) -> list[str]:
-    """Say what is wrong with a format: its templates, labels and verbalizer.
-
-    Args:
-        form: the format.
-
-    Returns:
-        One sentence per problem; empty when all is well.
-    """
+    """Say what is wrong with a format: its templates, labels and verbalizer."""
     problems = [
         problem
         for kind, template in form.templates.items()

@@ -19,13 +19,6 @@ def mark_spans(target: Row, text: str) -> str:
     validation file has such a row), the nearest place where they agree is taken. A pronoun may lie
     inside its noun phrase (`*#their# mothers*`, in the same file).
 
-    Args:
-        target: the row's part with `span1_text`, `span1_index`, `span2_text` and `span2_index`.
-        text: the sentence.
-
-    Returns:
-        The text with both spans marked.
-
     Raises:
         DataError: if a span is nowhere in the text, or the two cross or are the same.
     """

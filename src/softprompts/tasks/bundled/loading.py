@@ -14,17 +14,7 @@ from softprompts.tasks.request import TaskRequest
 
 
 def load_bundled_task(request: TaskRequest) -> Task:
-    """Load a bundled task.
-
-    Args:
-        request: its name; `data_dir` must be None.
-
-    Returns:
-        The task.
-
-    Raises:
-        DataError: if `data_dir` is given.
-    """
+    """Load a bundled task."""
     if request.data_dir is not None:
         raise DataError(
             f"`data_dir` must be left out for {request.name}, which brings its own rows, but is "
@@ -34,13 +24,7 @@ def load_bundled_task(request: TaskRequest) -> Task:
 
 
 def load_bundled(name: str) -> Task:
-    """Load one of the tasks that come with the library.
-
-    Args:
-        name: the registry name, such as `bundled/sentiment`.
-
-    Returns:
-        The task: the same rows in the same order on every machine.
+    """Load one of the tasks that come with the library: the same rows on every machine.
 
     Raises:
         UnknownNameError: if there is no such task.
