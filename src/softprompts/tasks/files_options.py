@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from softprompts.encoding.template_syntax import CHAT, MESSAGES, template_names
@@ -50,65 +49,6 @@ OPTIONS: dict[str, Option] = {
     "metrics": Option(list[str], ["accuracy"], "metrics; the score is their mean", _SOME),
 }
 """What a recipe may set under `task.options` for the task `files`."""
-
-
-@dataclass(frozen=True)
-class FilesOptions:
-    """The options of the task `files`, in the form its loader uses.
-
-    Attributes:
-        train: training file or split.
-        validation: reported file or split.
-        held_out: model-selection file or split, or None.
-        hub_dataset: hub set, or None for files.
-        hub_config: its configuration.
-        hub_revision: its branch, tag or commit.
-        label_field: field with the label.
-        target_field: field with the text to write, or None.
-        messages_field: field with a chat whose last turn is to be written, or None.
-        labels: labels in column order, or None.
-        group_field: field that rows scored together share, or None.
-        choices_fields: fields with the choices; empty for tasks with labels.
-        templates: template per readout kind.
-        verbalizer: label words, or None.
-        metrics: metric names.
-    """
-
-    train: str
-    validation: str
-    held_out: str | None
-    hub_dataset: str | None
-    hub_config: str | None
-    hub_revision: str | None
-    label_field: str
-    target_field: str | None
-    messages_field: str | None
-    labels: tuple[str, ...] | None
-    group_field: str | None
-    choices_fields: tuple[str, ...]
-    templates: Mapping[str, str]
-    verbalizer: Mapping[str, str] | None
-    metrics: tuple[str, ...]
-
-    @property
-    def writes(self) -> bool:
-        """Whether rows bring texts to write instead of labels."""
-        return self.target_field is not None or self.messages_field is not None
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> FilesOptions:
-        """Return checked options in the loader's form."""
-        values = dict(options)
-        del values["template"]
-        choices = tuple(values["choices_fields"] or ())
-        labels = values["labels"]
-        values |= {
-            "labels": None if labels is None else tuple(labels),
-            "choices_fields": choices,
-            "templates": all_templates(options),
-            "metrics": tuple(values["metrics"]),
-        }
-        return cls(**values)
 
 
 def writes(options: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,12 @@ from softprompts.errors import DataError, RecipeError
 from softprompts.examples import Example
 from softprompts.problems import describe
 from softprompts.registry import Entry, unknown_name
-from softprompts.tasks.base import Task
+from softprompts.tasks.base import Task, TaskRequest
 from softprompts.tasks.checking import warn_of_shared_rows
-from softprompts.tasks.files import read_files_examples
-from softprompts.tasks.files_options import FilesOptions
+from softprompts.tasks.files import files_converter
 from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.reading import collect, read_file
 from softprompts.tasks.registry import TASKS
-from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import Row, shown
 from softprompts.tasks.sampling import class_name, sample_few_shot, sample_reported
 from softprompts.tasks.superglue import convert_rows
@@ -179,25 +177,23 @@ def load_examples(
     name, path = task.format.name, Path(path)
     if name == "files":
         checked = check_options(TASKS.entry(name), options or {})
-        items, converter = read_files_examples(path, FilesOptions.of(checked), task.format)
-        return collect(items, converter, name=str(path), skip_bad_rows=skip_bad_rows)
+        convert = files_converter(checked, task.format)
+        return collect(read_file(path, needs_label=False), convert, str(path), skip_bad_rows)
     if options:
         raise DataError(f"`options` must be left out for {name}, but are {dict(options)}.")
     items = read_file(path, needs_label=False)
     if name in FORMATS:
-        return convert_rows(items, task.format, str(path), skip_bad_rows)
+        return convert_rows(task.format, items, str(path), skip_bad_rows)
     fields = template_fields(next(iter(task.format.templates.values())))
 
-    def convert(row: Row) -> Iterator[Example]:
-        """Yield the example of a row whose fields are the task's own."""
+    def own_row(row: Row) -> list[Example]:
         values = {field: row.text(field) for field in fields}
-        if task.format.is_writing:
-            texts = row.references("references")
-            yield Example(values, (0,) if texts else (), (), texts, source=row.source)
-            return
-        yield Example(values, row.label("label", task.format.labels), source=row.source)
+        if not task.format.is_writing:
+            return [Example(values, row.label("label", task.format.labels), source=row.source)]
+        texts = row.references("references")
+        return [Example(values, (0,) if texts else (), (), texts, source=row.source)]
 
-    return collect(items, convert, name=str(path), skip_bad_rows=skip_bad_rows)
+    return collect(items, own_row, str(path), skip_bad_rows)
 
 
 def check_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:

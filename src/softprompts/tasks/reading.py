@@ -9,14 +9,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from softprompts import storage
 from softprompts.errors import DataError
-from softprompts.examples import Example
+from softprompts.examples import Example, TaskFormat
+from softprompts.tasks.base import Task
 from softprompts.tasks.rows import Row, shown, shown_plain
 
 MOST_ROWS = 5_000_000
@@ -101,7 +102,7 @@ def read_hub(
 
 
 def collect(
-    items: Iterable[Item], convert: Convert, *, name: str, skip_bad_rows: bool = False
+    items: Iterable[Item], convert: Convert, name: str, skip_bad_rows: bool = False
 ) -> tuple[tuple[Example, ...], int]:
     """Turn rows into examples; return them and the number of rows left out.
 
@@ -128,6 +129,25 @@ def collect(
         why = f"all {num_skipped} rows are bad, first {first}" if first else "it is empty"
         raise DataError(f"must hold at least one row, but {why}.".replace("..", "."), file=name)
     return tuple(examples), num_skipped
+
+
+def build_task(
+    form: TaskFormat,
+    splits: Mapping[str, tuple[str, Iterable[Item]]],
+    convert_rows: Callable[[Iterable[Item], str], tuple[tuple[Example, ...], int]],
+    validation_name: str = "validation",
+) -> Task:
+    """Return a task out of what a reader yields of each split, with the split's name in messages.
+
+    `convert_rows` makes examples of one split, as `collect` does.
+    """
+    rows: dict[str, tuple[Example, ...]] = {"held_out": ()}
+    skipped = {}
+    for split, (name, items) in splits.items():
+        rows[split], num_skipped = convert_rows(items, name)
+        if num_skipped:
+            skipped[name] = num_skipped
+    return Task(form, **rows, validation_name=validation_name, skipped_rows=skipped)
 
 
 def _bytes(path: Path) -> bytes:

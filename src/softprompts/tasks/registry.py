@@ -9,11 +9,10 @@ from softprompts.examples import TaskFormat
 from softprompts.registry import Option, Registry
 from softprompts.tasks.bundled.formats import FORMATS as BUNDLED_FORMATS
 from softprompts.tasks.files_options import OPTIONS
-from softprompts.tasks.formats import FOLDERS, FORMATS
+from softprompts.tasks.formats import FORMATS
 
 if TYPE_CHECKING:
-    from softprompts.tasks.base import Task
-    from softprompts.tasks.request import TaskRequest
+    from softprompts.tasks.base import Task, TaskRequest
 
     LoadTask = Callable[[TaskRequest], Task]
 
@@ -48,22 +47,15 @@ BUNDLED = {
 """The tasks that come with the library, with their summaries."""
 
 TASKS: Registry[LoadTask] = Registry("task")
-for _short in FOLDERS:
+for _name, _form in FORMATS.items():
+    _suite, _, _short = _name.partition("/")
     TASKS.register(
-        f"superglue/{_short}",
-        "softprompts.tasks.superglue:load_superglue",
-        summary=_SUMMARIES[_short],
-        version=FORMATS[f"superglue/{_short}"].version,
-        options=_HUB_OPTIONS,
-        reference=FORMATS[f"superglue/{_short}"].reference,
-    )
-for _short in FOLDERS:
-    TASKS.register(
-        f"fewglue/{_short}",
-        "softprompts.tasks.fewglue:load_fewglue",
-        summary=f"{_SUMMARIES[_short]}; 32 training rows",
-        version=FORMATS[f"fewglue/{_short}"].version,
-        reference=FORMATS[f"fewglue/{_short}"].reference,
+        _name,
+        f"softprompts.tasks.superglue:load_{_suite}",
+        summary=_SUMMARIES[_short] + ("; 32 training rows" if _suite == "fewglue" else ""),
+        version=_form.version,
+        options=_HUB_OPTIONS if _suite == "superglue" else {},
+        reference=_form.reference,
     )
 for _name, _summary in BUNDLED.items():
     TASKS.register(

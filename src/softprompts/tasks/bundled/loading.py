@@ -8,9 +8,8 @@ from importlib.resources import files
 from softprompts.errors import DataError, UnknownNameError
 from softprompts.examples import Example, TaskFormat
 from softprompts.registry import unknown_name
-from softprompts.tasks.base import Task
+from softprompts.tasks.base import Task, TaskRequest
 from softprompts.tasks.bundled.formats import FORMATS
-from softprompts.tasks.request import TaskRequest
 
 
 def load_bundled_task(request: TaskRequest) -> Task:
