@@ -6,8 +6,8 @@ import time
 from io import BufferedIOBase
 from pathlib import Path
 
-from softprompts.errors import FolderInUseError, StorageError
-from softprompts.storage import open_file
+from softprompts.errors import FolderInUseError
+from softprompts.storage import open_file, reporting
 
 _LOCK_TRIES = 5
 _LOCK_PAUSE_SECONDS = 0.01
@@ -25,10 +25,8 @@ def lock(path: Path, *, should_wait: bool = False) -> BufferedIOBase:
         FolderInUseError: if another process holds it.
         StorageError: if it cannot be opened.
     """
-    try:
+    with reporting(path, "written"):
         file = open_file(path, "ab")
-    except OSError as error:
-        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
     try:
         import fcntl
     except ImportError:  # no such locks on this platform
@@ -58,12 +56,11 @@ def is_locked(path: Path) -> bool:
         import fcntl
     except ImportError:  # no such locks on this platform
         return False
-    try:
-        file = open_file(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    with reporting(path, "read"):
+        try:
+            file = open_file(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

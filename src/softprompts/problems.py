@@ -232,5 +232,15 @@ def describe(
     return [item if item.text else Problem(item.fields, texts[item.fields[0]]) for item in problems]
 
 
+def misfits(model: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
+    """Return what of some values does not fit a model, as sentences; any mapping passes for one."""
+    plain = {key: dict(one) if isinstance(one, Mapping) else one for key, one in values.items()}
+    try:
+        model.model_validate(plain)
+    except ValidationError as error:
+        return [problem.text for problem in describe(error, plain, model)]
+    return []
+
+
 def _alternatives(rules: Sequence[str]) -> str:
     return " or ".join(dict.fromkeys(rules))

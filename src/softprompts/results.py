@@ -14,14 +14,14 @@ from softprompts.encoding.template_syntax import template_fields
 from softprompts.errors import BackboneError, DataError, RunFolderError, StorageError
 from softprompts.examples import Example, TaskFormat
 from softprompts.html_card import html_card
-from softprompts.problems import show
+from softprompts.problems import misfits, show
 from softprompts.readouts.text import TextReadout
 from softprompts.readouts.writing import WritingReadout
 from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.schema import BackboneConfig, RunConfig
 from softprompts.storage import make_new_folder, write_json, write_tensors
-from softprompts.tasks.checking import type_problems
+from softprompts.tasks.checking import Format
 from softprompts.tasks.files import chat_turns
 from softprompts.tasks.rows import Row, refuse_wrong_texts, shown
 from softprompts.training.building import build_model
@@ -381,7 +381,9 @@ def _formats(config: RunConfig, data: Any, folder: Path) -> dict[str, TaskFormat
 def _format(data: Any, folder: Path) -> TaskFormat:
     """Rebuild a task format from JSON."""
     is_object = isinstance(data, Mapping)
-    problems = type_problems(data) if is_object else [f"it must be a mapping, but is {show(data)}."]
+    problems = (
+        misfits(Format, data) if is_object else [f"it must be a mapping, but is {show(data)}."]
+    )
     if problems:
         raise RunFolderError(
             f"{folder / 'config.json'} must have a whole `task_format`, but has not: "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.errors import DataError, RunFolderError, StorageError
-from softprompts.storage import check_file, is_folder, is_there, open_file, write_bytes
+from softprompts.storage import check_file, is_folder, is_there, open_file, reporting, write_bytes
 
 FORMATS = {".svg": "svg", ".png": "png", ".html": "html"}
 
@@ -84,11 +84,8 @@ def _check_earlier(path: Path, what: str, begin: bytes | None = None) -> None:
     check_file(path)
     if not is_there(path):
         return
-    try:
-        with open_file(path) as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    with reporting(path, "read"), open_file(path) as file:
+        head = file.read(4096)
     if not re.search(re.escape(MAKER.encode()) if begin is None else begin, head):
         raise RunFolderError(
             f"{path} must be new or an earlier {what}, but is another file. Choose another name."

@@ -104,10 +104,7 @@ def parse_template(source: str) -> Template:
         >>> parse_template("{premise} {sep} {hypothesis}").fields
         ('premise', 'hypothesis')
     """
-    try:
-        pieces = template_syntax.parse_template(source)
-    except ValueError as error:
-        raise DataError(str(error)) from None
+    pieces = template_syntax.parse_template(source)
     turns: list[list[Piece]] = [[]]
     for kind, text in pieces:
         if kind == "role":

@@ -9,6 +9,8 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 
+from softprompts.errors import DataError
+
 PLACES = frozenset({"choice", "mask", "prompt", "sep"})
 MARK = "prompt"
 """The place that adds no token: it marks where rows of a prompt stand."""
@@ -30,8 +32,8 @@ def parse_template(template: str) -> tuple[tuple[str, str], ...]:
         `("text", literal)`, `("name", name)` and `("role", role)` pairs in order.
 
     Raises:
-        ValueError: if a brace has no partner, a name is empty or more than a plain name, or a role
-            unknown.
+        DataError: if a brace has no partner, a name is empty or more than a plain name, or a role
+            unknown; so do all below.
 
     Example:
         >>> parse_template("{text} It was {mask}.")
@@ -41,7 +43,7 @@ def parse_template(template: str) -> tuple[tuple[str, str], ...]:
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"template {template!r} must have paired braces: {error}.") from error
+        raise DataError(f"template {template!r} must have paired braces: {error}.") from None
     for literal, name, spec, conversion in parts:
         if literal:
             pieces.append(("text", literal))
@@ -51,7 +53,7 @@ def parse_template(template: str) -> tuple[tuple[str, str], ...]:
             pieces.append(("role", spec))
             continue
         if spec or conversion or not name.isidentifier():
-            raise ValueError(
+            raise DataError(
                 f"template {template!r} must name plain fields such as {{text}}, or turns such as "
                 "{role:user}, but has "
                 f"{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}."
@@ -61,28 +63,17 @@ def parse_template(template: str) -> tuple[tuple[str, str], ...]:
 
 
 def template_names(template: str) -> tuple[str, ...]:
-    """Return the names in a template, in order, each as often as it stands there.
-
-    Raises:
-        ValueError: if the template cannot be parsed.
-    """
+    """Return the names in a template, in order, each as often as it stands there."""
     return tuple(text for kind, text in parse_template(template) if kind == "name")
 
 
 def template_fields(template: str) -> tuple[str, ...]:
-    """Return the distinct fields that a template names, without places such as `{mask}`.
-
-    Raises:
-        ValueError: if the template cannot be parsed.
-    """
+    """Return the distinct fields that a template names, without places such as `{mask}`."""
     return tuple(dict.fromkeys(n for n in template_names(template) if n not in PLACES))
 
 
 def num_marks(template: str) -> int:
     """Return how often a template marks a place for rows of a prompt.
-
-    Raises:
-        ValueError: if the template cannot be parsed.
 
     Example:
         >>> num_marks("{prompt} {premise} {prompt} so {hypothesis}")
@@ -97,25 +88,25 @@ def spell_turns(turns: Sequence[Mapping[str, str]]) -> str:
     Where the last is the assistant's, its content is the beginning of the answer.
 
     Raises:
-        ValueError: if there is no turn, or one has other keys, an unknown role or no text.
+        DataError: if there is no turn, or one has other keys, an unknown role or no text.
 
     Example:
         >>> spell_turns([{"role": "user", "content": "{text} Good or bad?"}])
         '{role:user}{text} Good or bad?'
     """
     if not turns:
-        raise ValueError("template must have at least one turn, but is empty.")
+        raise DataError("template must have at least one turn, but is empty.")
     for number, turn in enumerate(turns):
         if not isinstance(turn, Mapping) or set(turn) != {"role", "content"}:
-            raise ValueError(
+            raise DataError(
                 f"turn {number} of template must be a mapping with role and content, but is {turn}."
             )
         if turn["role"] not in ROLES:
-            raise ValueError(
+            raise DataError(
                 f"role of turn {number} must be one of {', '.join(ROLES)}, but is {turn['role']!r}."
             )
         if not isinstance(turn["content"], str):
-            raise ValueError(f"content of turn {number} must be text, but is {turn['content']!r}.")
+            raise DataError(f"content of turn {number} must be text, but is {turn['content']!r}.")
     return "".join(f"{{role:{turn['role']}}}{turn['content']}" for turn in turns)
 
 

@@ -21,6 +21,7 @@ from softprompts.backbones.device_memory import SIZES, is_memory, numbered
 from softprompts.backbones.registry import BACKBONES
 from softprompts.component import ComponentField, check_options
 from softprompts.encoding.template_syntax import spell_turns
+from softprompts.errors import DataError
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component_fields import (
     ACTIVE_LENGTH_AXIS,
@@ -115,7 +116,7 @@ def _turns_spelled(value: Any) -> Any:
         return value
     try:
         return spell_turns(value)
-    except ValueError as error:
+    except DataError as error:
         raise PydanticCustomError("constraint", "wrong turns", {"constraint": TURNS}) from error
 
 

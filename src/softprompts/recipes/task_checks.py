@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from softprompts.encoding.template_syntax import num_marks
-from softprompts.errors import PromptError
+from softprompts.errors import DataError, PromptError
 from softprompts.examples import WRITING
 from softprompts.problems import Problem, show
 from softprompts.prompts.sharing import check_counts, check_marks
@@ -179,7 +179,7 @@ def _known_template(task: TaskConfig, readout: str, place: str) -> tuple[str, st
         return field, f"`{place}.template` is null, and {task.name}'s own template", 0
     try:
         return field, f"template {source!r}", num_marks(source)
-    except ValueError:  # said already
+    except DataError:  # said already
         return None
 
 

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from softprompts.errors import DataError, SoftPromptsWarning
 from softprompts.examples import Example, TaskFormat
 from softprompts.metrics.writing import check_metrics
-from softprompts.problems import describe
+from softprompts.problems import misfits
 from softprompts.tasks.base import Task
 from softprompts.tasks.rows import refuse_wrong_texts, shown, text_problem
 from softprompts.tasks.templates import label_problems
@@ -34,16 +34,6 @@ class Format(BaseModel):
     instruction: str = ""
 
 
-def type_problems(values: Mapping[str, Any]) -> list[str]:
-    """Say which fields that a `TaskFormat` is made from are not of their type, or missing."""
-    plain = {key: dict(one) if isinstance(one, Mapping) else one for key, one in values.items()}
-    try:
-        Format.model_validate(plain)
-    except ValidationError as error:
-        return [problem.text for problem in describe(error, plain, Format)]
-    return []
-
-
 def check_task(task: Task, name: str = "task") -> None:
     """Check a task: the types of its format, its labels, and every row.
 
@@ -59,7 +49,7 @@ def check_task(task: Task, name: str = "task") -> None:
     form = task.format
     if not isinstance(form, TaskFormat):
         raise DataError(f"must be a TaskFormat, but is {shown(form)}.", file=name, field="format")
-    problems = type_problems(vars(form)) or label_problems(form)
+    problems = misfits(Format, vars(form)) or label_problems(form)
     if problems:
         raise DataError(" ".join(problems), file=f"format of {name}")
     if form.is_writing:

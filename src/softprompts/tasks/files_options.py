@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from softprompts.encoding.template_syntax import CHAT, MESSAGES, template_names
+from softprompts.errors import DataError
 from softprompts.examples import WRITING
 from softprompts.metrics.registry import METRICS, is_of_texts, scored
 from softprompts.registry import Option, unknown_name
@@ -148,7 +149,7 @@ def _template_problems(options: Mapping[str, Any]) -> list[str]:
         return problems
     try:
         places = [name for name in template_names(template) if name in ("mask", "choice")]
-    except ValueError as error:
+    except DataError as error:
         return [str(error)]
     if places:
         return [

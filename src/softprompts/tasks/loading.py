@@ -13,7 +13,7 @@ from softprompts.collecting import uncollected
 from softprompts.encoding.template_syntax import spell_turns, template_fields
 from softprompts.errors import DataError, RecipeError
 from softprompts.examples import Example
-from softprompts.problems import describe
+from softprompts.problems import misfits
 from softprompts.registry import Entry, unknown_name
 from softprompts.tasks.base import Task, TaskRequest
 from softprompts.tasks.checking import warn_of_shared_rows
@@ -66,18 +66,18 @@ def load_task(
             a field of the template.
     """
     if isinstance(template, list | tuple):
-        template = _spelled(template)
-    _check_arguments(locals())
+        try:
+            template = spell_turns(template)
+        except DataError as error:
+            raise RecipeError([str(error)], "load_task") from None
+    given = {**locals(), "data_dir": str(data_dir) if isinstance(data_dir, Path) else data_dir}
+    if problems := misfits(_Arguments, given):
+        raise RecipeError(problems, "load_task")
     assert template is None or isinstance(template, str)
     entry = TASKS.entry(name)
-    request = TaskRequest(
-        name,
-        None if data_dir is None else _folder(data_dir),
-        skip_bad_rows,
-        check_options(entry, options or {}),
-        template,
-    )
-    task = TASKS.load(name)(request)
+    folder = None if data_dir is None else _folder(data_dir)
+    checked = check_options(entry, options or {})
+    task = TASKS.load(name)(TaskRequest(name, folder, skip_bad_rows, checked, template))
     if template is not None:
         _check_fields(task, template)
         task = replace(task, format=with_template(task.format, template))
@@ -87,7 +87,6 @@ def load_task(
     train = sample_few_shot(
         task.train, task.format, shots=shots, shots_total=shots_total, seed=seed
     )
-    validation = sample_reported(task.validation, num_items)
     origin = {
         "name": name,
         "data_dir": None if data_dir is None else str(data_dir),
@@ -100,6 +99,7 @@ def load_task(
         "num_items": num_items,
         "options": dict(options or {}),
     }
+    validation = sample_reported(task.validation, num_items)
     return replace(task, train=train, validation=validation, origin=origin)
 
 
@@ -118,34 +118,6 @@ class _Arguments(BaseModel):
     template: str | None
     num_items: int | None
     options: dict[str, Any] | None
-
-
-def _check_arguments(given: Mapping[str, Any]) -> None:
-    """Check the types of what `load_task` was given.
-
-    Raises:
-        RecipeError: if one is wrong; carries every problem.
-    """
-    plain = {key: dict(one) if isinstance(one, Mapping) else one for key, one in given.items()}
-    if isinstance(plain["data_dir"], Path):
-        plain["data_dir"] = str(plain["data_dir"])
-    try:
-        _Arguments.model_validate(plain)
-    except ValidationError as error:
-        problems = [problem.text for problem in describe(error, plain, _Arguments)]
-        raise RecipeError(problems, "load_task") from None
-
-
-def _spelled(turns: Sequence[Mapping[str, str]]) -> str:
-    """Write the turns of a chat as one template.
-
-    Raises:
-        RecipeError: if they are not as turns must be.
-    """
-    try:
-        return spell_turns(turns)
-    except ValueError as error:
-        raise RecipeError([str(error)], "load_task") from None
 
 
 def refuse_custom(request: TaskRequest) -> Task:
@@ -231,10 +203,7 @@ def _folder(data_dir: str | Path) -> Path:
 
 def _check_fields(task: Task, template: str) -> None:
     """Check that the rows have what a template names."""
-    try:
-        names = template_fields(template)
-    except ValueError as error:
-        raise DataError(str(error)) from None
+    names = template_fields(template)
     if not names:
         raise DataError(f"`template` must name at least one field, but is {template!r}.")
     for row in (*task.train[:1], *task.held_out[:1], *task.validation[:1]):

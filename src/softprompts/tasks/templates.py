@@ -11,6 +11,7 @@ from softprompts.encoding.template_syntax import (
     parse_template,
     template_names,
 )
+from softprompts.errors import DataError
 from softprompts.examples import WRITING, TaskFormat
 from softprompts.registry import Registry
 
@@ -32,7 +33,7 @@ def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
     """Say what is wrong with one template, a sentence each."""
     try:
         names = template_names(template)
-    except ValueError as error:
+    except DataError as error:
         return [str(error)]
     counts = {place: names.count(place) for place in PLACES}
     wanted: dict[str, Collection[int]] = {"sep": (0, 1)}
