@@ -8,7 +8,7 @@ from typing import Any
 from softprompts.backbones.registry import BACKBONES
 from softprompts.problems import Problem, show
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.component_fields import POSITION_AXIS, TEMPERATURE
+from softprompts.recipes.component_fields import AXES, TEMPERATURE
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.prompt_checks import (
     LENGTH_FIELDS,
@@ -65,7 +65,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
 def _mark_problems(config: RunConfig) -> Iterator[Problem]:
     """Find marks that the prompt does not fill; its position is imported where there are some."""
     prompt, found = config.prompt, known_marks(config)
-    is_plain = axis_kind(prompt, "position") == POSITION_AXIS.default
+    is_plain = axis_kind(prompt, "position") == AXES["position"].default
     if is_plain and not any(marks for _, _, marks in found):
         return
     position = axis_class(prompt, "position")

@@ -30,12 +30,6 @@ from softprompts.training.registry import (
 )
 
 READOUT = ComponentOf(READOUTS, "linear")
-ROWS_AXIS = ComponentOf(ROWS)
-POOL_AXIS = ComponentOf(POOLS, "single")
-POSITION_AXIS = ComponentOf(POSITIONS, "fixed")
-ACTIVE_LENGTH_AXIS = ComponentOf(ACTIVE_LENGTHS, "fixed")
-DEPTH_AXIS = ComponentOf(DEPTHS, "input")
-INITIALIZER_AXIS = ComponentOf(INITIALIZERS, "vocabulary")
 ADAPTATION = ComponentOf(ADAPTATIONS, "none")
 OPTIMIZER = ComponentOf(OPTIMIZERS, "adamw")
 TEMPERATURE = ComponentOf(TEMPERATURES, "exponential")
@@ -45,12 +39,12 @@ SAMPLING = ComponentOf(SAMPLINGS, "size")
 REGULARIZER = ComponentOf(REGULARIZERS)
 
 AXES: Mapping[str, ComponentOf] = {
-    "initializer": INITIALIZER_AXIS,
-    "rows": ROWS_AXIS,
-    "pool": POOL_AXIS,
-    "position": POSITION_AXIS,
-    "active_length": ACTIVE_LENGTH_AXIS,
-    "depth": DEPTH_AXIS,
+    "initializer": ComponentOf(INITIALIZERS, "vocabulary"),
+    "rows": ComponentOf(ROWS),
+    "pool": ComponentOf(POOLS, "single"),
+    "position": ComponentOf(POSITIONS, "fixed"),
+    "active_length": ComponentOf(ACTIVE_LENGTHS, "fixed"),
+    "depth": ComponentOf(DEPTHS, "input"),
 }
 """The axes of a prompt by their recipe key; a preset has an attribute of each name."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from softprompts.problems import Problem, show
-from softprompts.recipes.component_fields import AXES, DEPTH_AXIS, POSITION_AXIS
+from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.presets import METHODS, NO_PROMPT, NUM_ROWS
 from softprompts.recipes.schema import PromptConfig
 from softprompts.recipes.task_checks import counts_problem
@@ -103,12 +103,12 @@ def _counts_problems(prompt: PromptConfig, length: int) -> Iterator[Problem]:
 def is_deep(prompt: PromptConfig) -> bool:
     """Return whether rows are read in every layer; imports the depth, but for the default one."""
     kind = axis_kind(prompt, "depth")
-    return kind != DEPTH_AXIS.default and not axis_class(prompt, "depth").is_input
+    return kind != AXES["depth"].default and not axis_class(prompt, "depth").is_input
 
 
 def _depth_problems(prompt: PromptConfig) -> Iterator[Problem]:
     position, kind = prompt.position, axis_kind(prompt, "position")
-    plain = POSITION_AXIS.build({})
+    plain = AXES["position"].build({})
     is_plain = kind == plain.kind if position is None else position == plain
     if not is_plain and is_deep(prompt):
         yield Problem(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from softprompts.component import Component, ComponentOf
 from softprompts.errors import RecipeError
 from softprompts.recipes.checks import adaptation_kind, combination_problems
 from softprompts.recipes.component_fields import ADAPTATION, AXES
+from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS, NO_PROMPT
 from softprompts.recipes.prompt_checks import (
     prompt_problems,
@@ -130,3 +133,48 @@ def _ordered(mixture: MixtureConfig | None) -> MixtureConfig | None:
 
 def _chosen(component: Component | None, axis: ComponentOf, kind: str) -> Component:
     return axis.build(kind) if component is None else component
+
+
+def value_and_default(data: Mapping[str, Any], field: str) -> tuple[Any, Any]:
+    """Return what a field is in a run recipe, and what it would be if the recipe did not say.
+
+    A part of the field that is a number counts the entries of a list from 0.
+
+    Returns:
+        Both as plain JSON values, everything spelled out. A default is `None` where the recipe
+        is wrong without the field, or has none there.
+
+    Raises:
+        RecipeError: if the recipe is wrong as it is.
+
+    Example:
+        >>> data = {"backbone": {"name": "minilm"}, "task": {"name": "bundled/sentiment"}}
+        >>> value_and_default({**data, "prompt": {"length": 3}}, "prompt.length")
+        (3, 10)
+    """
+    own, rest = value_of(data, field), copy.deepcopy(dict(data))
+    section, _, key = field.rpartition(".")
+    holder = _at(rest, section.split(".") if section else ())
+    if isinstance(holder, dict):
+        holder.pop(key, None)
+    try:
+        return own, value_of(rest, field)
+    except RecipeError:
+        return own, None
+
+
+def value_of(data: Mapping[str, Any], field: str) -> Any:
+    """Return what a field is in a run recipe; see `value_and_default`."""
+    return _at(resolve(parse_run(data)).model_dump(mode="json"), field.split("."))
+
+
+def _at(data: Any, path: Sequence[str]) -> Any:
+    """Return the value at the end of a path; `None` where the path ends early."""
+    for part in path:
+        if isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(data, list) and part.isdigit() and int(part) < len(data):
+            data = data[int(part)]
+        else:
+            return None
+    return data

@@ -8,7 +8,7 @@ from typing import Any
 
 from softprompts.component import Component
 from softprompts.problems import Problem, show
-from softprompts.recipes.component_fields import INITIALIZER_AXIS
+from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.presets import METHODS, NUM_ROWS
 from softprompts.recipes.schema import PromptConfig, SourceConfig
 from softprompts.storage import PROMPT_FILE, file_digest, read_tensors, rows_file
@@ -40,7 +40,7 @@ def source_problems(prompt: PromptConfig) -> Iterator[Problem]:
             f"is {show(source.folder)}.",
         )
     initializer = prompt.initializer
-    if initializer is not None and initializer != INITIALIZER_AXIS.build(preset.initializer):
+    if initializer is not None and initializer != AXES["initializer"].build(preset.initializer):
         yield Problem(
             (_FIELD, "prompt.initializer"),
             f"`prompt.initializer` must be left out with `{_FIELD}`, since rows start as that "

@@ -20,8 +20,7 @@ from softprompts.recipes.overrides import MOST_PARTS, listed, place, set_at
 from softprompts.recipes.parsing import overlaps, parse_run, read_run, with_unit
 from softprompts.recipes.schema import PromptConfig, RunConfig
 from softprompts.recipes.seeds import MoreSeedsConfig, read_seeds, seeds_schema
-from softprompts.recipes.tune_checks import tune_problems
-from softprompts.recipes.tuning import Tunable, TuneConfig
+from softprompts.recipes.tuning import Tunable, TuneConfig, tune_problems
 
 DEFAULT_SEEDS = 5
 MOST_POINTS, MOST_RUNS = 10_000, 50_000
