@@ -73,9 +73,7 @@ class ComponentOf:
     def build(self, value: Any) -> Component:
         """Return the component that `value` describes, with every option filled in.
 
-        Raises:
-            ValidationError: with one finding per wrong or unknown option.
-            PydanticCustomError: if `value` is neither a name nor a mapping.
+        What is raised has one finding per wrong or unknown option.
         """
         if isinstance(value, Component):
             value = value.model_dump()
@@ -126,13 +124,9 @@ class ComponentOf:
 def check_options(entry: Entry, options: Mapping[str, Any], also: str = "") -> dict[str, Any]:
     """Return the options of `entry` with defaults filled in.
 
-    The options pass through JSON, where a list may become a tuple but `"3"` or `true` never
-    becomes a number.
-
-    `also` names one more key that may stand beside the options, for the list of known keys.
-
-    Raises:
-        ValidationError: with one finding per wrong or unknown option.
+    The options pass through JSON, where a list may become a tuple but `"3"` or `true` never becomes
+    a number. What is raised has one finding per wrong or unknown option. `also` names one more key
+    that may stand beside the options, for the list of known keys.
     """
     findings: list[InitErrorDetails] = []
     known = {name: value for name, value in options.items() if name in entry.options}

@@ -21,11 +21,7 @@ def is_hub_name(name: str | Path) -> bool:
 
 
 def fetch(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a repository `owner/name`, downloaded once into the hub's own cache.
-
-    Raises:
-        StorageError: if there is no such repository, or it cannot be reached.
-    """
+    """Return the folder of a repository `owner/name`, downloaded once into the hub's own cache."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -49,9 +45,6 @@ def upload(
 
     `options` are those of `HfApi.upload_folder`; `token` is what is stored on this machine when
     `None`.
-
-    Raises:
-        StorageError: if `name` is no repository's, or the hub does not take it.
     """
     from huggingface_hub import HfApi
 

@@ -21,9 +21,8 @@ def lock(path: Path, *, should_wait: bool = False) -> BufferedIOBase:
 
     Closing the file gives the lock back. `should_wait` waits until it is free, for short work.
 
-    Raises:
-        FolderInUseError: if another process holds it.
-        StorageError: if it cannot be opened.
+    One that is taken is tried again for some hundredths of a second, for it may be `is_locked` that
+    looks; then it is a `FolderInUseError`.
     """
     with reporting(path, "written"):
         file = open_file(path, "ab")
@@ -48,9 +47,6 @@ def is_locked(path: Path) -> bool:
     """Return whether a file is locked by `lock`; nothing is created.
 
     Those who look do not see each other.
-
-    Raises:
-        StorageError: if it cannot be read.
     """
     try:
         import fcntl

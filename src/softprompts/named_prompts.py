@@ -23,11 +23,7 @@ ONLY = ""
 def build(
     backbone: Backbone, given: PromptConfig | Prompt | None, seed: int, with_decoder: bool
 ) -> Prompt:
-    """Return a prompt that is there already, or build it.
-
-    Raises:
-        PromptError: if its method has none, its rows come from a run, or stand at marked places.
-    """
+    """Return a prompt that is there already, or build it from its resolved configuration."""
     if not isinstance(given, Prompt):
         config = resolved(given)
         if METHODS[config.method].is_length_fixed:
@@ -60,11 +56,7 @@ def without_source(config: PromptConfig) -> PromptConfig:
 
 
 def check_names(prompts: Mapping[str, object]) -> None:
-    """Check that prompts have names that a state can hold.
-
-    Raises:
-        PromptError: if there is none, or a name is empty, has a dot, or is that of a method.
-    """
+    """Refuse prompts without names, or with names that a state cannot hold."""
     wrong = [name for name in prompts if not name or "." in name or hasattr(nn.ModuleDict, name)]
     if wrong or not prompts:
         raise PromptError(

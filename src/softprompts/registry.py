@@ -132,11 +132,7 @@ class Registry(Generic[T]):
         return f"softprompts.{self.kind.replace(' ', '_')}"
 
     def add(self, entry: Entry) -> Entry:
-        """Add an entry.
-
-        Raises:
-            RegistryError: if the name is taken.
-        """
+        """Add an entry, whose name must be free."""
         if taken := self._taken(entry, self._entries):
             raise RegistryError(taken)
         self._entries[entry.name] = entry

@@ -279,11 +279,7 @@ def _choices(value: Mapping[str, Any], format: TaskFormat, source: str) -> tuple
 
 
 def check_choices(example: Example) -> None:
-    """Check that a row's choices can be told apart.
-
-    Raises:
-        DataError: if two are the same text.
-    """
+    """Raise a `DataError` where two choices of a row are the same text."""
     if len(set(example.choices)) < len(example.choices):
         raise DataError(
             f"must be different texts, but are {example.choices}.",
@@ -345,11 +341,7 @@ def _load_own(config: BackboneConfig, dtype: str, source: str | Path | None) -> 
 
 
 def require_backbone(value: object) -> None:
-    """Refuse what is no backbone, such as a model's name.
-
-    Raises:
-        BackboneError: if it is something else.
-    """
+    """Refuse what is no backbone, such as a model's name."""
     if not isinstance(value, Backbone):
         raise BackboneError(
             f"`backbone` must be what load_backbone returns, but is {shown(value)}."

@@ -167,10 +167,9 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 
 
 def open_file(path: Path, mode: str = "rb") -> BufferedIOBase:
-    """Open a regular file: no pipe or device is waited for, and nothing is written through a link.
+    """Open a regular file, of bytes: no pipe or device is waited for.
 
-    Raises:
-        OSError: if that is not possible, or a pipe, device or, to write, a link is there.
+    Nothing is written through a link either: both are an `OSError`.
     """
     is_read = mode == "rb"
     if not is_read and path.is_symlink():

@@ -75,11 +75,7 @@ def check_given(
     *,
     with_logits: bool,
 ) -> None:
-    """Check that labels and decoder inputs fit what a model returns.
-
-    Raises:
-        BackboneError: if they do not.
-    """
+    """Check that labels and decoder inputs fit what a model returns, or raise a `BackboneError`."""
     name = backbone.name
     if labels is not None and not with_logits:
         raise BackboneError(

@@ -85,11 +85,7 @@ def _global_options(
 
 
 def verbs() -> dict[str, Callable[..., None]]:
-    """Return all verbs by name; one of another package that does not load is left out, aloud.
-
-    Raises:
-        RegistryError: if one has a name that is taken.
-    """
+    """Return all verbs by name; one of another package that does not load is left out, aloud."""
     points = named_points(GROUP, ADDED)
     for name in sorted(VERBS.keys() & points.keys()):
         raise RegistryError(f"command name must be free, but {name!r} is taken by softprompts.")

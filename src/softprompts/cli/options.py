@@ -35,11 +35,7 @@ LIBRARIES = ("jinja2", "matplotlib", "plotly", "scipy")
 
 
 def require_lab() -> None:
-    """Check that the lab's libraries are there, before a verb does anything.
-
-    Raises:
-        ExtraError: if one is not installed.
-    """
+    """Raise an `ExtraError` where a library of the lab is missing, before a verb does anything."""
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise ExtraError(

@@ -15,12 +15,9 @@ FORMATS = {".svg": "svg", ".png": "png", ".html": "html"}
 
 
 def check_place(path: Path, run_dirs: Sequence[Path]) -> None:
-    """Check that a picture may be written to a place: a new one, or that of an earlier picture.
+    """Check that a picture may be written: at a new place, or that of an earlier picture.
 
-    Raises:
-        DataError: if its ending is no format.
-        RunFolderError: if it lies in a run's folder, or is another file.
-        StorageError: if it cannot be read.
+    Its ending must be a format, and no place lies in a run's folder.
     """
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"`--out` must end in {', '.join(FORMATS)}, but is {str(path)!r}.")
@@ -38,12 +35,9 @@ def write_picture(
 
 
 def check_page(path: Path, study_dir: Path) -> None:
-    """Check that a report may be written to a place: a new one, or that of an earlier page.
+    """Check that a report may be written: at a new place, or that of an earlier page.
 
-    Raises:
-        DataError: if it does not end in .html.
-        RunFolderError: if it lies in a run's folder, or is another file.
-        StorageError: if it cannot be read.
+    It must end in .html, and lie outside the study's runs.
     """
     if path.suffix.lower() != ".html":
         raise DataError(f"`--html` must end in .html, but is {str(path)!r}.")
@@ -53,12 +47,7 @@ def check_page(path: Path, study_dir: Path) -> None:
 
 
 def check_output(path: Path, source: Path, run_dir: Path) -> None:
-    """Check that predictions may be written to a place: a file outside the run, not their input.
-
-    Raises:
-        RunFolderError: if it lies in the run's folder.
-        StorageError: if it is the input or no file, or has no folder.
-    """
+    """Check that predictions may be written: to a file outside the run, not their own input."""
     if not is_folder(path.parent):
         raise StorageError(f"{path} must be in a folder that exists, but {path.parent} is not.")
     if is_folder(path):

@@ -78,11 +78,7 @@ class Template:
         return next((i for i, name in enumerate(names) if name != MARK), len(names))
 
     def values(self, fields: Mapping[str, str], source: str = "") -> dict[str, str]:
-        """Return the row's values for the template's fields.
-
-        Raises:
-            DataError: if the row lacks one of them.
-        """
+        """Return the row's values for the template's fields, all of which it must have."""
         for name in self.fields:
             if name not in fields:
                 raise DataError(
@@ -95,10 +91,7 @@ class Template:
 
 
 def parse_template(source: str) -> Template:
-    """Parse a template.
-
-    Raises:
-        DataError: if braces do not match or a place is not a plain name.
+    """Parse a template; see `template_syntax.parse_template` for what is refused.
 
     Example:
         >>> parse_template("{premise} {sep} {hypothesis}").fields

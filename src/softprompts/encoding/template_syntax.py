@@ -87,9 +87,6 @@ def spell_turns(turns: Sequence[Mapping[str, str]]) -> str:
 
     Where the last is the assistant's, its content is the beginning of the answer.
 
-    Raises:
-        DataError: if there is no turn, or one has other keys, an unknown role or no text.
-
     Example:
         >>> spell_turns([{"role": "user", "content": "{text} Good or bad?"}])
         '{role:user}{text} Good or bad?'

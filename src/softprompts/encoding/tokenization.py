@@ -45,11 +45,7 @@ _WORD = re.compile(rf"[{_ALONE}]|{_LETTERS}(?:['’]{_LETTERS})*|[^\w\s]")
 
 
 def room_beside(backbone: Backbone, prompt_length: int) -> int | None:
-    """Return how many tokens the context holds beside a prompt; `None` where it has no end.
-
-    Raises:
-        DataError: if the prompt leaves no room.
-    """
+    """Return how many tokens the context holds beside a prompt; `None` where it has no end."""
     if backbone.context_length is None:
         return None
     room = backbone.context_length - prompt_length
@@ -71,9 +67,6 @@ class Tokenization:
         max_tokens: cap on the tokens of one input, or `None` for what the context allows.
         after_bos: let rows in front of a decoder's input stand behind the tokens that it begins
             with, where the tokenizer puts some there.
-
-    Raises:
-        DataError: if the prompt leaves no room in the context.
     """
 
     def __init__(
@@ -106,12 +99,7 @@ class Tokenization:
         return room if self.budget is None else min(room, self.budget)
 
     def form(self, template: Template) -> Form:
-        """Return how a template is read, in the form of a chat where it has turns.
-
-        Raises:
-            DataError: if it has turns, and the tokenizer no fitting chat template, or the backbone
-                is no decoder.
-        """
+        """Return how a template is read, in the tokenizer's form of a chat where it has turns."""
         if not template.roles:
             return plain_form(template)
         if self.family != "decoder":
@@ -125,9 +113,6 @@ class Tokenization:
         """Return the token ids of `text`, at least one, as they are behind other text.
 
         White space `lead` between `tail` and the text belongs to it.
-
-        Raises:
-            DataError: if the text has no tokens.
         """
         encoded = self._tokenize(f"{tail}{lead}{text.strip()}")
         ids = tuple(

@@ -18,11 +18,7 @@ def accuracy(predictions: Sequence[int], examples: Sequence[Example], form: Task
 
 
 def macro_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
-    """Return the mean F1 over all labels of the task; a label that is nowhere counts 0.
-
-    Raises:
-        DataError: if the task has no labels, or a row has several right columns.
-    """
+    """Return the mean F1 over all labels of the task; a label that is nowhere counts 0."""
     if form.has_choices:
         raise DataError(f"metric 'macro-f1' must be used with labels, but {form.name} has none.")
     golds = [_only(row) for row in examples]

@@ -12,11 +12,7 @@ _RIGHT = 1
 
 
 def answer_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
-    """Return the F1 of the second label (a right answer) over all proposed answers.
-
-    Raises:
-        DataError: if the task has not two labels.
-    """
+    """Return the F1 of the second label (a right answer) over all proposed answers."""
     _check_binary(form, "multirc-f1a")
     return label_f1([p == _RIGHT for p in predictions], [_RIGHT in row.answers for row in examples])
 
@@ -24,11 +20,7 @@ def answer_f1(predictions: Sequence[int], examples: Sequence[Example], form: Tas
 def question_exact_match(
     predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat
 ) -> float:
-    """Return the share of questions with every proposed answer judged rightly.
-
-    Raises:
-        DataError: if the task has not two labels, or a row has no group.
-    """
+    """Return the share of questions with every proposed answer judged rightly."""
     _check_binary(form, "multirc-em")
     is_right: dict[str, bool] = {}
     for column, row in zip(predictions, examples, strict=True):

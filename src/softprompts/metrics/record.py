@@ -42,20 +42,12 @@ def text_equal(text: str, reference: str) -> float:
 
 
 def token_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
-    """Return the mean over rows of the best word F1 over the gold answers.
-
-    Raises:
-        DataError: if a row has no choices or no references.
-    """
+    """Return the mean over rows of the best word F1 over the gold answers."""
     return _mean_best(text_f1, "record-f1", predictions, examples)
 
 
 def exact_match(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
-    """Return the share of rows whose chosen text equals a gold answer after normalization.
-
-    Raises:
-        DataError: if a row has no choices or no references.
-    """
+    """Return the share of rows whose chosen text equals a gold answer after normalization."""
     return _mean_best(text_equal, "record-em", predictions, examples)
 
 

@@ -72,10 +72,6 @@ def majority(
     For accuracy this is the share of the most common class. Where rows bring choices, only columns
     that every row has are tried. In a task of writing it is the score of one text for all rows, the
     most common reference.
-
-    Raises:
-        UnknownNameError: if a metric is unknown.
-        DataError: if there is no row, or a row does not fit the metric.
     """
     names = form.metrics if names is None else names
     if form.is_writing:

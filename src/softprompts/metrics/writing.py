@@ -99,11 +99,7 @@ def shown_texts(
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Check that metrics look at texts, and that their libraries are there.
-
-    Raises:
-        DataError: if one does not, or a library is missing; the text says how to install it.
-    """
+    """Check that metrics look at texts, and that their libraries are there."""
     for name in names:
         if not is_of_texts(name):
             raise DataError(f"metrics must be of written texts, but one is {name!r}.")

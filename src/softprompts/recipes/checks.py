@@ -21,11 +21,7 @@ from softprompts.recipes.prompt_checks import (
     rate_multipliers,
 )
 from softprompts.recipes.schema import RunConfig
-from softprompts.recipes.sources import (
-    rows_file_problems,
-    source_problems,
-    word_vector_problems,
-)
+from softprompts.recipes.sources import source_problems, word_vector_problems
 from softprompts.recipes.task_checks import (
     known_marks,
     mark_problems,
@@ -48,7 +44,6 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *_spreading_problems(config),
         *task_problems(config),
         *source_problems(config.prompt),
-        *rows_file_problems(config.prompt),
         *task_template_problems(config),
         *writing_problems(config),
         *_mark_problems(config),

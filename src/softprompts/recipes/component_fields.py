@@ -97,11 +97,7 @@ def component_kinds() -> tuple[str, ...]:
 
 
 def component_registry(kind: str) -> Registry[Any]:
-    """Return the registry of a kind.
-
-    Raises:
-        RegistryError: if it does not load.
-    """
+    """Return the registry of one of `component_kinds`."""
     if kind in COMPONENTS:
         return COMPONENTS[kind]
     registry: Registry[Any] = load_point(named_points(GROUP, ADDED)[kind], "a registry")

@@ -39,9 +39,6 @@ def identity(config: RunConfig) -> str:
     the components it names. Fields that are null, and an empty list of regularizers, are left out,
     so a later field that may be null leaves old identities as they are. So are fields and options
     that came late, where they have their default.
-
-    Raises:
-        RecipeError: if fields that are each right do not go together.
     """
     config = resolve(config)
     content = {"config": _without_nulls(computed(config)), "versions": versions(config)}

@@ -69,11 +69,7 @@ def looks_like_study(data: Mapping[str, Any]) -> bool:
 
 
 def read_recipe(path_or_name: str | Path) -> tuple[Any, str]:
-    """Return what a recipe says, unchecked, and what to call it in errors.
-
-    Raises:
-        RecipeError: if there is no such recipe, or it cannot be read or is no YAML.
-    """
+    """Return what a recipe says, unchecked, and what to call it in errors."""
     source = str(path_or_name) or "recipe"
     file = _find(path_or_name)
     try:

@@ -25,11 +25,7 @@ _COMPONENTS = frozenset({"readout", "adaptation"})
 
 
 def parse_run(data: Any, source: str = "recipe") -> RunConfig:
-    """Return the checked run that `data` describes, not resolved.
-
-    Raises:
-        RecipeError: with every problem, fields and combinations alike.
-    """
+    """Return the checked run that `data` describes, not resolved, or raise every problem."""
     config, problems = read_run(data)
     if config is None or problems:
         raise RecipeError([problem.text for problem in problems], source)

@@ -87,9 +87,8 @@ for _tag, _pattern, _first in (
 def read_yaml(text: str, source: str) -> Any:
     """Return the value that a YAML text describes; `None` for an empty one.
 
-    Raises:
-        RecipeError: if the text is not YAML, with line and column; if a key stands twice or is
-            neither text nor a whole number; or if the value is too large or contains itself.
+    What is no YAML is refused with line and column; so is a key that stands twice, or is neither
+    text nor a whole number, and a value that is too large or contains itself.
     """
     try:
         return _load(text, source)

@@ -23,7 +23,6 @@ from softprompts.recipes.schema import MixtureConfig, PromptConfig, RunConfig
 from softprompts.recipes.sources import (
     num_rows_of,
     pinned,
-    rows_file_problems,
     source_problems,
     with_pinned_rows,
     with_pinned_vectors,
@@ -44,9 +43,6 @@ def resolve(config: RunConfig) -> RunConfig:
     are the plain ones; nor does `training` where nothing is trained, but for the rows held out.
 
     Resolving again changes nothing.
-
-    Raises:
-        RecipeError: if fields that are each right do not go together.
     """
     problems = combination_problems(config)
     if problems:
@@ -76,12 +72,8 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
-    """Return the same prompt with every axis spelled out, as `resolve` does for a run.
-
-    Raises:
-        RecipeError: if fields that are each right do not go together.
-    """
-    found = [*source_problems(prompt), *rows_file_problems(prompt), *prompt_problems(prompt)]
+    """Return the same prompt with every axis spelled out, as `resolve` does for a run."""
+    found = [*source_problems(prompt), *prompt_problems(prompt)]
     problems = [problem.text for problem in found]
     if problems:
         raise RecipeError(problems)

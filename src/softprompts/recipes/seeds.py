@@ -31,11 +31,7 @@ class MoreSeedsConfig(Section):
 
 
 def read_seeds(value: Any, first: int = 0) -> tuple[int, ...]:
-    """Return the seeds that a recipe means: a list, or so many from the first on.
-
-    Raises:
-        PydanticCustomError: if it is neither.
-    """
+    """Return the seeds that a recipe means: a list, or so many from the first on."""
     constraint = (
         f"a whole number of at least 1 and at most {MOST_SEEDS}, or a list of at most {MOST_SEEDS} "
         "distinct whole numbers of at least 0"

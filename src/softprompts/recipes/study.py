@@ -109,11 +109,7 @@ def parse_kept_study(data: Mapping[str, Any], source: str) -> StudyConfig:
 
 
 def parse_study(data: Any, source: str = "recipe") -> StudyConfig:
-    """Return the study that `data` describes, after checking every run of it.
-
-    Raises:
-        RecipeError: with every problem of the study and of its runs, each said once.
-    """
+    """Return the study that `data` describes, after checking every run, or raise every problem."""
     problems: list[Problem] = []
     study: StudyConfig | None = None
     wrong: list[str] = []
@@ -169,9 +165,6 @@ def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[s
 
     It is the base with the variant's changes, the point's values or those that it names, and what
     tuning chose.
-
-    Raises:
-        RecipeError: with every change that cannot be set.
     """
     data = copy.deepcopy(study.base)
     changes = dict(study.variants[variant])

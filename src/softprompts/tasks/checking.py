@@ -38,9 +38,6 @@ def check_task(task: Task, name: str = "task") -> None:
     """Check a task: the types of its format, its labels, and every row.
 
     Templates and label words are checked where a readout takes them.
-
-    Raises:
-        DataError: if something is wrong; the text names row, field, constraint and value.
     """
     if not isinstance(task, Task):
         raise DataError(

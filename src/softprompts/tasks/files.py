@@ -113,9 +113,6 @@ def chat_turns(row: Row, field: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the turns of a chat by who speaks and a number, and its last answer to write.
 
     The field holds a list of mappings with role and content.
-
-    Raises:
-        DataError: if it is none, or has no answer where the row must have one.
     """
     turns = [(turn.text("role"), turn.text("content")) for turn in row.children(field)]
     answers: tuple[str, ...] = ()

@@ -121,11 +121,7 @@ class _Arguments(BaseModel):
 
 
 def refuse_custom(request: TaskRequest) -> Task:
-    """Refuse to load a task that was built by hand: only its own program has the rows.
-
-    Raises:
-        DataError: always.
-    """
+    """Refuse to load a task that was built by hand: only its own program has the rows."""
     raise DataError(
         f"task must be one that can be loaded by name, but is {request.name!r}: its rows were "
         "built in a program. Pass that Task object."
@@ -142,9 +138,6 @@ def load_examples(
     """Read one more file in the form of a task's own rows, with or without labels.
 
     `options` are those that `files` was loaded with. The number of rows left out is returned too.
-
-    Raises:
-        DataError: if the file or a row is wrong, or the task's rows cannot be read from files.
     """
     name, path = task.format.name, Path(path)
     if name == "files":
@@ -169,11 +162,7 @@ def load_examples(
 
 
 def check_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a registry entry with their defaults filled in.
-
-    Raises:
-        RecipeError: if an option is unknown or wrong; carries every problem.
-    """
+    """Return the options of a registry entry with their defaults, or raise every problem."""
     try:
         return entry.schema(**options).model_dump()
     except ValidationError as error:

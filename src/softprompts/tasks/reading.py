@@ -32,11 +32,7 @@ Convert = Callable[[Row], Iterable[Example]]
 class HubSplit:
     """One split of a set on the Hugging Face hub, or of a local folder laid out like one.
 
-    Attributes:
-        repository: the set's id, or a folder.
-        config: the configuration, or None for the default one.
-        split: the split's name.
-        revision: branch, tag or commit, or None for the newest.
+    Without a configuration it is the default one, without a revision the newest.
     """
 
     repository: str
@@ -50,12 +46,7 @@ class HubSplit:
 
 
 def read_file(path: Path, *, needs_label: bool = True) -> Iterator[Item]:
-    """Yield the rows of a `.jsonl`, `.json`, `.csv` or `.parquet` file, or what is wrong with each.
-
-    Raises:
-        DataError: if the file is missing, unreadable or of another kind.
-        StorageError: if no file may have its name.
-    """
+    """Yield the rows of a `.jsonl`, `.json`, `.csv` or `.parquet` file, or what is wrong there."""
     readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     readers[".json"] = _read_json
     if not storage.is_file(path):
@@ -77,9 +68,6 @@ def read_hub(
 
     Integer labels become names: those of the set's own `ClassLabel` feature, else those given, in
     the set's order. Rows are numbered from 1.
-
-    Raises:
-        DataError: if the split cannot be loaded.
     """
     import datasets
 
@@ -106,10 +94,8 @@ def collect(
 ) -> tuple[tuple[Example, ...], int]:
     """Turn rows into examples; return them and the number of rows left out.
 
-    `convert` makes the examples of a row, and raises `DataError` for a bad one.
-
-    Raises:
-        DataError: if a row is bad and not to be skipped, or no example is left.
+    `convert` makes the examples of a row, and raises `DataError` for a bad one. That is raised
+    again unless such rows are to be skipped; no example is an error in either case.
     """
     examples: list[Example] = []
     num_skipped = 0

@@ -81,9 +81,6 @@ def task_format(name: str) -> TaskFormat | None:
     """Return the format of a task without reading its rows.
 
     It is `None` where only the rows tell it (`files`, third parties).
-
-    Raises:
-        UnknownNameError: if there is no such task.
     """
     TASKS.entry(name)
     return {**FORMATS, **BUNDLED_FORMATS}.get(name)

@@ -36,11 +36,7 @@ def text_problem(value: object) -> str | None:
 
 
 def refuse_wrong_texts(texts: Mapping[Any, object], source: str | None) -> None:
-    """Check values that must be text, by the names of their fields.
-
-    Raises:
-        DataError: if a name or a value is not text that can be read.
-    """
+    """Refuse names of fields, or their values, that are not text that can be read."""
     for name, value in texts.items():
         if text_problem(name):
             raise DataError(f"names of fields must be text, but one is {shown(name)}.", file=source)

@@ -27,20 +27,11 @@ def sample_few_shot(
     shots_total: int | None = None,
     seed: int = 0,
 ) -> Rows:
-    """Draw a few training rows.
+    """Draw a few training rows in their old order; all where neither number is given.
 
-    With one seed a smaller sample is part of every larger one of the same kind. MultiRC rows are
-    single proposed answers.
-
-    Args:
-        train: the rows.
-        form: their format, for the names of the classes.
-        shots: rows per class.
-        shots_total: rows in all; one of each class that `train` has, the others uniformly.
-        seed: the run's seed; the stream's name is `few-shot`.
-
-    Returns:
-        The rows drawn, in their old order; all rows when neither number is given.
+    `shots` are rows per class; `shots_total` are rows in all, one of each class that `train` has
+    and the others uniformly. With one seed a smaller sample is part of every larger one of the same
+    kind. MultiRC rows are single proposed answers. The stream's name is `few-shot`.
 
     Raises:
         DataError: if both numbers are given, one is below 1, rows are too few, or have no class.
@@ -71,9 +62,6 @@ def sample_reported(rows: Sequence[Example], count: int | None) -> Rows:
 
     Rows that share a `group` stay together, so there may be a few more than asked for; all where
     `count` is `None`. The stream's name is `reported`, its seed 0.
-
-    Raises:
-        DataError: if `count` is not 1 to the number of rows.
     """
     if count is None:
         return tuple(rows)
@@ -139,11 +127,7 @@ def class_name(form: TaskFormat, column: int) -> str:
 
 
 def same_rows(rows: Sequence[tuple[Example, ...]], split: str) -> tuple[Example, ...]:
-    """Return the rows of a split that all runs have.
-
-    Raises:
-        DataError: if they are not the same.
-    """
+    """Return the rows of a split that all runs have, or raise a `DataError`."""
     others = [place for place, own in enumerate(rows) if own != rows[0]]
     if others:
         raise DataError(

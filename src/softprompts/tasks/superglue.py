@@ -33,9 +33,6 @@ def load_superglue(request: TaskRequest) -> Task:
     """Load a SuperGLUE task: `data_dir` holds `CB/{train,val}.jsonl` or `superglue/CB/…`.
 
     Without it the hub is asked, with the options `repository` and `revision`.
-
-    Raises:
-        DataError: if files or rows are missing or wrong.
     """
     repository, revision = (request.options.get(key) for key in ("repository", "revision"))
     if request.data_dir is None:
@@ -54,11 +51,7 @@ def load_superglue(request: TaskRequest) -> Task:
 
 
 def load_fewglue(request: TaskRequest) -> Task:
-    """Load a FewGLUE task: `data_dir` holds `CB/{train,dev32,val}.jsonl` or `fewglue/CB/…`.
-
-    Raises:
-        DataError: if `data_dir`, files or rows are missing or wrong.
-    """
+    """Load a FewGLUE task: `data_dir` holds `CB/{train,dev32,val}.jsonl` or `fewglue/CB/…`."""
     if _short(request.name) == "record":
         return _from_files(request, {"train": "train", "validation": "dev32"})
     return _from_files(request, {"train": "train", "held_out": "dev32", "validation": "val"})
@@ -67,11 +60,7 @@ def load_fewglue(request: TaskRequest) -> Task:
 def convert_rows(
     form: TaskFormat, items: Iterable[Item], name: str, skip_bad_rows: bool = False
 ) -> tuple[tuple[Example, ...], int]:
-    """Turn rows of a SuperGLUE task into examples, as `collect` does.
-
-    Raises:
-        DataError: if a row is bad, no row is left, or two questions share a number.
-    """
+    """Turn rows into examples as `collect` does, and refuse two questions of one number."""
     convert = CONVERTERS[_short(form.name)]
     examples, num_skipped = collect(items, lambda row: convert(row, form), name, skip_bad_rows)
     first: dict[str, Example] = {}

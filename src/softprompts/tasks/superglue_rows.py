@@ -171,9 +171,6 @@ def mark_spans(target: Row, text: str) -> str:
     differ from the span's text in case and punctuation. Where they differ in more (the official
     validation file has such a row), the nearest place where they agree is taken. A pronoun may lie
     inside its noun phrase (`*#their# mothers*`, in the same file).
-
-    Raises:
-        DataError: if a span is nowhere in the text, or the two cross or are the same.
     """
     noun, pronoun = _place(target, "span1", text), _place(target, "span2", text)
     is_apart = noun[1] <= pronoun[0] or pronoun[1] <= noun[0]
