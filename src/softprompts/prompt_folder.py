@@ -99,7 +99,7 @@ def check_tensors(
 
 
 def backbone_of(about: Mapping[str, Any], given: Backbone | str | None) -> Backbone:
-    """Return the backbone that prompts were trained for: with the same weights, loaded if need be."""
+    """Return the backbone that prompts were trained for, the same weights; load it if need be."""
     if not isinstance(given, Backbone):
         revision = about["revision"] if given is None else None
         given = load_backbone(given or about["name"], revision=revision, dtype=about["dtype"])

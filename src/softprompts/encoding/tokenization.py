@@ -6,6 +6,7 @@ Field text is data: special tokens spelled inside it are split into ordinary pie
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, final
@@ -115,13 +116,8 @@ class Tokenization:
         White space `lead` between `tail` and the text belongs to it.
         """
         encoded = self._tokenize(f"{tail}{lead}{text.strip()}")
-        ids = tuple(
-            token
-            for token, (_, stop) in zip(
-                encoded["input_ids"], encoded["offset_mapping"], strict=True
-            )
-            if stop > len(tail)
-        )
+        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ids = tuple(token for token, (_, stop) in pairs if stop > len(tail))
         if not text.strip() or not ids:
             raise DataError(f"label words must have at least one token, but are {text!r}.")
         return ids
@@ -220,16 +216,15 @@ class Tokenization:
             if piece.name == MARK:
                 marks.append(len(text))
                 continue
-            if piece.name == "mask":
-                mask_id, eats_space = self._mask()
-                result += self._stretch(text.rstrip() if eats_space else text, spans, marks)
-                result += [_Token(mask_id, Role.MASK)] * num_masks
-                text, spans, marks = "", [], []
-                continue
-            if piece.name == TOKEN:
-                result += self._stretch(text, spans, marks)
-                token = self.tokenizer.convert_tokens_to_ids(piece.text)
-                result.append(_Token(token, Role.SPECIAL))
+            if piece.name in ("mask", TOKEN):
+                if piece.name == "mask":
+                    mask_id, eats_space = self._mask()
+                    text = text.rstrip() if eats_space else text
+                    special = [_Token(mask_id, Role.MASK)] * num_masks
+                else:
+                    token = self.tokenizer.convert_tokens_to_ids(piece.text)
+                    special = [_Token(token, Role.SPECIAL)]
+                result += self._stretch(text, spans, marks) + special
                 text, spans, marks = "", [], []
                 continue
             content = values[piece.name] if piece.name else piece.text
@@ -294,12 +289,13 @@ class Tokenization:
         total = overhead + sum(token is not _MARK for tokens in texts for token in tokens)
         if budget is None or total <= budget:
             return False
-        lengths: dict[tuple[int, int], int] = {}
-        for number, tokens in enumerate(texts):
-            for token in tokens:
-                if token.place >= 0:
-                    lengths[number, token.place] = lengths.get((number, token.place), 0) + 1
-        fixed = total - sum(lengths.values())
+        lengths = Counter(
+            (number, token.place)
+            for number, tokens in enumerate(texts)
+            for token in tokens
+            if token.place >= 0
+        )
+        fixed = total - lengths.total()
         if fixed > budget:
             raise DataError(
                 f"template, special tokens and label words must fit {budget} tokens, "
@@ -307,17 +303,14 @@ class Tokenization:
                 file=source or None,
             )
         for _ in range(total - budget):
-            longest = max(lengths, key=lambda key: lengths[key])
-            lengths[longest] -= 1
+            lengths[max(lengths, key=lengths.__getitem__)] -= 1
         for number, tokens in enumerate(texts):
-            seen: dict[int, int] = {}
+            seen: Counter[int] = Counter()
             kept = []
             for token in tokens:
-                if token.place >= 0:
-                    seen[token.place] = seen.get(token.place, 0) + 1
-                    if seen[token.place] > lengths[number, token.place]:
-                        continue
-                kept.append(token)
+                seen[token.place] += 1
+                if token.place < 0 or seen[token.place] <= lengths[number, token.place]:
+                    kept.append(token)
             tokens[:] = kept
         return True
 

@@ -11,10 +11,8 @@ from softprompts.problems import Problem, show
 from softprompts.prompts.sharing import check_counts, check_marks
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.schema import RunConfig, TaskConfig
-from softprompts.tasks.bundled.formats import FORMATS as BUNDLED_FORMATS
 from softprompts.tasks.files_options import all_templates, files_problems, writes
-from softprompts.tasks.formats import FORMATS
-from softprompts.tasks.registry import BUNDLED
+from softprompts.tasks.registry import BUNDLED, task_format
 from softprompts.tasks.templates import template_problems
 
 NO_TASK = Problem(("task", "mixture"), "`task` must be given, but is missing.")
@@ -70,16 +68,16 @@ def writing_problems(config: RunConfig) -> Iterator[Problem]:
     kind = config.readout.kind
     for name, place in config.task_fields.items():
         task = config.tasks[name]
-        brings = _is_writing(task)
-        if brings is not None and brings != (kind == WRITING):
-            wanted = WRITING if brings else "another"
-            what = "texts to write" if brings else "labels or choices"
+        brings = _brings(task)
+        if brings is not None and (brings == "texts") != (kind == WRITING):
+            wanted = WRITING if brings == "texts" else "another"
+            what = "texts to write" if brings == "texts" else "labels or choices"
             yield Problem(
                 ("readout", f"{place}.name"),
                 f"`readout` must be {wanted} for {task.name}, whose rows bring {what}, but is "
                 f"{show(kind)}.",
             )
-        if brings and task.shots is not None:
+        if brings == "texts" and task.shots is not None:
             yield Problem(
                 (f"{place}.shots", f"{place}.name"),
                 f"`{place}.shots` must be left out for {task.name}, whose rows have no class, but "
@@ -121,14 +119,11 @@ def task_template_problems(config: RunConfig) -> Iterator[Problem]:
     """Find what is wrong with the tasks' own `template` for the run's readout."""
     for name, place in config.task_fields.items():
         task = config.tasks[name]
-        template, has_choices = task.template, _has_choices(task)
+        template, brings = task.template, _brings(task)
         if template is None:
             continue
-        if has_choices is None:
-            found = template_problems("", template, False)  # rules that hold whatever the rows
-        else:
-            found = template_problems(config.readout.kind, template, has_choices)
-        for sentence in found:
+        kind = config.readout.kind if brings else ""  # rules that hold whatever the rows
+        for sentence in template_problems(kind, template, brings == "choices"):
             fields = (f"{place}.template", f"{place}.name", "readout")
             yield Problem(fields, f"`{place}.template`: {sentence.strip()}")
 
@@ -174,27 +169,20 @@ def _known_template(task: TaskConfig, readout: str, place: str) -> tuple[str, st
     if source is None and task.name == "files" and not files_problems(task.options):
         field, source = f"{place}.options", all_templates(task.options).get(readout)
     if source is None:
-        if task.name not in FORMATS and task.name not in BUNDLED:
-            return None
-        return field, f"`{place}.template` is null, and {task.name}'s own template", 0
+        own = f"`{place}.template` is null, and {task.name}'s own template"
+        return (field, own, 0) if task_format(task.name) else None
     try:
         return field, f"template {source!r}", num_marks(source)
     except DataError:  # said already
         return None
 
 
-def _has_choices(task: TaskConfig) -> bool | None:
-    """Return whether rows bring choices of their own, or `None` where a recipe does not tell."""
+def _brings(task: TaskConfig) -> str | None:
+    """Return whether rows bring choices, labels or texts; `None` where a recipe does not tell."""
     if task.name == "files":
-        return bool(task.options["choices_fields"])
-    if task.name in FORMATS:
-        return FORMATS[task.name].has_choices
-    return False if task.name in BUNDLED else None
-
-
-def _is_writing(task: TaskConfig) -> bool | None:
-    """Return whether rows bring texts to write, or `None` where a recipe does not tell."""
-    if task.name == "files":
-        return writes(task.options)
-    form = {**FORMATS, **BUNDLED_FORMATS}.get(task.name)
-    return None if form is None else form.is_writing
+        rows = "choices" if task.options["choices_fields"] else "labels"
+        return "texts" if writes(task.options) else rows
+    form = task_format(task.name)
+    if form is None:
+        return None
+    return "texts" if form.is_writing else "choices" if form.has_choices else "labels"
