@@ -16,12 +16,8 @@ _LOCK_PAUSE_SECONDS = 0.01
 def lock(path: Path, *, should_wait: bool = False) -> BufferedIOBase:
     """Open and lock a file; the lock goes with the process, however it ends.
 
-    One that is taken is tried again for some hundredths of a second: it may be `is_locked` that
-    looks.
-
-    Closing the file gives the lock back. `should_wait` waits until it is free, for short work.
-
-    One that is taken is tried again for some hundredths of a second, for it may be `is_locked` that
+    Closing the file gives the lock back. `should_wait` waits until it is free, for short work. Else
+    one that is taken is tried again for some hundredths of a second, for it may be `is_locked` that
     looks; then it is a `FolderInUseError`.
     """
     with reporting(path, "written"):

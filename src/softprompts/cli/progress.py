@@ -48,9 +48,6 @@ class Bar:
     """A bar on standard error; where that is no terminal, a line per finished run and now and then.
 
     Use it as a context manager. A thread of its own speaks between updates, as while a run is
-    scored; it only reads.
-
-    Use it as a context manager. A thread of its own speaks between updates, as while a run is
     scored; it only reads. `size` is said before a study's first run begins.
     """
 

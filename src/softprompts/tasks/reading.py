@@ -64,8 +64,6 @@ def read_hub(
 ) -> Iterator[Item]:
     """Yield the rows of a hub split through `datasets`; needs a network or a filled cache.
 
-    Integer labels become names: those of the set's own `ClassLabel` feature, else those given.
-
     Integer labels become names: those of the set's own `ClassLabel` feature, else those given, in
     the set's order. Rows are numbered from 1.
     """

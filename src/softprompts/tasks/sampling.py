@@ -56,12 +56,10 @@ def sample_few_shot(
 
 
 def sample_reported(rows: Sequence[Example], count: int | None) -> Rows:
-    """Draw some of the rows to report, the same for every run.
+    """Draw some of the rows to report, the same for every run, in their old order.
 
-    Rows that share a `group` stay together, so there may be a few more than asked for.
-
-    Rows that share a `group` stay together, so there may be a few more than asked for; all where
-    `count` is `None`. The stream's name is `reported`, its seed 0.
+    Rows that share a `group` stay together, so there may be a few more than asked for; all are
+    taken where `count` is `None`. The stream's name is `reported`, its seed 0.
     """
     if count is None:
         return tuple(rows)
@@ -83,9 +81,8 @@ def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tupl
     Each class gives `fraction` of its rows, rounded, but at least one, and never its last: a class
     with a single row stays in the training part. Rows that share a passage (the part of `group`
     before its last `/`) stay together, or if that leaves nothing to hold out, rows that share a
-    `group`; then the class shares are as near as whole passages allow.
-
-    The stream's name is `held-out`. Both parts are in their old order.
+    `group`; then the class shares are as near as whole passages allow. Both parts are in their old
+    order; the stream's name is `held-out`.
 
     Raises:
         DataError: if `fraction` is out of range, or no row can be held out.
