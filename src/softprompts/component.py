@@ -33,9 +33,6 @@ _OWN = frozenset({"constraint", "unknown_key", "unknown_name"})
 class Component(BaseModel):
     """A component's registry name and its options.
 
-    Attributes:
-        kind: the registry name.
-
     Example:
         >>> Component(kind="residual", bottleneck=400).model_dump()
         {'kind': 'residual', 'bottleneck': 400}
@@ -62,9 +59,7 @@ else:
 class ComponentOf:
     """Pydantic metadata: the field holds a component of `registry`.
 
-    Attributes:
-        registry: where the kinds and their options are known.
-        default: the kind of a mapping that names none, or `""` when it must name one.
+    A mapping that names no kind has the `default` one, or must name one where that is "".
     """
 
     registry: Registry[Any]

@@ -26,12 +26,7 @@ _ALTERNATIVES = re.compile(r"\^\(([\w|-]+)\)\$")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        fields: the dotted fields it is about; a check that looks at two fields names both.
-        text: the sentence.
-    """
+    """One thing that is wrong, in a sentence, and all dotted fields that it is about."""
 
     fields: tuple[str, ...]
     text: str

@@ -131,16 +131,13 @@ class Registry(Generic[T]):
         """The entry point group of third parties' components."""
         return f"softprompts.{self.kind.replace(' ', '_')}"
 
-    def add(self, entry: Entry) -> Entry:
-        """Add an entry, whose name must be free."""
+    def register(self, name: str, target: str, **about: Any) -> Entry:
+        """Add an `Entry(name, target, **about)`, whose name must be free, and return it."""
+        entry = Entry(name, target, **about)
         if taken := self._taken(entry, self._entries):
             raise RegistryError(taken)
         self._entries[entry.name] = entry
         return entry
-
-    def register(self, name: str, target: str, **about: Any) -> Entry:
-        """Add `Entry(name, target, **about)`; see `Entry` for what `about` may hold."""
-        return self.add(Entry(name, target, **about))
 
     def names(self) -> tuple[str, ...]:
         """All names, built-in ones first; what of a third party does not load is left out."""

@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from softprompts.errors import DataError
 from softprompts.examples import Example, TaskFormat
@@ -41,22 +42,14 @@ def text_equal(text: str, reference: str) -> float:
     return float(normalize_answer(text) == normalize_answer(reference))
 
 
-def token_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
-    """Return the mean over rows of the best word F1 over the gold answers."""
-    return _mean_best(text_f1, "record-f1", predictions, examples)
-
-
-def exact_match(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
-    """Return the share of rows whose chosen text equals a gold answer after normalization."""
-    return _mean_best(text_equal, "record-em", predictions, examples)
-
-
 def _mean_best(
     compare: Callable[[str, str], float],
     metric: str,
     predictions: Sequence[int],
     examples: Sequence[Example],
+    form: TaskFormat,
 ) -> float:
+    """Return the mean over rows of the best comparison of the chosen text with a gold answer."""
     total = 0.0
     for column, row in zip(predictions, examples, strict=True):
         if not row.choices or not row.references:
@@ -66,3 +59,7 @@ def _mean_best(
             )
         total += max(compare(row.choices[column], reference) for reference in row.references)
     return total / len(examples)
+
+
+token_f1 = partial(_mean_best, text_f1, "record-f1")
+exact_match = partial(_mean_best, text_equal, "record-em")

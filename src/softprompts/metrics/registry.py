@@ -22,13 +22,13 @@ METRICS.register(
 )
 METRICS.register(
     "multirc-f1a",
-    "softprompts.metrics.multirc:answer_f1",
+    "softprompts.metrics.classification:answer_f1",
     summary="F1 of the right answers over all proposed answers",
     reference="Khashabi et al. 2018",
 )
 METRICS.register(
     "multirc-em",
-    "softprompts.metrics.multirc:question_exact_match",
+    "softprompts.metrics.classification:question_exact_match",
     summary="share of questions with every proposed answer judged rightly",
     reference="Khashabi et al. 2018",
 )
@@ -46,6 +46,13 @@ METRICS.register(
 )
 
 _TEXTS = {"is_of_texts": True}
+_REFERENCES = {
+    "exact": "Rajpurkar et al. 2016, arXiv 1606.05250",
+    "token": "Rajpurkar et al. 2016, arXiv 1606.05250",
+    "rouge": "Lin 2004, ROUGE",
+    "bleu": "Post 2018, arXiv 1804.08771",
+    "chrf": "Popović 2015, chrF",
+}
 _SUMMARIES = {
     "exact-match": "share of texts that equal a reference after normalization",
     "token-f1": "F1 of the words of a text, best over its references",
@@ -60,13 +67,7 @@ for _name, _summary in _SUMMARIES.items():
         _name,
         f"softprompts.metrics.writing:{_name.replace('-', '_')}",
         summary=_summary,
-        reference="Rajpurkar et al. 2016, arXiv 1606.05250"
-        if _name in ("exact-match", "token-f1")
-        else {
-            "r": "Lin 2004, ROUGE",
-            "b": "Post 2018, arXiv 1804.08771",
-            "c": "Popović 2015, chrF",
-        }[_name[0]],
+        reference=_REFERENCES[_name.partition("-")[0]],
         facts=_TEXTS,
     )
 METRICS.register(

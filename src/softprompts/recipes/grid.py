@@ -17,15 +17,10 @@ from softprompts.recipes.study import StudyConfig, merged, points, study_problem
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study.
+    """One resolved run of a study: a variant at a point of the grid.
 
-    Attributes:
-        variant: the variant's name.
-        point: the grid's values at this run, by dotted field.
-        task: the name that the grid gives the task, else its registry name, or the names of a
-            mixture's tasks.
-        config: the run, resolved.
-        identity: what the run computes, as `softprompts.recipes.identity.identity` says it.
+    `task` is the name that the grid gives the task, else its registry name, or the names of a
+    mixture's tasks; `identity` is what `softprompts.recipes.identity.identity` says.
     """
 
     variant: str

@@ -47,11 +47,10 @@ def with_unit(data: Any, unit: str) -> Any:
     return {**data, "prompt": {"unit": unit, **data.get("prompt", {})}}
 
 
-def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None, list[Problem]]:
+def read_run(data: Any) -> tuple[RunConfig | None, list[Problem]]:
     """Return the run that `data` describes, `None` when a field is wrong, and every problem.
 
-    Combinations are checked among the fields that are right by themselves. `elsewhere` has dotted
-    fields where a misplaced key may belong; those of a run by default.
+    Combinations are checked among the fields that are right by themselves.
     """
     if not isinstance(data, Mapping):
         text = f"a recipe must be a mapping, but is {show(data)}."
@@ -61,7 +60,7 @@ def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
-        found = _with_task(data, describe(error, data, RunConfig, elsewhere))
+        found = _with_task(data, describe(error, data, RunConfig))
         wrong = [field for problem in found for field in problem.fields]
         partial = _sound_part(data, wrong)
         if any(field.split(".")[0] == "mixture" for field in wrong):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, final
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -32,10 +33,6 @@ _OF_RUNGS = (
     "training.held_out_fraction",
 )
 """What the rungs set, or what would score candidates on different rows."""
-
-
-def _seeds(value: Any) -> tuple[int, ...]:
-    return read_seeds(value, FIRST_SEED)
 
 
 class Choice(Section):
@@ -69,7 +66,7 @@ class TuneConfig(Section):
     values: Annotated[list[Any], Field(min_length=2)] | None = None
     seeds: Annotated[
         tuple[int, ...],
-        BeforeValidator(_seeds),
+        BeforeValidator(partial(read_seeds, first=FIRST_SEED)),
         PlainSerializer(list),
         WithJsonSchema(seeds_schema(DEFAULT_SEEDS)),
     ] = Field(
@@ -89,11 +86,7 @@ class TuneConfig(Section):
 class Tunable:
     """A variant at a point of the grid that is trained, so that it can be tuned.
 
-    Attributes:
-        variant: the variant's name.
-        point: values by dotted field.
-        data: its run recipe before tuning, without a seed.
-        config: the same, checked.
+    Its recipe, plain and checked, is that before tuning, without a seed.
     """
 
     variant: str

@@ -60,7 +60,7 @@ for _name, _form in FORMATS.items():
 for _name, _summary in BUNDLED.items():
     TASKS.register(
         _name,
-        "softprompts.tasks.bundled.loading:load_bundled_task",
+        "softprompts.tasks.bundled:load_bundled_task",
         summary=_summary,
         version=BUNDLED_FORMATS[_name].version,
     )
