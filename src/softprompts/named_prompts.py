@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError
 from softprompts.prompts.prompt import Prompt
-from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.resolving import resolve_prompt
 from softprompts.recipes.schema import PromptConfig
@@ -48,11 +47,6 @@ def build(
 def resolved(config: PromptConfig | None) -> PromptConfig:
     """Return a configuration with every axis explicit."""
     return resolve_prompt(config or PromptConfig())
-
-
-def without_source(config: PromptConfig) -> PromptConfig:
-    """Return a configuration whose rows start from no file: they are loaded anyway."""
-    return config.model_copy(update={"initializer": AXES["initializer"].build("vocabulary")})
 
 
 def check_names(prompts: Mapping[str, object]) -> None:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from softprompts.encoding.chat import Form, chat_form, plain_form
 from softprompts.encoding.inputs import EncodedInput
-from softprompts.encoding.template import TOKEN, Piece, Role, Template
-from softprompts.encoding.template_syntax import MARK
+from softprompts.encoding.template import MARK, TOKEN, Piece, Role, Template
 from softprompts.errors import DataError
 
 if TYPE_CHECKING:

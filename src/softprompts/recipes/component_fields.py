@@ -21,13 +21,7 @@ from softprompts.prompts.registry import (
 from softprompts.readouts.registry import READOUTS
 from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
-from softprompts.training.registry import (
-    AVERAGES,
-    OPTIMIZERS,
-    SAMPLINGS,
-    SCHEDULES,
-    TEMPERATURES,
-)
+from softprompts.training.registry import AVERAGES, OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
 READOUT = ComponentOf(READOUTS, "linear")
 ADAPTATION = ComponentOf(ADAPTATIONS, "none")

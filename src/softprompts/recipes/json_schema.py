@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from softprompts.encoding.template_syntax import ROLES
+from softprompts.encoding.template import ROLES
 from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.schema import RunConfig

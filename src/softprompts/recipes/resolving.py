@@ -14,11 +14,7 @@ from softprompts.recipes.checks import adaptation_kind, combination_problems
 from softprompts.recipes.component_fields import ADAPTATION, AXES
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS, NO_PROMPT
-from softprompts.recipes.prompt_checks import (
-    prompt_problems,
-    rate_multipliers,
-    spelled_length,
-)
+from softprompts.recipes.prompt_checks import prompt_problems, rate_multipliers, spelled_length
 from softprompts.recipes.schema import MixtureConfig, PromptConfig, RunConfig
 from softprompts.recipes.sources import (
     num_rows_of,

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from softprompts.backbones.device_memory import SIZES, is_memory, numbered
 from softprompts.backbones.registry import BACKBONES
 from softprompts.component import ComponentField, check_options
-from softprompts.encoding.template_syntax import spell_turns
+from softprompts.encoding.template import spell_turns
 from softprompts.errors import DataError
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component_fields import ADAPTATION, AXES, READOUT, REGULARIZER, SAMPLING

@@ -94,6 +94,11 @@ def with_pinned_rows(initializer: Component) -> Component:
     return initializer.model_copy(update={ROWS_DIGEST: digest})
 
 
+def without_source(prompt: PromptConfig) -> PromptConfig:
+    """Return a prompt whose rows start from no file, for where they are loaded anyway."""
+    return prompt.model_copy(update={"initializer": AXES["initializer"].build("vocabulary")})
+
+
 def pinned(source: SourceConfig | None) -> SourceConfig | None:
     """Return the source with its digest, read from its folder where a recipe leaves it open."""
     if source is None or source.digest is not None:

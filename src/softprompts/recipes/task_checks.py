@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from softprompts.encoding.template_syntax import num_marks
+from softprompts.encoding.template import num_marks
 from softprompts.errors import DataError, PromptError
 from softprompts.examples import WRITING
 from softprompts.problems import Problem, show

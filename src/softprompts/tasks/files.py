@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompts.encoding.template_syntax import spell_chat, template_fields
+from softprompts.encoding.template import spell_chat, template_fields
 from softprompts.errors import DataError, RecipeError
 from softprompts.examples import WRITING, Example, TaskFormat
 from softprompts.tasks.base import Task, TaskRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from softprompts.encoding.template_syntax import CHAT, MESSAGES, template_names
+from softprompts.encoding.template import CHAT, MESSAGES, template_names
 from softprompts.errors import DataError
 from softprompts.examples import WRITING
 from softprompts.metrics.registry import METRICS, is_of_texts, scored

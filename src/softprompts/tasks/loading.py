@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from softprompts.collecting import uncollected
-from softprompts.encoding.template_syntax import spell_turns, template_fields
+from softprompts.encoding.template import spell_turns, template_fields
 from softprompts.errors import DataError, RecipeError
 from softprompts.examples import Example
 from softprompts.problems import misfits

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from softprompts.encoding.template_syntax import (
-    CHAT,
-    PLACES,
-    parse_template,
-    template_names,
-)
+from softprompts.encoding.template import CHAT, PLACES, template_names, template_pieces
 from softprompts.errors import DataError
 from softprompts.examples import WRITING, TaskFormat
 from softprompts.registry import Registry
@@ -50,7 +45,7 @@ def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
         for place, allowed in wanted.items()
         if counts[place] not in allowed
     ]
-    ends = parse_template(template)[:1] + parse_template(template)[-1:]
+    ends = template_pieces(template)[:1] + template_pieces(template)[-1:]
     if ("name", "sep") in ends:
         problems.append(
             f"{kind} template {template!r} must have something on each side of {{sep}}, but has "
@@ -63,7 +58,7 @@ def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
 
 def _turn_problems(kind: str, template: str) -> list[str]:
     """Say what is wrong with the turns of a template, if it has some."""
-    pieces = parse_template(template)
+    pieces = template_pieces(template)
     roles = [text for piece, text in pieces if piece == "role"]
     if not roles:
         return []
