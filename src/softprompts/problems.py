@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from softprompts.errors import RecipeError
 from softprompts.registry import unknown_name
 
 _LONGEST_VALUE = 80
@@ -30,6 +31,12 @@ class Problem:
 
     fields: tuple[str, ...]
     text: str
+
+
+def refuse(problems: Sequence[Problem], source: str = "recipe") -> None:
+    """Raise a `RecipeError` with all problems, if there is any."""
+    if problems:
+        raise RecipeError([problem.text for problem in problems], source)
 
 
 def show(value: Any) -> str:
@@ -63,13 +70,10 @@ def unknown_key(path: Sequence[object], known: Sequence[str], elsewhere: Sequenc
     like = [dotted([*parent, name]) for name in near(key, known)]
     like = like or [field for field in elsewhere if field.split(".")[-1] == key][:3]
     if like:
-        return f"`{dotted(path)}` is an unknown key; did you mean {_quoted(like)}?"
+        meant = " or ".join(f"`{name}`" for name in like)
+        return f"`{dotted(path)}` is an unknown key; did you mean {meant}?"
     listed = ", ".join(known) or "(none)"
     return f"`{dotted(path)}` is an unknown key; the known keys here are {listed}."
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return " or ".join(f"`{name}`" for name in names)
 
 
 def _pattern(context: Mapping[str, Any]) -> str:
@@ -220,7 +224,7 @@ def describe(
             values[place] = found["input"]
             problems.append(Problem((name,), ""))
     texts = {
-        dotted(place): f"`{dotted(place)}` must be {_alternatives(rules)}, "
+        dotted(place): f"`{dotted(place)}` must be {' or '.join(dict.fromkeys(rules))}, "
         f"but is {show(values[place])}."
         for place, rules in constraints.items()
     }
@@ -235,7 +239,3 @@ def misfits(model: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
     except ValidationError as error:
         return [problem.text for problem in describe(error, plain, model)]
     return []
-
-
-def _alternatives(rules: Sequence[str]) -> str:
-    return " or ".join(dict.fromkeys(rules))

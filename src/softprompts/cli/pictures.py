@@ -11,7 +11,7 @@ from typing import Any
 from softprompts.errors import DataError, RunFolderError, StorageError
 from softprompts.storage import check_file, is_folder, is_there, open_file, reporting, write_bytes
 
-FORMATS = {".svg": "svg", ".png": "png", ".html": "html"}
+FORMATS = (".svg", ".png", ".html")
 
 
 def check_place(path: Path, run_dirs: Sequence[Path]) -> None:
@@ -30,7 +30,7 @@ def write_picture(
     path: Path, found: Any, draw: Callable[[Any, str], bytes], draw_page: Callable[[Any], bytes]
 ) -> None:
     """Write what was found in the format of a place's ending."""
-    format = FORMATS[path.suffix.lower()]
+    format = path.suffix.lower().removeprefix(".")
     write_bytes(path, draw_page(found) if format == "html" else draw(found, format))
 
 

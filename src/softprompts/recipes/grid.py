@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softprompts.errors import RecipeError
+from softprompts.problems import refuse
 from softprompts.recipes.identity import identity
 from softprompts.recipes.overrides import place
 from softprompts.recipes.parsing import parse_run
@@ -38,19 +39,15 @@ def expand(study: StudyConfig) -> tuple[Cell, ...]:
             points that are the same run under two names.
     """
     source = study.name or "study"
-    problems = study_problems(study)
-    if problems:
-        raise RecipeError([problem.text for problem in problems], source)
+    refuse(study_problems(study), source)
     cells: list[Cell] = []
     for variant, point in points(study):
         config = resolve(parse_run(merged(study, variant, point), source))
+        task = task_of(point, config)
         for seed in study.seeds:
             seeded = config.model_copy(update={"seed": seed})
-            cells.append(
-                Cell(variant, dict(point), task_of(point, config), seeded, identity(seeded))
-            )
-    twins = _twins(cells)
-    if twins:
+            cells.append(Cell(variant, dict(point), task, seeded, identity(seeded)))
+    if twins := _twins(cells):
         raise RecipeError(twins, source)
     return tuple(cells)
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from softprompts.errors import RecipeError
-from softprompts.problems import Problem, describe, dotted, show
+from softprompts.problems import Problem, describe, dotted, refuse, show
 from softprompts.recipes.checks import combination_problems
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.task_checks import NO_TASK
@@ -27,8 +26,8 @@ _COMPONENTS = frozenset({"readout", "adaptation"})
 def parse_run(data: Any, source: str = "recipe") -> RunConfig:
     """Return the checked run that `data` describes, not resolved, or raise every problem."""
     config, problems = read_run(data)
-    if config is None or problems:
-        raise RecipeError([problem.text for problem in problems], source)
+    refuse(problems, source)
+    assert config is not None
     return config
 
 

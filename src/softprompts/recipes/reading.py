@@ -49,19 +49,16 @@ class _Loader(yaml.SafeLoader):
                 continue
             key = _as_text(self.construct_object(key_node, deep=True))
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"a key must be text, but is {key!r}", key_node.start_mark
-                )
+                raise _refusal(f"a key must be text, but is {key!r}", key_node)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"a key must stand once, but {key!r} stands again",
-                    key_node.start_mark,
-                )
+                raise _refusal(f"a key must stand once, but {key!r} stands again", key_node)
             seen.add(key)
         built = super().construct_mapping(node, deep=deep)
         return {_as_text(key): value for key, value in built.items()}
+
+
+def _refusal(text: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, text, node.start_mark)
 
 
 def _as_text(key: Any) -> Any:
@@ -151,8 +148,5 @@ def _check_tag(node: yaml.Node) -> None:
         meant = _Loader("").kind_of(node.value)
         fits = meant == kind or (meant, kind) == ("int", "float")
     if not fits:
-        what = "a tag must be left out or fit its value"
         shown = node.tag.replace(_TAG, "!!")
-        raise yaml.constructor.ConstructorError(
-            None, None, f"{what}, but is {shown!r}", node.start_mark
-        )
+        raise _refusal(f"a tag must be left out or fit its value, but is {shown!r}", node)

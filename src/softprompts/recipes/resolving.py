@@ -10,6 +10,7 @@ from typing import Any
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.component import Component, ComponentOf
 from softprompts.errors import RecipeError
+from softprompts.problems import refuse
 from softprompts.recipes.checks import adaptation_kind, combination_problems
 from softprompts.recipes.component_fields import ADAPTATION, AXES
 from softprompts.recipes.parsing import parse_run
@@ -40,9 +41,7 @@ def resolve(config: RunConfig) -> RunConfig:
 
     Resolving again changes nothing.
     """
-    problems = combination_problems(config)
-    if problems:
-        raise RecipeError([problem.text for problem in problems])
+    refuse(combination_problems(config))
     training = config.training
     is_silent = training.epochs is None and training.steps is None
     epochs = DEFAULT_EPOCHS if is_silent else training.epochs
@@ -69,10 +68,7 @@ def resolve(config: RunConfig) -> RunConfig:
 
 def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     """Return the same prompt with every axis spelled out, as `resolve` does for a run."""
-    found = [*source_problems(prompt), *prompt_problems(prompt)]
-    problems = [problem.text for problem in found]
-    if problems:
-        raise RecipeError(problems)
+    refuse([*source_problems(prompt), *prompt_problems(prompt)])
     length = spelled_length(prompt)
     source = pinned(prompt.from_run)
     if source is not None and prompt.length is None and METHODS[prompt.method].length == "text":

@@ -39,9 +39,8 @@ def read_seeds(value: Any, first: int = 0) -> tuple[int, ...]:
     wrong = PydanticCustomError("constraint", "wrong seeds", {"constraint": constraint})
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SEEDS:
         return tuple(range(first, first + value))
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_SEEDS:
-        raise wrong
-    if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in value):
+    is_list = isinstance(value, list | tuple) and 1 <= len(value) <= MOST_SEEDS
+    if not is_list or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in value):
         raise wrong
     if len(set(value)) < len(value):
         raise wrong

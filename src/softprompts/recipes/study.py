@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, W
 from pydantic_core import PydanticCustomError
 
 from softprompts.errors import RecipeError
-from softprompts.problems import Problem, describe, field_paths, near, show
+from softprompts.problems import Problem, describe, field_paths, near, refuse, show
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.model import Section
 from softprompts.recipes.overrides import MOST_PARTS, listed, place, set_at
@@ -41,15 +41,10 @@ def _nothing_is_no_change(value: Any) -> Any:
     return value
 
 
-def _one_variant() -> dict[str, dict[str, Any]]:
-    return {"base": {}}
-
-
 _PACK_SIZE_SCHEMA = {
     "anyOf": [{"enum": ["auto"]}, {"type": "integer", "minimum": 1}],
     "default": "auto",
 }
-
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -77,10 +72,9 @@ class StudyConfig(Section):
     name: str | None = Field(None, min_length=1)
     description: str | None = None
     base: dict[str, Any] = Field(default_factory=dict)
-    variants: Annotated[
-        dict[Name, dict[str, Any]],
-        BeforeValidator(_nothing_is_no_change),
-    ] = Field(default_factory=_one_variant, min_length=1)
+    variants: Annotated[dict[Name, dict[str, Any]], BeforeValidator(_nothing_is_no_change)] = Field(
+        default_factory=lambda: {"base": {}}, min_length=1
+    )
     grid: dict[str, Annotated[list[Any] | dict[Name, Any], Field(min_length=1)]] = Field(
         default_factory=dict
     )
@@ -123,16 +117,14 @@ def parse_study(data: Any, source: str = "recipe") -> StudyConfig:
     if study is not None:
         hidden = [field.removeprefix("base.").removeprefix("grid.") for field in wrong]
         problems += [item for item in study_problems(study) if not overlaps(item.fields, hidden)]
-    if problems or study is None:
-        raise RecipeError([problem.text for problem in problems], source)
+    refuse(problems, source)
+    assert study is not None
     return study
 
 
 def _sound_part(data: Any, wrong: Sequence[str]) -> StudyConfig | None:
     """Return the study without its wrong parts, or `None` when too little is left to check."""
-    if not isinstance(data, Mapping) or any(
-        field in ("base", "variants", "grid") for field in wrong
-    ):
+    if not isinstance(data, Mapping) or {"base", "variants", "grid"} & set(wrong):
         return None
     part = copy.deepcopy(dict(data))
     for section in ("variants", "grid"):
