@@ -14,16 +14,22 @@ from softprompts.storage import check_file, is_folder, is_there, open_file, repo
 FORMATS = (".svg", ".png", ".html")
 
 
-def check_place(path: Path, run_dirs: Sequence[Path]) -> None:
-    """Check that a picture may be written: at a new place, or that of an earlier picture.
+def find_place(
+    out: Path | None, default: str, run_dirs: Sequence[Path], *, as_json: bool
+) -> Path | None:
+    """Return where a picture is written, if it is: at a new place, or that of an earlier picture.
 
     Its ending must be a format, and no place lies in a run's folder.
     """
+    path = Path(default) if out is None and not as_json else out
+    if path is None:
+        return None
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"`--out` must end in {', '.join(FORMATS)}, but is {str(path)!r}.")
     if lies_in(path, run_dirs):
         raise RunFolderError(f"`--out` must lie outside the run's folder, but is {str(path)!r}.")
     _check_earlier(path, "picture")
+    return path
 
 
 def write_picture(
