@@ -123,12 +123,8 @@ class _Chat:
         """Return written text as pieces: literal text, places and special tokens."""
         named = "|".join(map(re.escape, [*self.pieces, *self.tokens]))
         pieces = [part for part in re.split(f"({named})", text) if part]
-        return tuple(self._piece(part) for part in pieces)
-
-    def _piece(self, part: str) -> Piece:
-        if part in self.pieces:
-            return self.pieces[part]
-        return Piece(part, TOKEN if part in self.tokens else "")
+        plain = {part: Piece(part, TOKEN if part in self.tokens else "") for part in pieces}
+        return tuple(self.pieces.get(part, plain[part]) for part in pieces)
 
 
 def _common_end(first: str, second: str, tokens: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from softprompts.encoding.template import CHAT, MESSAGES, template_names
@@ -15,36 +16,33 @@ from softprompts.tasks.templates import readout_names, template_problems
 _SOURCE = "below data_dir (jsonl, json, csv or parquet), or split of hub_dataset"
 _SOME = {"min_length": 1}
 
+optional_text = partial(Option, str | None, None, constraints=_SOME)
+"""An option that is a text, or null where a recipe is silent; called with its description."""
+
 OPTIONS: dict[str, Option] = {
     "train": Option(str, ..., f"training file {_SOURCE}", _SOME),
     "validation": Option(str, ..., f"reported file {_SOURCE}", _SOME),
-    "held_out": Option(str | None, None, f"model-selection file {_SOURCE}", _SOME),
-    "hub_dataset": Option(str | None, None, "hub id, or folder laid out like one", _SOME),
-    "hub_config": Option(str | None, None, "configuration of hub_dataset", _SOME),
-    "hub_revision": Option(str | None, None, "branch, tag or commit of hub_dataset", _SOME),
+    "held_out": optional_text(f"model-selection file {_SOURCE}"),
+    "hub_dataset": optional_text("hub id, or folder laid out like one"),
+    "hub_config": optional_text("configuration of hub_dataset"),
+    "hub_revision": optional_text("branch, tag or commit of hub_dataset"),
     "label_field": Option(str, "label", "field with the label", _SOME),
-    "target_field": Option(
-        str | None,
-        None,
-        "field with the text to write, or a list of references; answers.text is one in another",
-        _SOME,
+    "target_field": optional_text(
+        "field with the text to write, or a list of references; answers.text is one in another"
     ),
-    "messages_field": Option(
-        str | None,
-        None,
-        "field with a chat, a list of role and content; its last turn is the text to write",
-        _SOME,
+    "messages_field": optional_text(
+        "field with a chat, a list of role and content; its last turn is the text to write"
     ),
     "labels": Option(
         list[str] | None, None, "labels in column order; null: those of train, sorted"
     ),
-    "group_field": Option(str | None, None, "field that rows scored together share", _SOME),
+    "group_field": optional_text("field that rows scored together share"),
     "choices_fields": Option(
         list[str] | None,
         None,
         "fields with the choices of each row; the label is a position or field",
     ),
-    "template": Option(str | None, None, "one template for every readout", _SOME),
+    "template": optional_text("one template for every readout"),
     "templates": Option(dict[str, str] | None, None, "template per readout"),
     "verbalizer": Option(dict[str, str] | None, None, "label words; null: the labels"),
     "metrics": Option(list[str], ["accuracy"], "metrics; the score is their mean", _SOME),

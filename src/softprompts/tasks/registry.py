@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from softprompts.examples import TaskFormat
-from softprompts.registry import Option, Registry
+from softprompts.registry import Registry
 from softprompts.tasks.bundled.formats import FORMATS as BUNDLED_FORMATS
-from softprompts.tasks.files_options import OPTIONS
+from softprompts.tasks.files_options import OPTIONS, optional_text
 from softprompts.tasks.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -27,15 +27,10 @@ _SUMMARIES = {
     "wsc": "does a pronoun stand for a noun phrase",
 }
 _HUB_OPTIONS = {
-    "repository": Option(
-        str | None,
-        None,
-        "hub id or folder laid out like one, when data_dir is null; null: aps/super_glue",
-        {"min_length": 1},
+    "repository": optional_text(
+        "hub id or folder laid out like one, when data_dir is null; null: aps/super_glue"
     ),
-    "revision": Option(
-        str | None, None, "branch, tag or commit of the repository", {"min_length": 1}
-    ),
+    "revision": optional_text("branch, tag or commit of the repository"),
 }
 BUNDLED = {
     "bundled/sentiment": "is a remark positive or negative",

@@ -138,7 +138,7 @@ def _generator(seed: int, stream: str) -> np.random.Generator:
     return np.random.default_rng(derive(seed, stream))
 
 
-def _draw_total(order: Iterable[int], classes: Sequence[int], total: int) -> list[int]:
+def _draw_total(order: Sequence[int], classes: Sequence[int], total: int) -> list[int]:
     num_classes = len(set(classes))
     if total > len(classes):
         raise DataError(
@@ -148,13 +148,8 @@ def _draw_total(order: Iterable[int], classes: Sequence[int], total: int) -> lis
         raise DataError(
             f"`shots_total` must give a row to each of {num_classes} classes, but is {total}."
         )
-    seen: set[int] = set()
-    firsts: list[int] = []
-    others: list[int] = []
-    for index in order:
-        (others if classes[index] in seen else firsts).append(index)
-        seen.add(classes[index])
-    return (firsts + others)[:total]
+    first = {classes[index]: index for index in reversed(order)}
+    return sorted(order, key=lambda index: first[classes[index]] != index)[:total]
 
 
 def _draw_per_class(
