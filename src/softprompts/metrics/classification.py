@@ -26,7 +26,13 @@ def macro_f1(predictions: Sequence[int], examples: Sequence[Example], form: Task
     """Return the mean F1 over all labels of the task; a label that is nowhere counts 0."""
     if form.has_choices:
         raise DataError(f"metric 'macro-f1' must be used with labels, but {form.name} has none.")
-    golds = [_only(row) for row in examples]
+    for row in examples:
+        if len(row.answers) != 1:
+            raise DataError(
+                f"{row.source}: metric 'macro-f1' must have one right label per row, but has "
+                f"{list(row.answers)}."
+            )
+    golds = [row.answers[0] for row in examples]
     scores = [
         label_f1([p == label for p in predictions], [g == label for g in golds])
         for label in range(len(form.labels))
@@ -39,15 +45,6 @@ def label_f1(predicted: Sequence[bool], gold: Sequence[bool]) -> float:
     true = sum(p and g for p, g in zip(predicted, gold, strict=True))
     total = sum(predicted) + sum(gold)
     return 2 * true / total if total else 0.0
-
-
-def _only(row: Example) -> int:
-    if len(row.answers) != 1:
-        raise DataError(
-            f"{row.source}: metric 'macro-f1' must have one right label per row, but has "
-            f"{list(row.answers)}."
-        )
-    return row.answers[0]
 
 
 def answer_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:

@@ -72,11 +72,12 @@ def set_at(data: dict[str, Any], path: Sequence[str], value: Any) -> str:
     node: Any = data
     for index, part in enumerate(path):
         place = ".".join(path[:index])
-        if isinstance(node, list) and part.isdecimal() and int(part) >= len(node):
+        is_entry = isinstance(node, list) and part.isdecimal()
+        if is_entry and int(part) >= len(node):
             return f"`{whole}` must name one of the entries of `{place}`, but it has {len(node)}."
-        if not _holds(node, part):
+        if not is_entry and not isinstance(node, dict):
             return f"`{whole}` must lie in a mapping, but `{place}` is {show(node)}."
-        key = int(part) if isinstance(node, list) else part
+        key = int(part) if is_entry else part
         if index + 1 == len(path):
             node[key] = value
         else:
@@ -84,11 +85,6 @@ def set_at(data: dict[str, Any], path: Sequence[str], value: Any) -> str:
             node[key] = _opened(held, f"{place}.{part}".removeprefix("."))
             node = node[key]
     return ""
-
-
-def _holds(node: Any, part: str) -> bool:
-    """Return whether a value can be set in `node` under a key."""
-    return isinstance(node, dict) or (isinstance(node, list) and part.isdecimal())
 
 
 def _opened(held: Any, field: str) -> Any:

@@ -21,12 +21,7 @@ class Preset:
         name: kebab-case name used in `prompt.method`.
         summary: one line.
         reference: the paper, or "" for a yardstick.
-        rows: registry name of the rows.
-        pool: registry name of the pool.
-        position: registry name of the position.
-        active_length: registry name of the active length.
-        depth: registry name of the depth.
-        initializer: registry name of the initializer.
+        rows, pool, position, active_length, depth, initializer: registry names of the axes.
         adaptation: registry name of what is trained of the backbone.
         length: the number of rows, or `text`: as many as the initializer's text has tokens.
         is_length_fixed: whether another length would be another method.
@@ -61,12 +56,6 @@ _untrained = partial(Preset, length=0, is_length_fixed=True, is_trained=False)
 
 NO_PROMPT = Preset("none", "no prompt", length=0)
 """What the axes of a prompt without rows are."""
-
-_OF_ONE_PART = (
-    *(Preset(e.name, e.summary, e.reference, rows=e.name) for e in ROWS.methods()),
-    *(Preset(e.name, e.summary, e.reference, pool=e.name) for e in POOLS.methods()),
-)
-"""Methods that are a kind of rows or a pool and nothing else: their registry entry says so."""
 
 METHODS: Mapping[str, Preset] = {
     preset.name: preset
@@ -138,7 +127,9 @@ METHODS: Mapping[str, Preset] = {
             training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
             objective="ranking",
         ),
-        *_OF_ONE_PART,
+        # a kind of rows or a pool and nothing else: their registry entry says so
+        *(Preset(e.name, e.summary, e.reference, rows=e.name) for e in ROWS.methods()),
+        *(Preset(e.name, e.summary, e.reference, pool=e.name) for e in POOLS.methods()),
         _untrained("zero-shot", "nothing trained: the language model with the template alone"),
         _untrained(
             "instruction",

@@ -16,7 +16,7 @@ from softprompts.recipes.component_fields import ADAPTATION, AXES
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS, NO_PROMPT
 from softprompts.recipes.prompt_checks import prompt_problems, rate_multipliers, spelled_length
-from softprompts.recipes.schema import MixtureConfig, PromptConfig, RunConfig
+from softprompts.recipes.schema import PromptConfig, RunConfig
 from softprompts.recipes.sources import (
     num_rows_of,
     pinned,
@@ -55,9 +55,12 @@ def resolve(config: RunConfig) -> RunConfig:
         training = training.model_copy(update=spelled_out | _prompt_rates(training, prompt))
     else:
         training = _untrained(training)
+    mixture = config.mixture
+    if mixture is not None:  # a recipe's order changes nothing
+        mixture = mixture.model_copy(update={"tasks": dict(sorted(mixture.tasks.items()))})
     return config.model_copy(
         update={
-            "mixture": _ordered(config.mixture),
+            "mixture": mixture,
             "prompt": prompt,
             "adaptation": adaptation,
             "regularizers": with_pinned_vectors(config.regularizers),
@@ -106,13 +109,6 @@ def _untrained(training: TrainingConfig) -> TrainingConfig:
     """Return what a run does that trains nothing: no update, on the rows that others train on."""
     kept = {name: getattr(training, name) for name in ("selection", "held_out_fraction")}
     return TrainingConfig(learning_rate=ABSOLUTE_LEARNING_RATE, **kept)
-
-
-def _ordered(mixture: MixtureConfig | None) -> MixtureConfig | None:
-    """Return a mixture with its tasks by name, so that a recipe's order changes nothing."""
-    if mixture is None:
-        return None
-    return mixture.model_copy(update={"tasks": dict(sorted(mixture.tasks.items()))})
 
 
 def _chosen(component: Component | None, axis: ComponentOf, kind: str) -> Component:

@@ -231,24 +231,17 @@ def _value_problems(tune: TuneConfig, runs: Sequence[Tunable]) -> Iterator[Probl
             )
             yield Problem(("tune.values",), text)
         return
+    start, _, rest = field.partition(".")
+    is_component = field in NAMED_FIELDS or (start == "regularizers" and rest.isdecimal())
     for number, value in enumerate(tune.values):
         if any(value == other for other in tune.values[:number]):
             text = f"`tune.values` must be distinct, but have {show(value)} again."
             yield Problem(("tune.values",), text)
-        if not _is_candidate(field, value):
-            kind = "names or mappings" if _is_component(field) else "numbers"
+        if not (isinstance(value, str | Mapping) if is_component else is_number(value)):
+            kind = "names or mappings" if is_component else "numbers"
             text = f"`tune.values` must be {kind} for `{field}`, but have {show(value)}."
             yield Problem(("tune.values",), text)
             return
-
-
-def _is_component(field: str) -> bool:
-    start, _, rest = field.partition(".")
-    return field in NAMED_FIELDS or (start == "regularizers" and rest.isdecimal())
-
-
-def _is_candidate(field: str, value: Any) -> bool:
-    return isinstance(value, str | Mapping) if _is_component(field) else is_number(value)
 
 
 def _candidate_problems(tune: TuneConfig, runs: Sequence[Tunable]) -> Iterator[Problem]:
