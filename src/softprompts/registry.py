@@ -11,7 +11,7 @@ kept in a module of its own that does not import torch. A whole registry is adde
 from __future__ import annotations
 
 import difflib
-import importlib
+import pkgutil
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -105,8 +105,7 @@ class Entry:
 
     def load(self) -> Any:
         """Import and return the component."""
-        module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return pkgutil.resolve_name(self.target)
 
 
 class Registry(Generic[T]):
@@ -178,8 +177,7 @@ class Registry(Generic[T]):
         """
         component = self.entry(name).load()
         if self.base:
-            module, _, attribute = self.base.partition(":")
-            base = getattr(importlib.import_module(module), attribute)
+            base = pkgutil.resolve_name(self.base)
             if not (isinstance(component, type) and issubclass(component, base)):
                 raise RegistryError(
                     f"{self.kind} {name!r} must derive from {self.base}, but is {component!r}."

@@ -142,9 +142,8 @@ def states_of(
 
     `mask` is 1 on tokens, of shape `(batch, tokens)`.
     """
-    tokens, rows, length = [], [], 0
-    for request in requests:
-        length = max(length, request.spliced.row_positions.shape[1])
+    tokens, rows = [], []
+    length = max(request.spliced.row_positions.shape[1] for request in requests)
     reader = find_reader() if backbone.is_compiled else PlainReader()  # nothing can be left out
     for states, request in zip(reader.read(backbone, requests), requests, strict=True):
         last, one = states.shape[1] - 1, request.spliced  # states: (batch, width, hidden)

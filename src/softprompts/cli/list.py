@@ -33,12 +33,8 @@ def list_components(
     if as_json:
         print_json(found)
         return
-    print_sections(
-        {
-            heading: [(item["name"], item["summary"], item["reference"]) for item in items]
-            for heading, items in found.items()
-        }
-    )
+    cells = ("name", "summary", "reference")
+    print_sections({one: [[item[c] for c in cells] for item in found[one]] for one in found})
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
