@@ -73,7 +73,7 @@ class StudyConfig(Section):
     description: str | None = None
     base: dict[str, Any] = Field(default_factory=dict)
     variants: Annotated[dict[Name, dict[str, Any]], BeforeValidator(_nothing_is_no_change)] = Field(
-        default_factory=lambda: {"base": {}}, min_length=1
+        default_factory=lambda: dict[str, dict[str, Any]](base={}), min_length=1
     )
     grid: dict[str, Annotated[list[Any] | dict[Name, Any], Field(min_length=1)]] = Field(
         default_factory=dict
