@@ -327,12 +327,10 @@ def _without_marks(tokens: Sequence[_Token]) -> tuple[list[_Token], list[int]]:
 
 
 def word_starts(text: str, offsets: Sequence[tuple[int, int]]) -> list[bool]:
-    """Return which tokens start a word.
+    """Return which tokens start a word, by the first character of each and the one after its last.
 
     Words are runs of letters and digits, apostrophes inside included; every other sign is a word by
     itself. A token that is only a space belongs to the word that follows it.
-
-    Tokens are given by their first character, and the one after their last.
 
     Example:
         >>> word_starts("It can't.", [(0, 2), (3, 6), (6, 7), (7, 8), (8, 9)])

@@ -33,9 +33,8 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> RunC
     """Return the recipe in a file, or the shipped recipe of that name, fully checked.
 
     The name of a shipped recipe wins over a file of that name in the working folder; `./name` or a
-    `Path` is always a file.
-
-    Overrides are `a.b=value` each; in a study the field of a run means that of its base.
+    `Path` is always a file. Overrides are `a.b=value` each; in a study the field of a run means
+    that of its base.
 
     Returns:
         A run, not resolved; or a study, every run of which has been checked.

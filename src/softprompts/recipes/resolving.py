@@ -38,7 +38,6 @@ def resolve(config: RunConfig) -> RunConfig:
 
     An axis that the recipe names wins over the method's. Without rows the axes say nothing, so they
     are the plain ones; nor does `training` where nothing is trained, but for the rows held out.
-
     Resolving again changes nothing.
     """
     refuse(combination_problems(config))

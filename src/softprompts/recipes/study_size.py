@@ -18,6 +18,8 @@ LOOK_EVERY = 4
 def needed_seeds(num_tests: int) -> int:
     """Return the fewest seeds with which paired tests can show a difference on one task.
 
+    The least `p` of `n` pairs is `2 / 2^n`; Holm's correction takes it times the tests.
+
     Example:
         >>> needed_seeds(1), needed_seeds(2), needed_seeds(4)
         (6, 7, 8)
@@ -47,9 +49,8 @@ def next_look(last: int, most: int, num_seeds: int, num_tasks: int) -> int:
 def study_size(cells: Sequence[Cell], more: MoreSeedsConfig | None = None) -> str:
     """Return what the seeds of a study can show of its variants, at each point of its grid.
 
-    On several tasks it is what their mean can show: each seed is then a pair of runs per task.
-
-    It is empty where no variants are compared, or not all have the same tasks.
+    On several tasks it is what their mean can show: each seed is then a pair of runs per task. It
+    is empty where no variants are compared, or not all have the same tasks.
     """
     tasks: dict[str, set[str]] = {}
     for cell in cells:

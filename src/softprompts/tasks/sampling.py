@@ -209,13 +209,11 @@ def _hold_out(
 
 
 def draw_demonstrations(train: Sequence[Example], most: int | None, seed: int) -> Rows:
-    """Draw training rows to be shown in front of an input.
+    """Draw training rows to be shown in front of an input; all of them where `most` is `None`.
 
     Classes take turns, so that a few rows show each; where rows have no class, any row may come
-    next. The order in which they are shown is a draw of its own.
-
-    The streams' names are `demonstrations` and `demonstration-order`. All rows are drawn where
-    `most` is `None`.
+    next. The order in which they are shown is a draw of its own. The streams' names are
+    `demonstrations` and `demonstration-order`.
     """
     order = [int(i) for i in _generator(seed, "demonstrations").permutation(len(train))]
     classes = row_classes(train) or [0] * len(train)
