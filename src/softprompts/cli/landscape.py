@@ -85,7 +85,7 @@ def landscape(
     sample = QUICK_SAMPLE if is_quick else Sample(num_examples=64 if is_sharpness_only else 32)
     most = sample.num_examples if num_examples is None else num_examples
     sample = replace(sample, num_examples=most, split=split, task=name, dtype=dtype)
-    planes = {"spaces": spaces, "directions": directions, "num_points": num_points}
+    planes: dict[str, Any] = {"spaces": spaces, "directions": directions, "num_points": num_points}
     if is_sharpness_only:
         _refuse({"out": out, **planes, "fine": is_fine or None}, "with --sharpness-only")
         _show_sharpness(runs, sample, is_quick, measures, as_json=as_json)

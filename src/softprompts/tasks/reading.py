@@ -125,7 +125,7 @@ def build_task(
 
     `convert_rows` makes examples of one split, as `collect` does.
     """
-    rows: dict[str, tuple[Example, ...]] = {"held_out": ()}
+    rows: dict[str, Any] = {"held_out": ()}
     skipped = {}
     for split, (name, items) in splits.items():
         rows[split], num_skipped = convert_rows(items, name)
