@@ -50,6 +50,14 @@ def show(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
+def broken(rule: str, value: Any, *fields: str, name: str = "") -> Problem:
+    """Return the problem that a field must follow a rule, but is a value.
+
+    It is the first of those that the problem is about, or else the one of that name in one of them.
+    """
+    return Problem(fields, f"`{name or fields[0]}` must {rule}, but is {show(value)}.")
+
+
 def dotted(path: Iterable[object]) -> str:
     """Return a path as a recipe's reader writes it: `training.learning_rate`."""
     return ".".join(str(part) for part in path)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from softprompts.problems import Problem, describe, dotted, refuse, show
+from softprompts.problems import Problem, broken, describe, dotted, refuse, show
 from softprompts.recipes.checks import combination_problems
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.task_checks import NO_TASK
@@ -72,9 +72,7 @@ def read_run(data: Any) -> tuple[RunConfig | None, list[Problem]]:
 def _extreme_numbers(value: Any, path: tuple[str, ...]) -> Iterator[Problem]:
     """Find numbers that leave float32 as soon as anything is done with them."""
     if isinstance(value, float) and _LARGEST < abs(value) < math.inf:
-        field = dotted(path)
-        text = f"`{field}` must be a number between ±{_LARGEST:g}, but is {value!r}."
-        yield Problem((field,), text)
+        yield broken(f"be a number between ±{_LARGEST:g}", value, dotted(path))
     elif isinstance(value, Mapping | list | tuple):
         inner = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, one in inner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from softprompts.problems import Problem, show
+from softprompts.problems import Problem, broken
 from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.presets import METHODS, NO_PROMPT, NUM_ROWS
 from softprompts.recipes.schema import PromptConfig
@@ -49,11 +49,8 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
             "both its position and its active length are fixed, but is 'text'.",
         )
     if preset.is_length_fixed and length != preset.length:
-        yield Problem(
-            LENGTH_FIELDS,
-            f"`prompt.length` must be {preset.length} or left out with method {preset.name}, "
-            f"but is {length}.",
-        )
+        rule = f"be {preset.length} or left out with method {preset.name}"
+        yield broken(rule, length, *LENGTH_FIELDS)
     if length == 0 and any(getattr(preset, axis) != getattr(NO_PROMPT, axis) for axis in AXES):
         yield Problem(
             LENGTH_FIELDS,
@@ -62,21 +59,16 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
         )
     split = _options(prompt, "position").get("split")
     if split is not None and split > length:
-        yield Problem(
-            (*LENGTH_FIELDS, "prompt.position"),
-            f"`prompt.position.split` must be at most `prompt.length`, {length}, but is {split}.",
-        )
+        rule = f"be at most `prompt.length`, {length}"
+        yield broken(rule, split, *LENGTH_FIELDS, "prompt.position", name="prompt.position.split")
     yield from _counts_problems(prompt, length)
     yield from _depth_problems(prompt)
     yield from _instance_problems(prompt)
     for name, axis in AXES.items():
         chosen = getattr(prompt, name)
         if length == 0 and chosen is not None and chosen != axis.build(getattr(NO_PROMPT, name)):
-            yield Problem(
-                (*LENGTH_FIELDS, f"prompt.{name}"),
-                f"`prompt.{name}` must be left out when `prompt.length` is 0, since there are no "
-                f"rows, but is {show(chosen)}.",
-            )
+            rule = "be left out when `prompt.length` is 0, since there are no rows"
+            yield broken(rule, chosen, f"prompt.{name}", *LENGTH_FIELDS)
 
 
 def _options(prompt: PromptConfig, axis: str) -> dict[str, Any]:
@@ -93,11 +85,8 @@ def _counts_problems(prompt: PromptConfig, length: int) -> Iterator[Problem]:
     for name in ("count", "start"):
         count = _options(prompt, "active_length").get(name)
         if count is not None and count > length:
-            yield Problem(
-                (*LENGTH_FIELDS, "prompt.active_length"),
-                f"`prompt.active_length.{name}` must be at most `prompt.length`, {length}, but is "
-                f"{count}.",
-            )
+            rule, field = f"be at most `prompt.length`, {length}", "prompt.active_length"
+            yield broken(rule, count, *LENGTH_FIELDS, field, name=f"{field}.{name}")
 
 
 def is_deep(prompt: PromptConfig) -> bool:
@@ -111,11 +100,11 @@ def _depth_problems(prompt: PromptConfig) -> Iterator[Problem]:
     plain = AXES["position"].build({})
     is_plain = kind == plain.kind if position is None else position == plain
     if not is_plain and is_deep(prompt):
-        yield Problem(
-            ("prompt.position", "prompt.depth", "prompt.method"),
-            "`prompt.position` must be left out with depth every-layer, since keys and values have "
-            f"no place in the input, but is {show(position if position else kind)}.",
+        rule = (
+            "be left out with depth every-layer, since keys and values have no place in the input"
         )
+        value = position if position else kind
+        yield broken(rule, value, "prompt.position", "prompt.depth", "prompt.method")
 
 
 def axis_kind(prompt: PromptConfig, axis: str) -> str:
@@ -146,8 +135,7 @@ def looks_at_instances(prompt: PromptConfig) -> bool:
 
 def _instance_problems(prompt: PromptConfig) -> Iterator[Problem]:
     if prompt.instance != "states" and not looks_at_instances(prompt):
-        yield Problem(
-            ("prompt.instance", "prompt.pool", "prompt.position", "prompt.method"),
-            "`prompt.instance` must be left out where nothing looks at instance vectors, as pool "
-            f"attention or position instance do, but is {show(prompt.instance)}.",
-        )
+        reason = "as pool attention or position instance do"
+        rule = f"be left out where nothing looks at instance vectors, {reason}"
+        others = ("prompt.pool", "prompt.position", "prompt.method")
+        yield broken(rule, prompt.instance, "prompt.instance", *others)

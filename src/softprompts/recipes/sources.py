@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.component import Component
-from softprompts.problems import Problem, show
+from softprompts.problems import Problem, broken, show
 from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.presets import METHODS, NUM_ROWS
 from softprompts.recipes.schema import PromptConfig, SourceConfig
@@ -32,17 +32,11 @@ def source_problems(prompt: PromptConfig) -> Iterator[Problem]:
     source, initializer, preset = prompt.from_run, prompt.initializer, METHODS[prompt.method]
     if source is not None:
         if (preset.length if prompt.length is None else prompt.length) == 0:
-            yield Problem(
-                (_FIELD, "prompt.length", "prompt.method"),
-                f"`{_FIELD}` must be left out when `prompt.length` is 0, since there are no rows, "
-                f"but is {show(source.folder)}.",
-            )
+            rule = "be left out when `prompt.length` is 0, since there are no rows"
+            yield broken(rule, source.folder, _FIELD, "prompt.length", "prompt.method")
         if initializer is not None and initializer != AXES["initializer"].build(preset.initializer):
-            yield Problem(
-                (_FIELD, "prompt.initializer"),
-                f"`prompt.initializer` must be left out with `{_FIELD}`, since rows start as that "
-                f"run's, but is {show(initializer)}.",
-            )
+            rule = f"be left out with `{_FIELD}`, since rows start as that run's"
+            yield broken(rule, initializer, "prompt.initializer", _FIELD)
         if source.digest is None:
             yield from _folder_problems(Path(source.folder))
     if initializer is not None and _lacks_digest(initializer):
@@ -124,8 +118,7 @@ def word_vector_problems(regularizers: Sequence[Component]) -> Iterator[Problem]
         field = f"regularizers.{number}.perturbation.{WORD_VECTORS}"
         path, digest = options[WORD_VECTORS], options[WORD_VECTORS_DIGEST]
         if path is None:
-            text = f"must be left out without `{WORD_VECTORS}`, but is {show(digest)}."
-            yield Problem((f"{field}_digest",), f"`{field}_digest` {text}")
+            yield broken(f"be left out without `{WORD_VECTORS}`", digest, f"{field}_digest")
         elif digest is None:
             yield from _file_problems(field, "a file", path)
 

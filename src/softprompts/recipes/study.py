@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, W
 from pydantic_core import PydanticCustomError
 
 from softprompts.errors import RecipeError
-from softprompts.problems import Problem, describe, field_paths, near, refuse, show
+from softprompts.problems import Problem, broken, describe, field_paths, near, refuse, show
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.model import Section
 from softprompts.recipes.overrides import MOST_PARTS, listed, place, set_at
@@ -227,8 +227,7 @@ def _changes(study: StudyConfig) -> dict[str, Mapping[str, Any]]:
 def _conflicts(study: StudyConfig) -> Iterator[Problem]:
     """Find fields that two parts of a study set, or that `seeds` owns."""
     if "seed" in study.base:
-        text = f"`base.seed` must be left out: `seeds` sets it, but is {show(study.base['seed'])}."
-        yield Problem(("base.seed",), text)
+        yield broken("be left out: `seeds` sets it", study.base["seed"], "base.seed")
     for group, changes in _changes(study).items():
         for field in changes:
             if not all(field.split(".")):
@@ -301,14 +300,11 @@ def _wrong_looks(study: StudyConfig) -> Iterator[Problem]:
         text = "`more_seeds` must be left out where there is one variant, but is set."
         yield Problem(("more_seeds",), text)
     if more.most < count:
-        text = (
-            f"`more_seeds.most` must be at least the number of seeds, {count}, but is {more.most}."
-        )
-        yield Problem(("more_seeds.most", "seeds"), text)
+        rule = f"be at least the number of seeds, {count}"
+        yield broken(rule, more.most, "more_seeds.most", "seeds")
     looks = more.looks or [count]
     if looks != sorted(set(looks)) or not 0 < looks[0] <= looks[-1] <= count:
-        text = f"`more_seeds.looks` must rise from 1 to {count}, the seeds, but is {show(looks)}."
-        yield Problem(("more_seeds.looks",), text)
+        yield broken(f"rise from 1 to {count}, the seeds", looks, "more_seeds.looks")
 
 
 def _repeated_values(study: StudyConfig) -> Iterator[Problem]:

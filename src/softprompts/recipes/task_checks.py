@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from softprompts.encoding.template import num_marks
 from softprompts.errors import DataError, PromptError
 from softprompts.examples import WRITING
-from softprompts.problems import Problem, show
+from softprompts.problems import Problem, broken
 from softprompts.prompts.sharing import check_counts, check_marks
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.schema import RunConfig, TaskConfig
@@ -22,10 +22,7 @@ NO_TASK = Problem(("task", "mixture"), "`task` must be given, but is missing.")
 def task_problems(config: RunConfig) -> Iterator[Problem]:
     """Find what is wrong with the tasks of a run, each with its place in the recipe."""
     if config.task is not None and config.mixture is not None:
-        yield Problem(
-            ("task", "mixture"),
-            f"`task` must be left out when `mixture` is given, but is {show(config.task.name)}.",
-        )
+        yield broken("be left out when `mixture` is given", config.task.name, "task", "mixture")
     if config.task is None and config.mixture is None:
         yield NO_TASK
     for name, place in config.task_fields.items():
@@ -41,22 +38,14 @@ def _field_problems(task: TaskConfig, place: str) -> Iterator[Problem]:
             f"but is {task.shots_total} (with {task.shots} shots per class).",
         )
     if task.sample_seed is not None and task.shots is None and task.shots_total is None:
-        yield Problem(
-            (f"{place}.sample_seed",),
-            f"`{place}.sample_seed` must be left out where neither `{place}.shots` nor "
-            f"`{place}.shots_total` is set, but is {task.sample_seed}.",
-        )
+        rule = f"be left out where neither `{place}.shots` nor `{place}.shots_total` is set"
+        yield broken(rule, task.sample_seed, f"{place}.sample_seed")
     if task.name in BUNDLED and task.data_dir is not None:
-        yield Problem(
-            (f"{place}.name", f"{place}.data_dir"),
-            f"`{place}.data_dir` must be left out for {task.name}, which brings its own rows, "
-            f"but is {show(task.data_dir)}.",
-        )
+        rule = f"be left out for {task.name}, which brings its own rows"
+        yield broken(rule, task.data_dir, f"{place}.data_dir", f"{place}.name")
     if task.name.startswith("fewglue/") and task.data_dir is None:
-        yield Problem(
-            (f"{place}.name", f"{place}.data_dir"),
-            f"`{place}.data_dir` must be the folder with the files of {task.name}, but is null.",
-        )
+        rule = f"be the folder with the files of {task.name}"
+        yield broken(rule, None, f"{place}.data_dir", f"{place}.name")
     if task.name == "files":
         for sentence in files_problems(task.options):
             text = f"`{place}.options`: {sentence.rstrip('.')}."
@@ -72,11 +61,8 @@ def writing_problems(config: RunConfig) -> Iterator[Problem]:
         if brings is not None and (brings == "texts") != (kind == WRITING):
             wanted = WRITING if brings == "texts" else "another"
             what = "texts to write" if brings == "texts" else "labels or choices"
-            yield Problem(
-                ("readout", f"{place}.name"),
-                f"`readout` must be {wanted} for {task.name}, whose rows bring {what}, but is "
-                f"{show(kind)}.",
-            )
+            rule = f"be {wanted} for {task.name}, whose rows bring {what}"
+            yield broken(rule, kind, "readout", f"{place}.name")
         if brings == "texts" and task.shots is not None:
             yield Problem(
                 (f"{place}.shots", f"{place}.name"),
@@ -91,28 +77,20 @@ def _text_problems(config: RunConfig) -> Iterator[Problem]:
     """Find what does not go with texts, and ways to write that exclude each other."""
     options = config.readout.options
     if options["temperature"] is not None and options["num_beams"] > 1:
-        yield Problem(
-            ("readout",),
-            "`readout.num_beams` must be 1 where `readout.temperature` is given, since tokens are "
-            f"drawn then, but is {options['num_beams']}.",
-        )
+        rule = "be 1 where `readout.temperature` is given, since tokens are drawn then"
+        yield broken(rule, options["num_beams"], "readout", name="readout.num_beams")
     if options["temperature"] is None:
         for field in ("top_p", "sampling_seed"):
             if options[field] != READOUTS.entry(WRITING).options[field].default:
-                yield Problem(
-                    ("readout",),
-                    f"`readout.{field}` must be left out where `readout.temperature` is null, "
-                    f"since nothing is drawn, but is {options[field]}.",
-                )
+                rule = "be left out where `readout.temperature` is null, since nothing is drawn"
+                yield broken(rule, options[field], "readout", name=f"readout.{field}")
     for number, regularizer in enumerate(config.regularizers):
         if regularizer.options.get("consistency", "ce") != "ce":
             field = f"regularizers.{number}"
-            yield Problem(
-                (field, "readout"),
-                f"`{field}.consistency` must be ce with readout {WRITING}, since a text has no "
-                "labels whose probabilities could be compared, but is "
-                f"{show(regularizer.options['consistency'])}.",
-            )
+            found = regularizer.options["consistency"]
+            reason = "since a text has no labels whose probabilities could be compared"
+            rule = f"be ce with readout {WRITING}, {reason}"
+            yield broken(rule, found, field, "readout", name=f"{field}.consistency")
 
 
 def task_template_problems(config: RunConfig) -> Iterator[Problem]:
