@@ -101,7 +101,8 @@ def task_template_problems(config: RunConfig) -> Iterator[Problem]:
         if template is None:
             continue
         kind = config.readout.kind if brings else ""  # rules that hold whatever the rows
-        for sentence in template_problems(kind, template, brings == "choices"):
+        has_choices = brings == "choices" or bool(task.options.get("choices_fields"))
+        for sentence in template_problems(kind, template, has_choices):
             fields = (f"{place}.template", f"{place}.name", "readout")
             yield Problem(fields, f"`{place}.template`: {sentence.strip()}")
 
