@@ -10,7 +10,7 @@ from typing import Annotated, Any, final
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from softprompts.problems import Problem, field_paths, known_keys, show, unknown_key
+from softprompts.problems import Problem, broken, field_paths, known_keys, show, unknown_key
 from softprompts.recipes.model import Section
 from softprompts.recipes.overrides import NAMED_FIELDS, listed, place, set_at
 from softprompts.recipes.parsing import overlaps, read_run
@@ -153,23 +153,17 @@ def tuned(run: Tunable, field: str, value: Any) -> tuple[dict[str, Any], str]:
 def _field_problems(field: str) -> Iterator[Problem]:
     """Find what is wrong with the name of a field."""
     parts = field.split(".")
-    text = _unknown(parts)
     if not all(parts):
-        text = f"`tune.field` must be a dotted field of a run, but is {show(field)}."
-    elif text:
+        yield broken("be a dotted field of a run", field, "tune.field")
+    elif text := _unknown(parts):
         text = f"`tune.field` must be a field of a run, but is {show(field)}: {text}"
-    elif known_keys(RunConfig, parts) or not any(f"{field}.".startswith(f"{r}.") for r in _ROOMS):
-        text = (
-            f"`tune.field` must be one number or component of {', '.join(_ROOMS[:-1])} or "
-            f"{_ROOMS[-1]}, but is {show(field)}."
-        )
-    elif field in _OF_RUNGS:
-        text = (
-            "`tune.field` must leave the updates and the held-out rows to tuning, which sets them, "
-            f"but is {show(field)}."
-        )
-    if text:
         yield Problem(("tune.field",), text)
+    elif known_keys(RunConfig, parts) or not any(f"{field}.".startswith(f"{r}.") for r in _ROOMS):
+        rule = f"be one number or component of {', '.join(_ROOMS[:-1])} or {_ROOMS[-1]}"
+        yield broken(rule, field, "tune.field")
+    elif field in _OF_RUNGS:
+        rule = "leave the updates and the held-out rows to tuning, which sets them"
+        yield broken(rule, field, "tune.field")
 
 
 def _unknown(parts: Sequence[str]) -> str:

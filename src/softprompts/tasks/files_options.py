@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -73,40 +73,37 @@ def all_templates(options: Mapping[str, Any]) -> dict[str, str]:
 
 def files_problems(options: Mapping[str, Any]) -> list[str]:
     """Say what typed options of the task `files` contradict, a sentence each; reads no data."""
-    problems = [
-        *_writing_problems(options),
-        *_template_problems(options),
-        *_label_problems(options),
-    ]
+    parts = (_writing_problems, _template_problems, _label_problems, _metric_problems)
+    return list(dict.fromkeys(problem for part in parts for problem in part(options)))
+
+
+def _metric_problems(options: Mapping[str, Any]) -> Iterator[str]:
+    """Say what does not go with a hub set, and which metrics do not fit the rows."""
+    metrics, has_choices = options["metrics"], bool(options["choices_fields"])
     for key in ("hub_config", "hub_revision"):
         if options[key] is not None and options["hub_dataset"] is None:
-            problems.append(f"`{key}` must come with `hub_dataset`, but is {options[key]!r} alone.")
-    names = {name for name in options["metrics"] if name in METRICS}
+            yield f"`{key}` must come with `hub_dataset`, but is {options[key]!r} alone."
+    names = {name for name in metrics if name in METRICS}
     if names and not scored(names):
-        problems.append(
-            "`metrics` must have one that is a share, whose mean is the score, but are "
-            f"{options['metrics']}."
-        )
-    for metric in options["metrics"]:
+        wanted = "one that is a share, whose mean is the score"
+        yield f"`metrics` must have {wanted}, but are {metrics}."
+    for metric in metrics:
         if metric not in METRICS:
-            problems.append(unknown_name("metric", metric, METRICS.names()))
+            yield unknown_name("metric", metric, METRICS.names())
         elif is_of_texts(metric) != writes(options):
-            fitting = [
-                entry.name for entry in METRICS if is_of_texts(entry.name) == writes(options)
-            ]
-            problems.append(
+            fitting = [one.name for one in METRICS if is_of_texts(one.name) == writes(options)]
+            yield (
                 f"`metrics` must be among {', '.join(fitting)}, which fit such rows, but one is "
                 f"{metric!r}."
             )
-        elif options["metrics"].count(metric) > 1:
-            problems.append(f"`metrics` must be distinct, but {metric!r} comes twice.")
+        elif metrics.count(metric) > 1:
+            yield f"`metrics` must be distinct, but {metric!r} comes twice."
         elif metric == "multirc-em" and options["group_field"] is None:
-            problems.append(f"metric {metric!r} must come with `group_field`, but it is null.")
-        elif metric.startswith("record-") and not options["choices_fields"]:
-            problems.append(f"metric {metric!r} must come with `choices_fields`, but it is empty.")
-        elif metric.startswith(("multirc-", "macro-")) and options["choices_fields"]:
-            problems.append(f"metric {metric!r} must be used with labels, but rows bring choices.")
-    return list(dict.fromkeys(problems))
+            yield f"metric {metric!r} must come with `group_field`, but it is null."
+        elif metric.startswith("record-") and not has_choices:
+            yield f"metric {metric!r} must come with `choices_fields`, but it is empty."
+        elif metric.startswith(("multirc-", "macro-")) and has_choices:
+            yield f"metric {metric!r} must be used with labels, but rows bring choices."
 
 
 def _writing_problems(options: Mapping[str, Any]) -> list[str]:
@@ -157,30 +154,22 @@ def _template_problems(options: Mapping[str, Any]) -> list[str]:
     return template_problems("text", template, has_choices)
 
 
-def _label_problems(options: Mapping[str, Any]) -> list[str]:
+def _label_problems(options: Mapping[str, Any]) -> Iterator[str]:
     labels, choices, words = options["labels"], options["choices_fields"], options["verbalizer"]
-    problems = []
     if choices is not None:
         if len(set(choices)) != len(choices) or len(choices) < 2:
-            problems.append(
-                f"`choices_fields` must be at least two and distinct, but are {choices}."
-            )
+            yield f"`choices_fields` must be at least two and distinct, but are {choices}."
         for key, value in (("labels", labels), ("verbalizer", words)):
             if value is not None:
-                problems.append(
-                    f"`{key}` must be left out when `choices_fields` is given, but is {value}."
-                )
-        return problems
+                yield f"`{key}` must be left out when `choices_fields` is given, but is {value}."
+        return
     if labels is not None:
         if len(set(labels)) != len(labels) or len(labels) < 2 or "" in labels:
-            problems.append(
-                f"`labels` must be at least two, distinct and not empty, but are {labels}."
-            )
+            yield f"`labels` must be at least two, distinct and not empty, but are {labels}."
         if words is not None and set(words) != set(labels):
-            problems.append(
+            yield (
                 f"`verbalizer` must have exactly the labels {', '.join(labels)}, but has "
                 f"{', '.join(words) or 'none'}."
             )
     if words is not None and (len(set(words.values())) != len(words) or "" in words.values()):
-        problems.append(f"`verbalizer` words must be distinct and not empty, but are {words}.")
-    return problems
+        yield f"`verbalizer` words must be distinct and not empty, but are {words}."
