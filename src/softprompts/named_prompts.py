@@ -68,9 +68,6 @@ def choose(
         prompts: the prompts by name.
         names: the prompt of each input; `None` where there is one without a name.
         input_ids: token ids. Shape `(batch, tokens)`.
-
-    Raises:
-        PromptError: if names are missing, or there is no such prompt.
     """
     batch, device = len(input_ids), input_ids.device
     if ONLY in prompts:

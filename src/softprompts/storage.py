@@ -73,11 +73,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def parse_json(text: str) -> Any:
-    """Return what a JSON text says.
-
-    Raises:
-        ValueError: if it is not JSON, or nests deeper than anything that the library writes.
-    """
+    """Return what a JSON text says; `ValueError` if it is none, or nests deeper than is written."""
     try:
         level = [value := json.loads(text)]
     except RecursionError:
@@ -127,13 +123,10 @@ def write_tensors(
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Read a file that `write_tensors` wrote.
+    """Read tensors by name, and the JSON value beside them, from a file that `write_tensors` wrote.
 
-    Returns:
-        Tensors by name, and the JSON value beside them (`{}` for other safetensors files).
-
-    Raises:
-        StorageError: if it is missing, broken, or other than it was written.
+    The value is `{}` in other safetensors files. A file that is other than it was written is an
+    error.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -30,11 +30,8 @@ def choose_threads() -> str:
     """Set how many threads torch will have: what affinity and quota leave of the cores.
 
     The load of the machine is said but does not count: threads that sleep lose little on a busy
-    one, and the bits of a run, which may be resumed at a quieter hour, depend on their number.
-
-    Returns:
-        What was chosen, in one line; empty where torch is imported already, or where the user has
-        said it.
+    one, and the bits of a run, which may be resumed at a quieter hour, depend on their number. What
+    was chosen is returned in one line, "" where torch is imported already or the user has said it.
     """
     if "torch" in sys.modules or any(name in os.environ for name in _NUMBERS):
         return ""

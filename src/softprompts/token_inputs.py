@@ -34,9 +34,6 @@ def read_tokens(
         prompts: each prompt, and how many inputs it has: the first ones, the next ones, and so on.
         draws: noise and dropout; `None` means evaluation.
         needs_head: ask for logits at tokens rather than for states everywhere.
-
-    Raises:
-        PromptError: if an input and its prompt together are longer than the context.
     """
     (all_ids, all_masks, all_segments), found, first = tokens, [], 0
     for prompt, count in prompts:
@@ -104,9 +101,6 @@ def check_tokens(
         input_ids: token ids. Shape `(batch, tokens)`.
         attention_mask: 1 on tokens, 0 on padding; all ones when `None`. Shape `(batch, tokens)`.
         token_type_ids: segments; zeros when `None`. Shape `(batch, tokens)`.
-
-    Raises:
-        DataError: if one is no such tensor.
     """
     for name, one in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
         if one is None and name != "input_ids":

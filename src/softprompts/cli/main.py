@@ -126,13 +126,9 @@ def build_app() -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line with what follows the program's name; return the exit code.
 
-    Args:
-        arguments: what follows the program's name; `sys.argv` when left out.
-
-    Returns:
-        The exit code: 0; 2 for the user's mistake; 1 for a failure; 130 after an interrupt.
+    That is 0; 2 for the user's mistake; 1 for a failure; 130 after an interrupt.
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     end = given.index("--") if "--" in given else len(given)

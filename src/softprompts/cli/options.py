@@ -48,9 +48,7 @@ def require_lab() -> None:
 def read_task(run_dir: Path, name: str | None) -> tuple[RunConfig, str]:
     """Return the configuration of a run, or of an ensemble's first member, and a task of it.
 
-    Raises:
-        DataError: if the run has no such task, or several and none is named.
-        SoftPromptsError: if the configuration is missing, broken or edited.
+    `name` is what `--task` says; it must be there where the run has several tasks.
     """
     from softprompts.lab.ensemble_record import member_folders
     from softprompts.recipes.parsing import parse_kept_run

@@ -52,9 +52,7 @@ def plain_form(template: Template) -> Form:
 def chat_form(template: Template, tokenizer: Any) -> Form:
     """Return the form of a template with turns, as the tokenizer's chat template writes them.
 
-    Raises:
-        DataError: if the tokenizer has no chat template, or it does not write each turn once, in
-            order, and the same for each round.
+    That must write each turn once, in order, and the same for each round, or it is a `DataError`.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(

@@ -135,7 +135,7 @@ class Tokenization:
         num_reserved: int = 0,
         source: str = "",
     ) -> tuple[EncodedInput, bool]:
-        """Encode one row.
+        """Encode one row; return the input, and whether a field was cut to fit the budget.
 
         Args:
             template: the parsed template.
@@ -144,12 +144,6 @@ class Tokenization:
             continuation: label tokens to append (decoders).
             num_reserved: positions of the context to keep free for what will be written.
             source: `file:line` for messages.
-
-        Returns:
-            The input, and whether a field was cut.
-
-        Raises:
-            DataError: if what must not be cut is longer than the budget, or there is no token.
         """
         texts = template.texts
         if len(texts) == 2 and (self.family == "decoder" or not self.frame.middle):

@@ -34,9 +34,8 @@ class Cell:
 def expand(study: StudyConfig) -> tuple[Cell, ...]:
     """Return every run of a study: variants outermost, then points of the grid, seeds innermost.
 
-    Raises:
-        RecipeError: with every problem of every run, each said once; or with the variants and
-            points that are the same run under two names.
+    Every problem of every run is raised, each said once; so are the variants and points that are
+    the same run under two names.
     """
     source = study.name or "study"
     refuse(study_problems(study), source)

@@ -117,14 +117,9 @@ def _chosen(component: Component | None, axis: ComponentOf, kind: str) -> Compon
 def value_and_default(data: Mapping[str, Any], field: str) -> tuple[Any, Any]:
     """Return what a field is in a run recipe, and what it would be if the recipe did not say.
 
-    A part of the field that is a number counts the entries of a list from 0.
-
-    Returns:
-        Both as plain JSON values, everything spelled out. A default is `None` where the recipe
-        is wrong without the field, or has none there.
-
-    Raises:
-        RecipeError: if the recipe is wrong as it is.
+    Both are plain JSON values, everything spelled out. A default is `None` where the recipe is
+    wrong without the field, or has none there. A part of the field that is a number counts the
+    entries of a list from 0.
 
     Example:
         >>> data = {"backbone": {"name": "minilm"}, "task": {"name": "bundled/sentiment"}}

@@ -29,9 +29,7 @@ _VERSION = 1
 def load_files(request: TaskRequest) -> Task:
     """Load a task from files below `data_dir`, or from a hub set.
 
-    Raises:
-        RecipeError: if options contradict each other; carries every problem.
-        DataError: if files or rows are missing or wrong.
+    Options that contradict each other are a `RecipeError`, what is wrong in files a `DataError`.
     """
     options = request.options
     problems = files_problems(options)

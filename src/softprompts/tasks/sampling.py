@@ -32,9 +32,6 @@ def sample_few_shot(
     `shots` are rows per class; `shots_total` are rows in all, one of each class that `train` has
     and the others uniformly. With one seed a smaller sample is part of every larger one of the same
     kind. MultiRC rows are single proposed answers. The stream's name is `few-shot`.
-
-    Raises:
-        DataError: if both numbers are given, one is below 1, rows are too few, or have no class.
     """
     if shots is None and shots_total is None:
         return tuple(train)
@@ -83,9 +80,6 @@ def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tupl
     before its last `/`) stay together, or if that leaves nothing to hold out, rows that share a
     `group`; then the class shares are as near as whole passages allow. Both parts are in their old
     order; the stream's name is `held-out`.
-
-    Raises:
-        DataError: if `fraction` is out of range, or no row can be held out.
     """
     if not 0.0 < fraction < 1.0:
         raise DataError(f"`fraction` must be in (0, 1), but is {fraction}.")
