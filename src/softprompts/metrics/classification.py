@@ -47,15 +47,13 @@ def label_f1(predicted: Sequence[bool], gold: Sequence[bool]) -> float:
     return 2 * true / total if total else 0.0
 
 
-def answer_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
+def multirc_f1a(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
     """Return the F1 of the second label (a right answer) over all proposed answers."""
     _check_binary(form, "multirc-f1a")
     return label_f1([p == _RIGHT for p in predictions], [_RIGHT in row.answers for row in examples])
 
 
-def question_exact_match(
-    predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat
-) -> float:
+def multirc_em(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
     """Return the share of questions with every proposed answer judged rightly."""
     _check_binary(form, "multirc-em")
     is_right: dict[str, bool] = {}

@@ -61,5 +61,5 @@ def _mean_best(
     return total / len(examples)
 
 
-token_f1 = partial(_mean_best, text_f1, "record-f1")
-exact_match = partial(_mean_best, text_equal, "record-em")
+record_f1 = partial(_mean_best, text_f1, "record-f1")
+record_em = partial(_mean_best, text_equal, "record-em")

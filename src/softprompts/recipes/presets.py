@@ -50,9 +50,12 @@ class Preset:
     context: Literal["instruction", "demonstrations"] | None = None
 
 
+_LESTER = "Lester et al. 2021, arXiv 2104.08691"
+_RESIDUAL = "Razdaibiedina et al. 2023, arXiv 2305.03937"
 _DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
 
-_untrained = partial(Preset, length=0, is_length_fixed=True, is_trained=False)
+_without_rows = partial(Preset, length=0, is_length_fixed=True)
+_untrained = partial(_without_rows, is_trained=False)
 
 NO_PROMPT = Preset("none", "no prompt", length=0)
 """What the axes of a prompt without rows are."""
@@ -60,11 +63,7 @@ NO_PROMPT = Preset("none", "no prompt", length=0)
 METHODS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset(
-            "prompt-tuning",
-            "free rows of embeddings before the input",
-            "Lester et al. 2021, arXiv 2104.08691",
-        ),
+        Preset("prompt-tuning", "free rows of embeddings before the input", _LESTER),
         Preset(
             "p-tuning",
             "an embedding read through a small encoder",
@@ -87,7 +86,7 @@ METHODS: Mapping[str, Preset] = {
         Preset(
             "residual",
             "rows plus a shallow network with a skip connection",
-            "Razdaibiedina et al. 2023, arXiv 2305.03937",
+            _RESIDUAL,
             rows="residual",
         ),
         Preset("adap-pos", "position learned per task", _DYNAMIC, position="task"),
@@ -114,14 +113,14 @@ METHODS: Mapping[str, Preset] = {
         Preset(
             "residual-dynamic",
             "residual rows with a position learned per input",
-            "Razdaibiedina et al. 2023, arXiv 2305.03937; Yang et al. 2023, arXiv 2303.02909",
+            f"{_RESIDUAL}; {_DYNAMIC}",
             rows="residual",
             position="instance",
         ),
         Preset(
             "stable",
             "rows that start at the task's instruction, ranked answers, a rate that falls to 0",
-            "Lester et al. 2021, arXiv 2104.08691",
+            _LESTER,
             initializer="text",
             length="text",
             training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
@@ -142,26 +141,19 @@ METHODS: Mapping[str, Preset] = {
             "Brown et al. 2020, arXiv 2005.14165",
             context="demonstrations",
         ),
-        Preset(
-            "head-only",
-            "no prompt: a trained readout on the bare backbone, the yardstick",
-            length=0,
-            is_length_fixed=True,
+        _without_rows(
+            "head-only", "no prompt: a trained readout on the bare backbone, the yardstick"
         ),
-        Preset(
+        _without_rows(
             "fine-tuning",
             "no prompt: all weights of the backbone are trained, a yardstick",
             adaptation="full",
-            length=0,
-            is_length_fixed=True,
         ),
-        Preset(
+        _without_rows(
             "lora",
             "no prompt: low-rank changes of the backbone are trained, a yardstick",
             "Hu et al. 2021, arXiv 2106.09685",
             adaptation="lora",
-            length=0,
-            is_length_fixed=True,
         ),
     )
 }
