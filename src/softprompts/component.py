@@ -124,15 +124,16 @@ def check_options(entry: Entry, options: Mapping[str, Any], also: str = "") -> d
     that may stand beside the options, for the list of known keys.
     """
     findings: list[InitErrorDetails] = []
-    known = {name: value for name, value in options.items() if name in entry.options}
+    known = {}
     for name, value in options.items():
         if name not in entry.options:
             names = [*([also] if also else []), *entry.options]
             problem = PydanticCustomError("unknown_key", "unknown key", {"known": names})
             findings.append(InitErrorDetails(type=problem, loc=(str(name),), input=value))
         elif isinstance(value, float) and not math.isfinite(value):
-            known.pop(name)
             findings.append(InitErrorDetails(type="finite_number", loc=(name,), input=value))
+        else:
+            known[name] = value
     try:
         checked = entry.schema.model_validate_json(json.dumps(known, default=str), strict=True)
     except ValidationError as error:
@@ -155,10 +156,9 @@ def _failure(findings: list[InitErrorDetails]) -> ValidationError:
 def _again(found: ErrorDetails) -> InitErrorDetails:
     """Return a finding in the form that a new error is made of."""
     kind: Any = found["type"]
-    if kind in _OWN:  # a component among the options has said it
-        kind = PydanticCustomError(kind, found["msg"], found.get("ctx"))
-        return InitErrorDetails(type=kind, loc=found["loc"], input=found["input"])
     details = InitErrorDetails(type=kind, loc=found["loc"], input=found["input"])
-    if "ctx" in found:
+    if kind in _OWN:  # a component among the options has said it
+        details["type"] = PydanticCustomError(kind, found["msg"], found.get("ctx"))
+    elif "ctx" in found:
         details["ctx"] = found["ctx"]
     return details

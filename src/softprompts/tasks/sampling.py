@@ -88,13 +88,14 @@ def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tupl
     target = {
         name: min(max(int(fraction * count + 0.5), 1), count - 1) for name, count in counts.items()
     }
-    for keys in ([_passage(row) for row in train], [row.group for row in train]):
+    groups = [row.group for row in train]
+    for keys in ([group.rpartition("/")[0] or group for group in groups], groups):
         held = _hold_out(_units(keys), classes, target, seed)
         if held:
             kept = tuple(row for index, row in enumerate(train) if index not in held)
             return kept, tuple(train[index] for index in sorted(held))
-    groups = len({row.group for row in train if row.group})
-    where = f"{len(counts)} classes" + (f" and {groups} groups" if groups else "")
+    num_groups = len({group for group in groups if group})
+    where = f"{len(counts)} classes" + (f" and {num_groups} groups" if num_groups else "")
     raise DataError(
         f"training rows must leave one to hold out beside one of every class, but are {len(train)} "
         f"rows in {where}. Take more rows, or set `training.selection` to last, which needs no "
@@ -168,10 +169,6 @@ def _draw_per_class(
         if drawn[classes[index]] <= shots:
             kept.append(index)
     return kept
-
-
-def _passage(row: Example) -> str:
-    return row.group.rpartition("/")[0] or row.group
 
 
 def _units(keys: Sequence[str]) -> list[list[int]]:
