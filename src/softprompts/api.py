@@ -60,12 +60,14 @@ def train(
         SoftPromptsError: if the parts do not fit each other; the text says which and why.
     """
     require_backbone(backbone)
+    found = map_of(backbone.model)
+    place = {"device": str(backbone.device)} if found is None else {"device_map": found}
     recipe = {
         "backbone": {
             "name": backbone.name,
             "revision": backbone.revision,
             "dtype": str(backbone.dtype).removeprefix("torch."),
-            **_place(backbone),
+            **place,
         },
         **_tasks(task, max_tokens, sampling, seed),
         "readout": readout,
@@ -79,12 +81,6 @@ def train(
     folder = Path(out) if out is not None else None
     told = progress or UpdateBar()
     return Result.of(execute(config, backbone, task, folder=folder, progress=told))
-
-
-def _place(backbone: Backbone) -> dict[str, Any]:
-    """Return what a recipe says of where a backbone lies."""
-    found = map_of(backbone.model)
-    return {"device": str(backbone.device)} if found is None else {"device_map": found}
 
 
 def _tasks(

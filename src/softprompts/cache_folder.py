@@ -17,12 +17,7 @@ DEFAULT_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder, and its bound.
-
-    Attributes:
-        path: the folder; it need not exist.
-        max_bytes: most bytes of all files in it.
-    """
+    """A folder, which need not exist, and the most bytes of all files in it."""
 
     path: Path
     max_bytes: int
@@ -33,20 +28,10 @@ def find_cache_folder(
     platform: str = sys.platform,
     name: str = "readings",
 ) -> CacheFolder | None:
-    """Return where readings are kept, as environment and platform say.
+    """Return where readings are kept, as environment and platform say, each `name` in its folder.
 
-    Args:
-        environment: variables by name; those of the process when `None`.
-        platform: the platform's name, as `sys.platform` has it.
-        name: of what is kept; each has a folder.
-
-    Returns:
-        The folder, or `None` where `SOFTPROMPTS_CACHE` is `off`. An empty variable counts as
-        absent.
-
-    Raises:
-        StorageError: if `SOFTPROMPTS_CACHE_BYTES` is no whole number of at least 1, or the user
-            has no home and no folder is named.
+    It is `None` where `SOFTPROMPTS_CACHE` is `off`; an empty variable counts as absent. No whole
+    number of bytes, or no home and no named folder, is a `StorageError`.
     """
     environment = os.environ if environment is None else environment
     named = environment.get(FOLDER, "").strip()

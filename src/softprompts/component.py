@@ -33,9 +33,6 @@ _OWN = frozenset({"constraint", "unknown_key", "unknown_name"})
 class Component(BaseModel):
     """A component's registry name and its options.
 
-    Attributes:
-        kind: the registry name.
-
     Example:
         >>> Component(kind="residual", bottleneck=400).model_dump()
         {'kind': 'residual', 'bottleneck': 400}
@@ -62,9 +59,7 @@ else:
 class ComponentOf:
     """Pydantic metadata: the field holds a component of `registry`.
 
-    Attributes:
-        registry: where the kinds and their options are known.
-        default: the kind of a mapping that names none, or `""` when it must name one.
+    A mapping that names no kind has the `default` one, or must name one where that is "".
     """
 
     registry: Registry[Any]
@@ -73,15 +68,7 @@ class ComponentOf:
     def build(self, value: Any) -> Component:
         """Return the component that `value` describes, with every option filled in.
 
-        Args:
-            value: a name, a mapping, or a `Component`.
-
-        Returns:
-            The component, checked against its registry entry.
-
-        Raises:
-            ValidationError: with one finding per wrong or unknown option.
-            PydanticCustomError: if `value` is neither a name nor a mapping.
+        What is raised has one finding per wrong or unknown option.
         """
         if isinstance(value, Component):
             value = value.model_dump()
@@ -132,30 +119,21 @@ class ComponentOf:
 def check_options(entry: Entry, options: Mapping[str, Any], also: str = "") -> dict[str, Any]:
     """Return the options of `entry` with defaults filled in.
 
-    The options pass through JSON, where a list may become a tuple but `"3"` or `true` never
-    becomes a number.
-
-    Args:
-        entry: the registry entry.
-        options: what a recipe says.
-        also: one more key that may stand beside the options, for the list of known keys.
-
-    Returns:
-        Every option of the entry, as plain JSON values.
-
-    Raises:
-        ValidationError: with one finding per wrong or unknown option.
+    The options pass through JSON, where a list may become a tuple but `"3"` or `true` never becomes
+    a number. What is raised has one finding per wrong or unknown option. `also` names one more key
+    that may stand beside the options, for the list of known keys.
     """
     findings: list[InitErrorDetails] = []
-    known = {name: value for name, value in options.items() if name in entry.options}
+    known = {}
     for name, value in options.items():
         if name not in entry.options:
             names = [*([also] if also else []), *entry.options]
             problem = PydanticCustomError("unknown_key", "unknown key", {"known": names})
             findings.append(InitErrorDetails(type=problem, loc=(str(name),), input=value))
         elif isinstance(value, float) and not math.isfinite(value):
-            known.pop(name)
             findings.append(InitErrorDetails(type="finite_number", loc=(name,), input=value))
+        else:
+            known[name] = value
     try:
         checked = entry.schema.model_validate_json(json.dumps(known, default=str), strict=True)
     except ValidationError as error:
@@ -178,10 +156,9 @@ def _failure(findings: list[InitErrorDetails]) -> ValidationError:
 def _again(found: ErrorDetails) -> InitErrorDetails:
     """Return a finding in the form that a new error is made of."""
     kind: Any = found["type"]
-    if kind in _OWN:  # a component among the options has said it
-        kind = PydanticCustomError(kind, found["msg"], found.get("ctx"))
-        return InitErrorDetails(type=kind, loc=found["loc"], input=found["input"])
     details = InitErrorDetails(type=kind, loc=found["loc"], input=found["input"])
-    if "ctx" in found:
+    if kind in _OWN:  # a component among the options has said it
+        details["type"] = PydanticCustomError(kind, found["msg"], found.get("ctx"))
+    elif "ctx" in found:
         details["ctx"] = found["ctx"]
     return details

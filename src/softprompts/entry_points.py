@@ -12,15 +12,7 @@ from softprompts.errors import RegistryError
 
 
 def load_point(point: EntryPoint, what: str) -> Any:
-    """Return what an entry point leads to.
-
-    Args:
-        point: the entry point.
-        what: what it must lead to, as an error says it.
-
-    Raises:
-        RegistryError: if its module does not load, or lacks the name.
-    """
+    """Return what an entry point leads to, which must be `what`; `RegistryError` if it fails."""
     try:
         return point.load()
     except (Exception, SystemExit) as error:  # a module may try to end the program
@@ -36,12 +28,7 @@ def wrong_target(point: EntryPoint, what: str) -> str:
 def named_points(group: str, own: Mapping[str, str]) -> dict[str, EntryPoint]:
     """Return the entry points of a group by name, this library's own first; none is loaded.
 
-    Args:
-        group: the group.
-        own: those of this library, for a checkout whose installed metadata are older.
-
-    Raises:
-        RegistryError: if two have one name.
+    A name must have one target. Our own stand here too, for a checkout with older metadata.
     """
     found = {name: EntryPoint(name, target, group) for name, target in own.items()}
     for point in entry_points().select(group=group):

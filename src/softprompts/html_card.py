@@ -9,12 +9,7 @@ _CELL = "text-align: left; padding: 0.1em 1em 0.1em 0; background: none"
 
 
 def html_card(title: str, facts: Mapping[str, object]) -> str:
-    """Return facts as HTML, every text escaped.
-
-    Args:
-        title: what they are of.
-        facts: values by name; those that are `None` are left out.
-    """
+    """Return facts by name as HTML, every text escaped; those that are `None` are left out."""
     rows = "".join(
         f'<tr><th scope="row" style="{_CELL}; font-weight: normal; opacity: 0.75">{escape(name)}'
         f'</th><td style="{_CELL}">{escape(str(value))}</td></tr>'

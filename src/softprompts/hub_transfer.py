@@ -21,15 +21,7 @@ def is_hub_name(name: str | Path) -> bool:
 
 
 def fetch(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a repository, downloaded once and kept in the hub's own cache.
-
-    Args:
-        name: `owner/name`.
-        revision: branch, tag or commit; the main branch when `None`.
-
-    Raises:
-        StorageError: if there is no such repository, or it cannot be reached.
-    """
+    """Return the folder of a repository `owner/name`, downloaded once into the hub's own cache."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -49,17 +41,10 @@ def upload(
     token: str | None = None,
     **options: Any,
 ) -> str:
-    """Upload a folder; return the address of the commit.
+    """Upload the folder that `write` makes, as `owner/name`; return the address of the commit.
 
-    Args:
-        name: `owner/name`; made if it is not there.
-        write: writes the folder, which is not there yet.
-        private: whether a repository that is made is private.
-        token: of the hub; what is stored on this machine when `None`.
-        options: arguments of `HfApi.upload_folder`, such as `revision` or `commit_message`.
-
-    Raises:
-        StorageError: if `name` is no repository's, or the hub does not take it.
+    `options` are those of `HfApi.upload_folder`; `token` is what is stored on this machine when
+    `None`.
     """
     from huggingface_hub import HfApi
 

@@ -6,8 +6,8 @@ import time
 from io import BufferedIOBase
 from pathlib import Path
 
-from softprompts.errors import FolderInUseError, StorageError
-from softprompts.storage import open_file
+from softprompts.errors import FolderInUseError
+from softprompts.storage import open_file, reporting
 
 _LOCK_TRIES = 5
 _LOCK_PAUSE_SECONDS = 0.01
@@ -16,24 +16,12 @@ _LOCK_PAUSE_SECONDS = 0.01
 def lock(path: Path, *, should_wait: bool = False) -> BufferedIOBase:
     """Open and lock a file; the lock goes with the process, however it ends.
 
-    One that is taken is tried again for some hundredths of a second: it may be `is_locked` that
-    looks.
-
-    Args:
-        path: the file; made if missing.
-        should_wait: wait until it is free, for short work.
-
-    Returns:
-        The file; closing it gives the lock back.
-
-    Raises:
-        FolderInUseError: if another process holds it.
-        StorageError: if it cannot be opened.
+    Closing the file gives the lock back. `should_wait` waits until it is free, for short work. Else
+    one that is taken is tried again for some hundredths of a second, for it may be `is_locked` that
+    looks; then it is a `FolderInUseError`.
     """
-    try:
+    with reporting(path, "written"):
         file = open_file(path, "ab")
-    except OSError as error:
-        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
     try:
         import fcntl
     except ImportError:  # no such locks on this platform
@@ -55,23 +43,16 @@ def is_locked(path: Path) -> bool:
     """Return whether a file is locked by `lock`; nothing is created.
 
     Those who look do not see each other.
-
-    Args:
-        path: the file, or none yet.
-
-    Raises:
-        StorageError: if it cannot be read.
     """
     try:
         import fcntl
     except ImportError:  # no such locks on this platform
         return False
-    try:
-        file = open_file(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    with reporting(path, "read"):
+        try:
+            file = open_file(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

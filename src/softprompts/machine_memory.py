@@ -20,12 +20,8 @@ def total_bytes(device: torch.device) -> int:
     """Return the memory of a device, or what this process may have of it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for name in _LIMITS:
-        text = _text(name).strip()
-        if text.isdigit():
-            found.append(int(text))
-    return min(found)
+    limits = [int(text) for name in _LIMITS if (text := _text(name).strip()).isdigit()]
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
 
 
 def free_bytes(device: torch.device) -> int:

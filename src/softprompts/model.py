@@ -18,17 +18,11 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import check_written, generate
 from softprompts.errors import BackboneError
 from softprompts.hub_transfer import upload
-from softprompts.named_prompts import (
-    ONLY,
-    build,
-    check_names,
-    choose,
-    resolved,
-    without_source,
-)
+from softprompts.named_prompts import ONLY, build, check_names, choose, resolved
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.prompt import Prompt
 from softprompts.recipes.schema import PromptConfig
+from softprompts.recipes.sources import without_source
 from softprompts.token_inputs import (
     check_given,
     check_tokens,

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError
 from softprompts.prompts.prompt import Prompt
-from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.resolving import resolve_prompt
 from softprompts.recipes.schema import PromptConfig
@@ -23,17 +22,7 @@ ONLY = ""
 def build(
     backbone: Backbone, given: PromptConfig | Prompt | None, seed: int, with_decoder: bool
 ) -> Prompt:
-    """Return a prompt that is there already, or build it.
-
-    Args:
-        backbone: the frozen model.
-        given: the prompt, or its resolved configuration.
-        seed: draws the first rows.
-        with_decoder: whether rows in every layer reach the decoder half too.
-
-    Raises:
-        PromptError: if its method has none, its rows come from a run, or stand at marked places.
-    """
+    """Return a prompt that is there already, or build it from its resolved configuration."""
     if not isinstance(given, Prompt):
         config = resolved(given)
         if METHODS[config.method].is_length_fixed:
@@ -60,17 +49,8 @@ def resolved(config: PromptConfig | None) -> PromptConfig:
     return resolve_prompt(config or PromptConfig())
 
 
-def without_source(config: PromptConfig) -> PromptConfig:
-    """Return a configuration whose rows start from no file: they are loaded anyway."""
-    return config.model_copy(update={"initializer": AXES["initializer"].build("vocabulary")})
-
-
 def check_names(prompts: Mapping[str, object]) -> None:
-    """Check that prompts have names that a state can hold.
-
-    Raises:
-        PromptError: if there is none, or a name is empty, has a dot, or is that of a method.
-    """
+    """Refuse prompts without names, or with names that a state cannot hold."""
     wrong = [name for name in prompts if not name or "." in name or hasattr(nn.ModuleDict, name)]
     if wrong or not prompts:
         raise PromptError(
@@ -88,9 +68,6 @@ def choose(
         prompts: the prompts by name.
         names: the prompt of each input; `None` where there is one without a name.
         input_ids: token ids. Shape `(batch, tokens)`.
-
-    Raises:
-        PromptError: if names are missing, or there is no such prompt.
     """
     batch, device = len(input_ids), input_ids.device
     if ONLY in prompts:

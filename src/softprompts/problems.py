@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from softprompts.errors import RecipeError
 from softprompts.registry import unknown_name
 
 _LONGEST_VALUE = 80
@@ -26,15 +27,16 @@ _ALTERNATIVES = re.compile(r"\^\(([\w|-]+)\)\$")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        fields: the dotted fields it is about; a check that looks at two fields names both.
-        text: the sentence.
-    """
+    """One thing that is wrong, in a sentence, and all dotted fields that it is about."""
 
     fields: tuple[str, ...]
     text: str
+
+
+def refuse(problems: Sequence[Problem], source: str = "recipe") -> None:
+    """Raise a `RecipeError` with all problems, if there is any."""
+    if problems:
+        raise RecipeError([problem.text for problem in problems], source)
 
 
 def show(value: Any) -> str:
@@ -46,6 +48,14 @@ def show(value: Any) -> str:
     else:
         text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def broken(rule: str, value: Any, *fields: str, name: str = "") -> Problem:
+    """Return the problem that a field must follow a rule, but is a value.
+
+    It is the first of those that the problem is about, or else the one of that name in one of them.
+    """
+    return Problem(fields, f"`{name or fields[0]}` must {rule}, but is {show(value)}.")
 
 
 def dotted(path: Iterable[object]) -> str:
@@ -60,27 +70,18 @@ def near(name: str, known: Sequence[str]) -> list[str]:
 
 
 def unknown_key(path: Sequence[object], known: Sequence[str], elsewhere: Sequence[str]) -> str:
-    """Return the sentence for a key that the schema does not know.
+    """Return the sentence for an unknown key: with near names, or else with the known keys.
 
-    Args:
-        path: where the key stands.
-        known: the keys that may stand there.
-        elsewhere: every dotted field of the recipe, to find a key put in the wrong place.
-
-    Returns:
-        One sentence with near names, or with the known keys when nothing is near.
+    `elsewhere` has every dotted field of the recipe, to find a key put in the wrong place.
     """
     key, parent = str(path[-1]), list(path[:-1])
     like = [dotted([*parent, name]) for name in near(key, known)]
     like = like or [field for field in elsewhere if field.split(".")[-1] == key][:3]
     if like:
-        return f"`{dotted(path)}` is an unknown key; did you mean {_quoted(like)}?"
+        meant = " or ".join(f"`{name}`" for name in like)
+        return f"`{dotted(path)}` is an unknown key; did you mean {meant}?"
     listed = ", ".join(known) or "(none)"
     return f"`{dotted(path)}` is an unknown key; the known keys here are {listed}."
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return " or ".join(f"`{name}`" for name in names)
 
 
 def _pattern(context: Mapping[str, Any]) -> str:
@@ -105,23 +106,15 @@ _CONSTRAINTS: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
     "less_than_equal": lambda c: f"at most {c['le']:g}",
     "multiple_of": lambda c: f"a multiple of {c['multiple_of']:g}",
     "finite_number": "a finite number",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     "int_parsing_size": "a whole number of ordinary size",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
     "string_type": "text",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     "none_required": "null",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "a mapping"),
     "model_attributes_type": "a mapping",
-    "mapping_type": "a mapping",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "set_type": "a list",
+    **dict.fromkeys(("list_type", "tuple_type", "set_type"), "a list"),
     "invalid_key": "a key made of text",
     "string_too_short": lambda c: _characters("at least", c["min_length"]),
     "string_too_long": lambda c: _characters("at most", c["max_length"]),
@@ -204,16 +197,9 @@ def field_paths(model: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
 def describe(
     error: ValidationError, data: Any, model: type[BaseModel], elsewhere: Sequence[str] = ()
 ) -> list[Problem]:
-    """Return what pydantic found, as sentences.
+    """Return what pydantic found in data, as sentences: one problem per place, in the order found.
 
-    Args:
-        error: what pydantic raised.
-        data: what was validated.
-        model: the model it was validated against.
-        elsewhere: dotted fields where a misplaced key may belong; those of `model` by default.
-
-    Returns:
-        One problem per place, in the order found.
+    `elsewhere` has dotted fields where a misplaced key may belong; those of `model` by default.
     """
     problems: list[Problem] = []
     constraints: dict[tuple[int | str, ...], list[str]] = {}
@@ -238,12 +224,18 @@ def describe(
             values[place] = found["input"]
             problems.append(Problem((name,), ""))
     texts = {
-        dotted(place): f"`{dotted(place)}` must be {_alternatives(rules)}, "
+        dotted(place): f"`{dotted(place)}` must be {' or '.join(dict.fromkeys(rules))}, "
         f"but is {show(values[place])}."
         for place, rules in constraints.items()
     }
     return [item if item.text else Problem(item.fields, texts[item.fields[0]]) for item in problems]
 
 
-def _alternatives(rules: Sequence[str]) -> str:
-    return " or ".join(dict.fromkeys(rules))
+def misfits(model: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
+    """Return what of some values does not fit a model, as sentences; any mapping passes for one."""
+    plain = {key: dict(one) if isinstance(one, Mapping) else one for key, one in values.items()}
+    try:
+        model.model_validate(plain)
+    except ValidationError as error:
+        return [problem.text for problem in describe(error, plain, model)]
+    return []

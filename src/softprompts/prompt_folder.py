@@ -53,16 +53,7 @@ class _About(Stored):
 def describe(
     backbone: Backbone, configs: Mapping[str, PromptConfig | None], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what is said of prompts and their backbone.
-
-    Args:
-        backbone: what they were trained for.
-        configs: how each prompt is made, by name.
-        options: other arguments of the model.
-
-    Raises:
-        PromptError: if it is not known how one was made.
-    """
+    """Return what is said of prompts, by how each is made, and of their backbone."""
     if None in configs.values():
         raise PromptError(
             "`prompt` must be a PromptConfig to be saved, but is a Prompt that existed before: "
@@ -88,16 +79,7 @@ def write_prompts(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, 
 def read_prompts(
     name: str | Path, revision: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write_prompts` wrote.
-
-    Args:
-        name: a folder, or a repository of a hub.
-        revision: branch, tag or commit of the repository.
-
-    Raises:
-        RunFolderError: if a value is wrong.
-        StorageError: if it cannot be read.
-    """
+    """Read what `write_prompts` wrote, from a folder or a repository of a hub."""
     folder = fetch(str(name), revision) if is_hub_name(name) else Path(name)
     about = read_record(folder / ABOUT_FILE, required(_About))
     check_stored(folder / ABOUT_FILE, about, _About)
@@ -108,11 +90,7 @@ def read_prompts(
 def check_tensors(
     name: str | Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> None:
-    """Check that tensors that were read have the names and shapes of those of a model.
-
-    Raises:
-        StorageError: if they have others.
-    """
+    """Check that tensors that were read have the names and shapes of those of a model."""
     if {key: one.shape for key, one in found.items()} != {k: v.shape for k, v in wanted.items()}:
         raise StorageError(
             f"the tensors of {name} must be those of its prompts, {', '.join(sorted(wanted))}, but "
@@ -121,15 +99,7 @@ def check_tensors(
 
 
 def backbone_of(about: Mapping[str, Any], given: Backbone | str | None) -> Backbone:
-    """Return the backbone that prompts were trained for.
-
-    Args:
-        about: what is said of it.
-        given: it, or where it is; `None` for the place that is said.
-
-    Raises:
-        BackboneError: if its weights are others.
-    """
+    """Return the backbone that prompts were trained for, the same weights; load it if need be."""
     if not isinstance(given, Backbone):
         revision = about["revision"] if given is None else None
         given = load_backbone(given or about["name"], revision=revision, dtype=about["dtype"])

@@ -11,7 +11,7 @@ kept in a module of its own that does not import torch. A whole registry is adde
 from __future__ import annotations
 
 import difflib
-import importlib
+import pkgutil
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -105,8 +105,7 @@ class Entry:
 
     def load(self) -> Any:
         """Import and return the component."""
-        module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return pkgutil.resolve_name(self.target)
 
 
 class Registry(Generic[T]):
@@ -131,20 +130,13 @@ class Registry(Generic[T]):
         """The entry point group of third parties' components."""
         return f"softprompts.{self.kind.replace(' ', '_')}"
 
-    def add(self, entry: Entry) -> Entry:
-        """Add an entry.
-
-        Raises:
-            RegistryError: if the name is taken.
-        """
+    def register(self, name: str, target: str, **about: Any) -> Entry:
+        """Add an `Entry(name, target, **about)`, whose name must be free, and return it."""
+        entry = Entry(name, target, **about)
         if taken := self._taken(entry, self._entries):
             raise RegistryError(taken)
         self._entries[entry.name] = entry
         return entry
-
-    def register(self, name: str, target: str, **about: Any) -> Entry:
-        """Add `Entry(name, target, **about)`; see `Entry` for what `about` may hold."""
-        return self.add(Entry(name, target, **about))
 
     def names(self) -> tuple[str, ...]:
         """All names, built-in ones first; what of a third party does not load is left out."""
@@ -185,8 +177,7 @@ class Registry(Generic[T]):
         """
         component = self.entry(name).load()
         if self.base:
-            module, _, attribute = self.base.partition(":")
-            base = getattr(importlib.import_module(module), attribute)
+            base = pkgutil.resolve_name(self.base)
             if not (isinstance(component, type) and issubclass(component, base)):
                 raise RegistryError(
                     f"{self.kind} {name!r} must derive from {self.base}, but is {component!r}."

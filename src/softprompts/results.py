@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import num_new_tokens
 from softprompts.encoding.batch import collate
 from softprompts.encoding.inputs import EncodedExample
-from softprompts.encoding.template_syntax import template_fields
+from softprompts.encoding.template import template_fields
 from softprompts.errors import BackboneError, DataError, RunFolderError, StorageError
 from softprompts.examples import Example, TaskFormat
 from softprompts.html_card import html_card
-from softprompts.problems import show
+from softprompts.problems import misfits, show
 from softprompts.readouts.text import TextReadout
 from softprompts.readouts.writing import WritingReadout
-from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.schema import BackboneConfig, RunConfig
+from softprompts.recipes.sources import without_source
 from softprompts.storage import make_new_folder, write_json, write_tensors
-from softprompts.tasks.checking import type_problems
+from softprompts.tasks.checking import Format
 from softprompts.tasks.files import chat_turns
 from softprompts.tasks.rows import Row, refuse_wrong_texts, shown
 from softprompts.training.building import build_model
@@ -40,8 +41,12 @@ from softprompts.training.journal import read_about
 from softprompts.training.resources import Resources
 from softprompts.training.trainable import Model
 
+Inputs: TypeAlias = Sequence[str | Mapping[str, Any]]
+"""What a user asks about; see `Result.predict`."""
+
 
 @final
+@dataclass(eq=False, repr=False)
 class Result:
     """A trained prompt and what it scored.
 
@@ -51,33 +56,20 @@ class Result:
         model: prompts, readouts and what is trained of the backbone, in the selected state.
         about: content of `config.json`.
         summary: content of `result.json`.
-
-    Attributes:
-        score: the score on the reported split, in `[0, 1]`; `None` if the run diverged.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        backbone: Backbone,
-        model: Model,
-        *,
-        about: Mapping[str, Any],
-        summary: Mapping[str, Any],
-    ) -> None:
-        self.config, self.backbone, self.model = config, backbone, model
-        self.about, self.summary = about, summary
+    config: RunConfig
+    backbone: Backbone
+    model: Model
+    _: KW_ONLY
+    about: Mapping[str, Any]
+    summary: Mapping[str, Any]
 
     @classmethod
     def of(cls, outcome: Outcome) -> Result:
         """Return the result of a finished run."""
-        return cls(
-            outcome.config,
-            outcome.backbone,
-            outcome.model,
-            about=outcome.about,
-            summary=outcome.result,
-        )
+        parts = (outcome.config, outcome.backbone, outcome.model)
+        return cls(*parts, about=outcome.about, summary=outcome.result)
 
     @property
     def score(self) -> float | None:
@@ -91,25 +83,20 @@ class Result:
         return self.model.track().format
 
     def digest(self, task: str) -> str:
-        """Return the fingerprint of the rows that a task had in training.
-
-        Args:
-            task: its name in the configuration.
-        """
+        """Return the fingerprint of the rows that a task had in training."""
         found: str = self.about.get("task_digests", {task: self.about["data_digest"]})[task]
         return found
 
     def __repr__(self) -> str:
         score = "diverged" if self.score is None else f"{100 * self.score:.1f}"
-        name = " + ".join(track.format.name for track in self.model.tracks.values())
         return (
-            f"Result({name}, {self.config.prompt.method}, score={score}, "
+            f"Result({self._names()}, {self.config.prompt.method}, score={score}, "
             f"majority={100 * self.summary['majority']:.1f}, seed={self.config.seed})"
         )
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        about, name = self.summary, " + ".join(t.format.name for t in self.model.tracks.values())
+        about = self.summary
         where = f"{about['metric']} on {about['num_items']} items of {about['split']}"
         found = None if self.score is None else f"{100 * self.score:.1f} ({where})"
         facts = {
@@ -119,11 +106,12 @@ class Result:
             "backbone": self.backbone.name,
             "trained numbers": f"{about['trainable_parameters']:,}",
         }
-        return html_card(f"{self.config.prompt.method} on {name}", facts)
+        return html_card(f"{self.config.prompt.method} on {self._names()}", facts)
 
-    def predict(
-        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
-    ) -> list[str]:
+    def _names(self) -> str:
+        return " + ".join(track.format.name for track in self.model.tracks.values())
+
+    def predict(self, inputs: Inputs, task: str | None = None) -> list[str]:
         """Return the label, the chosen text, or what is written, for each input.
 
         Args:
@@ -140,9 +128,7 @@ class Result:
         found = self.predict_scores(inputs, task)
         return [one["text" if "text" in one else "label"] for one in found]
 
-    def predict_scores(
-        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
-    ) -> list[dict[str, Any]]:
+    def predict_scores(self, inputs: Inputs, task: str | None = None) -> list[dict[str, Any]]:
         """Return label and scores for each input; see `predict` for the inputs.
 
         Returns:
@@ -172,9 +158,7 @@ class Result:
             results.append({"label": label, "scores": by_name, "is_cut": one.is_cut})
         return results
 
-    def generate(
-        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None, **options: Any
-    ) -> list[str]:
+    def generate(self, inputs: Inputs, task: str | None = None, **options: Any) -> list[str]:
         """Return the text that the backbone writes after each input, the prompt in place.
 
         Args:
@@ -238,9 +222,7 @@ class Result:
 
         return push(self, name, **options)
 
-    def examples(
-        self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
-    ) -> list[Example]:
+    def examples(self, inputs: Inputs, task: str | None = None) -> list[Example]:
         """Return inputs as examples; see `predict` for both and for what is refused."""
         format = self.model.track(task).format
         if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
@@ -286,11 +268,7 @@ def _choices(value: Mapping[str, Any], format: TaskFormat, source: str) -> tuple
 
 
 def check_choices(example: Example) -> None:
-    """Check that a row's choices can be told apart.
-
-    Raises:
-        DataError: if two are the same text.
-    """
+    """Raise a `DataError` where two choices of a row are the same text."""
     if len(set(example.choices)) < len(example.choices):
         raise DataError(
             f"must be different texts, but are {example.choices}.",
@@ -331,7 +309,10 @@ def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> R
             f"{backbone.name} has {backbone.fingerprint}."
         )
     formats = _formats(config, about["task_format"], path)
-    model = build_model(_without_file(config), backbone, formats)
+    initializer = config.prompt.initializer
+    is_from_file = initializer is not None and initializer.kind == "file"
+    start = without_source(config.prompt) if is_from_file else config.prompt  # rows are read anyway
+    model = build_model(config.model_copy(update={"prompt": start}), backbone, formats)
     summary = load_finished(path, about, model)
     return Result(config, backbone, model, about=about, summary=summary)
 
@@ -352,30 +333,17 @@ def _load_own(config: BackboneConfig, dtype: str, source: str | Path | None) -> 
 
 
 def require_backbone(value: object) -> None:
-    """Refuse what is no backbone, such as a model's name.
-
-    Raises:
-        BackboneError: if it is something else.
-    """
+    """Refuse what is no backbone, such as a model's name."""
     if not isinstance(value, Backbone):
         raise BackboneError(
             f"`backbone` must be what load_backbone returns, but is {shown(value)}."
         )
 
 
-def _without_file(config: RunConfig) -> RunConfig:
-    """Return a run whose rows start from no file: they are read from its folder anyway."""
-    initializer = config.prompt.initializer
-    if initializer is None or initializer.kind != "file":
-        return config
-    own = {"initializer": AXES["initializer"].build("vocabulary")}
-    return config.model_copy(update={"prompt": config.prompt.model_copy(update=own)})
-
-
 def _formats(config: RunConfig, data: Any, folder: Path) -> dict[str, TaskFormat]:
     """Rebuild the format of every task from JSON."""
     if config.mixture is None:
-        return {name: _format(data, folder) for name in config.tasks}
+        data = dict.fromkeys(config.tasks, data)
     if not isinstance(data, Mapping) or set(data) != set(config.tasks):
         held = list(data) if isinstance(data, Mapping) else data
         raise StorageError(
@@ -388,7 +356,9 @@ def _formats(config: RunConfig, data: Any, folder: Path) -> dict[str, TaskFormat
 def _format(data: Any, folder: Path) -> TaskFormat:
     """Rebuild a task format from JSON."""
     is_object = isinstance(data, Mapping)
-    problems = type_problems(data) if is_object else [f"it must be a mapping, but is {show(data)}."]
+    problems = (
+        misfits(Format, data) if is_object else [f"it must be a mapping, but is {show(data)}."]
+    )
     if problems:
         raise RunFolderError(
             f"{folder / 'config.json'} must have a whole `task_format`, but has not: "

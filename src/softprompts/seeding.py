@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 def derive(seed: int, *path: str | int) -> int:
     """Return the 63-bit seed that belongs to `path` under `seed`.
 
-    Args:
-        seed: the run's seed, any integer.
-        path: names and counters, such as `"order", 3`.
-
     Returns:
         An integer in `[0, 2**63)`, the same on every machine.
 
@@ -36,15 +32,9 @@ def derive(seed: int, *path: str | int) -> int:
 
 
 def generator(seed: int, *path: str | int, device: str = "cpu") -> torch.Generator:
-    """Return a fresh `torch.Generator` for `path` under `seed`.
+    """Return a fresh `torch.Generator` for `path` under `seed`, as `derive` has both.
 
-    Args:
-        seed: the run's seed.
-        path: names and counters, such as `"initialization"` or `"order", 3`.
-        device: where the generator draws; CPU draws are the same on every machine.
-
-    Returns:
-        A generator in its first state.
+    Draws on the CPU are the same on every machine.
     """
     import torch
 

@@ -1,6 +1,7 @@
 """Files that are whole or absent: written beside their place, then renamed.
 
-Tensors are stored as safetensors with JSON beside or inside, never as pickles.
+Tensors are stored as safetensors with JSON beside or inside, never as pickles. What prevents a
+file from being written or read becomes a `StorageError`, but for functions that name `OSError`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,22 +35,27 @@ _DIGEST = "~digest"
 """Under which key a header keeps the digest of its file."""
 
 
+@contextmanager
+def reporting(path: Path, done: str) -> Iterator[None]:
+    """Turn what the system has against a path into a `StorageError`: it could not be `done`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:  # such as a name that no file may have
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"{path} could not be {done}: {reason}.") from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file in one step: a reader sees the old content or the new, nothing between.
 
     Threads and processes, also of other machines, may write one file at once; the last one stays.
-
-    Args:
-        path: the file; what is at the other end of a link is never written to.
-        content: its new content.
-
-    Raises:
-        StorageError: if the disk is full, the folder is read-only, what is there is a link or no
-            regular file, or anything else prevents it.
+    Nothing is written through a link, or to what is no regular file.
     """
     check_file(path)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
+    with reporting(path, "written"):
         try:
             with open_file(beside, "xb") as file:
                 file.write(content)
@@ -58,8 +65,6 @@ def write_bytes(path: Path, content: bytes) -> None:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -68,11 +73,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def parse_json(text: str) -> Any:
-    """Return what a JSON text says.
-
-    Raises:
-        ValueError: if it is not JSON, or nests deeper than anything that the library writes.
-    """
+    """Return what a JSON text says; `ValueError` if it is none, or nests deeper than is written."""
     try:
         level = [value := json.loads(text)]
     except RecursionError:
@@ -90,32 +91,17 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        StorageError: if it is missing or not JSON.
-    """
+    """Read a JSON file."""
+    with reporting(path, "read"):
+        content = read_file(path)
     try:
-        return parse_json(read_file(path).decode())
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+        return parse_json(content.decode())
     except ValueError as error:
         raise StorageError(f"{path} must be JSON, but is not: {error}.") from error
 
 
 def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Read a JSON object that must have some keys.
-
-    Args:
-        path: the file.
-        keys: what it must have, at least.
-
-    Returns:
-        The object.
-
-    Raises:
-        StorageError: if it is missing, not JSON, no object, or lacks a key.
-    """
+    """Read a JSON object that must have some keys."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise StorageError(f"{path} must be a JSON object, but is a {type(content).__name__}.")
@@ -128,16 +114,7 @@ def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors and a JSON value, with their digest, as one safetensors file in one step.
-
-    Args:
-        path: the file.
-        tensors: tensors by name.
-        about: anything JSON can hold, kept in the file's header.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
+    """Write tensors by name, a JSON value and their digest as one safetensors file in one step."""
     from safetensors.torch import save
 
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -146,13 +123,10 @@ def write_tensors(
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Read a file that `write_tensors` wrote.
+    """Read tensors by name, and the JSON value beside them, from a file that `write_tensors` wrote.
 
-    Returns:
-        Tensors by name, and the JSON value beside them (`{}` for other safetensors files).
-
-    Raises:
-        StorageError: if it is missing, broken, or other than it was written.
+    The value is `{}` in other safetensors files. A file that is other than it was written is an
+    error.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -186,14 +160,9 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 
 
 def open_file(path: Path, mode: str = "rb") -> BufferedIOBase:
-    """Open a regular file: no pipe or device is waited for, and nothing is written through a link.
+    """Open a regular file, of bytes: no pipe or device is waited for.
 
-    Args:
-        path: the file.
-        mode: as for `open`, of bytes.
-
-    Raises:
-        OSError: if that is not possible, or a pipe, device or, to write, a link is there.
+    Nothing is written through a link either: both are an `OSError`.
     """
     is_read = mode == "rb"
     if not is_read and path.is_symlink():
@@ -210,12 +179,7 @@ def open_file(path: Path, mode: str = "rb") -> BufferedIOBase:
 
 
 def read_file(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """Return the content of a regular file, or raise `OSError` if it has more than so many bytes.
-
-    Args:
-        path: the file.
-        most_bytes: the most that it may have; nothing of a larger one is read.
-    """
+    """Return the content of a regular file; `OSError` if it has more than so many bytes."""
     with open_file(path) as file:
         if os.fstat(file.fileno()).st_size > most_bytes:
             raise OSError(errno.EFBIG, f"it has more than {most_bytes} bytes")
@@ -229,11 +193,7 @@ def file_digest(path: Path) -> str:
 
 
 def rows_file(path: str) -> Path:
-    """Return the file that rows are read from.
-
-    Args:
-        path: the file, or the folder of a run or of an adapter of peft that holds it.
-    """
+    """Return the file of rows: the path itself, or one in a folder of a run or an adapter."""
     folder = Path(path)
     if not folder.is_dir():
         return folder
@@ -242,21 +202,12 @@ def rows_file(path: str) -> Path:
 
 
 def check_file(path: Path) -> None:
-    """Check that a path can be written to: a new file, or a regular one.
-
-    Args:
-        path: the place; nothing need be there yet.
-
-    Raises:
-        StorageError: if a folder, device, pipe or link is there, or that cannot be told.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(f"{path} could not be written: {reason}.") from error
+    """Check that a path can be written to: a new file, or a regular one."""
+    with reporting(path, "written"):
+        try:
+            mode = path.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return
     if not stat.S_ISREG(mode):
         what = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
         found = what.get(stat.S_IFMT(mode), "a device or pipe")
@@ -264,122 +215,76 @@ def check_file(path: Path) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Return whether something is at a path.
-
-    Raises:
-        StorageError: if that cannot be told, as in a folder that may not be entered.
-    """
-    return _told(path, path.exists)
+    """Return whether something is at a path; `StorageError` if that cannot be told."""
+    with reporting(path, "read"):
+        return path.exists()
 
 
 def is_file(path: Path) -> bool:
     """Return whether a file is at a path; raises as `is_there` does."""
-    return _told(path, path.is_file)
+    with reporting(path, "read"):
+        return path.is_file()
 
 
 def is_folder(path: Path) -> bool:
     """Return whether a folder is at a path; raises as `is_there` does."""
-    return _told(path, path.is_dir)
-
-
-def _told(path: Path, ask: Callable[[], bool]) -> bool:
-    try:
-        return ask()
-    except (OSError, ValueError) as error:  # such as a name that no file may have
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(f"{path} could not be read: {reason}.") from error
+    with reporting(path, "read"):
+        return path.is_dir()
 
 
 def check_run_folder(path: Path) -> None:
-    """Check that a folder that is to be read is there, and is not that of a study or an ensemble.
-
-    Raises:
-        StorageError: if it is missing, or the folder of a study or an ensemble.
-    """
+    """Check that a folder to be read is there, and is not that of a study or an ensemble."""
     if not is_there(path):
         raise StorageError(f"{path} could not be read: no such folder.")
-    if not is_there(path / "config.json") and is_there(path / "study.json"):
-        raise StorageError(
-            f"{path} must be the folder of a run, but is that of a study. "
-            f"Name one of the folders in {path / 'runs'}."
-        )
-    if not is_there(path / "config.json") and is_there(path / "ensemble.json"):
-        raise StorageError(
-            f"{path} must be the folder of a run, but is that of an ensemble. "
-            f"Name one of the folders in {path / 'members'}."
-        )
+    if is_there(path / "config.json"):
+        return
+    for file, what, runs in (("study", "a study", "runs"), ("ensemble", "an ensemble", "members")):
+        if is_there(path / f"{file}.json"):
+            raise StorageError(
+                f"{path} must be the folder of a run, but is that of {what}. "
+                f"Name one of the folders in {path / runs}."
+            )
 
 
 def entries(path: Path) -> list[str]:
-    """Return the names in a folder, sorted, without hidden ones.
-
-    Raises:
-        StorageError: if it is no folder or cannot be read.
-    """
-    try:
-        return sorted(name for name in os.listdir(path) if not name.startswith("."))
-    except NotADirectoryError:
-        raise StorageError(f"{path} must be a folder, but is a file.") from None
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    """Return the names in a folder, sorted, without hidden ones."""
+    with reporting(path, "read"):
+        try:
+            return sorted(name for name in os.listdir(path) if not name.startswith("."))
+        except NotADirectoryError:
+            raise StorageError(f"{path} must be a folder, but is a file.") from None
 
 
 def remove_parts(path: Path, names: Collection[str] | None = None) -> None:
     """Remove what killed processes left half-written in a folder; only its owner may call this.
 
-    Args:
-        path: the folder.
-        names: the files whose parts go; `None` for all, where nobody else writes in the folder.
-
-    Raises:
-        StorageError: if that is not possible.
+    Where others write in the folder too, `names` are the files whose parts go.
     """
-    try:
+    with reporting(path, "cleaned"):
         for part in path.glob(".*.part"):
             if names is None or any(part.name.startswith(f".{name}.") for name in names):
                 part.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path} could not be cleaned: {error.strerror or error}.") from error
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there.
-
-    Raises:
-        StorageError: if that is not possible.
-    """
-    try:
+    """Remove a file, if it is there."""
+    with reporting(path, "removed"):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path} could not be removed: {error.strerror or error}.") from error
 
 
 def make_folder(path: Path, *, is_inner: bool = False) -> None:
     """Create a folder and its parents.
 
-    Args:
-        path: the folder.
-        is_inner: whether it is part of a folder that was named, and so must not be a link out of
-            that.
-
-    Raises:
-        StorageError: if that is not possible.
+    One `is_inner` of a folder that was named must not be a link out of that.
     """
     if is_inner and path.is_symlink():
         raise StorageError(f"{path} must be a folder, but is a link.")
-    try:
+    with reporting(path, "created"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path} could not be created: {error.strerror or error}.") from error
 
 
 def make_new_folder(path: Path) -> None:
-    """Create a folder that holds nothing yet; an empty one may be there.
-
-    Raises:
-        RunFolderError: if it holds something.
-        StorageError: if it cannot be created.
-    """
+    """Create a folder that holds nothing yet, or `RunFolderError`; an empty one may be there."""
     if is_there(path) and entries(path):
         raise RunFolderError(f"{path} must be a new or empty folder, but holds {entries(path)[0]}.")
     make_folder(path)

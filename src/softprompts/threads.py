@@ -30,11 +30,8 @@ def choose_threads() -> str:
     """Set how many threads torch will have: what affinity and quota leave of the cores.
 
     The load of the machine is said but does not count: threads that sleep lose little on a busy
-    one, and the bits of a run, which may be resumed at a quieter hour, depend on their number.
-
-    Returns:
-        What was chosen, in one line; empty where torch is imported already, or where the user has
-        said it.
+    one, and the bits of a run, which may be resumed at a quieter hour, depend on their number. What
+    was chosen is returned in one line, "" where torch is imported already or the user has said it.
     """
     if "torch" in sys.modules or any(name in os.environ for name in _NUMBERS):
         return ""
@@ -52,11 +49,7 @@ def choose_threads() -> str:
 
 
 def count_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Return the cores that this process may run on; two threads of one core count once.
-
-    Args:
-        topology: the folder where the system describes its processors.
-    """
+    """Return the cores that this process may run on; two threads of one core count once."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     allowed = os.sched_getaffinity(0)
@@ -67,12 +60,7 @@ def count_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
 def read_quota(
     groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> float | None:
-    """Return how many processors' time this process's control groups leave it; `None` for all.
-
-    Args:
-        groups: the folder where control groups are mounted.
-        own: the file that says which are this process's.
-    """
+    """Return how many processors' time this process's control groups leave it; `None` for all."""
     found = []
     for line in _text(own).splitlines():
         _, controllers, path = line.split(":", 2)

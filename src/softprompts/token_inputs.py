@@ -34,9 +34,6 @@ def read_tokens(
         prompts: each prompt, and how many inputs it has: the first ones, the next ones, and so on.
         draws: noise and dropout; `None` means evaluation.
         needs_head: ask for logits at tokens rather than for states everywhere.
-
-    Raises:
-        PromptError: if an input and its prompt together are longer than the context.
     """
     (all_ids, all_masks, all_segments), found, first = tokens, [], 0
     for prompt, count in prompts:
@@ -75,17 +72,7 @@ def check_given(
     *,
     with_logits: bool,
 ) -> None:
-    """Check that labels and decoder inputs fit what a model returns.
-
-    Args:
-        backbone: the frozen model.
-        labels: what the logits are to say.
-        decoder_input_ids: what a decoder half reads.
-        with_logits: whether logits are returned.
-
-    Raises:
-        BackboneError: if they do not.
-    """
+    """Check that labels and decoder inputs fit what a model returns, or raise a `BackboneError`."""
     name = backbone.name
     if labels is not None and not with_logits:
         raise BackboneError(
@@ -114,9 +101,6 @@ def check_tokens(
         input_ids: token ids. Shape `(batch, tokens)`.
         attention_mask: 1 on tokens, 0 on padding; all ones when `None`. Shape `(batch, tokens)`.
         token_type_ids: segments; zeros when `None`. Shape `(batch, tokens)`.
-
-    Raises:
-        DataError: if one is no such tensor.
     """
     for name, one in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
         if one is None and name != "input_ids":
@@ -150,14 +134,10 @@ def states_of(
 ) -> tuple[Tensor, Tensor]:
     """Return the last hidden states at tokens and at rows, zero on padding.
 
-    Args:
-        backbone: the frozen model.
-        requests: tokens with prompts in place.
-        mask: 1 on tokens. Shape `(batch, tokens)`.
+    `mask` is 1 on tokens, of shape `(batch, tokens)`.
     """
-    tokens, rows, length = [], [], 0
-    for request in requests:
-        length = max(length, request.spliced.row_positions.shape[1])
+    tokens, rows = [], []
+    length = max(request.spliced.row_positions.shape[1] for request in requests)
     reader = find_reader() if backbone.is_compiled else PlainReader()  # nothing can be left out
     for states, request in zip(reader.read(backbone, requests), requests, strict=True):
         last, one = states.shape[1] - 1, request.spliced  # states: (batch, width, hidden)
@@ -171,10 +151,7 @@ def states_of(
 def logits_of(backbone: Backbone, requests: Sequence[Request], mask: Tensor) -> Tensor:
     """Return the logits at tokens, zero on padding. Shape `(batch, tokens, vocab)`.
 
-    Args:
-        backbone: the frozen model.
-        requests: tokens with prompts in place.
-        mask: 1 on tokens. Shape `(batch, tokens)`.
+    `mask` is 1 on tokens, of shape `(batch, tokens)`.
     """
     is_whole = not backbone.is_compiled and bool(mask.all())  # nothing that could be left out
     reader = PlainReader() if is_whole else find_reader()
@@ -186,10 +163,7 @@ def logits_of(backbone: Backbone, requests: Sequence[Request], mask: Tensor) -> 
 def decoder_logits(backbone: Backbone, requests: Sequence[Request], ids: Tensor) -> Tensor:
     """Return the logits of the decoder half. Shape `(batch, targets, vocab)`.
 
-    Args:
-        backbone: an encoder-decoder.
-        requests: what its encoder reads.
-        ids: what its decoder reads. Shape `(batch, targets)`.
+    `requests` are what its encoder reads, `ids` what its decoder does, of shape `(batch, targets)`.
     """
     places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     source = torch.arange(len(ids), device=ids.device)

@@ -10,7 +10,7 @@ import torch
 import softprompts as sp
 from backbones import build
 from contracts.conftest import run_config
-from softprompts.encoding.template_syntax import spell_turns
+from softprompts.encoding.template import spell_turns
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.tasks.sampling import draw_demonstrations

@@ -21,8 +21,8 @@ from softprompts.readouts.base import Readout
 from softprompts.recipes.presets import METHODS
 from softprompts.results import Result
 from softprompts.tasks.base import Task
+from softprompts.tasks.bundled import load_bundled
 from softprompts.tasks.bundled.formats import FORMATS
-from softprompts.tasks.bundled.loading import load_bundled
 from softprompts.training.building import build_model
 from softprompts.training.evaluation import best_column, score_examples
 from text_models.pretrain import NAMES, load_rows, pretrain, wording

@@ -33,8 +33,8 @@ from transformers import (
 )
 
 from softprompts.seeding import derive
+from softprompts.tasks.bundled import load_bundled
 from softprompts.tasks.bundled.formats import FORMATS
-from softprompts.tasks.bundled.loading import load_bundled
 
 NAMES = ("t5", "gpt2")
 VOCABULARY = 1600

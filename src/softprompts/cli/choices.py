@@ -9,7 +9,7 @@ import typer
 
 from softprompts.cli.options import require_lab
 from softprompts.cli.output import print_json, say
-from softprompts.cli.pictures import check_place, write_picture
+from softprompts.cli.pictures import find_place, write_picture
 
 if TYPE_CHECKING:
     from softprompts.lab.reports.choices import Choices
@@ -31,9 +31,7 @@ def choices(
     require_lab()
     from softprompts.lab.reports.choices import read_choices
 
-    path = Path("choices.svg") if out is None and not as_json else out
-    if path is not None:
-        check_place(path, [run_dir])
+    path = find_place(out, "choices.svg", [run_dir], as_json=as_json)
     found = read_choices(run_dir)
     if path is not None:
         from softprompts.lab.reports import choices_figures, choices_page

@@ -51,13 +51,7 @@ def ensemble(
 def about_answers(
     result: Result | Ensemble, examples: Sequence[Example], task: str | None
 ) -> dict[str, Any]:
-    """Return who answers: the identity of a run; of an ensemble its members, and what they read.
-
-    Args:
-        result: what answers.
-        examples: what is answered.
-        task: the task's name among several.
-    """
+    """Return who answers: the identity of a run; of an ensemble its members, and what they read."""
     from softprompts.results import Result
 
     if isinstance(result, Result):

@@ -35,7 +35,7 @@ def export(
 ) -> None:
     """Write a trained prompt as tokens of a model, as adapters of peft, or as embeddings."""
     announce_threads()
-    _check(target, out, (gguf, name), run_dir)
+    _check(target, out, gguf, name, run_dir)
     with uncollected():
         from softprompts.results import load
 
@@ -62,17 +62,10 @@ def export(
         say(f"logits differ from the library's by at most {about['max_difference']:.1e}")
 
 
-def _check(target: str, out: Path, given: tuple[Path | None, str | None], run_dir: Path) -> None:
-    """Check what can be known before anything is loaded.
-
-    Raises:
-        DataError: if an option is wrong, or does not belong to the form.
-        RunFolderError: if a place lies in the run's folder, or is taken.
-        StorageError: if there is no run.
-    """
+def _check(target: str, out: Path, gguf: Path | None, name: str | None, run_dir: Path) -> None:
+    """Check what can be known before anything is loaded."""
     from softprompts.interop.destination import check_places
 
-    gguf, name = given
     if target not in TARGETS:
         raise DataError(f"`--to` must be one of {', '.join(TARGETS)}, but is {target!r}.")
     if gguf is not None and target != "vocabulary":

@@ -14,7 +14,7 @@ import typer
 
 from softprompts.cli.options import require_lab
 from softprompts.cli.output import announce_threads, print_json, print_table, say
-from softprompts.cli.pictures import check_place, write_picture
+from softprompts.cli.pictures import find_place, write_picture
 from softprompts.errors import DataError, SoftPromptsWarning, StorageError
 from softprompts.storage import is_there
 
@@ -78,16 +78,22 @@ def landscape(
     """Show how the loss of finished runs changes around them."""
     require_lab()
     announce_threads()
-    sample = _sample(is_quick, split, (num_examples, name, dtype), 64 if is_sharpness_only else 32)
-    drawn = {"out": out, "spaces": spaces, "directions": directions, "num_points": num_points}
-    drawn |= {"fine": is_fine or None}
+    from softprompts.lab.analysis.planes import FINE, Grid
+    from softprompts.lab.analysis.sharpness import QUICK_SAMPLE
+    from softprompts.lab.analysis.subjects import Sample
+
+    sample = QUICK_SAMPLE if is_quick else Sample(num_examples=64 if is_sharpness_only else 32)
+    most = sample.num_examples if num_examples is None else num_examples
+    sample = replace(sample, num_examples=most, split=split, task=name, dtype=dtype)
+    planes: dict[str, Any] = {"spaces": spaces, "directions": directions, "num_points": num_points}
     if is_sharpness_only:
-        _refuse(drawn, "with --sharpness-only")
+        _refuse({"out": out, **planes, "fine": is_fine or None}, "with --sharpness-only")
         _show_sharpness(runs, sample, is_quick, measures, as_json=as_json)
-    else:
-        _refuse({"measures": measures}, "without --sharpness-only")
-        grid = _grid(is_fine, spaces, {"directions": directions, "num_points": num_points})
-        _draw(runs, (sample, grid), out, as_json=as_json)
+        return
+    _refuse({"measures": measures}, "without --sharpness-only")
+    planes["spaces"] = None if spaces is None else _parts(spaces)
+    given = {name: value for name, value in planes.items() if value is not None}
+    _draw(runs, (sample, Grid(**(FINE if is_fine else {}) | given)), out, as_json=as_json)
 
 
 def _refuse(given: Mapping[str, Any], when: str) -> None:
@@ -104,9 +110,7 @@ def _draw(
     from softprompts.lab.analysis.landscapes import measure_landscapes
     from softprompts.lab.reports.landscapes import MOST_RUNS, names_of
 
-    path = Path("landscape.html") if out is None and not as_json else out
-    if path is not None:
-        check_place(path, runs)
+    path = find_place(out, "landscape.html", runs, as_json=as_json)
     for folder in runs:
         if is_there(folder / "study.json"):
             raise DataError(
@@ -186,28 +190,6 @@ def _show_sharpness(
     print_json({"runs": rows}) if as_json else _print(rows)
     if any("error" in row for row in rows):
         raise typer.Exit(1)
-
-
-def _sample(
-    is_quick: bool, split: str, given: tuple[int | None, str | None, str | None], most: int
-) -> Sample:
-    """Return the rows that the options ask for; at most `most` where they do not say."""
-    from softprompts.lab.analysis.sharpness import QUICK_SAMPLE
-    from softprompts.lab.analysis.subjects import Sample
-
-    num_examples, name, dtype = given
-    sample = QUICK_SAMPLE if is_quick else Sample(num_examples=most)
-    most = sample.num_examples if num_examples is None else num_examples
-    return replace(sample, num_examples=most, split=split, task=name, dtype=dtype)
-
-
-def _grid(is_fine: bool, spaces: str | None, others: Mapping[str, Any]) -> Grid:
-    from softprompts.lab.analysis.planes import FINE, Grid
-
-    given: dict[str, Any] = {**FINE} if is_fine else {}
-    if spaces is not None:
-        given["spaces"] = _parts(spaces)
-    return Grid(**given | {name: value for name, value in others.items() if value is not None})
 
 
 def _parts(text: str) -> tuple[str, ...]:

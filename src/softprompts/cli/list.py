@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from softprompts.cli.output import print_json, print_sections
 from softprompts.errors import UnknownNameError
-
-if TYPE_CHECKING:
-    from softprompts.registry import Registry
-
 
 KINDS: Final = (
     *("methods", "tasks", "backbones", "rows", "pools", "positions", "active-lengths", "depths"),
@@ -37,20 +33,12 @@ def list_components(
     if as_json:
         print_json(found)
         return
-    print_sections(
-        {
-            heading: [(item["name"], item["summary"], item["reference"]) for item in items]
-            for heading, items in found.items()
-        }
-    )
+    cells = ("name", "summary", "reference")
+    print_sections({one: [[item[c] for c in cells] for item in found[one]] for one in found})
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
-    """Return what is known of every component of one kind.
-
-    Returns:
-        One mapping per component, with at least `name`, `summary` and `reference`.
-    """
+    """Return the name, summary, reference and more of every component of one kind."""
     if kind == "methods":
         from softprompts.recipes.presets import METHODS
 
@@ -64,34 +52,18 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
             {"name": name, "summary": _first_comment(file.read_text("utf-8")), "reference": ""}
             for name, file in shipped_recipes().items()
         ]
-    return [
-        {
-            "name": entry.name,
-            "summary": entry.summary,
-            "reference": entry.reference,
-            "version": entry.version,
-            "options": entry.schema.model_json_schema().get("properties", {}),
-            **(_task_format(entry.name) if kind == "tasks" else {}),
-        }
-        for entry in _registry(kind)
-    ]
-
-
-def _registry(kind: str) -> Registry[Any]:
     from softprompts.recipes.component_fields import component_registry
-    from softprompts.tasks.registry import TASKS
+    from softprompts.tasks.registry import TASKS, task_format
 
-    return TASKS if kind == "tasks" else component_registry(kind)
-
-
-def _task_format(name: str) -> dict[str, Any]:
-    """Return how a task is scored; nothing for a task whose options decide it."""
-    from softprompts.tasks.registry import task_format
-
-    form = task_format(name)
-    if form is None:
-        return {}
-    return {"labels": list(form.labels), "metrics": list(form.metrics)}
+    found = []
+    for entry in TASKS if kind == "tasks" else component_registry(kind):
+        about = {name: getattr(entry, name) for name in ("name", "summary", "reference", "version")}
+        about["options"] = entry.schema.model_json_schema().get("properties", {})
+        form = task_format(entry.name) if kind == "tasks" else None
+        if form is not None:  # else its options decide how it is scored
+            about |= {"labels": list(form.labels), "metrics": list(form.metrics)}
+        found.append(about)
+    return found
 
 
 def _first_comment(text: str) -> str:

@@ -85,11 +85,7 @@ def _global_options(
 
 
 def verbs() -> dict[str, Callable[..., None]]:
-    """Return all verbs by name; one of another package that does not load is left out, aloud.
-
-    Raises:
-        RegistryError: if one has a name that is taken.
-    """
+    """Return all verbs by name; one of another package that does not load is left out, aloud."""
     points = named_points(GROUP, ADDED)
     for name in sorted(VERBS.keys() & points.keys()):
         raise RegistryError(f"command name must be free, but {name!r} is taken by softprompts.")
@@ -130,13 +126,9 @@ def build_app() -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line with what follows the program's name; return the exit code.
 
-    Args:
-        arguments: what follows the program's name; `sys.argv` when left out.
-
-    Returns:
-        The exit code: 0; 2 for the user's mistake; 1 for a failure; 130 after an interrupt.
+    That is 0; 2 for the user's mistake; 1 for a failure; 130 after an interrupt.
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     end = given.index("--") if "--" in given else len(given)

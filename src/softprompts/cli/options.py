@@ -35,11 +35,7 @@ LIBRARIES = ("jinja2", "matplotlib", "plotly", "scipy")
 
 
 def require_lab() -> None:
-    """Check that the lab's libraries are there, before a verb does anything.
-
-    Raises:
-        ExtraError: if one is not installed.
-    """
+    """Raise an `ExtraError` where a library of the lab is missing, before a verb does anything."""
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise ExtraError(
@@ -52,13 +48,7 @@ def require_lab() -> None:
 def read_task(run_dir: Path, name: str | None) -> tuple[RunConfig, str]:
     """Return the configuration of a run, or of an ensemble's first member, and a task of it.
 
-    Args:
-        run_dir: the folder.
-        name: what `--task` says; `None` for the only one.
-
-    Raises:
-        DataError: if the run has no such task, or several and none is named.
-        SoftPromptsError: if the configuration is missing, broken or edited.
+    `name` is what `--task` says; it must be there where the run has several tasks.
     """
     from softprompts.lab.ensemble_record import member_folders
     from softprompts.recipes.parsing import parse_kept_run

@@ -23,10 +23,7 @@ _CONTROLS = re.compile(
 
 
 def visible(text: str) -> str:
-    r"""Return a text whose control characters a terminal shows and does not obey.
-
-    Args:
-        text: any text; ends of lines and tabs stay.
+    r"""Return a text whose control characters, but ends of lines and tabs, are spelled out.
 
     Example:
         >>> print(visible("safe\x1b[2J"))
@@ -36,12 +33,10 @@ def visible(text: str) -> str:
 
 
 def say(text: str, style: str = "", *, is_whole: bool = False) -> None:
-    """Print a text on standard output, on a terminal in lines that fit and in a colour.
+    """Print a text on standard output, on a terminal in lines that fit and in a style of rich.
 
-    Args:
-        text: the text; its control characters are made visible.
-        style: a style of rich, such as `bold green`; `NO_COLOR` switches all of it off.
-        is_whole: whether it is to be copied, as a command is: no end of line is put in.
+    Control characters are made visible. No end of line is put into a text that `is_whole`, to be
+    copied as a command is. `NO_COLOR` switches the style off.
     """
     if not sys.stdout.isatty():
         print(visible(text))
@@ -62,11 +57,7 @@ def print_json(value: Any) -> None:
 
 
 def print_sections(sections: Mapping[str, Sequence[Sequence[str]]]) -> None:
-    """Print rows of text under their headings, in columns.
-
-    Args:
-        sections: rows by heading; all rows of one heading have the same number of cells.
-    """
+    """Print rows of text, as many cells each, under their headings in columns."""
     for index, (heading, texts) in enumerate(sections.items()):
         rows = [list(map(visible, row)) for row in texts]
         if index:
@@ -101,11 +92,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def problems_of(error: BaseException) -> list[str]:
-    """Return what an error says, one line per problem.
-
-    Args:
-        error: any error; a recipe error gives one line per problem, each with the recipe's name.
-    """
+    """Return what an error says, one line per problem; those of a recipe begin with its name."""
     if isinstance(error, RecipeError):
         texts = [f"{error.source}: {problem}" for problem in error.problems]
     elif isinstance(error, SoftPromptsError):
@@ -116,13 +103,7 @@ def problems_of(error: BaseException) -> list[str]:
 
 
 def print_error(kind: str, problems: Sequence[str], *, as_json: bool) -> None:
-    """Print problems on standard error, one line each, and as JSON on standard output where asked.
-
-    Args:
-        kind: the error's class name.
-        problems: one line each.
-        as_json: whether the verb was asked for JSON.
-    """
+    """Print problems on standard error, a line each; where asked, as JSON on standard output."""
     for problem in problems:
         print(f"error: {visible(problem)}", file=sys.stderr)
     if as_json:
@@ -142,10 +123,9 @@ def open_streams() -> None:
 
     Opened first, so that no file of a run gets their number.
     """
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def leave_quietly() -> None:

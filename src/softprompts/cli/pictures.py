@@ -9,49 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.errors import DataError, RunFolderError, StorageError
-from softprompts.storage import check_file, is_folder, is_there, open_file, write_bytes
+from softprompts.storage import check_file, is_folder, is_there, open_file, reporting, write_bytes
 
-FORMATS = {".svg": "svg", ".png": "png", ".html": "html"}
+FORMATS = (".svg", ".png", ".html")
 
 
-def check_place(path: Path, run_dirs: Sequence[Path]) -> None:
-    """Check that a picture may be written to a place: a new one, or that of an earlier picture.
+def find_place(
+    out: Path | None, default: str, run_dirs: Sequence[Path], *, as_json: bool
+) -> Path | None:
+    """Return where a picture is written, if it is: at a new place, or that of an earlier picture.
 
-    Args:
-        path: the place.
-        run_dirs: folders of runs, which pictures stay out of.
-
-    Raises:
-        DataError: if its ending is no format.
-        RunFolderError: if it lies in a run's folder, or is another file.
-        StorageError: if it cannot be read.
+    Its ending must be a format, and no place lies in a run's folder.
     """
+    path = Path(default) if out is None and not as_json else out
+    if path is None:
+        return None
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"`--out` must end in {', '.join(FORMATS)}, but is {str(path)!r}.")
     if lies_in(path, run_dirs):
         raise RunFolderError(f"`--out` must lie outside the run's folder, but is {str(path)!r}.")
     _check_earlier(path, "picture")
+    return path
 
 
 def write_picture(
     path: Path, found: Any, draw: Callable[[Any, str], bytes], draw_page: Callable[[Any], bytes]
 ) -> None:
     """Write what was found in the format of a place's ending."""
-    format = FORMATS[path.suffix.lower()]
+    format = path.suffix.lower().removeprefix(".")
     write_bytes(path, draw_page(found) if format == "html" else draw(found, format))
 
 
 def check_page(path: Path, study_dir: Path) -> None:
-    """Check that a report may be written to a place: a new one, or that of an earlier page.
+    """Check that a report may be written: at a new place, or that of an earlier page.
 
-    Args:
-        path: the place.
-        study_dir: the study's folder, whose runs pages stay out of.
-
-    Raises:
-        DataError: if it does not end in .html.
-        RunFolderError: if it lies in a run's folder, or is another file.
-        StorageError: if it cannot be read.
+    It must end in .html, and lie outside the study's runs.
     """
     if path.suffix.lower() != ".html":
         raise DataError(f"`--html` must end in .html, but is {str(path)!r}.")
@@ -61,17 +53,7 @@ def check_page(path: Path, study_dir: Path) -> None:
 
 
 def check_output(path: Path, source: Path, run_dir: Path) -> None:
-    """Check that predictions may be written to a place: a file outside the run, not their input.
-
-    Args:
-        path: the place.
-        source: the input.
-        run_dir: the run's folder.
-
-    Raises:
-        RunFolderError: if it lies in the run's folder.
-        StorageError: if it is the input or no file, or has no folder.
-    """
+    """Check that predictions may be written: to a file outside the run, not their own input."""
     if not is_folder(path.parent):
         raise StorageError(f"{path} must be in a folder that exists, but {path.parent} is not.")
     if is_folder(path):
@@ -91,27 +73,14 @@ def lies_in(path: Path, folders: Sequence[Path]) -> bool:
 
 
 def _check_earlier(path: Path, what: str, begin: bytes | None = None) -> None:
-    """Check that what is at a place, if anything, was written by this library.
-
-    Args:
-        path: the place.
-        what: what was written there.
-        begin: a pattern that is found where it was; that of pages when `None`.
-
-    Raises:
-        RunFolderError: if it is something else.
-        StorageError: if it cannot be read.
-    """
+    """Check that what is at a place, if anything, was written by this library, as `begin` tells."""
     from softprompts.lab.reports.pages import MAKER
 
     check_file(path)
     if not is_there(path):
         return
-    try:
-        with open_file(path) as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    with reporting(path, "read"), open_file(path) as file:
+        head = file.read(4096)
     if not re.search(re.escape(MAKER.encode()) if begin is None else begin, head):
         raise RunFolderError(
             f"{path} must be new or an earlier {what}, but is another file. Choose another name."

@@ -90,11 +90,7 @@ def _answer(prediction: Mapping[str, Any]) -> dict[str, Any]:
 def _usable(
     members: Sequence[Result], examples: Sequence[Example], name: str | None
 ) -> tuple[Example, ...]:
-    """Return the rows that can be read and whose choices can be told apart.
-
-    Raises:
-        DataError: if there is none; that of the first row.
-    """
+    """Return the rows that can be read and whose choices can be told apart; at least one."""
     from softprompts.results import check_choices
 
     readouts, usable = [member.model.track(name).readout for member in members], []

@@ -30,12 +30,7 @@ _LEAST_WORK = 0.05
 
 @final
 class Updates(training.Progress):
-    """Passes on how many updates are done.
-
-    Args:
-        tell: told the updates that are done, and all.
-        text: printed on standard error at the first update.
-    """
+    """Passes on how many updates are done, and of how many; says a text at the first."""
 
     def __init__(self, tell: Callable[[int, int], None], text: str = "") -> None:
         self._tell, self._text = tell, text
@@ -53,11 +48,7 @@ class Bar:
     """A bar on standard error; where that is no terminal, a line per finished run and now and then.
 
     Use it as a context manager. A thread of its own speaks between updates, as while a run is
-    scored; it only reads.
-
-    Args:
-        clock: tells seconds.
-        size: what the seeds of a study can show; said before its first run begins.
+    scored; it only reads. `size` is said before a study's first run begins.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter, size: str = "") -> None:

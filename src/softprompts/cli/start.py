@@ -6,11 +6,7 @@ import sys
 
 
 def start() -> int:
-    """Run the command line; see `softprompts.cli.main.main`.
-
-    Returns:
-        Its exit code; 130 after an interrupt.
-    """
+    """Run the command line; return its exit code, 130 after an interrupt."""
     try:
         from softprompts.cli.main import main
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ def try_out(
     """Answer inputs that are typed, or come line by line, until they end."""
     announce_threads()
     with uncollected():
-        from softprompts.encoding.template_syntax import template_fields
+        from softprompts.encoding.template import template_fields
         from softprompts.lab.ensembles import load, members_of
 
     result = load(run_dir / "ensemble" if is_there(run_dir / "fit.json") else run_dir, backbone)

@@ -98,15 +98,7 @@ class Batch:
 
 
 def collate(examples: Sequence[EncodedExample], pad_id: int) -> Batch:
-    """Pad encoded examples into a batch.
-
-    Args:
-        examples: at least one.
-        pad_id: the id put on padding; masked, so any valid id does.
-
-    Returns:
-        The batch, on the CPU.
-    """
+    """Pad encoded examples, at least one, into a batch on the CPU."""
     items: list[EncodedInput] = []
     rows: list[int] = []
     answers: list[list[bool]] = []

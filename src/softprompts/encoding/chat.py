@@ -52,13 +52,7 @@ def plain_form(template: Template) -> Form:
 def chat_form(template: Template, tokenizer: Any) -> Form:
     """Return the form of a template with turns, as the tokenizer's chat template writes them.
 
-    Args:
-        template: the parsed template, with roles.
-        tokenizer: a fast tokenizer of transformers.
-
-    Raises:
-        DataError: if the tokenizer has no chat template, or it does not write each turn once, in
-            order, and the same for each round.
+    That must write each turn once, in order, and the same for each round, or it is a `DataError`.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
@@ -127,12 +121,8 @@ class _Chat:
         """Return written text as pieces: literal text, places and special tokens."""
         named = "|".join(map(re.escape, [*self.pieces, *self.tokens]))
         pieces = [part for part in re.split(f"({named})", text) if part]
-        return tuple(self._piece(part) for part in pieces)
-
-    def _piece(self, part: str) -> Piece:
-        if part in self.pieces:
-            return self.pieces[part]
-        return Piece(part, TOKEN if part in self.tokens else "")
+        plain = {part: Piece(part, TOKEN if part in self.tokens else "") for part in pieces}
+        return tuple(self.pieces.get(part, plain[part]) for part in pieces)
 
 
 def _common_end(first: str, second: str, tokens: Sequence[str]) -> str:
@@ -146,12 +136,7 @@ def _common_end(first: str, second: str, tokens: Sequence[str]) -> str:
 
 
 def filled(template: Template, values: Mapping[str, str]) -> Template:
-    """Return a template with its places filled in for good.
-
-    Args:
-        template: a template.
-        values: text by place; places that are left out stay.
-    """
+    """Return a template with its places filled in for good; those without a value stay."""
     texts = tuple(
         tuple(Piece(values[p.name]) if p.name in values else p for p in text)
         for text in template.texts

@@ -56,12 +56,7 @@ class EncodedInput:
     lead: int = 0
 
     def followed_by(self, tokens: Sequence[int], role: int) -> EncodedInput:
-        """Return the input with label tokens as its continuation.
-
-        Args:
-            tokens: their ids.
-            role: their `Role`.
-        """
+        """Return the input with label tokens as its continuation."""
         size = len(tokens)
         return replace(
             self,
@@ -82,13 +77,7 @@ class EncodedInput:
         return replace(self, **parts, num_continuation_tokens=0, targets=())
 
     def behind(self, shown: Sequence[int], place: int, role: int) -> EncodedInput:
-        """Return the input with tokens before the one at `place`; rows keep their tokens.
-
-        Args:
-            shown: their ids.
-            place: index of a token.
-            role: their `Role`.
-        """
+        """Return the input with tokens before the one at `place`; rows keep their tokens."""
         size = len(shown)
 
         def moved(places: Sequence[int]) -> tuple[int, ...]:

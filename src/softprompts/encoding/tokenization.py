@@ -5,15 +5,15 @@ Field text is data: special tokens spelled inside it are split into ordinary pie
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from softprompts.encoding.chat import Form, chat_form, plain_form
 from softprompts.encoding.inputs import EncodedInput
-from softprompts.encoding.template import TOKEN, Piece, Role, Template
-from softprompts.encoding.template_syntax import MARK
-from softprompts.encoding.words import word_starts
+from softprompts.encoding.template import MARK, TOKEN, Piece, Role, Template
 from softprompts.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,17 +39,13 @@ _MARK = _Token(-1, Role.PADDING)
 _Span: TypeAlias = tuple[int, int, Role, int, str]
 """First character, character after the last, role, number of the piece and its name."""
 
+_ALONE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts without spaces: a word per sign
+_LETTERS = rf"(?:(?![{_ALONE}])\w)+"
+_WORD = re.compile(rf"[{_ALONE}]|{_LETTERS}(?:['’]{_LETTERS})*|[^\w\s]")
+
 
 def room_beside(backbone: Backbone, prompt_length: int) -> int | None:
-    """Return how many tokens the context holds beside a prompt; `None` where it has no end.
-
-    Args:
-        backbone: whose context it is.
-        prompt_length: rows that share the context with the tokens.
-
-    Raises:
-        DataError: if the prompt leaves no room.
-    """
+    """Return how many tokens the context holds beside a prompt; `None` where it has no end."""
     if backbone.context_length is None:
         return None
     room = backbone.context_length - prompt_length
@@ -71,9 +67,6 @@ class Tokenization:
         max_tokens: cap on the tokens of one input, or `None` for what the context allows.
         after_bos: let rows in front of a decoder's input stand behind the tokens that it begins
             with, where the tokenizer puts some there.
-
-    Raises:
-        DataError: if the prompt leaves no room in the context.
     """
 
     def __init__(
@@ -106,12 +99,7 @@ class Tokenization:
         return room if self.budget is None else min(room, self.budget)
 
     def form(self, template: Template) -> Form:
-        """Return how a template is read, in the form of a chat where it has turns.
-
-        Raises:
-            DataError: if it has turns, and the tokenizer no fitting chat template, or the backbone
-                is no decoder.
-        """
+        """Return how a template is read, in the tokenizer's form of a chat where it has turns."""
         if not template.roles:
             return plain_form(template)
         if self.family != "decoder":
@@ -122,27 +110,13 @@ class Tokenization:
         return chat_form(template, self.tokenizer)
 
     def words(self, text: str, tail: str = ":", lead: str = " ") -> tuple[int, ...]:
-        """Return the token ids of `text` as they are behind other text.
+        """Return the token ids of `text`, at least one, as they are behind other text.
 
-        Args:
-            text: label words or a choice, without a leading space.
-            tail: the text before it.
-            lead: white space between the two, which belongs to the words.
-
-        Returns:
-            Its tokens, at least one.
-
-        Raises:
-            DataError: if the text has no tokens.
+        White space `lead` between `tail` and the text belongs to it.
         """
         encoded = self._tokenize(f"{tail}{lead}{text.strip()}")
-        ids = tuple(
-            token
-            for token, (_, stop) in zip(
-                encoded["input_ids"], encoded["offset_mapping"], strict=True
-            )
-            if stop > len(tail)
-        )
+        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ids = tuple(token for token, (_, stop) in pairs if stop > len(tail))
         if not text.strip() or not ids:
             raise DataError(f"label words must have at least one token, but are {text!r}.")
         return ids
@@ -161,7 +135,7 @@ class Tokenization:
         num_reserved: int = 0,
         source: str = "",
     ) -> tuple[EncodedInput, bool]:
-        """Encode one row.
+        """Encode one row; return the input, and whether a field was cut to fit the budget.
 
         Args:
             template: the parsed template.
@@ -170,12 +144,6 @@ class Tokenization:
             continuation: label tokens to append (decoders).
             num_reserved: positions of the context to keep free for what will be written.
             source: `file:line` for messages.
-
-        Returns:
-            The input, and whether a field was cut.
-
-        Raises:
-            DataError: if what must not be cut is longer than the budget, or there is no token.
         """
         texts = template.texts
         if len(texts) == 2 and (self.family == "decoder" or not self.frame.middle):
@@ -241,16 +209,15 @@ class Tokenization:
             if piece.name == MARK:
                 marks.append(len(text))
                 continue
-            if piece.name == "mask":
-                mask_id, eats_space = self._mask()
-                result += self._stretch(text.rstrip() if eats_space else text, spans, marks)
-                result += [_Token(mask_id, Role.MASK)] * num_masks
-                text, spans, marks = "", [], []
-                continue
-            if piece.name == TOKEN:
-                result += self._stretch(text, spans, marks)
-                token = self.tokenizer.convert_tokens_to_ids(piece.text)
-                result.append(_Token(token, Role.SPECIAL))
+            if piece.name in ("mask", TOKEN):
+                if piece.name == "mask":
+                    mask_id, eats_space = self._mask()
+                    text = text.rstrip() if eats_space else text
+                    special = [_Token(mask_id, Role.MASK)] * num_masks
+                else:
+                    token = self.tokenizer.convert_tokens_to_ids(piece.text)
+                    special = [_Token(token, Role.SPECIAL)]
+                result += self._stretch(text, spans, marks) + special
                 text, spans, marks = "", [], []
                 continue
             content = values[piece.name] if piece.name else piece.text
@@ -315,12 +282,13 @@ class Tokenization:
         total = overhead + sum(token is not _MARK for tokens in texts for token in tokens)
         if budget is None or total <= budget:
             return False
-        lengths: dict[tuple[int, int], int] = {}
-        for number, tokens in enumerate(texts):
-            for token in tokens:
-                if token.place >= 0:
-                    lengths[number, token.place] = lengths.get((number, token.place), 0) + 1
-        fixed = total - sum(lengths.values())
+        lengths = Counter(
+            (number, token.place)
+            for number, tokens in enumerate(texts)
+            for token in tokens
+            if token.place >= 0
+        )
+        fixed = total - lengths.total()
         if fixed > budget:
             raise DataError(
                 f"template, special tokens and label words must fit {budget} tokens, "
@@ -328,17 +296,14 @@ class Tokenization:
                 file=source or None,
             )
         for _ in range(total - budget):
-            longest = max(lengths, key=lambda key: lengths[key])
-            lengths[longest] -= 1
+            lengths[max(lengths, key=lengths.__getitem__)] -= 1
         for number, tokens in enumerate(texts):
-            seen: dict[int, int] = {}
+            seen: Counter[int] = Counter()
             kept = []
             for token in tokens:
-                if token.place >= 0:
-                    seen[token.place] = seen.get(token.place, 0) + 1
-                    if seen[token.place] > lengths[number, token.place]:
-                        continue
-                kept.append(token)
+                seen[token.place] += 1
+                if token.place < 0 or seen[token.place] <= lengths[number, token.place]:
+                    kept.append(token)
             tokens[:] = kept
         return True
 
@@ -353,3 +318,31 @@ def _without_marks(tokens: Sequence[_Token]) -> tuple[list[_Token], list[int]]:
         else:
             kept.append(token)
     return kept, marks
+
+
+def word_starts(text: str, offsets: Sequence[tuple[int, int]]) -> list[bool]:
+    """Return which tokens start a word, by the first character of each and the one after its last.
+
+    Words are runs of letters and digits, apostrophes inside included; every other sign is a word by
+    itself. A token that is only a space belongs to the word that follows it.
+
+    Example:
+        >>> word_starts("It can't.", [(0, 2), (3, 6), (6, 7), (7, 8), (8, 9)])
+        [True, True, False, False, True]
+    """
+    begins = {found.start() for found in _WORD.finditer(text)}
+    starts: list[bool] = []
+    last, is_space = 0, False
+    for begin, stop in offsets:
+        core = begin
+        while core < stop and text[core].isspace():
+            core += 1
+        if core == stop:
+            starts.append(True)
+            is_space = True
+        else:
+            is_joined = is_space and core == begin
+            starts.append(core in begins and core >= last and not is_joined)
+            is_space = False
+        last = max(last, stop)
+    return starts

@@ -15,7 +15,7 @@ import torch
 
 from softprompts.cache_folder import find_cache_folder
 from softprompts.component import Component
-from softprompts.encoding import chat, inputs, template, tokenization, words
+from softprompts.encoding import chat, inputs, template, tokenization
 from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
 from softprompts.encoding.template import Role
 from softprompts.encoding.tokenization import Tokenization
@@ -185,7 +185,7 @@ def _code_digest(readout: Readout) -> str | None:
     """Return a digest of the source that encodes, `None` where it cannot be read."""
     state = hashlib.sha256()
     try:
-        for part in (asking, chat, inputs, template, tokenization, words, type(readout)):
+        for part in (asking, chat, inputs, template, tokenization, type(readout)):
             state.update(Path(inspect.getfile(part)).read_bytes())
     except (OSError, TypeError):
         return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.memory import KeyValues, Slot
-from softprompts.encoding.template_syntax import num_marks
+from softprompts.encoding.template import num_marks
 from softprompts.errors import BackboneError, PromptError
 from softprompts.prompts.positions.base import Edges
 from softprompts.prompts.prompt import Prompt

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from softprompts.encoding.template_syntax import template_fields
+from softprompts.encoding.template import template_fields
 from softprompts.hub_transfer import upload
 from softprompts.metrics.wilson import wilson_interval
 from softprompts.storage import is_there, read_json, write_bytes, write_json

@@ -9,8 +9,7 @@ from itertools import islice
 from typing import Any, TypeAlias, final
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.encoding.template import TOKEN, Piece
-from softprompts.encoding.template_syntax import MARK
+from softprompts.encoding.template import MARK, TOKEN, Piece
 from softprompts.errors import DataError
 from softprompts.interop.baked import Baked
 from softprompts.interop.probes import Probe, readable

@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from softprompts.errors import DataError
 from softprompts.examples import Example, TaskFormat
@@ -20,12 +21,6 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 def normalize_answer(text: str) -> str:
     """Return a text in lower case, without punctuation, articles and spare whitespace.
 
-    Args:
-        text: an answer.
-
-    Returns:
-        The text as SQuAD compares it.
-
     Example:
         >>> normalize_answer("The  U.S. Senate")
         'us senate'
@@ -34,15 +29,7 @@ def normalize_answer(text: str) -> str:
 
 
 def text_f1(text: str, reference: str) -> float:
-    """Return the F1 of the words that two texts share, counted with repetition.
-
-    Args:
-        text: the chosen text.
-        reference: a gold answer.
-
-    Returns:
-        A fraction in [0, 1].
-    """
+    """Return the F1 of the words that two texts share, counted with repetition."""
     words, gold = normalize_answer(text).split(), normalize_answer(reference).split()
     if words == gold:
         return 1.0
@@ -51,50 +38,8 @@ def text_f1(text: str, reference: str) -> float:
 
 
 def text_equal(text: str, reference: str) -> float:
-    """Return 1 where two texts are equal after normalization, else 0.
-
-    Args:
-        text: the chosen text.
-        reference: a gold answer.
-
-    Returns:
-        0 or 1.
-    """
+    """Return 1 where two texts are equal after normalization, else 0."""
     return float(normalize_answer(text) == normalize_answer(reference))
-
-
-def token_f1(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
-    """Return the mean over rows of the best word F1 over the gold answers.
-
-    Args:
-        predictions: a column per row.
-        examples: rows with choices and references.
-        form: the task's format; not used.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        DataError: if a row has no choices or no references.
-    """
-    return _mean_best(text_f1, "record-f1", predictions, examples)
-
-
-def exact_match(predictions: Sequence[int], examples: Sequence[Example], form: TaskFormat) -> float:
-    """Return the share of rows whose chosen text equals a gold answer after normalization.
-
-    Args:
-        predictions: a column per row.
-        examples: rows with choices and references.
-        form: the task's format; not used.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        DataError: if a row has no choices or no references.
-    """
-    return _mean_best(text_equal, "record-em", predictions, examples)
 
 
 def _mean_best(
@@ -102,7 +47,9 @@ def _mean_best(
     metric: str,
     predictions: Sequence[int],
     examples: Sequence[Example],
+    form: TaskFormat,
 ) -> float:
+    """Return the mean over rows of the best comparison of the chosen text with a gold answer."""
     total = 0.0
     for column, row in zip(predictions, examples, strict=True):
         if not row.choices or not row.references:
@@ -112,3 +59,7 @@ def _mean_best(
             )
         total += max(compare(row.choices[column], reference) for reference in row.references)
     return total / len(examples)
+
+
+record_f1 = partial(_mean_best, text_f1, "record-f1")
+record_em = partial(_mean_best, text_equal, "record-em")

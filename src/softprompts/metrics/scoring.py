@@ -20,21 +20,10 @@ def compute(
     examples: Sequence[Example],
     form: TaskFormat,
 ) -> dict[str, float]:
-    """Return the value of each metric.
+    """Return the value of each metric: a fraction in [0, 1], but for those that are no share.
 
-    Args:
-        names: metric names, at least one.
-        predictions: a column per row: an index into the labels, or into the row's choices; of a
-            task of writing, what was written.
-        examples: the rows, at least one, each with an answer.
-        form: how the rows are read.
-
-    Returns:
-        A fraction in [0, 1] per name, but for metrics that are no share.
-
-    Raises:
-        UnknownNameError: if a metric is unknown.
-        DataError: if rows and predictions do not fit each other or the metric.
+    A prediction is a column: an index into the labels, or into the row's choices; in a task of
+    writing, it is what was written. Each row has an answer. What does not fit is a `DataError`.
 
     Example:
         >>> form = TaskFormat("demo", 1, ("no", "yes"), {}, {}, ("accuracy",))
@@ -60,21 +49,7 @@ def score(
     examples: Sequence[Example],
     form: TaskFormat,
 ) -> float:
-    """Return the mean of the metrics: the task's score.
-
-    Args:
-        names: metric names, at least one.
-        predictions: a column per row, or what was written.
-        examples: the rows, at least one, each with an answer.
-        form: how the rows are read.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        UnknownNameError: if a metric is unknown.
-        DataError: if rows and predictions do not fit each other or the metric.
-    """
+    """Return the task's score, the mean of the metrics; see `compute`."""
     return mean_score(compute(names, predictions, examples, form))
 
 
@@ -86,18 +61,6 @@ def majority(
     For accuracy this is the share of the most common class. Where rows bring choices, only columns
     that every row has are tried. In a task of writing it is the score of one text for all rows, the
     most common reference.
-
-    Args:
-        examples: the rows, at least one, each with an answer.
-        form: how the rows are read.
-        names: metric names; the task's own when None.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        UnknownNameError: if a metric is unknown.
-        DataError: if there is no row, or a row does not fit the metric.
     """
     names = form.metrics if names is None else names
     if form.is_writing:

@@ -7,12 +7,7 @@ from statistics import NormalDist
 
 
 def wilson_interval(share: float, num_items: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's interval of a share of right answers.
-
-    Args:
-        share: of right answers, in `[0, 1]`.
-        num_items: how many answers there were.
-        level: how often it holds.
+    """Return Wilson's interval of a share of right answers, which holds as often as `level`.
 
     Reference:
         Wilson (1927), Journal of the American Statistical Association 22.

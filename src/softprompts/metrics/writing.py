@@ -10,6 +10,7 @@ import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -37,56 +38,14 @@ class Written:
     num_tokens: int = 0
 
 
-def exact_match(written: Sequence[Written], references: References) -> float:
-    """Return the share of texts that equal a reference as SQuAD compares them."""
-    return _mean_best(text_equal, written, references)
-
-
-def token_f1(written: Sequence[Written], references: References) -> float:
-    """Return the mean F1 of words, each text with the reference that it is nearest to."""
-    return _mean_best(text_f1, written, references)
-
-
-def rouge_1(written: Sequence[Written], references: References) -> float:
-    """Return the mean F1 of single words, each text with its best reference."""
-    return _rouge("rouge1", written, references)
-
-
-def rouge_2(written: Sequence[Written], references: References) -> float:
-    """Return the mean F1 of pairs of words, each text with its best reference."""
-    return _rouge("rouge2", written, references)
-
-
-def rouge_l(written: Sequence[Written], references: References) -> float:
-    """Return the mean F1 of the longest common subsequence, each text with its best reference."""
-    return _rouge("rougeL", written, references)
-
-
-def bleu(written: Sequence[Written], references: References) -> float:
-    """Return BLEU over all texts, as a share."""
-    return _sacrebleu("corpus_bleu", written, references)
-
-
-def chrf(written: Sequence[Written], references: References) -> float:
-    """Return chrF over all texts, as a share."""
-    return _sacrebleu("corpus_chrf", written, references)
-
-
 def perplexity(written: Sequence[Written], references: References) -> float:
     """Return `exp(-sum log p / number of tokens)` of the first references; 1 is the least."""
     total = sum(one.log_likelihood for one in written)
     return math.exp(min(-total / sum(one.num_tokens for one in written), 700.0))
 
 
-def shown_texts(
-    texts: Sequence[str], examples: Sequence[Example], count: int = 2
-) -> list[dict[str, Any]]:
-    """Return the best, the median and the worst texts, by the F1 of words.
-
-    Args:
-        texts: what was written.
-        examples: after what, with references.
-        count: how many of each; none comes twice.
+def shown_texts(texts: Sequence[str], examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Return the best, the median and the worst texts by the F1 of words, two of each.
 
     Returns:
         `place`, `source`, `input`, `text`, `reference` (the nearest) and `token_f1` each.
@@ -96,7 +55,7 @@ def shown_texts(
         score, nearest = max((text_f1(text, gold), gold) for gold in row.references)
         about = {"source": row.source, "input": "\n".join(row.fields.values()), "text": text}
         found.append((score, {**about, "reference": nearest, "token_f1": score}))
-    ordered = [about for _, about in sorted(found, key=lambda one: -one[0])]
+    count, ordered = 2, [about for _, about in sorted(found, key=lambda one: -one[0])]
     middle, last = max((len(ordered) - count) // 2, 0), max(len(ordered) - count, 0)
     starts = {"best": 0, "median": middle, "worst": last}
     places = {start + i: place for place, start in starts.items() for i in range(count)}
@@ -104,11 +63,7 @@ def shown_texts(
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Check that metrics look at texts, and that their libraries are there.
-
-    Raises:
-        DataError: if one does not, or a library is missing; the text says how to install it.
-    """
+    """Check that metrics look at texts, and that their libraries are there."""
     for name in names:
         if not is_of_texts(name):
             raise DataError(f"metrics must be of written texts, but one is {name!r}.")
@@ -116,26 +71,6 @@ def check_metrics(names: Sequence[str]) -> None:
             _library("rouge_score.rouge_scorer")
         elif name in ("bleu", "chrf"):
             _library("sacrebleu")
-
-
-def _mean_best(
-    compare: Callable[[str, str], float], written: Sequence[Written], references: References
-) -> float:
-    pairs = zip(written, references, strict=True)
-    return fmean(max(compare(one.text, gold) for gold in golds) for one, golds in pairs)
-
-
-def _rouge(name: str, written: Sequence[Written], references: References) -> float:
-    scorer = _library("rouge_score.rouge_scorer").RougeScorer([name])
-    pairs = zip(written, references, strict=True)
-    return fmean(scorer.score_multi(list(golds), one.text)[name].fmeasure for one, golds in pairs)
-
-
-def _sacrebleu(name: str, written: Sequence[Written], references: References) -> float:
-    most = max(map(len, references))
-    streams = [[golds[i] if i < len(golds) else None for golds in references] for i in range(most)]
-    found = getattr(_library("sacrebleu"), name)([one.text for one in written], streams)
-    return float(found.score) / 100
 
 
 def _library(name: str) -> Any:
@@ -146,3 +81,35 @@ def _library(name: str) -> Any:
             f"`metrics` must be among those that are installed, but {error.name} is missing: "
             "pip install 'softprompts[writing]'."
         ) from error
+
+
+def _mean_best(
+    compare: Callable[[str, str], float], written: Sequence[Written], references: References
+) -> float:
+    """Return the mean of what is compared, each text with the reference that it is nearest to."""
+    pairs = zip(written, references, strict=True)
+    return fmean(max(compare(one.text, gold) for gold in golds) for one, golds in pairs)
+
+
+def _rouge(name: str, written: Sequence[Written], references: References) -> float:
+    """Return a mean F1, each text with its best reference."""
+    scorer = _library("rouge_score.rouge_scorer").RougeScorer([name])
+    pairs = zip(written, references, strict=True)
+    return fmean(scorer.score_multi(list(golds), one.text)[name].fmeasure for one, golds in pairs)
+
+
+def _sacrebleu(name: str, written: Sequence[Written], references: References) -> float:
+    """Return a score over all texts, as a share."""
+    most = max(map(len, references))
+    streams = [[golds[i] if i < len(golds) else None for golds in references] for i in range(most)]
+    found = getattr(_library("sacrebleu"), name)([one.text for one in written], streams)
+    return float(found.score) / 100
+
+
+exact_match = partial(_mean_best, text_equal)
+token_f1 = partial(_mean_best, text_f1)
+rouge_1 = partial(_rouge, "rouge1")
+rouge_2 = partial(_rouge, "rouge2")
+rouge_l = partial(_rouge, "rougeL")
+bleu = partial(_sacrebleu, "corpus_bleu")
+chrf = partial(_sacrebleu, "corpus_chrf")

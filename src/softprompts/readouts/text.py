@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
-from softprompts.encoding.template_syntax import CHAT
+from softprompts.encoding.template import CHAT
 from softprompts.errors import BackboneError, DataError
 from softprompts.examples import Example
 from softprompts.prompts.splice import Spliced

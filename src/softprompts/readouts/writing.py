@@ -12,8 +12,7 @@ from torch import Tensor
 from softprompts.backbones.families import decoder_length
 from softprompts.encoding.batch import Batch
 from softprompts.encoding.inputs import EncodedExample, EncodedInput, Target
-from softprompts.encoding.template import TOKEN, Role, Template
-from softprompts.encoding.template_syntax import CHAT, MESSAGES, spell_chat
+from softprompts.encoding.template import CHAT, MESSAGES, TOKEN, Role, Template, spell_chat
 from softprompts.errors import BackboneError, DataError
 from softprompts.examples import WRITING, Example
 from softprompts.prompts.splice import Spliced

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from softprompts.backbones.registry import BACKBONES
-from softprompts.problems import Problem, show
+from softprompts.problems import Problem, broken, show
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.component_fields import POSITION_AXIS, TEMPERATURE
+from softprompts.recipes.component_fields import AXES, TEMPERATURE
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.prompt_checks import (
     LENGTH_FIELDS,
@@ -21,11 +21,7 @@ from softprompts.recipes.prompt_checks import (
     rate_multipliers,
 )
 from softprompts.recipes.schema import RunConfig
-from softprompts.recipes.sources import (
-    rows_file_problems,
-    source_problems,
-    word_vector_problems,
-)
+from softprompts.recipes.sources import source_problems, word_vector_problems
 from softprompts.recipes.task_checks import (
     known_marks,
     mark_problems,
@@ -42,20 +38,12 @@ from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
 
 
 def combination_problems(config: RunConfig) -> list[Problem]:
-    """Return what is wrong between fields that are each right.
-
-    Args:
-        config: a run whose fields are valid.
-
-    Returns:
-        One problem per combination that is refused, in recipe order.
-    """
+    """Return what is wrong between fields that are each right, in recipe order."""
     return [
         *_revision_problems(config),
         *_spreading_problems(config),
         *task_problems(config),
         *source_problems(config.prompt),
-        *rows_file_problems(config.prompt),
         *task_template_problems(config),
         *writing_problems(config),
         *_mark_problems(config),
@@ -72,7 +60,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
 def _mark_problems(config: RunConfig) -> Iterator[Problem]:
     """Find marks that the prompt does not fill; its position is imported where there are some."""
     prompt, found = config.prompt, known_marks(config)
-    is_plain = axis_kind(prompt, "position") == POSITION_AXIS.default
+    is_plain = axis_kind(prompt, "position") == AXES["position"].default
     if is_plain and not any(marks for _, _, marks in found):
         return
     position = axis_class(prompt, "position")
@@ -85,11 +73,8 @@ def _revision_problems(config: RunConfig) -> Iterator[Problem]:
     """Find a revision of what is bundled; whether another name is a hub id, loading tells."""
     backbone = config.backbone
     if backbone.revision is not None and backbone.name in BACKBONES:
-        yield Problem(
-            ("backbone.revision", "backbone.name"),
-            f"`backbone.revision` must be left out for {backbone.name!r}, which is bundled, but is "
-            f"{show(backbone.revision)}.",
-        )
+        rule = f"be left out for {backbone.name!r}, which is bundled"
+        yield broken(rule, backbone.revision, "backbone.revision", "backbone.name")
 
 
 def _spreading_problems(config: RunConfig) -> Iterator[Problem]:
@@ -103,17 +88,11 @@ def _spreading_problems(config: RunConfig) -> Iterator[Problem]:
     ]
     for field, allowed, found, reason in refused if spreads else ():
         if found != allowed:
-            yield Problem(
-                (field, "backbone.device_map", "prompt.method"),
-                f"`{field}` must be {show(allowed)} with `backbone.device_map`, {reason}, but is "
-                f"{show(found)}.",
-            )
+            rule = f"be {show(allowed)} with `backbone.device_map`, {reason}"
+            yield broken(rule, found, field, "backbone.device_map", "prompt.method")
     if backbone.max_memory is not None and not isinstance(backbone.device_map, str):
-        yield Problem(
-            ("backbone.max_memory", "backbone.device_map"),
-            "`backbone.max_memory` must be left out unless `backbone.device_map` is a strategy, "
-            f"such as auto, but is {show(backbone.max_memory)}.",
-        )
+        rule = "be left out unless `backbone.device_map` is a strategy, such as auto"
+        yield broken(rule, backbone.max_memory, "backbone.max_memory", "backbone.device_map")
 
 
 def _multiplier_problems(config: RunConfig) -> Iterator[Problem]:
@@ -122,11 +101,8 @@ def _multiplier_problems(config: RunConfig) -> Iterator[Problem]:
     for group, value in config.training.multipliers.items():
         if group not in known:
             field = f"training.{multiplier_field(group)}"
-            yield Problem(
-                (field, "prompt.unit", "prompt.method"),
-                f"`{field}` must be left out where the prompt has no part of that sort or "
-                f"is absolute, but is {show(value)}.",
-            )
+            rule = "be left out where the prompt has no part of that sort or is absolute"
+            yield broken(rule, value, field, "prompt.unit", "prompt.method")
 
 
 def adaptation_kind(config: RunConfig) -> str:
@@ -139,28 +115,23 @@ def _adaptation_problems(config: RunConfig) -> Iterator[Problem]:
     kind, length = adaptation_kind(config), prompt_length(config.prompt)
     rate = config.training.backbone_learning_rate
     if kind != "none" and length:
-        yield Problem(
-            (*LENGTH_FIELDS, "adaptation"),
-            f"`adaptation` must be left out when `prompt.length` is {length}, since a prompt is "
-            f"trained on a frozen backbone, but is {show(kind)}.",
-        )
+        reason = "since a prompt is trained on a frozen backbone"
+        rule = f"be left out when `prompt.length` is {length}, {reason}"
+        yield broken(rule, kind, "adaptation", *LENGTH_FIELDS)
     if kind == "none" and rate is not None:
-        yield Problem(
-            ("training.backbone_learning_rate", "adaptation", "prompt.method"),
-            "`training.backbone_learning_rate` must be left out where the backbone is frozen, "
-            f"which all methods but fine-tuning and lora leave it, but is {show(rate)}.",
-        )
+        field = "training.backbone_learning_rate"
+        reason = "which all methods but fine-tuning and lora leave it"
+        rule = f"be left out where the backbone is frozen, {reason}"
+        yield broken(rule, rate, field, "adaptation", "prompt.method")
 
 
 def _regularizer_problems(config: RunConfig) -> Iterator[Problem]:
     for number, regularizer in enumerate(config.regularizers):
         options, field = regularizer.options, f"regularizers.{number}"
         if options.get("consistency") == "ce" and options.get("is_clean_live"):
-            yield Problem(
-                (field,),
-                f"`{field}.is_clean_live` must be left out with consistency ce, which looks at the "
-                "label instead of the clean prediction, but is true.",
-            )
+            reason = "which looks at the label instead of the clean prediction"
+            rule = f"be left out with consistency ce, {reason}"
+            yield broken(rule, True, field, name=f"{field}.is_clean_live")
         if options.get("instances") == "perturbed" and not looks_at_instances(config.prompt):
             yield Problem(
                 ("prompt.pool", "prompt.position", "prompt.method", field),
@@ -169,24 +140,15 @@ def _regularizer_problems(config: RunConfig) -> Iterator[Problem]:
             )
         length = prompt_length(config.prompt)
         if length == 0 and REGULARIZERS.load(regularizer.kind).needs_rows:
-            yield Problem(
-                (*LENGTH_FIELDS, field),
-                f"`{field}` must be left out when `prompt.length` is 0, since there are no rows, "
-                f"but is {show(regularizer.kind)}.",
-            )
+            rule = "be left out when `prompt.length` is 0, since there are no rows"
+            yield broken(rule, regularizer.kind, field, *LENGTH_FIELDS)
         elif is_deep(config.prompt) and REGULARIZERS.load(regularizer.kind).needs_embeddings:
-            yield Problem(
-                ("prompt.depth", "prompt.method", field),
-                f"`{field}` must be left out with depth every-layer, whose rows are no embeddings, "
-                f"but is {show(regularizer.kind)}.",
-            )
+            rule = "be left out with depth every-layer, whose rows are no embeddings"
+            yield broken(rule, regularizer.kind, field, "prompt.depth", "prompt.method")
         perturbation, num_copies = options.get("perturbation"), options.get("num_copies", 1)
         if perturbation is not None and num_copies > 1 and _draws_nothing(perturbation):
-            yield Problem(
-                (field,),
-                f"`{field}.num_copies` must be 1 with a perturbation that draws nothing, whose "
-                f"copies would be the same, but is {num_copies}.",
-            )
+            rule = "be 1 with a perturbation that draws nothing, whose copies would be the same"
+            yield broken(rule, num_copies, field, name=f"{field}.num_copies")
 
 
 def _draws_nothing(perturbation: dict[str, Any]) -> bool:
@@ -207,11 +169,8 @@ def _readout_problems(config: RunConfig) -> Iterator[Problem]:
         )
     if not is_trained(config) and READOUTS.entry(config.readout.kind).fact("has_parameters"):
         untrained = sorted(entry.name for entry in READOUTS if not entry.fact("has_parameters"))
-        yield Problem(
-            ("readout", "prompt.method"),
-            f"`readout` must be {' or '.join(untrained)} with method "
-            f"{method}, which trains nothing, but is {show(config.readout.kind)}.",
-        )
+        rule = f"be {' or '.join(untrained)} with method {method}, which trains nothing"
+        yield broken(rule, config.readout.kind, "readout", "prompt.method")
     if not is_trained(config) and config.regularizers:
         yield Problem(
             ("regularizers", "prompt.method"),
@@ -219,11 +178,8 @@ def _readout_problems(config: RunConfig) -> Iterator[Problem]:
             f"{len(config.regularizers)}.",
         )
     if not is_trained(config) and adaptation_kind(config) != "none":
-        yield Problem(
-            ("adaptation", "prompt.method"),
-            f"`adaptation` must be left out with method {method}, which trains nothing, but is "
-            f"{show(adaptation_kind(config))}.",
-        )
+        rule = f"be left out with method {method}, which trains nothing"
+        yield broken(rule, adaptation_kind(config), "adaptation", "prompt.method")
 
 
 def is_trained(config: RunConfig) -> bool:
@@ -236,17 +192,11 @@ def _context_problems(config: RunConfig) -> Iterator[Problem]:
     prompt = config.prompt
     own = METHODS[prompt.method].context
     if prompt.context not in (None, own):
-        yield Problem(
-            ("prompt.context", "prompt.method"),
-            f"`prompt.context` must be left out with method {prompt.method}, but is "
-            f"{show(prompt.context)}.",
-        )
+        rule = f"be left out with method {prompt.method}"
+        yield broken(rule, prompt.context, "prompt.context", "prompt.method")
     if prompt.num_demonstrations is not None and own != "demonstrations":
-        yield Problem(
-            ("prompt.num_demonstrations", "prompt.method"),
-            f"`prompt.num_demonstrations` must be left out with method {prompt.method}, which "
-            f"shows none, as in-context does, but is {prompt.num_demonstrations}.",
-        )
+        rule = f"be left out with method {prompt.method}, which shows none, as in-context does"
+        yield broken(rule, prompt.num_demonstrations, "prompt.num_demonstrations", "prompt.method")
 
 
 def _training_problems(config: RunConfig) -> Iterator[Problem]:
@@ -258,29 +208,22 @@ def _training_problems(config: RunConfig) -> Iterator[Problem]:
             f"but is {training.epochs} (with {training.steps} steps).",
         )
     if training.selection == "last" and training.patience is not None:
-        yield Problem(
-            ("training.selection", "training.patience"),
-            "`training.patience` must be left out when `training.selection` is last, "
-            f"but is {training.patience}.",
-        )
+        rule = "be left out when `training.selection` is last"
+        yield broken(rule, training.patience, "training.patience", "training.selection")
     yield from _schedule_problems(training)
     yield from _multiplier_problems(config)
     is_changed = training.temperature != TEMPERATURE.build({})
     if is_changed and not any(
         axis_class(config.prompt, axis).draws for axis in ("pool", "position", "active_length")
     ):
-        yield Problem(
-            ("training.temperature", "prompt.position", "prompt.active_length", "prompt.method"),
-            "`training.temperature` must be left out with a fixed position and length, since "
-            f"nothing is selected, but is {show(training.temperature)}.",
-        )
+        rule = "be left out with a fixed position and length, since nothing is selected"
+        others = ("prompt.position", "prompt.active_length", "prompt.method")
+        yield broken(rule, training.temperature, "training.temperature", *others)
     is_changed = training.readout_learning_rate != DEFAULT_READOUT_LEARNING_RATE
     if is_changed and not READOUTS.entry(readout).fact("has_parameters"):
-        yield Problem(
-            ("training.readout_learning_rate", "readout"),
-            f"`training.readout_learning_rate` must be left out with readout {readout}, which has "
-            f"nothing to train, but is {show(training.readout_learning_rate)}.",
-        )
+        rule = f"be left out with readout {readout}, which has nothing to train"
+        value, field = training.readout_learning_rate, "training.readout_learning_rate"
+        yield broken(rule, value, field, "readout")
 
 
 def _schedule_problems(training: TrainingConfig) -> Iterator[Problem]:
@@ -290,11 +233,11 @@ def _schedule_problems(training: TrainingConfig) -> Iterator[Problem]:
         yield Problem(("training.schedule", "training.steps"), warmup)
     options = training.temperature.options
     if {"start", "floor"} <= options.keys() and options["start"] < options["floor"]:
-        yield Problem(
-            ("training.temperature",),
-            "`training.temperature.start` must be at least the floor that it falls to, "
-            f"{options['floor']}, but is {options['start']}.",
+        rule, field = (
+            f"be at least the floor that it falls to, {options['floor']}",
+            "training.temperature",
         )
+        yield broken(rule, options["start"], field, name=f"{field}.start")
 
 
 def warmup_steps(training: TrainingConfig, steps: int) -> int:
@@ -306,9 +249,7 @@ def warmup_steps(training: TrainingConfig, steps: int) -> int:
 def warmup_problem(training: TrainingConfig, steps: int | None) -> str:
     """Return what is wrong with a warm-up that a run does not get through, or "".
 
-    Args:
-        training: how a run is trained.
-        steps: its updates; `None` where only the number of rows tells.
+    `steps` is `None` where only the number of rows tells.
     """
     options = training.schedule.options
     if options.get("warmup_steps") and options.get("warmup_fraction"):

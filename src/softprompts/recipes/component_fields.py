@@ -21,21 +21,9 @@ from softprompts.prompts.registry import (
 from softprompts.readouts.registry import READOUTS
 from softprompts.registry import Registry
 from softprompts.regularizers.registry import PERTURBATIONS, REGULARIZERS
-from softprompts.training.registry import (
-    AVERAGES,
-    OPTIMIZERS,
-    SAMPLINGS,
-    SCHEDULES,
-    TEMPERATURES,
-)
+from softprompts.training.registry import AVERAGES, OPTIMIZERS, SAMPLINGS, SCHEDULES, TEMPERATURES
 
 READOUT = ComponentOf(READOUTS, "linear")
-ROWS_AXIS = ComponentOf(ROWS)
-POOL_AXIS = ComponentOf(POOLS, "single")
-POSITION_AXIS = ComponentOf(POSITIONS, "fixed")
-ACTIVE_LENGTH_AXIS = ComponentOf(ACTIVE_LENGTHS, "fixed")
-DEPTH_AXIS = ComponentOf(DEPTHS, "input")
-INITIALIZER_AXIS = ComponentOf(INITIALIZERS, "vocabulary")
 ADAPTATION = ComponentOf(ADAPTATIONS, "none")
 OPTIMIZER = ComponentOf(OPTIMIZERS, "adamw")
 TEMPERATURE = ComponentOf(TEMPERATURES, "exponential")
@@ -45,12 +33,12 @@ SAMPLING = ComponentOf(SAMPLINGS, "size")
 REGULARIZER = ComponentOf(REGULARIZERS)
 
 AXES: Mapping[str, ComponentOf] = {
-    "initializer": INITIALIZER_AXIS,
-    "rows": ROWS_AXIS,
-    "pool": POOL_AXIS,
-    "position": POSITION_AXIS,
-    "active_length": ACTIVE_LENGTH_AXIS,
-    "depth": DEPTH_AXIS,
+    "initializer": ComponentOf(INITIALIZERS, "vocabulary"),
+    "rows": ComponentOf(ROWS),
+    "pool": ComponentOf(POOLS, "single"),
+    "position": ComponentOf(POSITIONS, "fixed"),
+    "active_length": ComponentOf(ACTIVE_LENGTHS, "fixed"),
+    "depth": ComponentOf(DEPTHS, "input"),
 }
 """The axes of a prompt by their recipe key; a preset has an attribute of each name."""
 
@@ -103,14 +91,7 @@ def component_kinds() -> tuple[str, ...]:
 
 
 def component_registry(kind: str) -> Registry[Any]:
-    """Return the registry of a kind.
-
-    Args:
-        kind: one of `component_kinds`.
-
-    Raises:
-        RegistryError: if it does not load.
-    """
+    """Return the registry of one of `component_kinds`."""
     if kind in COMPONENTS:
         return COMPONENTS[kind]
     registry: Registry[Any] = load_point(named_points(GROUP, ADDED)[kind], "a registry")

@@ -34,51 +34,29 @@ from softprompts.recipes.tuning import TuneConfig
 from softprompts.registry import Entry, Registry, unknown_name
 from softprompts.tasks.registry import TASKS, task_format
 
-SECTIONS: Mapping[str, type[BaseModel]] = {
+MODELS: Mapping[str, type[BaseModel]] = {
+    "run": RunConfig,
     "backbone": BackboneConfig,
     "task": TaskConfig,
     "mixture": MixtureConfig,
     "prompt": PromptConfig,
     "training": TrainingConfig,
-}
-STUDY_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "study": StudyConfig,
     "more_seeds": MoreSeedsConfig,
     "tune": TuneConfig,
 }
+"""Both recipes and their sections; the table of a run has only its fields outside of them."""
 TASK_OPTIONS = {"superglue-options": "superglue/cb", "files-options": "files"}
 MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
-_FIELD_HEADINGS = ("field", "values", "default", "meaning")
 _NONE = "–"
 _MOST_NAMES = 10
 
 
 def table(name: str) -> str:
-    """Return one table as Markdown.
-
-    Args:
-        name: `run` (fields outside sections), a section of a recipe, `study`, `methods`, `tasks`,
-            `superglue-options`, `files-options`, or the plural of a component kind.
-
-    Returns:
-        The table's lines.
-
-    Raises:
-        UnknownNameError: if there is no such table.
-    """
-    if name in SECTIONS:
-        properties = run_schema()["$defs"][SECTIONS[name].__name__]["properties"]
-        return _markdown(_FIELD_HEADINGS, _fields(properties, SECTIONS[name], f"{name}."))
-    if name == "run":
-        kept = {k: v for k, v in run_schema()["properties"].items() if k not in SECTIONS}
-        return _markdown(_FIELD_HEADINGS, _fields(kept, RunConfig))
-    if name == "study":
-        properties = study_schema()["properties"]
-        return _markdown(_FIELD_HEADINGS, _fields(properties, StudyConfig))
-    if name in STUDY_SECTIONS:
-        model = STUDY_SECTIONS[name]
-        properties = study_schema()["$defs"][model.__name__]["properties"]
-        return _markdown(_FIELD_HEADINGS, _fields(properties, model, f"{name}."))
+    """Return one table as Markdown, by the name that its marker has."""
+    if name in MODELS:
+        return _markdown(("field", "values", "default", "meaning"), _fields(name, MODELS[name]))
     if name in ("methods", "tasks"):
         return _methods() if name == "methods" else _tasks()
     if name in TASK_OPTIONS:
@@ -87,36 +65,28 @@ def table(name: str) -> str:
     kinds = component_kinds()
     if name in kinds:
         return _components(component_registry(name))
-    known = ["run", *SECTIONS, "study", *STUDY_SECTIONS, "methods", "tasks", *TASK_OPTIONS, *kinds]
+    known = [*MODELS, "methods", "tasks", *TASK_OPTIONS, *kinds]
     raise UnknownNameError(unknown_name("table", name, known))
 
 
 def refreshed(text: str) -> str:
-    """Return a page with every marked table made anew.
-
-    Args:
-        text: the page's Markdown.
-
-    Returns:
-        The page; equal to `text` where its tables are current.
-
-    Raises:
-        UnknownNameError: if a marker names no table.
-    """
+    """Return a page with every marked table made anew."""
     return MARKED.sub(lambda found: found[1] + table(found[2]) + found[3], text)
 
 
-def _fields(
-    properties: Mapping[str, Any], model: type[BaseModel], prefix: str = ""
-) -> list[tuple[str, ...]]:
+def _fields(name: str, model: type[BaseModel]) -> list[tuple[str, ...]]:
+    schema = run_schema() if model is RunConfig else study_schema()
+    is_whole = model in (RunConfig, StudyConfig)
+    properties = (schema if is_whole else schema["$defs"][model.__name__])["properties"]
     return [
         (
-            f"`{prefix}{name}`",
-            _values(schema),
-            _field_default(schema, model, name),
-            schema.get("description", ""),
+            f"`{field}`" if is_whole else f"`{name}.{field}`",
+            _values(about),
+            _field_default(about, model, field),
+            about.get("description", ""),
         )
-        for name, schema in properties.items()
+        for field, about in properties.items()
+        if model is not RunConfig or field not in MODELS
     ]
 
 
@@ -156,15 +126,12 @@ def _options(entry: Entry) -> list[tuple[str, ...]]:
 
 
 def _tasks() -> str:
-    lines = [
-        (
-            f"`{task.name}`",
-            ", ".join(f"`{label}`" for label in (form.labels if form else ())) or _NONE,
-            ", ".join(f"`{metric}`" for metric in (form.metrics if form else ())) or _NONE,
-            task.summary,
-        )
-        for task, form in ((task, task_format(task.name)) for task in TASKS)
-    ]
+    lines = []
+    for task in TASKS:
+        form = task_format(task.name)
+        parts = (form.labels, form.metrics) if form else ((), ())
+        cells = (", ".join(f"`{name}`" for name in names) or _NONE for names in parts)
+        lines.append((f"`{task.name}`", *cells, task.summary))
     return _markdown(("task", "labels", "metrics", "what it asks"), lines)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softprompts.errors import RecipeError
+from softprompts.problems import refuse
 from softprompts.recipes.identity import identity
 from softprompts.recipes.overrides import place
 from softprompts.recipes.parsing import parse_run
@@ -17,15 +18,10 @@ from softprompts.recipes.study import StudyConfig, merged, points, study_problem
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study.
+    """One resolved run of a study: a variant at a point of the grid.
 
-    Attributes:
-        variant: the variant's name.
-        point: the grid's values at this run, by dotted field.
-        task: the name that the grid gives the task, else its registry name, or the names of a
-            mixture's tasks.
-        config: the run, resolved.
-        identity: what the run computes, as `softprompts.recipes.identity.identity` says it.
+    `task` is the name that the grid gives the task, else its registry name, or the names of a
+    mixture's tasks; `identity` is what `softprompts.recipes.identity.identity` says.
     """
 
     variant: str
@@ -38,30 +34,19 @@ class Cell:
 def expand(study: StudyConfig) -> tuple[Cell, ...]:
     """Return every run of a study: variants outermost, then points of the grid, seeds innermost.
 
-    Args:
-        study: the study.
-
-    Returns:
-        One cell per variant, point and seed.
-
-    Raises:
-        RecipeError: with every problem of every run, each said once; or with the variants and
-            points that are the same run under two names.
+    Every problem of every run is raised, each said once; so are the variants and points that are
+    the same run under two names.
     """
     source = study.name or "study"
-    problems = study_problems(study)
-    if problems:
-        raise RecipeError([problem.text for problem in problems], source)
+    refuse(study_problems(study), source)
     cells: list[Cell] = []
     for variant, point in points(study):
         config = resolve(parse_run(merged(study, variant, point), source))
+        task = task_of(point, config)
         for seed in study.seeds:
             seeded = config.model_copy(update={"seed": seed})
-            cells.append(
-                Cell(variant, dict(point), task_of(point, config), seeded, identity(seeded))
-            )
-    twins = _twins(cells)
-    if twins:
+            cells.append(Cell(variant, dict(point), task, seeded, identity(seeded)))
+    if twins := _twins(cells):
         raise RecipeError(twins, source)
     return tuple(cells)
 

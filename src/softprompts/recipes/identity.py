@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softprompts.recipes.component_fields import COMPONENT_FIELDS
@@ -33,21 +33,12 @@ LATE = ((("backbone", "compile"), False), (("prompt", "unit"), "absolute"))
 
 
 def identity(config: RunConfig) -> str:
-    """Return the fingerprint of what a run computes.
+    """Return the fingerprint of what a run computes: 16 hexadecimal digits, alike on every machine.
 
     It covers the resolved configuration without the fields in `PRESENTATION`, and the versions of
-    the components it names. Fields that are null, and an empty list of regularizers, are left
-    out, so a later field that may be null leaves old identities as they are. So are fields and
-    options that came late, where they have their default.
-
-    Args:
-        config: a run, resolved or not.
-
-    Returns:
-        16 hexadecimal digits, the same on every machine.
-
-    Raises:
-        RecipeError: if fields that are each right do not go together.
+    the components it names. Fields that are null, and an empty list of regularizers, are left out,
+    so a later field that may be null leaves old identities as they are. So are fields and options
+    that came late, where they have their default.
     """
     config = resolve(config)
     content = {"config": _without_nulls(computed(config)), "versions": versions(config)}
@@ -60,39 +51,36 @@ def computed(config: RunConfig) -> dict[str, Any]:
     data = config.model_dump(mode="json")
     for path in PRESENTATION:
         _drop(data, path)
-    for path, default in LATE:
-        _drop_default(data, path, default)
-    for field, axis in COMPONENT_FIELDS.items():
-        component = _at(data, field)
-        if component is not None:
-            _drop_late(axis.registry, component)
+    for (section, key), default in LATE:
+        if data[section][key] == default:
+            del data[section][key]
+    for _, registry, component in _components(data):
+        for name, option in registry.entry(component["kind"]).options.items():
+            if option.is_late and component[name] == option.default:
+                del component[name]
+        if component.get(WORD_VECTORS_DIGEST) is not None:
+            component.pop(WORD_VECTORS, None)
     initializer = data["prompt"]["initializer"] or {}
     if initializer.get(ROWS_DIGEST) is not None:
         initializer.pop(ROWS_FILE, None)
-    for regularizer in data["regularizers"]:
-        perturbation = regularizer.get("perturbation")
-        if perturbation is not None:
-            _drop_late(PERTURBATIONS, perturbation)
-        _drop_late(REGULARIZERS, regularizer)
     if not data["regularizers"]:
         del data["regularizers"]
     return data
 
 
-def _drop_late(registry: Registry[Any], component: dict[str, Any]) -> None:
-    """Delete late options that have their default, and where a file with a digest is."""
-    for name, option in registry.entry(component["kind"]).options.items():
-        if option.is_late and component[name] == option.default:
-            del component[name]
-    if component.get(WORD_VECTORS_DIGEST) is not None:
-        component.pop(WORD_VECTORS, None)
-
-
-def _drop_default(data: dict[str, Any], path: tuple[str, str], default: object) -> None:
-    """Delete a field of a section that has its default."""
-    section, key = path
-    if data[section][key] == default:
-        del data[section][key]
+def _components(data: Mapping[str, Any]) -> Iterator[tuple[str, Registry[Any], dict[str, Any]]]:
+    """Yield the part of the run, the registry and the plain data of each component named."""
+    for field, axis in COMPONENT_FIELDS.items():
+        component: Any = data
+        for key in field.split("."):
+            component = None if component is None else component[key]
+        if component is not None:
+            yield field.rpartition(".")[2], axis.registry, component
+    for number, regularizer in enumerate(data["regularizers"]):
+        yield f"regularizers.{number}", REGULARIZERS, regularizer
+        perturbation = regularizer.get("perturbation")
+        if perturbation is not None:
+            yield f"regularizers.{number}.perturbation", PERTURBATIONS, perturbation
 
 
 def _drop(data: Any, path: Sequence[str]) -> None:
@@ -108,39 +96,14 @@ def _drop(data: Any, path: Sequence[str]) -> None:
 
 
 def versions(config: RunConfig) -> dict[str, int]:
-    """Return the versions of the components that a resolved run names, by part.
-
-    Args:
-        config: a resolved run.
-
-    Returns:
-        The version of each registry entry, by part of the run.
-    """
-    data = config.model_dump(mode="json")
-    chosen = {field: (axis, _at(data, field)) for field, axis in COMPONENT_FIELDS.items()}
-    found = {
-        field.rpartition(".")[2]: axis.registry.entry(component["kind"]).version
-        for field, (axis, component) in chosen.items()
-        if component is not None
-    }
-    for number, regularizer in enumerate(config.regularizers):
-        found[f"regularizers.{number}"] = REGULARIZERS.entry(regularizer.kind).version
-        perturbation = regularizer.options.get("perturbation")
-        if perturbation is not None:
-            version = PERTURBATIONS.entry(perturbation["kind"]).version
-            found[f"regularizers.{number}.perturbation"] = version
+    """Return the versions of the components that a resolved run names, by part."""
+    parts = _components(config.model_dump(mode="json"))
+    found = {part: registry.entry(one["kind"]).version for part, registry, one in parts}
     if config.mixture is None:
         of_tasks = {"task": config.task_label}
     else:
         of_tasks = {f"tasks.{name}": task.name for name, task in config.tasks.items()}
     return {**{part: TASKS.entry(name).version for part, name in of_tasks.items()}, **found}
-
-
-def _at(data: Any, field: str) -> Any:
-    """Return what a dotted field holds; `None` where its section is null."""
-    for key in field.split("."):
-        data = None if data is None else data[key]
-    return data
 
 
 def _without_nulls(value: Any) -> Any:

@@ -12,32 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from softprompts.encoding.template_syntax import ROLES
+from softprompts.encoding.template import ROLES
+from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS
-from softprompts.recipes.schema import (
-    BackboneConfig,
-    MixtureConfig,
-    PromptConfig,
-    RunConfig,
-    SourceConfig,
-    TaskConfig,
-)
-from softprompts.recipes.seeds import MoreSeedsConfig
+from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig
-from softprompts.recipes.training_config import TrainingConfig
-from softprompts.recipes.tuning import Choice, TuneConfig
 from softprompts.tasks.registry import TASKS
 
-_SECTIONS = (
-    BackboneConfig,
-    TaskConfig,
-    MixtureConfig,
-    PromptConfig,
-    SourceConfig,
-    TrainingConfig,
-)
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ATTRIBUTE = re.compile(r"^ {8}(\w+): (.+(?:\n {12}.+)*)$", re.MULTILINE)
 
@@ -60,8 +41,6 @@ def run_schema() -> dict[str, Any]:
     schema = RunConfig.model_json_schema()
     parts = schema["$defs"]
     _describe(schema, RunConfig)
-    for model in _SECTIONS:
-        _describe(parts[model.__name__], model)
     for name in ("task", "mixture"):
         field = schema["properties"][name]
         schema["properties"][name] = {**field.pop("anyOf")[0], "description": field["description"]}
@@ -79,8 +58,6 @@ def study_schema() -> dict[str, Any]:
     _describe(schema, StudyConfig)
     base = copy.deepcopy(run_schema())
     parts = {**base.pop("$defs"), **schema.pop("$defs")}
-    for model in (MoreSeedsConfig, TuneConfig, Choice):
-        _describe(parts[model.__name__], model)
     for key in ("$schema", "required", "oneOf", "title"):
         base.pop(key)
     for name in ("BackboneConfig", "TaskConfig", "MixtureConfig"):
@@ -96,26 +73,25 @@ def study_schema() -> dict[str, Any]:
 
 
 def write_schemas(folder: Path) -> None:
-    """Write `recipe.schema.json` and `study.schema.json` into a folder.
-
-    Args:
-        folder: made where it does not exist.
-    """
+    """Write `recipe.schema.json` and `study.schema.json` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, schema in (("recipe", run_schema()), ("study", study_schema())):
         text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
         (folder / f"{name}.schema.json").write_text(text, encoding="utf-8")
 
 
-def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Move what a model's docstring says of its fields to the fields.
+def _describe(schema: dict[str, Any], model: type[Section]) -> None:
+    """Move what docstrings say of the fields of a recipe and its sections to the fields.
 
     A description may go on over further lines, each four spaces deeper than the field's name.
     """
-    text = model.__doc__ or ""
-    schema["description"] = text.splitlines()[0]
-    for name, about in _ATTRIBUTE.findall(text):
-        schema["properties"][name]["description"] = " ".join(about.split())
+    sections = {one.__name__: one for one in Section.__subclasses__()}
+    described = {name: part for name, part in schema["$defs"].items() if name in sections}
+    for name, part in {**described, model.__name__: schema}.items():
+        text = sections[name].__doc__ or ""
+        part["description"] = text.splitlines()[0]
+        for field, about in _ATTRIBUTE.findall(text):
+            part["properties"][field]["description"] = " ".join(about.split())
 
 
 if __name__ == "__main__":

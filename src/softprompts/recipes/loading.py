@@ -33,12 +33,8 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> RunC
     """Return the recipe in a file, or the shipped recipe of that name, fully checked.
 
     The name of a shipped recipe wins over a file of that name in the working folder; `./name` or a
-    `Path` is always a file.
-
-    Args:
-        path_or_name: where the recipe is.
-        overrides: values to set on it, each `a.b=value`; in a study the field of a run means that
-            of its base.
+    `Path` is always a file. Overrides are `a.b=value` each; in a study the field of a run means
+    that of its base.
 
     Returns:
         A run, not resolved; or a study, every run of which has been checked.
@@ -72,17 +68,7 @@ def looks_like_study(data: Mapping[str, Any]) -> bool:
 
 
 def read_recipe(path_or_name: str | Path) -> tuple[Any, str]:
-    """Return what a recipe says, unchecked, and what to call it in errors.
-
-    Args:
-        path_or_name: a file, or the name of a shipped recipe.
-
-    Returns:
-        The value of its YAML text and its source.
-
-    Raises:
-        RecipeError: if there is no such recipe, or it cannot be read or is no YAML.
-    """
+    """Return what a recipe says, unchecked, and what to call it in errors."""
     source = str(path_or_name) or "recipe"
     file = _find(path_or_name)
     try:

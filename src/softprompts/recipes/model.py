@@ -26,10 +26,8 @@ class _Reporting(ModelMetaclass):
         try:
             return super().__call__(*args, **values)
         except ValidationError as error:
-            texts = [
-                problem.text for problem in describe(error, values, cast("type[BaseModel]", cls))
-            ]
-            raise RecipeError(texts, cls.__name__) from None
+            found = describe(error, values, cast("type[BaseModel]", cls))
+            raise RecipeError([problem.text for problem in found], cls.__name__) from None
 
 
 class Section(BaseModel, metaclass=_Reporting):

@@ -19,13 +19,9 @@ MOST_PARTS = 50
 
 
 def parse_overrides(texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the overrides written as `a.b=v`, and what is wrong with others.
+    """Return the overrides written as `a.b=v` by dotted field, and what is wrong with others.
 
-    Args:
-        texts: one override each; `v` is read as YAML.
-
-    Returns:
-        Values by dotted field, and problems.
+    `v` is read as YAML.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
@@ -64,18 +60,11 @@ def _in_run(field: str) -> str:
 
 
 def set_at(data: dict[str, Any], path: Sequence[str], value: Any) -> str:
-    """Set a field of nested mappings and lists in place.
+    """Set a field of nested mappings and lists in place; return what is wrong, or "".
 
-    Mappings on the way are made where there are none. A component's name becomes a mapping with
-    that `kind`, so that one of its options can be set. A number names an entry of a list, from 0.
-
-    Args:
-        data: the mappings; those on the way are replaced, not changed, and so are lists.
-        path: the keys that lead to the field.
-        value: what to put there.
-
-    Returns:
-        What is wrong, or "".
+    Mappings on the way are made where there are none, and replaced, not changed, as lists are. A
+    component's name becomes a mapping with that `kind`, so that one of its options can be set. A
+    number names an entry of a list, from 0.
     """
     whole = ".".join(path)
     if len(path) > MOST_PARTS:
@@ -83,11 +72,12 @@ def set_at(data: dict[str, Any], path: Sequence[str], value: Any) -> str:
     node: Any = data
     for index, part in enumerate(path):
         place = ".".join(path[:index])
-        if isinstance(node, list) and part.isdecimal() and int(part) >= len(node):
+        is_entry = isinstance(node, list) and part.isdecimal()
+        if is_entry and int(part) >= len(node):
             return f"`{whole}` must name one of the entries of `{place}`, but it has {len(node)}."
-        if not _holds(node, part):
+        if not is_entry and not isinstance(node, dict):
             return f"`{whole}` must lie in a mapping, but `{place}` is {show(node)}."
-        key = int(part) if isinstance(node, list) else part
+        key = int(part) if is_entry else part
         if index + 1 == len(path):
             node[key] = value
         else:
@@ -95,11 +85,6 @@ def set_at(data: dict[str, Any], path: Sequence[str], value: Any) -> str:
             node[key] = _opened(held, f"{place}.{part}".removeprefix("."))
             node = node[key]
     return ""
-
-
-def _holds(node: Any, part: str) -> bool:
-    """Return whether a value can be set in `node` under a key."""
-    return isinstance(node, dict) or (isinstance(node, list) and part.isdecimal())
 
 
 def _opened(held: Any, field: str) -> Any:

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from softprompts.errors import RecipeError
-from softprompts.problems import Problem, describe, dotted, show
+from softprompts.problems import Problem, broken, describe, dotted, refuse, show
 from softprompts.recipes.checks import combination_problems
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.task_checks import NO_TASK
@@ -25,21 +24,10 @@ _COMPONENTS = frozenset({"readout", "adaptation"})
 
 
 def parse_run(data: Any, source: str = "recipe") -> RunConfig:
-    """Return the run that `data` describes.
-
-    Args:
-        data: what a recipe says, as plain mappings, lists and values.
-        source: what to call the recipe in an error.
-
-    Returns:
-        The checked run, not resolved.
-
-    Raises:
-        RecipeError: with every problem, fields and combinations alike.
-    """
+    """Return the checked run that `data` describes, not resolved, or raise every problem."""
     config, problems = read_run(data)
-    if config is None or problems:
-        raise RecipeError([problem.text for problem in problems], source)
+    refuse(problems, source)
+    assert config is not None
     return config
 
 
@@ -58,17 +46,10 @@ def with_unit(data: Any, unit: str) -> Any:
     return {**data, "prompt": {"unit": unit, **data.get("prompt", {})}}
 
 
-def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None, list[Problem]]:
-    """Return the run that `data` describes, or what is wrong with it.
+def read_run(data: Any) -> tuple[RunConfig | None, list[Problem]]:
+    """Return the run that `data` describes, `None` when a field is wrong, and every problem.
 
     Combinations are checked among the fields that are right by themselves.
-
-    Args:
-        data: what a recipe says.
-        elsewhere: dotted fields where a misplaced key may belong; those of a run by default.
-
-    Returns:
-        The run (`None` when a field is wrong) and the problems.
     """
     if not isinstance(data, Mapping):
         text = f"a recipe must be a mapping, but is {show(data)}."
@@ -78,7 +59,7 @@ def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
-        found = _with_task(data, describe(error, data, RunConfig, elsewhere))
+        found = _with_task(data, describe(error, data, RunConfig))
         wrong = [field for problem in found for field in problem.fields]
         partial = _sound_part(data, wrong)
         if any(field.split(".")[0] == "mixture" for field in wrong):
@@ -91,9 +72,7 @@ def read_run(data: Any, elsewhere: Sequence[str] = ()) -> tuple[RunConfig | None
 def _extreme_numbers(value: Any, path: tuple[str, ...]) -> Iterator[Problem]:
     """Find numbers that leave float32 as soon as anything is done with them."""
     if isinstance(value, float) and _LARGEST < abs(value) < math.inf:
-        field = dotted(path)
-        text = f"`{field}` must be a number between ±{_LARGEST:g}, but is {value!r}."
-        yield Problem((field,), text)
+        yield broken(f"be a number between ±{_LARGEST:g}", value, dotted(path))
     elif isinstance(value, Mapping | list | tuple):
         inner = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, one in inner:

@@ -21,12 +21,7 @@ class Preset:
         name: kebab-case name used in `prompt.method`.
         summary: one line.
         reference: the paper, or "" for a yardstick.
-        rows: registry name of the rows.
-        pool: registry name of the pool.
-        position: registry name of the position.
-        active_length: registry name of the active length.
-        depth: registry name of the depth.
-        initializer: registry name of the initializer.
+        rows, pool, position, active_length, depth, initializer: registry names of the axes.
         adaptation: registry name of what is trained of the backbone.
         length: the number of rows, or `text`: as many as the initializer's text has tokens.
         is_length_fixed: whether another length would be another method.
@@ -55,27 +50,20 @@ class Preset:
     context: Literal["instruction", "demonstrations"] | None = None
 
 
+_LESTER = "Lester et al. 2021, arXiv 2104.08691"
+_RESIDUAL = "Razdaibiedina et al. 2023, arXiv 2305.03937"
 _DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
 
-_untrained = partial(Preset, length=0, is_length_fixed=True, is_trained=False)
+_without_rows = partial(Preset, length=0, is_length_fixed=True)
+_untrained = partial(_without_rows, is_trained=False)
 
 NO_PROMPT = Preset("none", "no prompt", length=0)
 """What the axes of a prompt without rows are."""
 
-_OF_ONE_PART = (
-    *(Preset(e.name, e.summary, e.reference, rows=e.name) for e in ROWS.methods()),
-    *(Preset(e.name, e.summary, e.reference, pool=e.name) for e in POOLS.methods()),
-)
-"""Methods that are a kind of rows or a pool and nothing else: their registry entry says so."""
-
 METHODS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset(
-            "prompt-tuning",
-            "free rows of embeddings before the input",
-            "Lester et al. 2021, arXiv 2104.08691",
-        ),
+        Preset("prompt-tuning", "free rows of embeddings before the input", _LESTER),
         Preset(
             "p-tuning",
             "an embedding read through a small encoder",
@@ -98,7 +86,7 @@ METHODS: Mapping[str, Preset] = {
         Preset(
             "residual",
             "rows plus a shallow network with a skip connection",
-            "Razdaibiedina et al. 2023, arXiv 2305.03937",
+            _RESIDUAL,
             rows="residual",
         ),
         Preset("adap-pos", "position learned per task", _DYNAMIC, position="task"),
@@ -125,20 +113,22 @@ METHODS: Mapping[str, Preset] = {
         Preset(
             "residual-dynamic",
             "residual rows with a position learned per input",
-            "Razdaibiedina et al. 2023, arXiv 2305.03937; Yang et al. 2023, arXiv 2303.02909",
+            f"{_RESIDUAL}; {_DYNAMIC}",
             rows="residual",
             position="instance",
         ),
         Preset(
             "stable",
             "rows that start at the task's instruction, ranked answers, a rate that falls to 0",
-            "Lester et al. 2021, arXiv 2104.08691",
+            _LESTER,
             initializer="text",
             length="text",
             training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
             objective="ranking",
         ),
-        *_OF_ONE_PART,
+        # a kind of rows or a pool and nothing else: their registry entry says so
+        *(Preset(e.name, e.summary, e.reference, rows=e.name) for e in ROWS.methods()),
+        *(Preset(e.name, e.summary, e.reference, pool=e.name) for e in POOLS.methods()),
         _untrained("zero-shot", "nothing trained: the language model with the template alone"),
         _untrained(
             "instruction",
@@ -151,26 +141,19 @@ METHODS: Mapping[str, Preset] = {
             "Brown et al. 2020, arXiv 2005.14165",
             context="demonstrations",
         ),
-        Preset(
-            "head-only",
-            "no prompt: a trained readout on the bare backbone, the yardstick",
-            length=0,
-            is_length_fixed=True,
+        _without_rows(
+            "head-only", "no prompt: a trained readout on the bare backbone, the yardstick"
         ),
-        Preset(
+        _without_rows(
             "fine-tuning",
             "no prompt: all weights of the backbone are trained, a yardstick",
             adaptation="full",
-            length=0,
-            is_length_fixed=True,
         ),
-        Preset(
+        _without_rows(
             "lora",
             "no prompt: low-rank changes of the backbone are trained, a yardstick",
             "Hu et al. 2021, arXiv 2106.09685",
             adaptation="lora",
-            length=0,
-            is_length_fixed=True,
         ),
     )
 }

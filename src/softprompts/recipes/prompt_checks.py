@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from softprompts.problems import Problem, show
-from softprompts.recipes.component_fields import AXES, DEPTH_AXIS, POSITION_AXIS
+from softprompts.problems import Problem, broken
+from softprompts.recipes.component_fields import AXES
 from softprompts.recipes.presets import METHODS, NO_PROMPT, NUM_ROWS
 from softprompts.recipes.schema import PromptConfig
 from softprompts.recipes.task_checks import counts_problem
@@ -40,14 +40,7 @@ def _may_tell_length(prompt: PromptConfig) -> bool:
 
 
 def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
-    """Find what is wrong between the fields of a prompt that are each right.
-
-    Args:
-        prompt: a prompt whose fields are valid.
-
-    Yields:
-        One problem per combination that is refused, named as in a run recipe.
-    """
+    """Find what is wrong between the fields of a prompt that are each right."""
     length, preset = prompt_length(prompt), METHODS[prompt.method]
     if prompt.length == "text" and not _may_tell_length(prompt):
         yield Problem(
@@ -56,11 +49,8 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
             "both its position and its active length are fixed, but is 'text'.",
         )
     if preset.is_length_fixed and length != preset.length:
-        yield Problem(
-            LENGTH_FIELDS,
-            f"`prompt.length` must be {preset.length} or left out with method {preset.name}, "
-            f"but is {length}.",
-        )
+        rule = f"be {preset.length} or left out with method {preset.name}"
+        yield broken(rule, length, *LENGTH_FIELDS)
     if length == 0 and any(getattr(preset, axis) != getattr(NO_PROMPT, axis) for axis in AXES):
         yield Problem(
             LENGTH_FIELDS,
@@ -69,21 +59,16 @@ def prompt_problems(prompt: PromptConfig) -> Iterator[Problem]:
         )
     split = _options(prompt, "position").get("split")
     if split is not None and split > length:
-        yield Problem(
-            (*LENGTH_FIELDS, "prompt.position"),
-            f"`prompt.position.split` must be at most `prompt.length`, {length}, but is {split}.",
-        )
+        rule = f"be at most `prompt.length`, {length}"
+        yield broken(rule, split, *LENGTH_FIELDS, "prompt.position", name="prompt.position.split")
     yield from _counts_problems(prompt, length)
     yield from _depth_problems(prompt)
     yield from _instance_problems(prompt)
     for name, axis in AXES.items():
         chosen = getattr(prompt, name)
         if length == 0 and chosen is not None and chosen != axis.build(getattr(NO_PROMPT, name)):
-            yield Problem(
-                (*LENGTH_FIELDS, f"prompt.{name}"),
-                f"`prompt.{name}` must be left out when `prompt.length` is 0, since there are no "
-                f"rows, but is {show(chosen)}.",
-            )
+            rule = "be left out when `prompt.length` is 0, since there are no rows"
+            yield broken(rule, chosen, f"prompt.{name}", *LENGTH_FIELDS)
 
 
 def _options(prompt: PromptConfig, axis: str) -> dict[str, Any]:
@@ -100,29 +85,26 @@ def _counts_problems(prompt: PromptConfig, length: int) -> Iterator[Problem]:
     for name in ("count", "start"):
         count = _options(prompt, "active_length").get(name)
         if count is not None and count > length:
-            yield Problem(
-                (*LENGTH_FIELDS, "prompt.active_length"),
-                f"`prompt.active_length.{name}` must be at most `prompt.length`, {length}, but is "
-                f"{count}.",
-            )
+            rule, field = f"be at most `prompt.length`, {length}", "prompt.active_length"
+            yield broken(rule, count, *LENGTH_FIELDS, field, name=f"{field}.{name}")
 
 
 def is_deep(prompt: PromptConfig) -> bool:
     """Return whether rows are read in every layer; imports the depth, but for the default one."""
     kind = axis_kind(prompt, "depth")
-    return kind != DEPTH_AXIS.default and not axis_class(prompt, "depth").is_input
+    return kind != AXES["depth"].default and not axis_class(prompt, "depth").is_input
 
 
 def _depth_problems(prompt: PromptConfig) -> Iterator[Problem]:
     position, kind = prompt.position, axis_kind(prompt, "position")
-    plain = POSITION_AXIS.build({})
+    plain = AXES["position"].build({})
     is_plain = kind == plain.kind if position is None else position == plain
     if not is_plain and is_deep(prompt):
-        yield Problem(
-            ("prompt.position", "prompt.depth", "prompt.method"),
-            "`prompt.position` must be left out with depth every-layer, since keys and values have "
-            f"no place in the input, but is {show(position if position else kind)}.",
+        rule = (
+            "be left out with depth every-layer, since keys and values have no place in the input"
         )
+        value = position if position else kind
+        yield broken(rule, value, "prompt.position", "prompt.depth", "prompt.method")
 
 
 def axis_kind(prompt: PromptConfig, axis: str) -> str:
@@ -153,8 +135,7 @@ def looks_at_instances(prompt: PromptConfig) -> bool:
 
 def _instance_problems(prompt: PromptConfig) -> Iterator[Problem]:
     if prompt.instance != "states" and not looks_at_instances(prompt):
-        yield Problem(
-            ("prompt.instance", "prompt.pool", "prompt.position", "prompt.method"),
-            "`prompt.instance` must be left out where nothing looks at instance vectors, as pool "
-            f"attention or position instance do, but is {show(prompt.instance)}.",
-        )
+        reason = "as pool attention or position instance do"
+        rule = f"be left out where nothing looks at instance vectors, {reason}"
+        others = ("prompt.pool", "prompt.position", "prompt.method")
+        yield broken(rule, prompt.instance, "prompt.instance", *others)

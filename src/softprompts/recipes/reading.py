@@ -49,19 +49,16 @@ class _Loader(yaml.SafeLoader):
                 continue
             key = _as_text(self.construct_object(key_node, deep=True))
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"a key must be text, but is {key!r}", key_node.start_mark
-                )
+                raise _refusal(f"a key must be text, but is {key!r}", key_node)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"a key must stand once, but {key!r} stands again",
-                    key_node.start_mark,
-                )
+                raise _refusal(f"a key must stand once, but {key!r} stands again", key_node)
             seen.add(key)
         built = super().construct_mapping(node, deep=deep)
         return {_as_text(key): value for key, value in built.items()}
+
+
+def _refusal(text: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, text, node.start_mark)
 
 
 def _as_text(key: Any) -> Any:
@@ -85,18 +82,10 @@ for _tag, _pattern, _first in (
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """Return the value that a YAML text describes.
+    """Return the value that a YAML text describes; `None` for an empty one.
 
-    Args:
-        text: one YAML document.
-        source: what to call it in an error.
-
-    Returns:
-        Plain mappings, lists and values; `None` for an empty text.
-
-    Raises:
-        RecipeError: if the text is not YAML, with line and column; if a key stands twice or is
-            neither text nor a whole number; or if the value is too large or contains itself.
+    What is no YAML is refused with line and column; so is a key that stands twice, or is neither
+    text nor a whole number, and a value that is too large or contains itself.
     """
     try:
         return _load(text, source)
@@ -135,12 +124,7 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
 
 
 def _measured(node: yaml.Node, known: dict[yaml.Node, tuple[int, int]]) -> tuple[int, int]:
-    """Return how many values a node holds, aliases written out, and how deep they nest.
-
-    Args:
-        node: the node; its tag, and those of all that it holds, are checked.
-        known: what was measured before; a node that contains itself is too large.
-    """
+    """Return how many values a checked node holds, aliases written out, and how deep they nest."""
     if node in known:
         return known[node]
     _check_tag(node)
@@ -164,8 +148,5 @@ def _check_tag(node: yaml.Node) -> None:
         meant = _Loader("").kind_of(node.value)
         fits = meant == kind or (meant, kind) == ("int", "float")
     if not fits:
-        what = "a tag must be left out or fit its value"
         shown = node.tag.replace(_TAG, "!!")
-        raise yaml.constructor.ConstructorError(
-            None, None, f"{what}, but is {shown!r}", node.start_mark
-        )
+        raise _refusal(f"a tag must be left out or fit its value, but is {shown!r}", node)

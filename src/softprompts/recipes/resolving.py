@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.component import Component, ComponentOf
 from softprompts.errors import RecipeError
+from softprompts.problems import refuse
 from softprompts.recipes.checks import adaptation_kind, combination_problems
 from softprompts.recipes.component_fields import ADAPTATION, AXES
+from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.presets import METHODS, NO_PROMPT
-from softprompts.recipes.prompt_checks import (
-    prompt_problems,
-    rate_multipliers,
-    spelled_length,
-)
-from softprompts.recipes.schema import MixtureConfig, PromptConfig, RunConfig
+from softprompts.recipes.prompt_checks import prompt_problems, rate_multipliers, spelled_length
+from softprompts.recipes.schema import PromptConfig, RunConfig
 from softprompts.recipes.sources import (
     num_rows_of,
     pinned,
-    rows_file_problems,
     source_problems,
     with_pinned_rows,
     with_pinned_vectors,
@@ -39,19 +38,9 @@ def resolve(config: RunConfig) -> RunConfig:
 
     An axis that the recipe names wins over the method's. Without rows the axes say nothing, so they
     are the plain ones; nor does `training` where nothing is trained, but for the rows held out.
-
-    Args:
-        config: a run.
-
-    Returns:
-        An equal run; resolving it again changes nothing.
-
-    Raises:
-        RecipeError: if fields that are each right do not go together.
+    Resolving again changes nothing.
     """
-    problems = combination_problems(config)
-    if problems:
-        raise RecipeError([problem.text for problem in problems])
+    refuse(combination_problems(config))
     training = config.training
     is_silent = training.epochs is None and training.steps is None
     epochs = DEFAULT_EPOCHS if is_silent else training.epochs
@@ -65,9 +54,12 @@ def resolve(config: RunConfig) -> RunConfig:
         training = training.model_copy(update=spelled_out | _prompt_rates(training, prompt))
     else:
         training = _untrained(training)
+    mixture = config.mixture
+    if mixture is not None:  # a recipe's order changes nothing
+        mixture = mixture.model_copy(update={"tasks": dict(sorted(mixture.tasks.items()))})
     return config.model_copy(
         update={
-            "mixture": _ordered(config.mixture),
+            "mixture": mixture,
             "prompt": prompt,
             "adaptation": adaptation,
             "regularizers": with_pinned_vectors(config.regularizers),
@@ -77,21 +69,8 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
-    """Return the same prompt with every axis spelled out, as `resolve` does for a run.
-
-    Args:
-        prompt: a prompt.
-
-    Returns:
-        An equal prompt; resolving it again changes nothing.
-
-    Raises:
-        RecipeError: if fields that are each right do not go together.
-    """
-    found = [*source_problems(prompt), *rows_file_problems(prompt), *prompt_problems(prompt)]
-    problems = [problem.text for problem in found]
-    if problems:
-        raise RecipeError(problems)
+    """Return the same prompt with every axis spelled out, as `resolve` does for a run."""
+    refuse([*source_problems(prompt), *prompt_problems(prompt)])
     length = spelled_length(prompt)
     source = pinned(prompt.from_run)
     if source is not None and prompt.length is None and METHODS[prompt.method].length == "text":
@@ -131,12 +110,45 @@ def _untrained(training: TrainingConfig) -> TrainingConfig:
     return TrainingConfig(learning_rate=ABSOLUTE_LEARNING_RATE, **kept)
 
 
-def _ordered(mixture: MixtureConfig | None) -> MixtureConfig | None:
-    """Return a mixture with its tasks by name, so that a recipe's order changes nothing."""
-    if mixture is None:
-        return None
-    return mixture.model_copy(update={"tasks": dict(sorted(mixture.tasks.items()))})
-
-
 def _chosen(component: Component | None, axis: ComponentOf, kind: str) -> Component:
     return axis.build(kind) if component is None else component
+
+
+def value_and_default(data: Mapping[str, Any], field: str) -> tuple[Any, Any]:
+    """Return what a field is in a run recipe, and what it would be if the recipe did not say.
+
+    Both are plain JSON values, everything spelled out. A default is `None` where the recipe is
+    wrong without the field, or has none there. A part of the field that is a number counts the
+    entries of a list from 0.
+
+    Example:
+        >>> data = {"backbone": {"name": "minilm"}, "task": {"name": "bundled/sentiment"}}
+        >>> value_and_default({**data, "prompt": {"length": 3}}, "prompt.length")
+        (3, 10)
+    """
+    own, rest = value_of(data, field), copy.deepcopy(dict(data))
+    section, _, key = field.rpartition(".")
+    holder = _at(rest, section.split(".") if section else ())
+    if isinstance(holder, dict):
+        holder.pop(key, None)
+    try:
+        return own, value_of(rest, field)
+    except RecipeError:
+        return own, None
+
+
+def value_of(data: Mapping[str, Any], field: str) -> Any:
+    """Return what a field is in a run recipe; see `value_and_default`."""
+    return _at(resolve(parse_run(data)).model_dump(mode="json"), field.split("."))
+
+
+def _at(data: Any, path: Sequence[str]) -> Any:
+    """Return the value at the end of a path; `None` where the path ends early."""
+    for part in path:
+        if isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(data, list) and part.isdigit() and int(part) < len(data):
+            data = data[int(part)]
+        else:
+            return None
+    return data

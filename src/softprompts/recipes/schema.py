@@ -20,21 +20,10 @@ from pydantic_core import PydanticCustomError
 from softprompts.backbones.device_memory import SIZES, is_memory, numbered
 from softprompts.backbones.registry import BACKBONES
 from softprompts.component import ComponentField, check_options
-from softprompts.encoding.template_syntax import spell_turns
+from softprompts.encoding.template import spell_turns
+from softprompts.errors import DataError
 from softprompts.readouts.registry import READOUTS
-from softprompts.recipes.component_fields import (
-    ACTIVE_LENGTH_AXIS,
-    ADAPTATION,
-    AXES,
-    DEPTH_AXIS,
-    INITIALIZER_AXIS,
-    POOL_AXIS,
-    POSITION_AXIS,
-    READOUT,
-    REGULARIZER,
-    ROWS_AXIS,
-    SAMPLING,
-)
+from softprompts.recipes.component_fields import ADAPTATION, AXES, READOUT, REGULARIZER, SAMPLING
 from softprompts.recipes.model import Section
 from softprompts.recipes.presets import METHODS, Preset
 from softprompts.recipes.training_config import TrainingConfig
@@ -115,7 +104,7 @@ def _turns_spelled(value: Any) -> Any:
         return value
     try:
         return spell_turns(value)
-    except ValueError as error:
+    except DataError as error:
         raise PydanticCustomError("constraint", "wrong turns", {"constraint": TURNS}) from error
 
 
@@ -237,12 +226,12 @@ class PromptConfig(Section):
 
     method: str = "prompt-tuning"
     length: Annotated[int, Field(ge=0, le=65536)] | Literal["text"] | None = None
-    initializer: Annotated[ComponentField, INITIALIZER_AXIS] | None = None
-    rows: Annotated[ComponentField, ROWS_AXIS] | None = None
-    pool: Annotated[ComponentField, POOL_AXIS] | None = None
-    position: Annotated[ComponentField, POSITION_AXIS] | None = None
-    active_length: Annotated[ComponentField, ACTIVE_LENGTH_AXIS] | None = None
-    depth: Annotated[ComponentField, DEPTH_AXIS] | None = None
+    initializer: Annotated[ComponentField, AXES["initializer"]] | None = None
+    rows: Annotated[ComponentField, AXES["rows"]] | None = None
+    pool: Annotated[ComponentField, AXES["pool"]] | None = None
+    position: Annotated[ComponentField, AXES["position"]] | None = None
+    active_length: Annotated[ComponentField, AXES["active_length"]] | None = None
+    depth: Annotated[ComponentField, AXES["depth"]] | None = None
     unit: Literal["relative", "absolute"] = "relative"
     instance: Literal["states", "embeddings"] = "states"
     from_run: Annotated[SourceConfig | None, BeforeValidator(_folder_alone)] = None

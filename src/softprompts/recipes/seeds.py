@@ -31,15 +31,7 @@ class MoreSeedsConfig(Section):
 
 
 def read_seeds(value: Any, first: int = 0) -> tuple[int, ...]:
-    """Return the seeds that a recipe means.
-
-    Args:
-        value: a list of seeds, or how many.
-        first: the first of so many.
-
-    Raises:
-        PydanticCustomError: if it is neither.
-    """
+    """Return the seeds that a recipe means: a list, or so many from the first on."""
     constraint = (
         f"a whole number of at least 1 and at most {MOST_SEEDS}, or a list of at most {MOST_SEEDS} "
         "distinct whole numbers of at least 0"
@@ -47,9 +39,8 @@ def read_seeds(value: Any, first: int = 0) -> tuple[int, ...]:
     wrong = PydanticCustomError("constraint", "wrong seeds", {"constraint": constraint})
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SEEDS:
         return tuple(range(first, first + value))
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_SEEDS:
-        raise wrong
-    if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in value):
+    is_list = isinstance(value, list | tuple) and 1 <= len(value) <= MOST_SEEDS
+    if not is_list or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in value):
         raise wrong
     if len(set(value)) < len(value):
         raise wrong
@@ -57,11 +48,7 @@ def read_seeds(value: Any, first: int = 0) -> tuple[int, ...]:
 
 
 def seeds_schema(default: int) -> dict[str, Any]:
-    """Return the JSON Schema of seeds.
-
-    Args:
-        default: how many there are where a recipe does not say it.
-    """
+    """Return the JSON Schema of seeds, so many by default."""
     return {
         "anyOf": [
             {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS},
@@ -79,10 +66,6 @@ def seeds_schema(default: int) -> dict[str, Any]:
 
 def grown(seeds: Sequence[int], num_seeds: int) -> tuple[int, ...]:
     """Return seeds with as many after them as bring them to a number, the lowest that are free.
-
-    Args:
-        seeds: those that are there.
-        num_seeds: how many there are to be, at least.
 
     Example:
         >>> grown((1, 5), 4)

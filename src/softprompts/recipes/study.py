@@ -13,15 +13,14 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, W
 from pydantic_core import PydanticCustomError
 
 from softprompts.errors import RecipeError
-from softprompts.problems import Problem, describe, field_paths, near, show
+from softprompts.problems import Problem, broken, describe, field_paths, near, refuse, show
 from softprompts.recipes.checks import is_trained
 from softprompts.recipes.model import Section
 from softprompts.recipes.overrides import MOST_PARTS, listed, place, set_at
 from softprompts.recipes.parsing import overlaps, parse_run, read_run, with_unit
 from softprompts.recipes.schema import PromptConfig, RunConfig
 from softprompts.recipes.seeds import MoreSeedsConfig, read_seeds, seeds_schema
-from softprompts.recipes.tune_checks import tune_problems
-from softprompts.recipes.tuning import Tunable, TuneConfig
+from softprompts.recipes.tuning import Tunable, TuneConfig, tune_problems
 
 DEFAULT_SEEDS = 5
 MOST_POINTS, MOST_RUNS = 10_000, 50_000
@@ -42,15 +41,10 @@ def _nothing_is_no_change(value: Any) -> Any:
     return value
 
 
-def _one_variant() -> dict[str, dict[str, Any]]:
-    return {"base": {}}
-
-
 _PACK_SIZE_SCHEMA = {
     "anyOf": [{"enum": ["auto"]}, {"type": "integer", "minimum": 1}],
     "default": "auto",
 }
-
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -78,10 +72,9 @@ class StudyConfig(Section):
     name: str | None = Field(None, min_length=1)
     description: str | None = None
     base: dict[str, Any] = Field(default_factory=dict)
-    variants: Annotated[
-        dict[Name, dict[str, Any]],
-        BeforeValidator(_nothing_is_no_change),
-    ] = Field(default_factory=_one_variant, min_length=1)
+    variants: Annotated[dict[Name, dict[str, Any]], BeforeValidator(_nothing_is_no_change)] = Field(
+        default_factory=lambda: dict[str, dict[str, Any]](base={}), min_length=1
+    )
     grid: dict[str, Annotated[list[Any] | dict[Name, Any], Field(min_length=1)]] = Field(
         default_factory=dict
     )
@@ -110,18 +103,7 @@ def parse_kept_study(data: Mapping[str, Any], source: str) -> StudyConfig:
 
 
 def parse_study(data: Any, source: str = "recipe") -> StudyConfig:
-    """Return the study that `data` describes, after checking every run of it.
-
-    Args:
-        data: what a recipe says, as plain mappings, lists and values.
-        source: what to call the recipe in an error.
-
-    Returns:
-        The checked study.
-
-    Raises:
-        RecipeError: with every problem of the study and of its runs, each said once.
-    """
+    """Return the study that `data` describes, after checking every run, or raise every problem."""
     problems: list[Problem] = []
     study: StudyConfig | None = None
     wrong: list[str] = []
@@ -135,16 +117,14 @@ def parse_study(data: Any, source: str = "recipe") -> StudyConfig:
     if study is not None:
         hidden = [field.removeprefix("base.").removeprefix("grid.") for field in wrong]
         problems += [item for item in study_problems(study) if not overlaps(item.fields, hidden)]
-    if problems or study is None:
-        raise RecipeError([problem.text for problem in problems], source)
+    refuse(problems, source)
+    assert study is not None
     return study
 
 
 def _sound_part(data: Any, wrong: Sequence[str]) -> StudyConfig | None:
     """Return the study without its wrong parts, or `None` when too little is left to check."""
-    if not isinstance(data, Mapping) or any(
-        field in ("base", "variants", "grid") for field in wrong
-    ):
+    if not isinstance(data, Mapping) or {"base", "variants", "grid"} & set(wrong):
         return None
     part = copy.deepcopy(dict(data))
     for section in ("variants", "grid"):
@@ -175,16 +155,8 @@ def points(study: StudyConfig) -> Iterator[tuple[str, dict[str, Any]]]:
 def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
     """Return the run recipe of one variant at one point, without its seed.
 
-    Args:
-        study: the study.
-        variant: the variant's name.
-        point: values, or their names, by dotted field.
-
-    Returns:
-        The base with the variant's changes and the point's, and with what tuning chose.
-
-    Raises:
-        RecipeError: with every change that cannot be set.
+    It is the base with the variant's changes, the point's values or those that it names, and what
+    tuning chose.
     """
     data = copy.deepcopy(study.base)
     changes = dict(study.variants[variant])
@@ -206,11 +178,7 @@ def merged(study: StudyConfig, variant: str, point: Mapping[str, Any]) -> dict[s
 def study_problems(study: StudyConfig) -> list[Problem]:
     """Return what is wrong between the parts of a study and with its runs, each said once.
 
-    Args:
-        study: a study whose fields are valid.
-
-    Returns:
-        Problems of the study first, then those of its runs with the variant and point of each.
+    Its own problems come first, then those of its runs with the variant and point of each.
     """
     if too_many := _too_many(study):
         return too_many
@@ -240,11 +208,7 @@ def study_problems(study: StudyConfig) -> list[Problem]:
 
 
 def tunable(study: StudyConfig) -> list[Tunable]:
-    """Return the variants at points of the grid that are trained, as they are before tuning.
-
-    Args:
-        study: a study without problems.
-    """
+    """Return the variants at points of the grid that are trained, as they are before tuning."""
     before = study.model_copy(update={"tune": None})
     found = []
     for variant, point in points(study):
@@ -263,8 +227,7 @@ def _changes(study: StudyConfig) -> dict[str, Mapping[str, Any]]:
 def _conflicts(study: StudyConfig) -> Iterator[Problem]:
     """Find fields that two parts of a study set, or that `seeds` owns."""
     if "seed" in study.base:
-        text = f"`base.seed` must be left out: `seeds` sets it, but is {show(study.base['seed'])}."
-        yield Problem(("base.seed",), text)
+        yield broken("be left out: `seeds` sets it", study.base["seed"], "base.seed")
     for group, changes in _changes(study).items():
         for field in changes:
             if not all(field.split(".")):
@@ -337,14 +300,11 @@ def _wrong_looks(study: StudyConfig) -> Iterator[Problem]:
         text = "`more_seeds` must be left out where there is one variant, but is set."
         yield Problem(("more_seeds",), text)
     if more.most < count:
-        text = (
-            f"`more_seeds.most` must be at least the number of seeds, {count}, but is {more.most}."
-        )
-        yield Problem(("more_seeds.most", "seeds"), text)
+        rule = f"be at least the number of seeds, {count}"
+        yield broken(rule, more.most, "more_seeds.most", "seeds")
     looks = more.looks or [count]
     if looks != sorted(set(looks)) or not 0 < looks[0] <= looks[-1] <= count:
-        text = f"`more_seeds.looks` must rise from 1 to {count}, the seeds, but is {show(looks)}."
-        yield Problem(("more_seeds.looks",), text)
+        yield broken(f"rise from 1 to {count}, the seeds", looks, "more_seeds.looks")
 
 
 def _repeated_values(study: StudyConfig) -> Iterator[Problem]:

@@ -16,12 +16,9 @@ LOOK_EVERY = 4
 
 
 def needed_seeds(num_tests: int) -> int:
-    """Return the fewest seeds with which a paired test can show a difference on one task.
+    """Return the fewest seeds with which paired tests can show a difference on one task.
 
     The least `p` of `n` pairs is `2 / 2^n`; Holm's correction takes it times the tests.
-
-    Args:
-        num_tests: how many variants are compared with the baseline.
 
     Example:
         >>> needed_seeds(1), needed_seeds(2), needed_seeds(4)
@@ -31,16 +28,10 @@ def needed_seeds(num_tests: int) -> int:
 
 
 def next_look(last: int, most: int, num_seeds: int, num_tasks: int) -> int:
-    """Return after how many seeds a study is looked at next.
+    """Return after how many seeds a study is looked at next, that was looked at after `last`, or 0.
 
-    The first look is where it can show something: at `n` of `N` seeds, a share `n / N` of the
-    rate is spent, and the least `p` of `n` seeds on `T` tasks is `2 / 2^(nT)`.
-
-    Args:
-        last: after how many seeds it was looked at before; 0 where it was not.
-        most: the most seeds it gets.
-        num_seeds: how many it has.
-        num_tasks: how many tasks each seed has runs on.
+    The first look is where it can show something: at `n` of `N` seeds, a share `n / N` of the rate
+    is spent, and the least `p` of `n` seeds on `T` tasks is `2 / 2^(nT)`.
 
     Example:
         >>> next_look(0, 20, 5, 1), next_look(7, 20, 7, 1)
@@ -58,14 +49,8 @@ def next_look(last: int, most: int, num_seeds: int, num_tasks: int) -> int:
 def study_size(cells: Sequence[Cell], more: MoreSeedsConfig | None = None) -> str:
     """Return what the seeds of a study can show of its variants, at each point of its grid.
 
-    On several tasks it is what their mean can show: each seed is then a pair of runs per task.
-
-    Args:
-        cells: the study's runs.
-        more: how seeds are added to them.
-
-    Returns:
-        A sentence; nothing where no variants are compared, or not all have the same tasks.
+    On several tasks it is what their mean can show: each seed is then a pair of runs per task. It
+    is empty where no variants are compared, or not all have the same tasks.
     """
     tasks: dict[str, set[str]] = {}
     for cell in cells:

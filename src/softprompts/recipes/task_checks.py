@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from softprompts.encoding.template_syntax import num_marks
-from softprompts.errors import PromptError
+from softprompts.encoding.template import num_marks
+from softprompts.errors import DataError, PromptError
 from softprompts.examples import WRITING
-from softprompts.problems import Problem, show
+from softprompts.problems import Problem, broken
 from softprompts.prompts.sharing import check_counts, check_marks
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.schema import RunConfig, TaskConfig
-from softprompts.tasks.bundled.formats import FORMATS as BUNDLED_FORMATS
 from softprompts.tasks.files_options import all_templates, files_problems, writes
-from softprompts.tasks.formats import FORMATS
-from softprompts.tasks.registry import BUNDLED
+from softprompts.tasks.registry import BUNDLED, task_format
 from softprompts.tasks.templates import template_problems
 
 NO_TASK = Problem(("task", "mixture"), "`task` must be given, but is missing.")
@@ -22,19 +20,9 @@ NO_TASK = Problem(("task", "mixture"), "`task` must be given, but is missing.")
 
 
 def task_problems(config: RunConfig) -> Iterator[Problem]:
-    """Find what is wrong with the tasks of a run.
-
-    Args:
-        config: a run whose fields are valid.
-
-    Yields:
-        One problem per rule that is broken, with the place of the task in the recipe.
-    """
+    """Find what is wrong with the tasks of a run, each with its place in the recipe."""
     if config.task is not None and config.mixture is not None:
-        yield Problem(
-            ("task", "mixture"),
-            f"`task` must be left out when `mixture` is given, but is {show(config.task.name)}.",
-        )
+        yield broken("be left out when `mixture` is given", config.task.name, "task", "mixture")
     if config.task is None and config.mixture is None:
         yield NO_TASK
     for name, place in config.task_fields.items():
@@ -50,22 +38,14 @@ def _field_problems(task: TaskConfig, place: str) -> Iterator[Problem]:
             f"but is {task.shots_total} (with {task.shots} shots per class).",
         )
     if task.sample_seed is not None and task.shots is None and task.shots_total is None:
-        yield Problem(
-            (f"{place}.sample_seed",),
-            f"`{place}.sample_seed` must be left out where neither `{place}.shots` nor "
-            f"`{place}.shots_total` is set, but is {task.sample_seed}.",
-        )
+        rule = f"be left out where neither `{place}.shots` nor `{place}.shots_total` is set"
+        yield broken(rule, task.sample_seed, f"{place}.sample_seed")
     if task.name in BUNDLED and task.data_dir is not None:
-        yield Problem(
-            (f"{place}.name", f"{place}.data_dir"),
-            f"`{place}.data_dir` must be left out for {task.name}, which brings its own rows, "
-            f"but is {show(task.data_dir)}.",
-        )
+        rule = f"be left out for {task.name}, which brings its own rows"
+        yield broken(rule, task.data_dir, f"{place}.data_dir", f"{place}.name")
     if task.name.startswith("fewglue/") and task.data_dir is None:
-        yield Problem(
-            (f"{place}.name", f"{place}.data_dir"),
-            f"`{place}.data_dir` must be the folder with the files of {task.name}, but is null.",
-        )
+        rule = f"be the folder with the files of {task.name}"
+        yield broken(rule, None, f"{place}.data_dir", f"{place}.name")
     if task.name == "files":
         for sentence in files_problems(task.options):
             text = f"`{place}.options`: {sentence.rstrip('.')}."
@@ -73,27 +53,17 @@ def _field_problems(task: TaskConfig, place: str) -> Iterator[Problem]:
 
 
 def writing_problems(config: RunConfig) -> Iterator[Problem]:
-    """Find tasks that bring something else than what the readout reads, and what texts lack.
-
-    Args:
-        config: a run whose fields are valid.
-
-    Yields:
-        One problem per task, and per option that does not fit.
-    """
+    """Find tasks that bring something else than what the readout reads, and what texts lack."""
     kind = config.readout.kind
     for name, place in config.task_fields.items():
         task = config.tasks[name]
-        brings = _is_writing(task)
-        if brings is not None and brings != (kind == WRITING):
-            wanted = WRITING if brings else "another"
-            what = "texts to write" if brings else "labels or choices"
-            yield Problem(
-                ("readout", f"{place}.name"),
-                f"`readout` must be {wanted} for {task.name}, whose rows bring {what}, but is "
-                f"{show(kind)}.",
-            )
-        if brings and task.shots is not None:
+        brings = _brings(task)
+        if brings is not None and (brings == "texts") != (kind == WRITING):
+            wanted = WRITING if brings == "texts" else "another"
+            what = "texts to write" if brings == "texts" else "labels or choices"
+            rule = f"be {wanted} for {task.name}, whose rows bring {what}"
+            yield broken(rule, kind, "readout", f"{place}.name")
+        if brings == "texts" and task.shots is not None:
             yield Problem(
                 (f"{place}.shots", f"{place}.name"),
                 f"`{place}.shots` must be left out for {task.name}, whose rows have no class, but "
@@ -107,49 +77,32 @@ def _text_problems(config: RunConfig) -> Iterator[Problem]:
     """Find what does not go with texts, and ways to write that exclude each other."""
     options = config.readout.options
     if options["temperature"] is not None and options["num_beams"] > 1:
-        yield Problem(
-            ("readout",),
-            "`readout.num_beams` must be 1 where `readout.temperature` is given, since tokens are "
-            f"drawn then, but is {options['num_beams']}.",
-        )
+        rule = "be 1 where `readout.temperature` is given, since tokens are drawn then"
+        yield broken(rule, options["num_beams"], "readout", name="readout.num_beams")
     if options["temperature"] is None:
         for field in ("top_p", "sampling_seed"):
             if options[field] != READOUTS.entry(WRITING).options[field].default:
-                yield Problem(
-                    ("readout",),
-                    f"`readout.{field}` must be left out where `readout.temperature` is null, "
-                    f"since nothing is drawn, but is {options[field]}.",
-                )
+                rule = "be left out where `readout.temperature` is null, since nothing is drawn"
+                yield broken(rule, options[field], "readout", name=f"readout.{field}")
     for number, regularizer in enumerate(config.regularizers):
         if regularizer.options.get("consistency", "ce") != "ce":
             field = f"regularizers.{number}"
-            yield Problem(
-                (field, "readout"),
-                f"`{field}.consistency` must be ce with readout {WRITING}, since a text has no "
-                "labels whose probabilities could be compared, but is "
-                f"{show(regularizer.options['consistency'])}.",
-            )
+            found = regularizer.options["consistency"]
+            reason = "since a text has no labels whose probabilities could be compared"
+            rule = f"be ce with readout {WRITING}, {reason}"
+            yield broken(rule, found, field, "readout", name=f"{field}.consistency")
 
 
 def task_template_problems(config: RunConfig) -> Iterator[Problem]:
-    """Find what is wrong with the tasks' own `template` for the run's readout.
-
-    Args:
-        config: a run whose fields are valid.
-
-    Yields:
-        One problem per rule that the template breaks.
-    """
+    """Find what is wrong with the tasks' own `template` for the run's readout."""
     for name, place in config.task_fields.items():
         task = config.tasks[name]
-        template, has_choices = task.template, _has_choices(task)
+        template, brings = task.template, _brings(task)
         if template is None:
             continue
-        if has_choices is None:
-            found = template_problems("", template, False)  # rules that hold whatever the rows
-        else:
-            found = template_problems(config.readout.kind, template, has_choices)
-        for sentence in found:
+        kind = config.readout.kind if brings else ""  # rules that hold whatever the rows
+        has_choices = brings == "choices" or bool(task.options.get("choices_fields"))
+        for sentence in template_problems(kind, template, has_choices):
             fields = (f"{place}.template", f"{place}.name", "readout")
             yield Problem(fields, f"`{place}.template`: {sentence.strip()}")
 
@@ -166,17 +119,7 @@ def known_marks(config: RunConfig) -> list[tuple[str, str, int]]:
 def mark_problems(
     config: RunConfig, found: tuple[str, str, int], length: int, is_marked: bool
 ) -> Iterator[Problem]:
-    """Find marks of one task's template that the prompt does not fill, and rows without a mark.
-
-    Args:
-        config: a run whose fields are valid.
-        found: of `known_marks`.
-        length: the number of rows.
-        is_marked: whether they stand at marks.
-
-    Yields:
-        One problem at most.
-    """
+    """Find marks of a task, as `known_marks` has it, without rows, and rows without a mark."""
     field, where, marks = found
     position = config.prompt.position
     counts = position.options.get("counts") if is_marked and position is not None else None
@@ -205,27 +148,20 @@ def _known_template(task: TaskConfig, readout: str, place: str) -> tuple[str, st
     if source is None and task.name == "files" and not files_problems(task.options):
         field, source = f"{place}.options", all_templates(task.options).get(readout)
     if source is None:
-        if task.name not in FORMATS and task.name not in BUNDLED:
-            return None
-        return field, f"`{place}.template` is null, and {task.name}'s own template", 0
+        own = f"`{place}.template` is null, and {task.name}'s own template"
+        return (field, own, 0) if task_format(task.name) else None
     try:
         return field, f"template {source!r}", num_marks(source)
-    except ValueError:  # said already
+    except DataError:  # said already
         return None
 
 
-def _has_choices(task: TaskConfig) -> bool | None:
-    """Return whether rows bring choices of their own, or `None` where a recipe does not tell."""
+def _brings(task: TaskConfig) -> str | None:
+    """Return whether rows bring choices, labels or texts; `None` where a recipe does not tell."""
     if task.name == "files":
-        return bool(task.options["choices_fields"])
-    if task.name in FORMATS:
-        return FORMATS[task.name].has_choices
-    return False if task.name in BUNDLED else None
-
-
-def _is_writing(task: TaskConfig) -> bool | None:
-    """Return whether rows bring texts to write, or `None` where a recipe does not tell."""
-    if task.name == "files":
-        return writes(task.options)
-    form = {**FORMATS, **BUNDLED_FORMATS}.get(task.name)
-    return None if form is None else form.is_writing
+        rows = "choices" if task.options["choices_fields"] else "labels"
+        return "texts" if writes(task.options) else rows
+    form = task_format(task.name)
+    if form is None:
+        return None
+    return "texts" if form.is_writing else "choices" if form.has_choices else "labels"

@@ -1,4 +1,4 @@
-"""What a task is: examples, and how they are read and scored."""
+"""What a task is: examples, and how they are read and scored; and what its loader is asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from softprompts.examples import Example, TaskFormat
@@ -50,3 +51,23 @@ class Task:
                 state.update(json.dumps(line, sort_keys=True).encode())
             state.update(b"\n--\n")
         return state.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """The part of a recipe's `task` section that a loader needs.
+
+    Attributes:
+        name: registry name, such as `superglue/cb`.
+        data_dir: folder with the task's files, or None where the loader knows another source.
+        skip_bad_rows: whether bad rows are counted and left out instead of refused.
+        options: the loader's own options, checked and with their defaults filled in.
+        template: the template that rows will be read by, or None for the task's own. A loader may
+            use it to know which fields are needed.
+    """
+
+    name: str
+    data_dir: Path | None = None
+    skip_bad_rows: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    template: str | None = None

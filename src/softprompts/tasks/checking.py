@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from softprompts.errors import DataError, SoftPromptsWarning
 from softprompts.examples import Example, TaskFormat
 from softprompts.metrics.writing import check_metrics
-from softprompts.problems import describe
+from softprompts.problems import misfits
 from softprompts.tasks.base import Task
 from softprompts.tasks.rows import refuse_wrong_texts, shown, text_problem
 from softprompts.tasks.templates import label_problems
@@ -34,31 +34,10 @@ class Format(BaseModel):
     instruction: str = ""
 
 
-def type_problems(values: Mapping[str, Any]) -> list[str]:
-    """Say which fields of a task's format are not of their type, or missing.
-
-    Args:
-        values: what a `TaskFormat` is made from.
-    """
-    plain = {key: dict(one) if isinstance(one, Mapping) else one for key, one in values.items()}
-    try:
-        Format.model_validate(plain)
-    except ValidationError as error:
-        return [problem.text for problem in describe(error, plain, Format)]
-    return []
-
-
 def check_task(task: Task, name: str = "task") -> None:
     """Check a task: the types of its format, its labels, and every row.
 
     Templates and label words are checked where a readout takes them.
-
-    Args:
-        task: the task.
-        name: what to call it in an error.
-
-    Raises:
-        DataError: if something is wrong; the text names row, field, constraint and value.
     """
     if not isinstance(task, Task):
         raise DataError(
@@ -67,7 +46,7 @@ def check_task(task: Task, name: str = "task") -> None:
     form = task.format
     if not isinstance(form, TaskFormat):
         raise DataError(f"must be a TaskFormat, but is {shown(form)}.", file=name, field="format")
-    problems = type_problems(vars(form)) or label_problems(form)
+    problems = misfits(Format, vars(form)) or label_problems(form)
     if problems:
         raise DataError(" ".join(problems), file=f"format of {name}")
     if form.is_writing:
@@ -86,11 +65,9 @@ def check_task(task: Task, name: str = "task") -> None:
 
 
 def warn_of_shared_rows(task: Task, name: str) -> None:
-    """Warn where reported rows stand among the training rows: their score says too much.
+    """Warn where reported rows stand among the training rows, before some are drawn from these.
 
-    Args:
-        task: the task, before rows are drawn from it.
-        name: what to call it.
+    Their score says too much.
     """
 
     def content(row: Example) -> tuple[Any, ...]:

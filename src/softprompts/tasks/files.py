@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompts.encoding.template_syntax import spell_chat, template_fields
+from softprompts.encoding.template import spell_chat, template_fields
 from softprompts.errors import DataError, RecipeError
 from softprompts.examples import WRITING, Example, TaskFormat
-from softprompts.tasks.base import Task
-from softprompts.tasks.files_options import FilesOptions, files_problems
-from softprompts.tasks.reading import HubSplit, Item, collect, read_file, read_hub
-from softprompts.tasks.request import TaskRequest
+from softprompts.tasks.base import Task, TaskRequest
+from softprompts.tasks.files_options import all_templates, files_problems, writes
+from softprompts.tasks.reading import (
+    Convert,
+    HubSplit,
+    Item,
+    build_task,
+    collect,
+    read_file,
+    read_hub,
+)
 from softprompts.tasks.rows import Row, shown
 from softprompts.tasks.templates import format_problems, template_problems, with_template
 
@@ -22,136 +29,75 @@ _VERSION = 1
 def load_files(request: TaskRequest) -> Task:
     """Load a task from files below `data_dir`, or from a hub set.
 
-    Args:
-        request: `options` are those of the registry entry `files`.
-
-    Returns:
-        The task; its reported split is called `validation`.
-
-    Raises:
-        RecipeError: if options contradict each other; carries every problem.
-        DataError: if files or rows are missing or wrong.
+    Options that contradict each other are a `RecipeError`, what is wrong in files a `DataError`.
     """
-    problems = files_problems(request.options)
-    if request.option("hub_dataset") is not None and request.data_dir is not None:
+    options = request.options
+    problems = files_problems(options)
+    if options["hub_dataset"] is not None and request.data_dir is not None:
         problems.append(
             f"`data_dir` must be left out when `hub_dataset` is given, but is {request.data_dir}."
         )
     if problems:
         raise RecipeError(problems, f"options of task {request.name!r}")
-    options = FilesOptions.of(request.options)
-    sources = {"train": options.train, "validation": options.validation}
-    if options.held_out is not None:
-        sources["held_out"] = options.held_out
-    raw = {split: _read(request, options, place) for split, place in sources.items()}
+    places = {split: options[split] for split in ("train", "validation", "held_out")}
+    raw = {split: _read(request, place) for split, place in places.items() if place is not None}
     if not raw["train"][1]:
         raise DataError("must hold at least one row, but it is empty.", file=raw["train"][0])
     labels = _labels(options, *raw["train"], request.skip_bad_rows)
     form = with_template(_format(request.name, options, labels), request.template)
-    converter = FilesConverter(options, form)
-    rows: dict[str, tuple[Example, ...]] = {"held_out": ()}
-    skipped = {}
-    for split, (name, items) in raw.items():
-        rows[split], num_skipped = collect(
-            items, converter, name=name, skip_bad_rows=request.skip_bad_rows
-        )
-        if num_skipped:
-            skipped[name] = num_skipped
-    return Task(form, rows["train"], rows["held_out"], rows["validation"], skipped_rows=skipped)
+    convert = files_converter(options, form)
+    return build_task(
+        form, raw, lambda items, name: collect(items, convert, name, request.skip_bad_rows)
+    )
 
 
-class FilesConverter:
-    """Turns rows into examples; one object per task.
+def files_converter(options: Mapping[str, Any], form: TaskFormat) -> Convert:
+    """Return what makes the example of a row, as the options of a loaded task say."""
+    templates = form.templates.values()
+    names = tuple(dict.fromkeys(name for text in templates for name in template_fields(text)))
 
-    Args:
-        options: the task's options.
-        form: the task's format.
-    """
-
-    def __init__(self, options: FilesOptions, form: TaskFormat) -> None:
-        self._options = options
-        self._form = form
-        self._fields = tuple(
-            dict.fromkeys(
-                name for template in form.templates.values() for name in template_fields(template)
-            )
-        )
-
-    def __call__(self, row: Row) -> Iterator[Example]:
-        """Yield the example of a row.
-
-        Args:
-            row: the row.
-
-        Yields:
-            One example.
-
-        Raises:
-            DataError: if a field is missing or wrong.
-        """
-        if self._options.writes:
-            yield self._written(row)
-            return
-        fields = {name: row.word(name) for name in self._fields}
-        group = ""
-        if self._options.group_field is not None:
-            group = row.word(self._options.group_field)
-        choices = tuple(self._choice(row, name) for name in self._options.choices_fields)
-        answers = self._answers(row)
+    def convert(row: Row) -> list[Example]:
+        if options["messages_field"] is not None:
+            fields, references = chat_turns(row, options["messages_field"])
+            return [Example(fields, (0,) if references else (), (), references, "", row.source)]
+        fields = {name: row.word(name) for name in names}
+        if options["target_field"] is not None:
+            references = row.references(options["target_field"])
+            return [Example(fields, (0,) if references else (), (), references, "", row.source)]
+        group = "" if options["group_field"] is None else row.word(options["group_field"])
+        choices = tuple(_choice(row, name) for name in options["choices_fields"] or ())
+        answers = _answers(row, options, form)
         references = tuple(choices[column] for column in answers) if choices else ()
-        yield Example(fields, answers, choices, references, group, row.source)
+        return [Example(fields, answers, choices, references, group, row.source)]
 
-    def _written(self, row: Row) -> Example:
-        """Return the example of a row that brings texts to write."""
-        if self._options.target_field is not None:
-            fields = {name: row.word(name) for name in self._fields}
-            references = row.references(self._options.target_field)
-        else:
-            fields, references = chat_turns(row, str(self._options.messages_field))
-        return Example(fields, (0,) if references else (), (), references, "", row.source)
-
-    def _choice(self, row: Row, name: str) -> str:
-        text = row.word(name)
-        if not text.strip():
-            raise row.error(name, f"must be a choice to score, but is {text!r}.")
-        return text
-
-    def _answers(self, row: Row) -> tuple[int, ...]:
-        field = self._options.label_field
-        if not row.has_label(field):
-            return ()
-        label = _label_text(row, field)
-        choices = self._options.choices_fields
-        if choices:
-            columns = {str(column): column for column in range(len(choices))}
-            columns |= {name: column for column, name in enumerate(choices)}
-        else:
-            columns = {name: column for column, name in enumerate(self._form.labels)}
-        if label not in columns:
-            raise row.error(field, f"must be one of {', '.join(columns)}, but is {shown(label)}.")
-        return (columns[label],)
+    return convert
 
 
-def read_files_examples(
-    path: Path, options: FilesOptions, form: TaskFormat
-) -> tuple[Iterator[Item], FilesConverter]:
-    """Return the rows of one more file of a loaded task, labelled or not, and their converter.
-
-    Args:
-        path: the file.
-        options: the task's options.
-        form: the format of the loaded task.
-
-    Returns:
-        What `collect` wants.
-    """
-    return read_file(path, needs_label=False), FilesConverter(options, form)
+def _choice(row: Row, name: str) -> str:
+    text = row.word(name)
+    if not text.strip():
+        raise row.error(name, f"must be a choice to score, but is {text!r}.")
+    return text
 
 
-def _read(request: TaskRequest, options: FilesOptions, place: str) -> tuple[str, list[Item]]:
-    if options.hub_dataset is not None:
-        split = HubSplit(options.hub_dataset, options.hub_config, place, options.hub_revision)
-        return str(split), list(read_hub(split, label_field=options.label_field))
+def _answers(row: Row, options: Mapping[str, Any], form: TaskFormat) -> tuple[int, ...]:
+    field, choices = options["label_field"], options["choices_fields"] or ()
+    if not row.has_label(field):
+        return ()
+    label = _label_text(row, field)
+    columns = {str(column): column for column in range(len(choices))}
+    columns |= {name: column for column, name in enumerate(choices or form.labels)}
+    if label not in columns:
+        raise row.error(field, f"must be one of {', '.join(columns)}, but is {shown(label)}.")
+    return (columns[label],)
+
+
+def _read(request: TaskRequest, place: str) -> tuple[str, list[Item]]:
+    options = request.options
+    if options["hub_dataset"] is not None:
+        revision = options["hub_revision"]
+        split = HubSplit(options["hub_dataset"], options["hub_config"], place, revision)
+        return str(split), list(read_hub(split, label_field=options["label_field"]))
     path = (request.data_dir or Path()) / place
     if Path(place).is_absolute() or ".." in Path(place).parts:
         raise DataError(
@@ -164,12 +110,7 @@ def _read(request: TaskRequest, options: FilesOptions, place: str) -> tuple[str,
 def chat_turns(row: Row, field: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the turns of a chat by who speaks and a number, and its last answer to write.
 
-    Args:
-        row: the row.
-        field: the chat: a list of mappings with role and content.
-
-    Raises:
-        DataError: if it is none, or has no answer where the row must have one.
+    The field holds a list of mappings with role and content.
     """
     turns = [(turn.text("role"), turn.text("content")) for turn in row.children(field)]
     answers: tuple[str, ...] = ()
@@ -197,21 +138,21 @@ def _label_text(row: Row, field: str) -> str:
 
 
 def _labels(
-    options: FilesOptions, name: str, train: Sequence[Item], skip_bad_rows: bool
+    options: Mapping[str, Any], name: str, train: Sequence[Item], skip_bad_rows: bool
 ) -> tuple[str, ...]:
     """Return the labels: those given, or the distinct ones of `train`, sorted; numbers by size."""
-    if options.choices_fields or options.writes:
+    if options["choices_fields"] or writes(options):
         return ()
-    if options.labels is not None:
-        return options.labels
-    found = set()
+    if options["labels"] is not None:
+        return tuple(options["labels"])
+    field, found = options["label_field"], set()
     bad: list[DataError] = []
     for item in train:
         try:
             if isinstance(item, DataError):
                 raise item
-            item.has_label(options.label_field)
-            found.add(_label_text(item, options.label_field))
+            item.has_label(field)
+            found.add(_label_text(item, field))
         except DataError as error:
             if not skip_bad_rows:
                 raise
@@ -222,19 +163,20 @@ def _labels(
             f"training labels must be at least two, but are {sorted(found)}. Give `labels`."
             f"{skipped}",
             file=name,
-            field=options.label_field,
+            field=field,
         )
     is_numeric = all(label.lstrip("-").isdecimal() for label in found)
     return tuple(sorted(found, key=lambda label: (int(label) if is_numeric else 0, label)))
 
 
-def _format(name: str, options: FilesOptions, labels: tuple[str, ...]) -> TaskFormat:
+def _format(name: str, options: Mapping[str, Any], labels: tuple[str, ...]) -> TaskFormat:
     verbalizer: dict[str, Any] = {label: label.replace("_", " ") for label in labels}
-    if options.verbalizer is not None:
-        verbalizer = dict(options.verbalizer)
-    form = TaskFormat(name, _VERSION, labels, options.templates, verbalizer, options.metrics)
+    if options["verbalizer"] is not None:
+        verbalizer = dict(options["verbalizer"])
+    templates, metrics = all_templates(options), tuple(options["metrics"])
+    form = TaskFormat(name, _VERSION, labels, templates, verbalizer, metrics)
     problems = format_problems(form)
-    for metric in options.metrics:
+    for metric in metrics:
         if metric.startswith("multirc-") and len(labels) != 2:
             problems.append(f"metric {metric!r} must have two labels, but there are {len(labels)}.")
     if problems:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from softprompts.encoding.template_syntax import CHAT, MESSAGES, template_names
+from softprompts.encoding.template import CHAT, MESSAGES, template_names
+from softprompts.errors import DataError
 from softprompts.examples import WRITING
 from softprompts.metrics.registry import METRICS, is_of_texts, scored
 from softprompts.registry import Option, unknown_name
@@ -15,104 +16,38 @@ from softprompts.tasks.templates import readout_names, template_problems
 _SOURCE = "below data_dir (jsonl, json, csv or parquet), or split of hub_dataset"
 _SOME = {"min_length": 1}
 
+optional_text = partial(Option, str | None, None, constraints=_SOME)
+"""An option that is a text, or null where a recipe is silent; called with its description."""
+
 OPTIONS: dict[str, Option] = {
     "train": Option(str, ..., f"training file {_SOURCE}", _SOME),
     "validation": Option(str, ..., f"reported file {_SOURCE}", _SOME),
-    "held_out": Option(str | None, None, f"model-selection file {_SOURCE}", _SOME),
-    "hub_dataset": Option(str | None, None, "hub id, or folder laid out like one", _SOME),
-    "hub_config": Option(str | None, None, "configuration of hub_dataset", _SOME),
-    "hub_revision": Option(str | None, None, "branch, tag or commit of hub_dataset", _SOME),
+    "held_out": optional_text(f"model-selection file {_SOURCE}"),
+    "hub_dataset": optional_text("hub id, or folder laid out like one"),
+    "hub_config": optional_text("configuration of hub_dataset"),
+    "hub_revision": optional_text("branch, tag or commit of hub_dataset"),
     "label_field": Option(str, "label", "field with the label", _SOME),
-    "target_field": Option(
-        str | None,
-        None,
-        "field with the text to write, or a list of references; answers.text is one in another",
-        _SOME,
+    "target_field": optional_text(
+        "field with the text to write, or a list of references; answers.text is one in another"
     ),
-    "messages_field": Option(
-        str | None,
-        None,
-        "field with a chat, a list of role and content; its last turn is the text to write",
-        _SOME,
+    "messages_field": optional_text(
+        "field with a chat, a list of role and content; its last turn is the text to write"
     ),
     "labels": Option(
         list[str] | None, None, "labels in column order; null: those of train, sorted"
     ),
-    "group_field": Option(str | None, None, "field that rows scored together share", _SOME),
+    "group_field": optional_text("field that rows scored together share"),
     "choices_fields": Option(
         list[str] | None,
         None,
         "fields with the choices of each row; the label is a position or field",
     ),
-    "template": Option(str | None, None, "one template for every readout", _SOME),
+    "template": optional_text("one template for every readout"),
     "templates": Option(dict[str, str] | None, None, "template per readout"),
     "verbalizer": Option(dict[str, str] | None, None, "label words; null: the labels"),
     "metrics": Option(list[str], ["accuracy"], "metrics; the score is their mean", _SOME),
 }
 """What a recipe may set under `task.options` for the task `files`."""
-
-
-@dataclass(frozen=True)
-class FilesOptions:
-    """The options of the task `files`, in the form its loader uses.
-
-    Attributes:
-        train: training file or split.
-        validation: reported file or split.
-        held_out: model-selection file or split, or None.
-        hub_dataset: hub set, or None for files.
-        hub_config: its configuration.
-        hub_revision: its branch, tag or commit.
-        label_field: field with the label.
-        target_field: field with the text to write, or None.
-        messages_field: field with a chat whose last turn is to be written, or None.
-        labels: labels in column order, or None.
-        group_field: field that rows scored together share, or None.
-        choices_fields: fields with the choices; empty for tasks with labels.
-        templates: template per readout kind.
-        verbalizer: label words, or None.
-        metrics: metric names.
-    """
-
-    train: str
-    validation: str
-    held_out: str | None
-    hub_dataset: str | None
-    hub_config: str | None
-    hub_revision: str | None
-    label_field: str
-    target_field: str | None
-    messages_field: str | None
-    labels: tuple[str, ...] | None
-    group_field: str | None
-    choices_fields: tuple[str, ...]
-    templates: Mapping[str, str]
-    verbalizer: Mapping[str, str] | None
-    metrics: tuple[str, ...]
-
-    @property
-    def writes(self) -> bool:
-        """Whether rows bring texts to write instead of labels."""
-        return self.target_field is not None or self.messages_field is not None
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> FilesOptions:
-        """Return checked options in the loader's form.
-
-        Args:
-            options: values by name, without problems, with defaults filled in.
-        """
-        values = dict(options)
-        del values["template"]
-        choices = tuple(values["choices_fields"] or ())
-        labels = values["labels"]
-        values |= {
-            "labels": None if labels is None else tuple(labels),
-            "choices_fields": choices,
-            "templates": all_templates(options),
-            "metrics": tuple(values["metrics"]),
-        }
-        return cls(**values)
 
 
 def writes(options: Mapping[str, Any]) -> bool:
@@ -121,14 +56,10 @@ def writes(options: Mapping[str, Any]) -> bool:
 
 
 def all_templates(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return a template per readout kind, as the options say them or out of one.
+    """Return a template per readout kind, as checked options say them or out of one.
 
-    Args:
-        options: values by name, without problems, with defaults filled in.
-
-    Returns:
-        The template itself for `text`, or `writing` and `chat`; with `{mask}` at its end for
-        `cloze`; for `linear` with `{choice}` at its end where there are choices.
+    One stands itself for `text`, or `writing` and `chat`; with `{mask}` at its end for `cloze`; for
+    `linear` with `{choice}` at its end where there are choices.
     """
     if options["templates"]:
         return dict(options["templates"])
@@ -141,48 +72,38 @@ def all_templates(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def files_problems(options: Mapping[str, Any]) -> list[str]:
-    """Say what options of the task `files` contradict; reads no data.
+    """Say what typed options of the task `files` contradict, a sentence each; reads no data."""
+    parts = (_writing_problems, _template_problems, _label_problems, _metric_problems)
+    return list(dict.fromkeys(problem for part in parts for problem in part(options)))
 
-    Args:
-        options: values by name, of the right types, with defaults filled in.
 
-    Returns:
-        One sentence per problem; empty when all is well.
-    """
-    problems = [
-        *_writing_problems(options),
-        *_template_problems(options),
-        *_label_problems(options),
-    ]
+def _metric_problems(options: Mapping[str, Any]) -> Iterator[str]:
+    """Say what does not go with a hub set, and which metrics do not fit the rows."""
+    metrics, has_choices = options["metrics"], bool(options["choices_fields"])
     for key in ("hub_config", "hub_revision"):
         if options[key] is not None and options["hub_dataset"] is None:
-            problems.append(f"`{key}` must come with `hub_dataset`, but is {options[key]!r} alone.")
-    names = {name for name in options["metrics"] if name in METRICS}
+            yield f"`{key}` must come with `hub_dataset`, but is {options[key]!r} alone."
+    names = {name for name in metrics if name in METRICS}
     if names and not scored(names):
-        problems.append(
-            "`metrics` must have one that is a share, whose mean is the score, but are "
-            f"{options['metrics']}."
-        )
-    for metric in options["metrics"]:
+        wanted = "one that is a share, whose mean is the score"
+        yield f"`metrics` must have {wanted}, but are {metrics}."
+    for metric in metrics:
         if metric not in METRICS:
-            problems.append(unknown_name("metric", metric, METRICS.names()))
+            yield unknown_name("metric", metric, METRICS.names())
         elif is_of_texts(metric) != writes(options):
-            fitting = [
-                entry.name for entry in METRICS if is_of_texts(entry.name) == writes(options)
-            ]
-            problems.append(
+            fitting = [one.name for one in METRICS if is_of_texts(one.name) == writes(options)]
+            yield (
                 f"`metrics` must be among {', '.join(fitting)}, which fit such rows, but one is "
                 f"{metric!r}."
             )
-        elif options["metrics"].count(metric) > 1:
-            problems.append(f"`metrics` must be distinct, but {metric!r} comes twice.")
+        elif metrics.count(metric) > 1:
+            yield f"`metrics` must be distinct, but {metric!r} comes twice."
         elif metric == "multirc-em" and options["group_field"] is None:
-            problems.append(f"metric {metric!r} must come with `group_field`, but it is null.")
-        elif metric.startswith("record-") and not options["choices_fields"]:
-            problems.append(f"metric {metric!r} must come with `choices_fields`, but it is empty.")
-        elif metric.startswith(("multirc-", "macro-")) and options["choices_fields"]:
-            problems.append(f"metric {metric!r} must be used with labels, but rows bring choices.")
-    return list(dict.fromkeys(problems))
+            yield f"metric {metric!r} must come with `group_field`, but it is null."
+        elif metric.startswith("record-") and not has_choices:
+            yield f"metric {metric!r} must come with `choices_fields`, but it is empty."
+        elif metric.startswith(("multirc-", "macro-")) and has_choices:
+            yield f"metric {metric!r} must be used with labels, but rows bring choices."
 
 
 def _writing_problems(options: Mapping[str, Any]) -> list[str]:
@@ -223,7 +144,7 @@ def _template_problems(options: Mapping[str, Any]) -> list[str]:
         return problems
     try:
         places = [name for name in template_names(template) if name in ("mask", "choice")]
-    except ValueError as error:
+    except DataError as error:
         return [str(error)]
     if places:
         return [
@@ -233,30 +154,22 @@ def _template_problems(options: Mapping[str, Any]) -> list[str]:
     return template_problems("text", template, has_choices)
 
 
-def _label_problems(options: Mapping[str, Any]) -> list[str]:
+def _label_problems(options: Mapping[str, Any]) -> Iterator[str]:
     labels, choices, words = options["labels"], options["choices_fields"], options["verbalizer"]
-    problems = []
     if choices is not None:
         if len(set(choices)) != len(choices) or len(choices) < 2:
-            problems.append(
-                f"`choices_fields` must be at least two and distinct, but are {choices}."
-            )
+            yield f"`choices_fields` must be at least two and distinct, but are {choices}."
         for key, value in (("labels", labels), ("verbalizer", words)):
             if value is not None:
-                problems.append(
-                    f"`{key}` must be left out when `choices_fields` is given, but is {value}."
-                )
-        return problems
+                yield f"`{key}` must be left out when `choices_fields` is given, but is {value}."
+        return
     if labels is not None:
         if len(set(labels)) != len(labels) or len(labels) < 2 or "" in labels:
-            problems.append(
-                f"`labels` must be at least two, distinct and not empty, but are {labels}."
-            )
+            yield f"`labels` must be at least two, distinct and not empty, but are {labels}."
         if words is not None and set(words) != set(labels):
-            problems.append(
+            yield (
                 f"`verbalizer` must have exactly the labels {', '.join(labels)}, but has "
                 f"{', '.join(words) or 'none'}."
             )
     if words is not None and (len(set(words.values())) != len(words) or "" in words.values()):
-        problems.append(f"`verbalizer` words must be distinct and not empty, but are {words}.")
-    return problems
+        yield f"`verbalizer` words must be distinct and not empty, but are {words}."

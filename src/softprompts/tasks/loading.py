@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from softprompts.collecting import uncollected
-from softprompts.encoding.template_syntax import spell_turns, template_fields
+from softprompts.encoding.template import spell_turns, template_fields
 from softprompts.errors import DataError, RecipeError
 from softprompts.examples import Example
-from softprompts.problems import describe
+from softprompts.problems import misfits
 from softprompts.registry import Entry, unknown_name
-from softprompts.tasks.base import Task
+from softprompts.tasks.base import Task, TaskRequest
 from softprompts.tasks.checking import warn_of_shared_rows
-from softprompts.tasks.files import read_files_examples
-from softprompts.tasks.files_options import FilesOptions
+from softprompts.tasks.files import files_converter
 from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.reading import collect, read_file
 from softprompts.tasks.registry import TASKS
-from softprompts.tasks.request import TaskRequest
 from softprompts.tasks.rows import Row, shown
 from softprompts.tasks.sampling import class_name, sample_few_shot, sample_reported
 from softprompts.tasks.superglue import convert_rows
@@ -68,18 +66,18 @@ def load_task(
             a field of the template.
     """
     if isinstance(template, list | tuple):
-        template = _spelled(template)
-    _check_arguments(locals())
+        try:
+            template = spell_turns(template)
+        except DataError as error:
+            raise RecipeError([str(error)], "load_task") from None
+    given = {**locals(), "data_dir": str(data_dir) if isinstance(data_dir, Path) else data_dir}
+    if problems := misfits(_Arguments, given):
+        raise RecipeError(problems, "load_task")
     assert template is None or isinstance(template, str)
     entry = TASKS.entry(name)
-    request = TaskRequest(
-        name,
-        None if data_dir is None else _folder(data_dir),
-        skip_bad_rows,
-        check_options(entry, options or {}),
-        template,
-    )
-    task = TASKS.load(name)(request)
+    folder = None if data_dir is None else _folder(data_dir)
+    checked = check_options(entry, options or {})
+    task = TASKS.load(name)(TaskRequest(name, folder, skip_bad_rows, checked, template))
     if template is not None:
         _check_fields(task, template)
         task = replace(task, format=with_template(task.format, template))
@@ -89,7 +87,6 @@ def load_task(
     train = sample_few_shot(
         task.train, task.format, shots=shots, shots_total=shots_total, seed=seed
     )
-    validation = sample_reported(task.validation, num_items)
     origin = {
         "name": name,
         "data_dir": None if data_dir is None else str(data_dir),
@@ -102,6 +99,7 @@ def load_task(
         "num_items": num_items,
         "options": dict(options or {}),
     }
+    validation = sample_reported(task.validation, num_items)
     return replace(task, train=train, validation=validation, origin=origin)
 
 
@@ -122,40 +120,8 @@ class _Arguments(BaseModel):
     options: dict[str, Any] | None
 
 
-def _check_arguments(given: Mapping[str, Any]) -> None:
-    """Check the types of what `load_task` was given.
-
-    Raises:
-        RecipeError: if one is wrong; carries every problem.
-    """
-    plain = {key: dict(one) if isinstance(one, Mapping) else one for key, one in given.items()}
-    if isinstance(plain["data_dir"], Path):
-        plain["data_dir"] = str(plain["data_dir"])
-    try:
-        _Arguments.model_validate(plain)
-    except ValidationError as error:
-        problems = [problem.text for problem in describe(error, plain, _Arguments)]
-        raise RecipeError(problems, "load_task") from None
-
-
-def _spelled(turns: Sequence[Mapping[str, str]]) -> str:
-    """Write the turns of a chat as one template.
-
-    Raises:
-        RecipeError: if they are not as turns must be.
-    """
-    try:
-        return spell_turns(turns)
-    except ValueError as error:
-        raise RecipeError([str(error)], "load_task") from None
-
-
 def refuse_custom(request: TaskRequest) -> Task:
-    """Refuse to load a task that was built by hand: only its own program has the rows.
-
-    Raises:
-        DataError: always.
-    """
+    """Refuse to load a task that was built by hand: only its own program has the rows."""
     raise DataError(
         f"task must be one that can be loaded by name, but is {request.name!r}: its rows were "
         "built in a program. Pass that Task object."
@@ -171,55 +137,32 @@ def load_examples(
 ) -> tuple[tuple[Example, ...], int]:
     """Read one more file in the form of a task's own rows, with or without labels.
 
-    Args:
-        task: the task; gives the format.
-        path: a jsonl, csv or parquet file.
-        skip_bad_rows: whether bad rows are counted instead of refused.
-        options: the options that `files` was loaded with; None for other tasks.
-
-    Returns:
-        The examples, and the number of rows left out.
-
-    Raises:
-        DataError: if the file or a row is wrong, or the task's rows cannot be read from files.
+    `options` are those that `files` was loaded with. The number of rows left out is returned too.
     """
     name, path = task.format.name, Path(path)
     if name == "files":
         checked = check_options(TASKS.entry(name), options or {})
-        items, converter = read_files_examples(path, FilesOptions.of(checked), task.format)
-        return collect(items, converter, name=str(path), skip_bad_rows=skip_bad_rows)
+        convert = files_converter(checked, task.format)
+        return collect(read_file(path, needs_label=False), convert, str(path), skip_bad_rows)
     if options:
         raise DataError(f"`options` must be left out for {name}, but are {dict(options)}.")
     items = read_file(path, needs_label=False)
     if name in FORMATS:
-        return convert_rows(items, task.format, str(path), skip_bad_rows)
+        return convert_rows(task.format, items, str(path), skip_bad_rows)
     fields = template_fields(next(iter(task.format.templates.values())))
 
-    def convert(row: Row) -> Iterator[Example]:
-        """Yield the example of a row whose fields are the task's own."""
+    def own_row(row: Row) -> list[Example]:
         values = {field: row.text(field) for field in fields}
-        if task.format.is_writing:
-            texts = row.references("references")
-            yield Example(values, (0,) if texts else (), (), texts, source=row.source)
-            return
-        yield Example(values, row.label("label", task.format.labels), source=row.source)
+        if not task.format.is_writing:
+            return [Example(values, row.label("label", task.format.labels), source=row.source)]
+        texts = row.references("references")
+        return [Example(values, (0,) if texts else (), (), texts, source=row.source)]
 
-    return collect(items, convert, name=str(path), skip_bad_rows=skip_bad_rows)
+    return collect(items, own_row, str(path), skip_bad_rows)
 
 
 def check_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check options against a registry entry.
-
-    Args:
-        entry: the task's entry.
-        options: values by name.
-
-    Returns:
-        The options with their defaults filled in.
-
-    Raises:
-        RecipeError: if an option is unknown or wrong; carries every problem.
-    """
+    """Return the options of a registry entry with their defaults, or raise every problem."""
     try:
         return entry.schema(**options).model_dump()
     except ValidationError as error:
@@ -249,10 +192,7 @@ def _folder(data_dir: str | Path) -> Path:
 
 def _check_fields(task: Task, template: str) -> None:
     """Check that the rows have what a template names."""
-    try:
-        names = template_fields(template)
-    except ValueError as error:
-        raise DataError(str(error)) from None
+    names = template_fields(template)
     if not names:
         raise DataError(f"`template` must name at least one field, but is {template!r}.")
     for row in (*task.train[:1], *task.held_out[:1], *task.validation[:1]):

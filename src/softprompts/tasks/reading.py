@@ -9,14 +9,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from softprompts import storage
 from softprompts.errors import DataError
-from softprompts.examples import Example
+from softprompts.examples import Example, TaskFormat
+from softprompts.tasks.base import Task
 from softprompts.tasks.rows import Row, shown, shown_plain
 
 MOST_ROWS = 5_000_000
@@ -31,11 +32,7 @@ Convert = Callable[[Row], Iterable[Example]]
 class HubSplit:
     """One split of a set on the Hugging Face hub, or of a local folder laid out like one.
 
-    Attributes:
-        repository: the set's id, or a folder.
-        config: the configuration, or None for the default one.
-        split: the split's name.
-        revision: branch, tag or commit, or None for the newest.
+    Without a configuration it is the default one, without a revision the newest.
     """
 
     repository: str
@@ -49,19 +46,7 @@ class HubSplit:
 
 
 def read_file(path: Path, *, needs_label: bool = True) -> Iterator[Item]:
-    """Yield the rows of a file, by its ending.
-
-    Args:
-        path: a `.jsonl`, `.json`, `.csv` or `.parquet` file.
-        needs_label: passed on to every row.
-
-    Yields:
-        A row, or what is wrong with it.
-
-    Raises:
-        DataError: if the file is missing, unreadable or of another kind.
-        StorageError: if no file may have its name.
-    """
+    """Yield the rows of a `.jsonl`, `.json`, `.csv` or `.parquet` file, or what is wrong there."""
     readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     readers[".json"] = _read_json
     if not storage.is_file(path):
@@ -79,18 +64,8 @@ def read_hub(
 ) -> Iterator[Item]:
     """Yield the rows of a hub split through `datasets`; needs a network or a filled cache.
 
-    Integer labels become names: those of the set's own `ClassLabel` feature, else those given.
-
-    Args:
-        split: which rows.
-        label_field: the label's field.
-        labels: label names in the set's order, for sets that do not name them.
-
-    Yields:
-        Rows, numbered from 1.
-
-    Raises:
-        DataError: if the split cannot be loaded.
+    Integer labels become names: those of the set's own `ClassLabel` feature, else those given, in
+    the set's order. Rows are numbered from 1.
     """
     import datasets
 
@@ -113,21 +88,12 @@ def read_hub(
 
 
 def collect(
-    items: Iterable[Item], convert: Convert, *, name: str, skip_bad_rows: bool = False
+    items: Iterable[Item], convert: Convert, name: str, skip_bad_rows: bool = False
 ) -> tuple[tuple[Example, ...], int]:
-    """Turn rows into examples.
+    """Turn rows into examples; return them and the number of rows left out.
 
-    Args:
-        items: what a reader yields.
-        convert: one row to its examples; raises `DataError` for a bad one.
-        name: the file or split, for messages.
-        skip_bad_rows: whether bad rows are counted instead of refused.
-
-    Returns:
-        The examples and the number of rows left out.
-
-    Raises:
-        DataError: if a row is bad and not to be skipped, or no example is left.
+    `convert` makes the examples of a row, and raises `DataError` for a bad one. That is raised
+    again unless such rows are to be skipped; no example is an error in either case.
     """
     examples: list[Example] = []
     num_skipped = 0
@@ -147,6 +113,25 @@ def collect(
         why = f"all {num_skipped} rows are bad, first {first}" if first else "it is empty"
         raise DataError(f"must hold at least one row, but {why}.".replace("..", "."), file=name)
     return tuple(examples), num_skipped
+
+
+def build_task(
+    form: TaskFormat,
+    splits: Mapping[str, tuple[str, Iterable[Item]]],
+    convert_rows: Callable[[Iterable[Item], str], tuple[tuple[Example, ...], int]],
+    validation_name: str = "validation",
+) -> Task:
+    """Return a task out of what a reader yields of each split, with the split's name in messages.
+
+    `convert_rows` makes examples of one split, as `collect` does.
+    """
+    rows: dict[str, Any] = {"held_out": ()}
+    skipped = {}
+    for split, (name, items) in splits.items():
+        rows[split], num_skipped = convert_rows(items, name)
+        if num_skipped:
+            skipped[name] = num_skipped
+    return Task(form, **rows, validation_name=validation_name, skipped_rows=skipped)
 
 
 def _bytes(path: Path) -> bytes:

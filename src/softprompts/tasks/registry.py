@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from softprompts.examples import TaskFormat
-from softprompts.registry import Option, Registry
+from softprompts.registry import Registry
 from softprompts.tasks.bundled.formats import FORMATS as BUNDLED_FORMATS
-from softprompts.tasks.files_options import OPTIONS
-from softprompts.tasks.formats import FOLDERS, FORMATS
+from softprompts.tasks.files_options import OPTIONS, optional_text
+from softprompts.tasks.formats import FORMATS
 
 if TYPE_CHECKING:
-    from softprompts.tasks.base import Task
-    from softprompts.tasks.request import TaskRequest
+    from softprompts.tasks.base import Task, TaskRequest
 
     LoadTask = Callable[[TaskRequest], Task]
 
@@ -28,15 +27,10 @@ _SUMMARIES = {
     "wsc": "does a pronoun stand for a noun phrase",
 }
 _HUB_OPTIONS = {
-    "repository": Option(
-        str | None,
-        None,
-        "hub id or folder laid out like one, when data_dir is null; null: aps/super_glue",
-        {"min_length": 1},
+    "repository": optional_text(
+        "hub id or folder laid out like one, when data_dir is null; null: aps/super_glue"
     ),
-    "revision": Option(
-        str | None, None, "branch, tag or commit of the repository", {"min_length": 1}
-    ),
+    "revision": optional_text("branch, tag or commit of the repository"),
 }
 BUNDLED = {
     "bundled/sentiment": "is a remark positive or negative",
@@ -48,27 +42,20 @@ BUNDLED = {
 """The tasks that come with the library, with their summaries."""
 
 TASKS: Registry[LoadTask] = Registry("task")
-for _short in FOLDERS:
+for _name, _form in FORMATS.items():
+    _suite, _, _short = _name.partition("/")
     TASKS.register(
-        f"superglue/{_short}",
-        "softprompts.tasks.superglue:load_superglue",
-        summary=_SUMMARIES[_short],
-        version=FORMATS[f"superglue/{_short}"].version,
-        options=_HUB_OPTIONS,
-        reference=FORMATS[f"superglue/{_short}"].reference,
-    )
-for _short in FOLDERS:
-    TASKS.register(
-        f"fewglue/{_short}",
-        "softprompts.tasks.fewglue:load_fewglue",
-        summary=f"{_SUMMARIES[_short]}; 32 training rows",
-        version=FORMATS[f"fewglue/{_short}"].version,
-        reference=FORMATS[f"fewglue/{_short}"].reference,
+        _name,
+        f"softprompts.tasks.superglue:load_{_suite}",
+        summary=_SUMMARIES[_short] + ("; 32 training rows" if _suite == "fewglue" else ""),
+        version=_form.version,
+        options=_HUB_OPTIONS if _suite == "superglue" else {},
+        reference=_form.reference,
     )
 for _name, _summary in BUNDLED.items():
     TASKS.register(
         _name,
-        "softprompts.tasks.bundled.loading:load_bundled_task",
+        "softprompts.tasks.bundled:load_bundled_task",
         summary=_summary,
         version=BUNDLED_FORMATS[_name].version,
     )
@@ -88,14 +75,7 @@ TASKS.register(
 def task_format(name: str) -> TaskFormat | None:
     """Return the format of a task without reading its rows.
 
-    Args:
-        name: registry name.
-
-    Returns:
-        The format, or None where it is only known once rows are read (`files`, third parties).
-
-    Raises:
-        UnknownNameError: if there is no such task.
+    It is `None` where only the rows tell it (`files`, third parties).
     """
     TASKS.entry(name)
     return {**FORMATS, **BUNDLED_FORMATS}.get(name)

@@ -36,15 +36,7 @@ def text_problem(value: object) -> str | None:
 
 
 def refuse_wrong_texts(texts: Mapping[Any, object], source: str | None) -> None:
-    """Check values that must be text, by the names of their fields.
-
-    Args:
-        texts: the values.
-        source: where they come from, in an error.
-
-    Raises:
-        DataError: if a name or a value is not text that can be read.
-    """
+    """Refuse names of fields, or their values, that are not text that can be read."""
     for name, value in texts.items():
         if text_problem(name):
             raise DataError(f"names of fields must be text, but one is {shown(name)}.", file=source)
@@ -57,12 +49,8 @@ def refuse_wrong_texts(texts: Mapping[Any, object], source: str | None) -> None:
 class Row:
     """A row, or a mapping nested in one, and where it comes from.
 
-    Attributes:
-        values: the fields.
-        file: the file's path, or the hub set's name and split.
-        line: the row's line, counted from 1; a row number where there are no lines.
-        prefix: the place of a nested mapping, such as `passage.questions[0].`.
-        needs_label: whether a row without a label is an error.
+    Whoever asks for a value that is missing, or of another kind than asked for, gets a `DataError`
+    with file, line and field.
     """
 
     values: Mapping[str, Any]
@@ -81,40 +69,24 @@ class Row:
         return DataError(reason, file=self.file, line=self.line, field=self.prefix + field)
 
     def value(self, field: str) -> Any:
-        """Return a field as it is.
-
-        Raises:
-            DataError: if the row lacks it.
-        """
+        """Return a field as it is."""
         if field not in self.values:
             fields = ", ".join(map(repr, self.values)) or "no field"
             raise self.error(field, f"must be present, but the row has {shown_plain(fields)}.")
         return self.values[field]
 
     def text(self, field: str) -> str:
-        """Return a text field.
-
-        Raises:
-            DataError: if it is missing, not text, or text that UTF-8 cannot write.
-        """
+        """Return a text field."""
         return self._text(field, self.value(field))
 
     def texts(self, field: str) -> list[str]:
-        """Return a field that is a list of texts.
-
-        Raises:
-            DataError: if it is missing or anything else.
-        """
+        """Return a field that is a list of texts."""
         return [
             self._text(f"{field}[{index}]", value) for index, value in enumerate(self._list(field))
         ]
 
     def word(self, field: str) -> str:
-        """Return a text or number as text; for users' own files.
-
-        Raises:
-            DataError: if it is missing, or neither text nor a finite number.
-        """
+        """Return a text or a finite number as text; for users' own files."""
         value = self.value(field)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise self.error(field, f"must be text or a number, but is {shown(value)}.")
@@ -123,41 +95,25 @@ class Row:
         return self._text(field, str(value))
 
     def integer(self, field: str) -> int:
-        """Return a whole number of 0 or more.
-
-        Raises:
-            DataError: if it is missing or anything else.
-        """
+        """Return a whole number of 0 or more."""
         value = self.value(field)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise self.error(field, f"must be a whole number ≥ 0, but is {shown(value)}.")
         return value
 
     def child(self, field: str) -> Row:
-        """Return a nested mapping as a row of its own.
-
-        Raises:
-            DataError: if it is missing or not a mapping.
-        """
+        """Return a nested mapping as a row of its own."""
         return self._nested(field, self.value(field))
 
     def children(self, field: str) -> list[Row]:
-        """Return a list of nested mappings as rows.
-
-        Raises:
-            DataError: if it is missing or not a list of mappings.
-        """
+        """Return a list of nested mappings as rows."""
         return [
             self._nested(f"{field}[{index}]", value)
             for index, value in enumerate(self._list(field))
         ]
 
     def has_label(self, field: str) -> bool:
-        """Whether the row has a label; None, "" and the hub's -1 count as no label.
-
-        Raises:
-            DataError: if there is none, but `needs_label` is set.
-        """
+        """Whether the row has a label, as it must if `needs_label`; None, "" and -1 are none."""
         value = self.values.get(field)
         is_unmarked = isinstance(value, int) and not isinstance(value, bool) and value == -1
         if value is not None and value != "" and not is_unmarked:
@@ -168,16 +124,10 @@ class Row:
         return False
 
     def references(self, field: str) -> tuple[str, ...]:
-        """Return the texts to write: one text or number, or a list of texts.
+        """Return the texts to write: one text or number, or a list of texts, none of them blank.
 
-        Args:
-            field: their field; behind dots, one of a nested mapping.
-
-        Returns:
-            At least one text; none where the row has none and `needs_label` is not set.
-
-        Raises:
-            DataError: if one is missing though `needs_label` is set, is blank, or no text.
+        A field behind dots is one of a nested mapping. There is none where the row has none and
+        `needs_label` is not set.
         """
         first, _, rest = field.partition(".")
         if rest and field not in self.values and self.has_label(first):
@@ -193,15 +143,7 @@ class Row:
     def label(self, field: str, labels: Sequence[str]) -> tuple[int, ...]:
         """Return the column of a label by name, or for False and True also by JSON boolean, 0 or 1.
 
-        Args:
-            field: the label's field.
-            labels: label names in column order.
-
-        Returns:
-            One column, or none where the row has no label.
-
-        Raises:
-            DataError: if the label is unknown, or missing though `needs_label` is set.
+        There is none where the row has no label.
         """
         if not self.has_label(field):
             return ()

@@ -27,23 +27,11 @@ def sample_few_shot(
     shots_total: int | None = None,
     seed: int = 0,
 ) -> Rows:
-    """Draw a few training rows.
+    """Draw a few training rows in their old order; all where neither number is given.
 
-    With one seed a smaller sample is part of every larger one of the same kind. MultiRC rows are
-    single proposed answers.
-
-    Args:
-        train: the rows.
-        form: their format, for the names of the classes.
-        shots: rows per class.
-        shots_total: rows in all; one of each class that `train` has, the others uniformly.
-        seed: the run's seed; the stream's name is `few-shot`.
-
-    Returns:
-        The rows drawn, in their old order; all rows when neither number is given.
-
-    Raises:
-        DataError: if both numbers are given, one is below 1, rows are too few, or have no class.
+    `shots` are rows per class; `shots_total` are rows in all, one of each class that `train` has
+    and the others uniformly. With one seed a smaller sample is part of every larger one of the same
+    kind. MultiRC rows are single proposed answers. The stream's name is `few-shot`.
     """
     if shots is None and shots_total is None:
         return tuple(train)
@@ -65,19 +53,10 @@ def sample_few_shot(
 
 
 def sample_reported(rows: Sequence[Example], count: int | None) -> Rows:
-    """Draw some of the rows to report, the same for every run.
+    """Draw some of the rows to report, the same for every run, in their old order.
 
-    Rows that share a `group` stay together, so there may be a few more than asked for.
-
-    Args:
-        rows: the rows.
-        count: how many; all when `None`. The stream's name is `reported`, its seed 0.
-
-    Returns:
-        The rows drawn, in their old order.
-
-    Raises:
-        DataError: if `count` is not 1 to the number of rows.
+    Rows that share a `group` stay together, so there may be a few more than asked for; all are
+    taken where `count` is `None`. The stream's name is `reported`, its seed 0.
     """
     if count is None:
         return tuple(rows)
@@ -99,18 +78,8 @@ def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tupl
     Each class gives `fraction` of its rows, rounded, but at least one, and never its last: a class
     with a single row stays in the training part. Rows that share a passage (the part of `group`
     before its last `/`) stay together, or if that leaves nothing to hold out, rows that share a
-    `group`; then the class shares are as near as whole passages allow.
-
-    Args:
-        train: the rows.
-        fraction: the share to hold out, in (0, 1).
-        seed: the run's seed; the stream's name is `held-out`.
-
-    Returns:
-        The training part and the held-out part, both in their old order.
-
-    Raises:
-        DataError: if `fraction` is out of range, or no row can be held out.
+    `group`; then the class shares are as near as whole passages allow. Both parts are in their old
+    order; the stream's name is `held-out`.
     """
     if not 0.0 < fraction < 1.0:
         raise DataError(f"`fraction` must be in (0, 1), but is {fraction}.")
@@ -119,13 +88,14 @@ def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tupl
     target = {
         name: min(max(int(fraction * count + 0.5), 1), count - 1) for name, count in counts.items()
     }
-    for keys in ([_passage(row) for row in train], [row.group for row in train]):
+    groups = [row.group for row in train]
+    for keys in ([group.rpartition("/")[0] or group for group in groups], groups):
         held = _hold_out(_units(keys), classes, target, seed)
         if held:
             kept = tuple(row for index, row in enumerate(train) if index not in held)
             return kept, tuple(train[index] for index in sorted(held))
-    groups = len({row.group for row in train if row.group})
-    where = f"{len(counts)} classes" + (f" and {groups} groups" if groups else "")
+    num_groups = len({group for group in groups if group})
+    where = f"{len(counts)} classes" + (f" and {num_groups} groups" if num_groups else "")
     raise DataError(
         f"training rows must leave one to hold out beside one of every class, but are {len(train)} "
         f"rows in {where}. Take more rows, or set `training.selection` to last, which needs no "
@@ -134,14 +104,9 @@ def split_held_out(train: Sequence[Example], fraction: float, seed: int) -> tupl
 
 
 def row_classes(rows: Sequence[Example]) -> list[int] | None:
-    """Return the class of each row.
+    """Return the class of each row: its right column.
 
-    Args:
-        rows: the rows.
-
-    Returns:
-        The right column of each row, or None where rows have none, several, or choices whose number
-        varies.
+    It is `None` where rows have none, several, or choices whose number varies.
     """
     if any(len(row.answers) != 1 for row in rows) or len({len(row.choices) for row in rows}) > 1:
         return None
@@ -149,28 +114,12 @@ def row_classes(rows: Sequence[Example]) -> list[int] | None:
 
 
 def class_name(form: TaskFormat, column: int) -> str:
-    """Return what messages call a class: its label, or the choice's number.
-
-    Args:
-        form: the task's format.
-        column: the class.
-
-    Returns:
-        Such as `entailment` or `choice 1`.
-    """
+    """Return what messages call a class: its label, or the choice's number."""
     return f"choice {column + 1}" if form.has_choices else form.labels[column]
 
 
 def same_rows(rows: Sequence[tuple[Example, ...]], split: str) -> tuple[Example, ...]:
-    """Return the rows of a split that all runs have.
-
-    Args:
-        rows: the rows, as each run has them.
-        split: its name.
-
-    Raises:
-        DataError: if they are not the same.
-    """
+    """Return the rows of a split that all runs have, or raise a `DataError`."""
     others = [place for place, own in enumerate(rows) if own != rows[0]]
     if others:
         raise DataError(
@@ -184,7 +133,7 @@ def _generator(seed: int, stream: str) -> np.random.Generator:
     return np.random.default_rng(derive(seed, stream))
 
 
-def _draw_total(order: Iterable[int], classes: Sequence[int], total: int) -> list[int]:
+def _draw_total(order: Sequence[int], classes: Sequence[int], total: int) -> list[int]:
     num_classes = len(set(classes))
     if total > len(classes):
         raise DataError(
@@ -194,13 +143,8 @@ def _draw_total(order: Iterable[int], classes: Sequence[int], total: int) -> lis
         raise DataError(
             f"`shots_total` must give a row to each of {num_classes} classes, but is {total}."
         )
-    seen: set[int] = set()
-    firsts: list[int] = []
-    others: list[int] = []
-    for index in order:
-        (others if classes[index] in seen else firsts).append(index)
-        seen.add(classes[index])
-    return (firsts + others)[:total]
+    first = {classes[index]: index for index in reversed(order)}
+    return sorted(order, key=lambda index: first[classes[index]] != index)[:total]
 
 
 def _draw_per_class(
@@ -225,10 +169,6 @@ def _draw_per_class(
         if drawn[classes[index]] <= shots:
             kept.append(index)
     return kept
-
-
-def _passage(row: Example) -> str:
-    return row.group.rpartition("/")[0] or row.group
 
 
 def _units(keys: Sequence[str]) -> list[list[int]]:
@@ -260,18 +200,11 @@ def _hold_out(
 
 
 def draw_demonstrations(train: Sequence[Example], most: int | None, seed: int) -> Rows:
-    """Draw training rows to be shown in front of an input.
+    """Draw training rows to be shown in front of an input; all of them where `most` is `None`.
 
     Classes take turns, so that a few rows show each; where rows have no class, any row may come
-    next. The order in which they are shown is a draw of its own.
-
-    Args:
-        train: the rows.
-        most: how many at most; all when `None`.
-        seed: the run's seed; the streams' names are `demonstrations` and `demonstration-order`.
-
-    Returns:
-        The rows, in the order they are shown.
+    next. The order in which they are shown is a draw of its own. The streams' names are
+    `demonstrations` and `demonstration-order`.
     """
     order = [int(i) for i in _generator(seed, "demonstrations").permutation(len(train))]
     classes = row_classes(train) or [0] * len(train)

@@ -1,7 +1,13 @@
-"""SuperGLUE: the original jsonl files, or parquet tables from the Hugging Face hub.
+"""SuperGLUE and FewGLUE: the original jsonl files, or parquet tables from the Hugging Face hub.
+
+FewGLUE has 32 training rows a task, 32 more for model selection, and SuperGLUE's validation split.
+The 32 training rows of WSC are all true: the set was built for generative scoring. A classifier
+cannot learn from them, so loading it needs `allow_missing_labels`. ReCoRD comes without a
+validation file: `dev32` is its reported split.
 
 Reference:
-    Wang et al. 2019, arXiv 1905.00537.
+    SuperGLUE: Wang et al. 2019, arXiv 1905.00537. FewGLUE: Schick and Schütze 2021, arXiv
+    2009.07118; `dev32`: Liu et al. 2021, arXiv 2103.10385.
 """
 
 from __future__ import annotations
@@ -11,10 +17,10 @@ from pathlib import Path
 
 from softprompts.errors import DataError
 from softprompts.examples import Example, TaskFormat
-from softprompts.tasks.base import Task
+from softprompts.storage import is_folder
+from softprompts.tasks.base import Task, TaskRequest
 from softprompts.tasks.formats import FOLDERS, FORMATS
-from softprompts.tasks.reading import HubSplit, Item, collect, read_file, read_hub
-from softprompts.tasks.request import TaskRequest, find_folder
+from softprompts.tasks.reading import HubSplit, Item, build_task, collect, read_file, read_hub
 from softprompts.tasks.superglue_rows import CONVERTERS
 
 REPOSITORY = "aps/super_glue"
@@ -24,73 +30,39 @@ _CONFIGS = {short: short for short in FOLDERS} | {"wsc": "wsc.fixed"}
 
 
 def load_superglue(request: TaskRequest) -> Task:
-    """Load a SuperGLUE task.
+    """Load a SuperGLUE task: `data_dir` holds `CB/{train,val}.jsonl` or `superglue/CB/…`.
 
-    Args:
-        request: `data_dir` holds `CB/{train,val}.jsonl` or `superglue/CB/…`; without it the hub is
-            asked. Options: `repository` (hub id or folder laid out like one) and `revision`.
-
-    Returns:
-        The task; its reported split is `val`.
-
-    Raises:
-        DataError: if files or rows are missing or wrong.
+    Without it the hub is asked, with the options `repository` and `revision`.
     """
-    form = FORMATS[request.name]
-    short = request.name.rpartition("/")[2]
+    repository, revision = (request.options.get(key) for key in ("repository", "revision"))
     if request.data_dir is None:
-        return _from_hub(request, form, short)
-    for key in ("repository", "revision"):
-        if request.option(key) is not None:
+        form, config = FORMATS[request.name], _CONFIGS[_short(request.name)]
+        splits = {}
+        for name in ("train", "validation"):
+            split = HubSplit(repository or REPOSITORY, config, name, revision)
+            splits[name] = (str(split), read_hub(split, labels=form.labels))
+        return _task(request, splits, "val")
+    for key, value in (("repository", repository), ("revision", revision)):
+        if value is not None:
             raise DataError(
-                f"option `{key}` must be left out when `data_dir` is given, but is "
-                f"{request.option(key)!r}."
+                f"option `{key}` must be left out when `data_dir` is given, but is {value!r}."
             )
-    folder = find_folder(request, "superglue", FOLDERS[short])
-    return task_from_files(
-        request, form, {"train": folder / "train.jsonl", "validation": folder / "val.jsonl"}
-    )
+    return _from_files(request, {"train": "train", "validation": "val"})
 
 
-def task_from_files(request: TaskRequest, form: TaskFormat, files: Mapping[str, Path]) -> Task:
-    """Load a task of the SuperGLUE family from its jsonl files.
-
-    Args:
-        request: what is asked for.
-        form: the task's format.
-        files: the file of `train`, `validation` and, where there is one, `held_out`.
-
-    Returns:
-        The task; its reported split is named after its file.
-
-    Raises:
-        DataError: if files or rows are missing or wrong.
-    """
-    readers = {split: (str(path), read_file(path)) for split, path in files.items()}
-    return _task(request, form, readers, validation_name=files["validation"].stem)
+def load_fewglue(request: TaskRequest) -> Task:
+    """Load a FewGLUE task: `data_dir` holds `CB/{train,dev32,val}.jsonl` or `fewglue/CB/…`."""
+    if _short(request.name) == "record":
+        return _from_files(request, {"train": "train", "validation": "dev32"})
+    return _from_files(request, {"train": "train", "held_out": "dev32", "validation": "val"})
 
 
 def convert_rows(
-    items: Iterable[Item], form: TaskFormat, name: str, skip_bad_rows: bool = False
+    form: TaskFormat, items: Iterable[Item], name: str, skip_bad_rows: bool = False
 ) -> tuple[tuple[Example, ...], int]:
-    """Turn rows of a SuperGLUE task into examples.
-
-    Args:
-        items: what a reader yields.
-        form: the task's format.
-        name: the file or split, for messages.
-        skip_bad_rows: whether bad rows are counted instead of refused.
-
-    Returns:
-        The examples and the number of rows left out.
-
-    Raises:
-        DataError: if a row is bad, no row is left, or two questions share a number.
-    """
-    convert = CONVERTERS[form.name.rpartition("/")[2]]
-    examples, num_skipped = collect(
-        items, lambda row: convert(row, form), name=name, skip_bad_rows=skip_bad_rows
-    )
+    """Turn rows into examples as `collect` does, and refuse two questions of one number."""
+    convert = CONVERTERS[_short(form.name)]
+    examples, num_skipped = collect(items, lambda row: convert(row, form), name, skip_bad_rows)
     first: dict[str, Example] = {}
     for example in examples:
         other = first.setdefault(example.group, example) if example.group else example
@@ -106,25 +78,43 @@ def _query(example: Example) -> list[str]:
     return [text for name, text in example.fields.items() if name != "answer"]
 
 
-def _from_hub(request: TaskRequest, form: TaskFormat, short: str) -> Task:
-    repository = request.option("repository") or REPOSITORY
-    readers = {}
-    for split in ("train", "validation"):
-        source = HubSplit(repository, _CONFIGS[short], split, request.option("revision"))
-        readers[split] = (str(source), read_hub(source, labels=form.labels))
-    return _task(request, form, readers, validation_name="val")
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _from_files(request: TaskRequest, names: Mapping[str, str]) -> Task:
+    """Load the jsonl file of each split; the reported one is named after its file."""
+    folder = _folder(request)
+    paths = {split: folder / f"{name}.jsonl" for split, name in names.items()}
+    splits = {split: (str(path), read_file(path)) for split, path in paths.items()}
+    return _task(request, splits, names["validation"])
+
+
+def _folder(request: TaskRequest) -> Path:
+    """Return `data_dir/suite/folder` or else `data_dir/folder`."""
+    suite, _, short = request.name.partition("/")
+    folder = FOLDERS[short]
+    if request.data_dir is None:
+        raise DataError(
+            f"`data_dir` must be the folder that holds {folder}, but is None for {request.name}."
+        )
+    tried = (request.data_dir / suite / folder, request.data_dir / folder)
+    for path in tried:
+        if is_folder(path):
+            return path
+    raise DataError(
+        f"`data_dir` must hold the folder of {request.name}, but neither {tried[0]} nor "
+        f"{tried[1]} is a folder."
+    )
 
 
 def _task(
-    request: TaskRequest,
-    form: TaskFormat,
-    readers: Mapping[str, tuple[str, Iterable[Item]]],
-    validation_name: str,
+    request: TaskRequest, splits: Mapping[str, tuple[str, Iterable[Item]]], validation_name: str
 ) -> Task:
-    rows: dict[str, tuple[Example, ...]] = {"held_out": ()}
-    skipped: dict[str, int] = {}
-    for split, (name, items) in readers.items():
-        rows[split], num_skipped = convert_rows(items, form, name, request.skip_bad_rows)
-        if num_skipped:
-            skipped[name] = num_skipped
-    return Task(form, rows["train"], rows["held_out"], rows["validation"], validation_name, skipped)
+    form, skips = FORMATS[request.name], request.skip_bad_rows
+    return build_task(
+        form,
+        splits,
+        lambda items, name: convert_rows(form, items, name, skips),
+        validation_name,
+    )

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from softprompts.encoding.template_syntax import (
-    CHAT,
-    PLACES,
-    parse_template,
-    template_names,
-)
+from softprompts.encoding.template import CHAT, PLACES, template_names, template_pieces
+from softprompts.errors import DataError
 from softprompts.examples import WRITING, TaskFormat
 from softprompts.registry import Registry
 
@@ -21,15 +17,7 @@ def readout_names() -> tuple[str, ...]:
 
 
 def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
-    """Return a format that is read by a template of the user's own, whatever the readout.
-
-    Args:
-        form: the format.
-        template: the template; `None` keeps the format's own.
-
-    Returns:
-        The format with that template for every readout.
-    """
+    """Return a format that is read by a template of the user's own, whatever the readout."""
     if template is None:
         return form
     others = () if form.is_writing else (*readout_names(), CHAT)
@@ -37,19 +25,10 @@ def with_template(form: TaskFormat, template: str | None) -> TaskFormat:
 
 
 def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
-    """Say what is wrong with one template.
-
-    Args:
-        kind: readout kind; ours have rules of their own.
-        template: the template.
-        has_choices: whether each row brings its own choices.
-
-    Returns:
-        One sentence per problem.
-    """
+    """Say what is wrong with one template, a sentence each."""
     try:
         names = template_names(template)
-    except ValueError as error:
+    except DataError as error:
         return [str(error)]
     counts = {place: names.count(place) for place in PLACES}
     wanted: dict[str, Collection[int]] = {"sep": (0, 1)}
@@ -66,7 +45,7 @@ def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
         for place, allowed in wanted.items()
         if counts[place] not in allowed
     ]
-    ends = parse_template(template)[:1] + parse_template(template)[-1:]
+    ends = template_pieces(template)[:1] + template_pieces(template)[-1:]
     if ("name", "sep") in ends:
         problems.append(
             f"{kind} template {template!r} must have something on each side of {{sep}}, but has "
@@ -79,7 +58,7 @@ def template_problems(kind: str, template: str, has_choices: bool) -> list[str]:
 
 def _turn_problems(kind: str, template: str) -> list[str]:
     """Say what is wrong with the turns of a template, if it has some."""
-    pieces = parse_template(template)
+    pieces = template_pieces(template)
     roles = [text for piece, text in pieces if piece == "role"]
     if not roles:
         return []
@@ -99,14 +78,7 @@ def _turn_problems(kind: str, template: str) -> list[str]:
 
 
 def label_problems(form: TaskFormat) -> list[str]:
-    """Say what is wrong with the labels of a format.
-
-    Args:
-        form: the format.
-
-    Returns:
-        One sentence, or none when all is well.
-    """
+    """Say what is wrong with the labels of a format."""
     if form.is_writing:
         others = sorted(set(form.templates) - {WRITING, CHAT})
         return [
@@ -119,14 +91,7 @@ def label_problems(form: TaskFormat) -> list[str]:
 
 
 def format_problems(form: TaskFormat) -> list[str]:
-    """Say what is wrong with a format: its templates, labels and verbalizer.
-
-    Args:
-        form: the format.
-
-    Returns:
-        One sentence per problem; empty when all is well.
-    """
+    """Say what is wrong with a format: its templates, labels and verbalizer."""
     problems = [
         problem
         for kind, template in form.templates.items()

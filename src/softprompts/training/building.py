@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.backbones.backbone import Backbone
 from softprompts.component import Component
-from softprompts.encoding.template_syntax import num_marks
+from softprompts.encoding.template import num_marks
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError, PromptError, RecipeError
 from softprompts.examples import TaskFormat

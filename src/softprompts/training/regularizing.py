@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.encoding.template_syntax import template_fields
+from softprompts.encoding.template import template_fields
 from softprompts.errors import RecipeError
 from softprompts.examples import TaskFormat
 from softprompts.problems import near

@@ -9,8 +9,7 @@ import shutil
 import pytest
 
 from softprompts.backbones.loading import load_backbone
-from softprompts.encoding.template import Role, parse_template
-from softprompts.encoding.template_syntax import spell_turns
+from softprompts.encoding.template import Role, parse_template, spell_turns
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError
 from softprompts.tasks.templates import template_problems

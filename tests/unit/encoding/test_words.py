@@ -8,8 +8,7 @@ import pytest
 
 from backbones import KINDS
 from softprompts.encoding.template import Role, parse_template
-from softprompts.encoding.tokenization import Tokenization
-from softprompts.encoding.words import word_starts
+from softprompts.encoding.tokenization import Tokenization, word_starts
 
 TEXT = "the soup wasn't cold, and half-price: 30 % overpriced!"
 WORDS = ["the", "soup", "wasn't", "cold", ",", "and", "half", "-", "price", ":", "30", "%"]

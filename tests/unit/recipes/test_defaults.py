@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from softprompts.errors import RecipeError
-from softprompts.recipes.defaults import value_and_default
+from softprompts.recipes.resolving import value_and_default
 
 RUN = {
     "backbone": {"name": "minilm"},

@@ -16,8 +16,7 @@ from bundled_grammar.expansion import Deck, expand, with_article
 from bundled_grammar.grammar import parse_grammar
 from bundled_grammar.write_rows import load_grammar, row_files
 from softprompts.errors import DataError, UnknownNameError
-from softprompts.tasks.bundled import FORMATS
-from softprompts.tasks.bundled.loading import load_bundled
+from softprompts.tasks.bundled import FORMATS, load_bundled
 from softprompts.tasks.registry import TASKS
 
 NAMES = ("bundled/sentiment", "bundled/entailment", "bundled/question-type")

@@ -12,8 +12,7 @@ from softprompts.tasks.base import Task
 from softprompts.tasks.formats import FOLDERS, FORMATS
 from softprompts.tasks.loading import load_task
 from softprompts.tasks.rows import Row
-from softprompts.tasks.superglue_rows import CONVERTERS
-from softprompts.tasks.wsc import mark_spans
+from softprompts.tasks.superglue_rows import CONVERTERS, mark_spans
 
 Write = Callable[[str, Sequence[Any]], Path]
 

@@ -1,13 +1,13 @@
 import pytest
 
-from softprompts.encoding.template_syntax import parse_template, template_fields
+from softprompts.encoding.template import template_fields, template_pieces
 from softprompts.examples import TaskFormat
 from softprompts.tasks.formats import FORMATS
 from softprompts.tasks.templates import format_problems, template_problems
 
 
 def test_pieces_and_braces() -> None:
-    assert parse_template("a {{b}} {text}{mask}") == (
+    assert template_pieces("a {{b}} {text}{mask}") == (
         ("text", "a {"),
         ("text", "b}"),
         ("text", " "),
@@ -26,7 +26,7 @@ def test_fields_are_distinct_and_without_places() -> None:
 )
 def test_bad_syntax_is_refused_with_the_template(bad: str) -> None:
     with pytest.raises(ValueError, match="template .*" + bad.replace("[", r"\[").strip("{}")):
-        parse_template(bad)
+        template_pieces(bad)
 
 
 @pytest.mark.parametrize(

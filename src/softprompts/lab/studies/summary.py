@@ -13,8 +13,8 @@ from softprompts.lab.analysis.scores import DIVERGED, FAILED, UNFINISHED
 from softprompts.lab.analysis.statistics import spread
 from softprompts.lab.analysis.study_statistics import statistics_of
 from softprompts.lab.studies.looks import look_at, looks_of
-from softprompts.recipes.defaults import value_and_default
 from softprompts.recipes.grid import Cell
+from softprompts.recipes.resolving import value_and_default
 from softprompts.recipes.study import StudyConfig, merged
 from softprompts.storage import is_there, read_record
 from softprompts.training.finished import read_result

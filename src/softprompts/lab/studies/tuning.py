@@ -30,8 +30,7 @@ from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig, tunable
-from softprompts.recipes.tune_checks import candidates, tuned
-from softprompts.recipes.tuning import Tunable, TuneConfig
+from softprompts.recipes.tuning import Tunable, TuneConfig, candidates, tuned
 from softprompts.training.building import build_plan, choose_splits
 from softprompts.training.resources import Resources
 

@@ -7,6 +7,7 @@ from typing import Final
 from softprompts.examples import TaskFormat
 
 _OURS = "softprompts, hand-written grammar; see docs/tasks/bundled.md"
+_QUESTION_TYPES = ("person", "place", "time", "number", "reason", "thing")
 
 SENTIMENT: Final = TaskFormat(
     name="bundled/sentiment",
@@ -44,7 +45,7 @@ ENTAILMENT: Final = TaskFormat(
 QUESTION_TYPE: Final = TaskFormat(
     name="bundled/question-type",
     version=2,
-    labels=("person", "place", "time", "number", "reason", "thing"),
+    labels=_QUESTION_TYPES,
     templates={
         "linear": "{text}",
         "cloze": "{text} They are asking about a {mask}.",
@@ -52,14 +53,7 @@ QUESTION_TYPE: Final = TaskFormat(
         "chat": "{role:user}Question: {text}\nWhat kind of thing is the answer?"
         "{role:assistant}The answer is a",
     },
-    verbalizer={
-        "person": "person",
-        "place": "place",
-        "time": "time",
-        "number": "number",
-        "reason": "reason",
-        "thing": "thing",
-    },
+    verbalizer={name: name for name in _QUESTION_TYPES},
     metrics=("accuracy",),
     reference=_OURS,
     instruction="Say what the question asks for: a person, a place, a time, a number, a reason "

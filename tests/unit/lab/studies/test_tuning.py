@@ -17,8 +17,7 @@ from softprompts.recipes.grid import expand
 from softprompts.recipes.loading import load_recipe
 from softprompts.recipes.resolving import resolve
 from softprompts.recipes.study import merged, parse_study, tunable
-from softprompts.recipes.tune_checks import candidates
-from softprompts.recipes.tuning import multiples
+from softprompts.recipes.tuning import candidates, multiples
 
 BASE: dict[str, Any] = {
     "backbone": {"name": "minilm"},
