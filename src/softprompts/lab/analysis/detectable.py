@@ -26,13 +26,10 @@ def detectable_difference(
     noncentral t-distribution with `df` degrees of freedom and noncentrality `δ / se`.
 
     Args:
-        standard_error: `se`, of the mean difference.
+        standard_error: `se`, of the mean difference; `δ` is in its units.
         df: its degrees of freedom; infinite where it is known.
         power: how probably the difference should be found.
         level: one minus the rate of false finds.
-
-    Returns:
-        `δ`, in the units of the standard error.
 
     Raises:
         DataError: if an argument is out of its range.
@@ -50,14 +47,11 @@ def detectable_difference(
 
 
 def _noncentrality(df: float, power: float, level: float) -> float:
-    """Solve for `δ / se`.
-
-    With `s² ~ χ²(df) / df`, the power is the mean over `s` of `Φ(λ − t s) + Φ(−λ − t s)`, summed
-    at the nodes of Gauss and Legendre over the quantiles of `s`: scipy's noncentral t gives NaN
-    far out.
-    """
+    """Return `δ / se`."""
     if df > _KNOWN_DF:
         return float(special.ndtri((1 + level) / 2) + special.ndtri(power))
+    # with s² ~ χ²(df) / df, the power is the mean over s of Φ(λ − t s) + Φ(−λ − t s), summed at the
+    # nodes of Gauss and Legendre over the quantiles of s: scipy's noncentral t gives NaN far out
     nodes, weights = _leggauss(_NUM_NODES)
     scale = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, df) / df)
     limits = float(stats.t.ppf((1 + level) / 2, df)) * scale

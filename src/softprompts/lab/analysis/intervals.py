@@ -38,10 +38,6 @@ def mean_interval(tasks: Samples, level: float = LEVEL) -> Interval | None:
     `θ ± t(df) se`, with Satterthwaite's `df = (Σ v_t)² / Σ (v_t² / (n_t − 1))`. It covers what
     training again with other seeds would change, on the same rows. The tasks are taken as given.
 
-    Args:
-        tasks: scores per task, one per seed.
-        level: how often the interval should cover.
-
     Returns:
         Both ends; `None` where a task has fewer than two seeds. Equal ends where every task's
         scores are all equal.
@@ -67,10 +63,6 @@ def skewed_interval(scores: Sample, level: float = LEVEL) -> Interval | None:
     With `T = √n (m − μ) / s`, skewness `g` and `r = g / √n`, the statistic
     `h(T) = T + r T²/3 + r² T³/27 + r/6` is near Student's `t(n − 1)` where `T` is not; the ends are
     `m − s h⁻¹(±t) / √n`.
-
-    Args:
-        scores: one per seed.
-        level: how often the interval should cover.
 
     Returns:
         Both ends; `None` with fewer than two seeds. Student's with two or three, whose skewness
@@ -99,11 +91,7 @@ def skewed_interval(scores: Sample, level: float = LEVEL) -> Interval | None:
 
 
 def skewness(values: Floats) -> float:
-    """Return Fisher and Pearson's adjusted skewness; 0 where scores are equal or fewer than three.
-
-    Args:
-        values: shape `(seeds,)`.
-    """
+    """Return Fisher and Pearson's adjusted skewness; 0 where scores are equal or under three."""
     n = len(values)
     if n < 3 or is_constant(values):
         return 0.0
@@ -112,11 +100,7 @@ def skewness(values: Floats) -> float:
 
 
 def looks_skewed(scores: Sample) -> bool:
-    """Return whether scores are further from symmetric than normal ones are in 95 % of samples.
-
-    Returns:
-        Whether the skewness is beyond two of its standard deviations; never with three or fewer.
-    """
+    """Return whether the skewness is beyond two of its standard deviations; never of under four."""
     values = sample(scores, at_least=0)
     n = len(values)
     if n < _FEWEST:

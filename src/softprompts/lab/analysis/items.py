@@ -21,13 +21,6 @@ def item_variance(score: float, num_items: int) -> float:
 
     For a mean over seeds it is an upper bound, reached where all seeds are right on the same items.
 
-    Args:
-        score: `p`, in [0, 1].
-        num_items: `m`.
-
-    Returns:
-        The variance, in squared fractions.
-
     Raises:
         DataError: if the score is no share or there are no items.
     """
@@ -58,7 +51,7 @@ def crossed_interval(
         generator: draws the resamples.
         over_seeds: whether seeds are drawn, too; else the interval is for these very prompts.
         level: how often the interval should cover.
-        num_resamples: how many resamples.
+        num_resamples: how often items, and seeds, are drawn.
 
     Raises:
         DataError: if the shapes differ, are not two axes or empty, or a number is not finite.

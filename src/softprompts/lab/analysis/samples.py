@@ -20,15 +20,7 @@ LEVEL = 0.95
 
 
 def sample(values: Sample, name: str = "scores", at_least: int = 1) -> Floats:
-    """Return numbers as an array, after checking them.
-
-    Args:
-        values: one per seed.
-        name: what to call them in an error.
-        at_least: how many there must be.
-
-    Returns:
-        Shape `(seeds,)`.
+    """Return numbers as an array, after checking them. Shape `(seeds,)`.
 
     Raises:
         DataError: if there are too few, they are no flat list, or one is not finite.
@@ -45,15 +37,7 @@ def sample(values: Sample, name: str = "scores", at_least: int = 1) -> Floats:
 
 
 def samples(tasks: Samples, name: str = "scores", at_least: int = 1) -> list[Floats]:
-    """Return one checked array per task.
-
-    Args:
-        tasks: numbers of each task, at least one task.
-        name: what to call them in an error.
-        at_least: how many numbers a task must have.
-
-    Returns:
-        One array per task. Shape of each `(seeds,)`.
+    """Return one checked array per task. Shape of each `(seeds,)`.
 
     Raises:
         DataError: if there is no task, or `sample` refuses one.
@@ -63,20 +47,13 @@ def samples(tasks: Samples, name: str = "scores", at_least: int = 1) -> list[Flo
     return [sample(task, name, at_least) for task in tasks]
 
 
-def paired_samples(
-    first: Samples, second: Samples, at_least: int = 1
-) -> tuple[list[Floats], list[Floats]]:
+def paired_samples(first: Samples, second: Samples) -> tuple[list[Floats], list[Floats]]:
     """Return two variants' arrays, whose numbers belong together seed by seed.
-
-    Args:
-        first: one variant's scores per task.
-        second: the other's, on the same tasks and seeds.
-        at_least: how many seeds a task must have.
 
     Raises:
         DataError: if tasks or seeds are not equally many, or `sample` refuses one.
     """
-    one, other = samples(first, at_least=at_least), samples(second, at_least=at_least)
+    one, other = samples(first), samples(second)
     sizes, others = [len(task) for task in one], [len(task) for task in other]
     if sizes != others:
         raise DataError(

@@ -40,10 +40,7 @@ class Spread:
 
 
 def spread(scores: Sequence[float]) -> Spread:
-    """Summarize scores over seeds.
-
-    Returns:
-        Mean, spread and interval; entries that need more scores are `None`.
+    """Summarize scores over seeds; entries that need more scores are `None`.
 
     Raises:
         DataError: if a score is not a finite number.

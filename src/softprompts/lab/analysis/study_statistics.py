@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from softprompts.lab.analysis.comparisons import compare
-from softprompts.lab.analysis.looks import Looks
+from softprompts.lab.analysis.permutations import Looks
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore, average_over_tasks
 from softprompts.seeding import derive
 
@@ -22,7 +22,7 @@ def statistics_of(
     Args:
         lines: `cells` of `summary.json`.
         baseline: the variant to compare with.
-        looks: when the study was looked at while seeds were added; once when `None`.
+        looks: see `compare`.
 
     Returns:
         `baseline`; `comparisons`, each a `Comparison` with its `point`; `averages`, each an
@@ -45,12 +45,10 @@ def statistics_of(
 def score_tables(lines: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], ScoreTable]]:
     """Return one table per point of a study's grid, the grid's tasks together in one.
 
-    A run of several tasks counts as one task here, scored by the mean over them: its tasks share
-    one training, so they are not independent. How many items stand behind that mean is not known:
-    few items of one task weigh as much as many of another.
-
-    Returns:
-        The point without its task, and its table.
+    With each comes its point, without the task. A run of several tasks counts as one task here,
+    scored by the mean over them: its tasks share one training, so they are not independent. How
+    many items stand behind that mean is not known: few items of one task weigh as much as many of
+    another.
 
     Raises:
         DataError: if the lines do not make a table.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, final
 
-from softprompts.lab.analysis.comparison import difference_range
+from softprompts.lab.analysis.comparisons import difference_range
 from softprompts.lab.analysis.intervals import looks_skewed
 from softprompts.lab.analysis.study_statistics import point_words
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label

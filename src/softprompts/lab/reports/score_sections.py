@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from softprompts.lab.analysis.comparison import difference_range, ratio_range
+from softprompts.lab.analysis.comparisons import difference_range, ratio_range
 from softprompts.lab.analysis.study_statistics import without_task
 from softprompts.lab.reports.findings import conclusions, main_comparisons
 from softprompts.lab.reports.pages import Part, Section

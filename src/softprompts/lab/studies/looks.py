@@ -11,7 +11,7 @@ from scipy import stats
 
 from softprompts.errors import RunFolderError
 from softprompts.lab.analysis.leading import Lines, closest, name_of, ranked
-from softprompts.lab.analysis.looks import Looks
+from softprompts.lab.analysis.permutations import Looks
 from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.seeds import grown
 from softprompts.recipes.study import StudyConfig, parse_kept_study

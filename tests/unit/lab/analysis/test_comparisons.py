@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.comparison import Comparison
-from softprompts.lab.analysis.comparisons import compare
-from softprompts.lab.analysis.corrections import holm
+from softprompts.lab.analysis.comparisons import Comparison, compare, holm
 from softprompts.lab.analysis.detectable import detectable_difference
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
 from softprompts.lab.analysis.intervals import mean_interval
