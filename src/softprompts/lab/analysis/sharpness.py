@@ -166,9 +166,9 @@ def _measure_input(subject: Subject, effort: Effort) -> dict[str, Any]:
     for radius in effort.input_radii:
         rises = torch.cat(worst[radius]).double()
         error = float(rises.std() / len(rises) ** 0.5) if len(rises) > 1 else None
-        noise = float(torch.cat(noisy[radius]).double().mean()) if noises else None
+        risen = float(torch.cat(noisy[radius]).double().mean()) if noises else None
         found = {"radius": radius, "worst": float(rises.mean()), "worst_error": error}
-        lines.append({**found, "noise": noise})
+        lines.append({**found, "noise": risen})
     loss = float(torch.cat(own).double().mean())
     return {"loss": loss, "input": {"unit": subject.unit, "radii": lines}}
 

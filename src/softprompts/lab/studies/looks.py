@@ -97,10 +97,7 @@ def run_looks(
     Args:
         study: the study.
         out: its folder.
-        run: runs it as it is, and returns the content of `summary.json`.
-
-    Returns:
-        What `run` returned last.
+        run: runs it as it is, and returns the content of `summary.json`; the last one is returned.
 
     Raises:
         SoftPromptsError: what `run` raises, or if the folder was begun with another `most`.
@@ -133,11 +130,7 @@ def _at_next_look(study: StudyConfig, num_tasks: int) -> StudyConfig:
 
 
 def _begun(study: StudyConfig, out: Path) -> StudyConfig:
-    """Return a study with the seeds and looks of its folder, if that has looked at the same runs.
-
-    Raises:
-        RunFolderError: if it was begun with another `most`, by which `p` is corrected.
-    """
+    """Return a study with the seeds and looks of its folder, if that looked at the same runs."""
     path = out / "study.json"
     if not is_there(path):
         return study

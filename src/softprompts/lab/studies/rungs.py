@@ -27,9 +27,7 @@ from softprompts.storage import parse_json, read_file
 def rung_sizes(num_candidates: int, keep: int) -> tuple[int, ...]:
     """Return how many candidates each rung has.
 
-    Args:
-        num_candidates: how many there are, at least 2.
-        keep: one in so many goes on, rounded up, at least 2.
+    One in `keep`, rounded up, goes on to the next; `keep` is at least 2.
 
     Example:
         >>> rung_sizes(5, 3), rung_sizes(10, 3), rung_sizes(3, 3)
@@ -42,12 +40,7 @@ def rung_sizes(num_candidates: int, keep: int) -> tuple[int, ...]:
 
 
 def rung_steps(total_steps: int, keep: int, num_rungs: int) -> tuple[int, ...]:
-    """Return the updates of a run in each rung, rounded up; those of the last are the full number.
-
-    Args:
-        total_steps: updates of a run of the study.
-        keep: each rung has so many times the updates of the one before.
-        num_rungs: how many rungs there are.
+    """Return the updates of a run in each rung: `keep` times those of the one before, rounded up.
 
     Example:
         >>> rung_steps(100, 3, 3)
@@ -84,9 +77,7 @@ def rung_run(config: RunConfig, steps: int, total_steps: int) -> dict[str, Any]:
 def tried(value: Any, results: Sequence[tuple[Path, Mapping[str, Any]]]) -> Trial:
     """Return what a candidate did.
 
-    Args:
-        value: the candidate.
-        results: folder and `result.json` of its run with each seed.
+    Results are folder and `result.json` of its run with each seed.
 
     Raises:
         StorageError: if a run's records cannot be read.
@@ -108,10 +99,7 @@ def ranked(found: Sequence[Trial]) -> list[Trial]:
     """Return candidates, the best first.
 
     A candidate of which a seed diverged comes after those of which fewer did; then the mean score
-    decides, then the mean loss, then the smaller number or the earlier name.
-
-    Args:
-        found: the candidates, in the recipe's order.
+    decides, then the mean loss, then the smaller number or the earlier name in the given order.
     """
 
     def key(place: int) -> tuple[float, ...]:

@@ -39,10 +39,7 @@ def error_file(study: Path, cell: Cell) -> Path:
 
 
 def read_cell(study: Path, cell: Cell) -> dict[str, Any] | None:
-    """Read a run's result.
-
-    Returns:
-        The content of `result.json`, or `None` while the run is not finished.
+    """Return the content of a run's `result.json`, or `None` while it is not finished.
 
     Raises:
         StorageError: if the result is broken or of another run.
@@ -53,19 +50,16 @@ def read_cell(study: Path, cell: Cell) -> dict[str, Any] | None:
     if not is_there(path):
         return None
     result = read_result(folder, cell.identity)
-    if cell.config.mixture is not None and set(result.get("tasks") or {}) != set(cell.config.tasks):
+    tasks, own = cell.config.tasks, result.get("tasks") or {}
+    if cell.config.mixture is not None and set(own) != set(tasks):
         raise RunFolderError(
-            f"{path}: `tasks` must be {', '.join(cell.config.tasks)}, but are "
-            f"{', '.join(result.get('tasks') or {}) or 'none'}."
+            f"{path}: `tasks` must be {', '.join(tasks)}, but are {', '.join(own) or 'none'}."
         )
     return result
 
 
 def read_error(study: Path, cell: Cell) -> str | None:
-    """Read why a run failed.
-
-    Returns:
-        The error, or `None` where it did not fail; a result makes up for a failure.
+    """Return why a run failed, or `None` where it did not; a result makes up for a failure.
 
     Raises:
         StorageError: if the file is broken.

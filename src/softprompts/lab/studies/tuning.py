@@ -23,7 +23,7 @@ from softprompts.lab.studies.tuning_record import (
     write_tuning,
 )
 from softprompts.problems import show
-from softprompts.recipes.grid import Cell, expand, task_of
+from softprompts.recipes.grid import expand, task_of
 from softprompts.recipes.identity import identity
 from softprompts.recipes.overrides import place
 from softprompts.recipes.parsing import parse_run
@@ -156,16 +156,11 @@ def _tune(plan: _Plan, out: Path, progress: StudyProgress, executor: Executor) -
 
 
 def _results(job: Job) -> dict[str, list[tuple[Path, Mapping[str, Any]]]]:
-    """Return folder and result of every run of a rung, by variant.
-
-    Raises:
-        TuningError: if a run has no result.
-    """
+    """Return folder and result of every run of a rung, by variant; a `TuningError` without one."""
     results: dict[str, list[tuple[Path, Mapping[str, Any]]]] = {}
-    missing: list[Cell] = []
+    missing = []
     for cell in job.store.cells:
-        result = job.store.result(cell)
-        if result is None:
+        if (result := job.store.result(cell)) is None:
             missing.append(cell)
         else:
             results.setdefault(cell.variant, []).append((job.store.folder(cell), result))
@@ -210,11 +205,7 @@ def _record(plan: _Plan, rungs: Sequence[Sequence[Rung]], sizes: Sequence[int]) 
 
 
 def _total_steps(plan: _Plan, resources: Resources) -> list[int]:
-    """Return the updates of each run in the study.
-
-    Raises:
-        RecipeError: if variants at one point, or candidates of a run, have different numbers.
-    """
+    """Return the updates of each run in the study; candidates at one point must have the same."""
     totals = []
     for configs in plan.configs:
         seeded = [one.model_copy(update={"seed": plan.study.seeds[0]}) for one in configs]
