@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,13 +19,7 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint rows.
-
-    Attributes:
-        train: what prompts are trained and chosen on.
-        held_back: what is scored once, at the end.
-        remarks: what is odd about the table, a sentence each.
-    """
+    """Disjoint rows: to train and choose prompts on, and to score once; and what is odd of them."""
 
     train: Sequence[Row]
     held_back: Sequence[Row]
@@ -35,10 +28,6 @@ class Splits:
 
 def split_rows(table: Table, seed: int = 0) -> Splits:
     """Hold rows back, the same share of every label; rows that read the same are never in both.
-
-    Args:
-        table: the rows.
-        seed: moves which rows are held back.
 
     Raises:
         DataError: if a label has fewer than three distinct rows.
@@ -105,13 +94,10 @@ def _telltales(table: Table, rows: Sequence[Row]) -> list[str]:
         word = label.casefold()
         if len(word) < 3:
             continue
-        told: Counter[bool] = Counter()
-        for row in rows:
-            if any(word in row[name].casefold() for name in table.fields):
-                told[row[table.label] == label] += 1
-        own = sum(row[table.label] == label for row in rows)
-        if told[True] >= 0.9 * own and told[False] <= 0.02 * len(rows):
-            remarks.append(
-                f"the text gives label {label} away: nearly all of its rows say the word"
-            )
+        said = [r for r in rows if any(word in r[name].casefold() for name in table.fields)]
+        num_own = sum(row[table.label] == label for row in rows)
+        num_said = sum(row[table.label] == label for row in said)
+        if num_said >= 0.9 * num_own and len(said) - num_said <= 0.02 * len(rows):
+            text = f"the text gives label {label} away: nearly all of its rows say the word"
+            remarks.append(text)
     return remarks

@@ -11,7 +11,7 @@ from typing import Any
 
 from softprompts.errors import DataError
 from softprompts.storage import is_file
-from softprompts.tasks.reading import HubSplit, Item, read_file, read_hub
+from softprompts.tasks.reading import HubSplit, read_file, read_hub
 from softprompts.tasks.rows import Row, shown
 
 LABEL_NAMES = (
@@ -49,13 +49,7 @@ class Table:
 def read_table(
     source: str, label: str | None = None, text: Sequence[str] = (), *, skip_bad_rows: bool = False
 ) -> Table:
-    """Read a table and find its columns.
-
-    Args:
-        source: a `.jsonl`, `.csv` or `.parquet` file, or a hub set whose split `train` is read.
-        label: the label's column; found by its name or its few values when `None`.
-        text: the columns to read; every column of words when empty.
-        skip_bad_rows: leave rows out that lack a value or cannot be read, and count them.
+    """Read a table and find its columns; see `fit` for the arguments.
 
     Raises:
         DataError: if the file is missing or broken, a row is bad, or the columns cannot be told.
@@ -88,7 +82,12 @@ def _rows(source: str, skip_bad_rows: bool) -> tuple[list[tuple[Row, dict[str, s
     """Return the rows as texts, and how many bad ones were left out."""
     found, num_skipped = [], 0
     origin: dict[str, str] = {}
-    for item in _items(source):
+    path = Path(source)
+    if is_file(path) or path.suffix:
+        items = read_file(path, needs_label=False)
+    else:
+        items = read_hub(HubSplit(source, None, "train"))
+    for item in items:
         try:
             if isinstance(item, DataError):
                 raise item
@@ -106,13 +105,6 @@ def _rows(source: str, skip_bad_rows: bool) -> tuple[list[tuple[Row, dict[str, s
     if not found:
         raise DataError("must hold at least one row, but has none.", file=source)
     return found, num_skipped
-
-
-def _items(source: str) -> Iterator[Item]:
-    path = Path(source)
-    if is_file(path) or path.suffix:
-        return read_file(path, needs_label=False)
-    return read_hub(HubSplit(source, None, "train"))
 
 
 def _flat(row: Row, values: Mapping[str, Any] | None = None) -> Iterator[tuple[str, str | None]]:
@@ -177,16 +169,14 @@ def _fields(
         if label in fields:
             raise DataError(f"`--text` must not name the label, but has {label!r}.", file=source)
         return fields, {}
-    left_out = {}
-    for name in values:
-        reason = None if name == label else _reason(values[name], values[label])
-        if reason is not None:
-            left_out[name] = reason
-    fields = tuple(name for name in values if name != label and name not in left_out)
+    others = [name for name in values if name != label]
+    reasons = {name: _reason(values[name], values[label]) for name in others}
+    left_out = {name: reason for name, reason in reasons.items() if reason is not None}
+    fields = tuple(name for name in others if name not in left_out)
     if not fields:
-        others = "; ".join(f"{name} {reason}" for name, reason in left_out.items()) or "none"
+        said = "; ".join(f"{name} {reason}" for name, reason in left_out.items()) or "none"
         raise DataError(
-            f"`--text` must name a column to read, since none holds words: {others}.", file=source
+            f"`--text` must name a column to read, since none holds words: {said}.", file=source
         )
     return fields, left_out
 

@@ -30,7 +30,6 @@ from softprompts.locks import lock
 from softprompts.recipes.grid import Cell
 from softprompts.results import Result, load
 from softprompts.storage import entries, is_there, make_folder, remove_parts
-from softprompts.tasks.base import Task
 from softprompts.tasks.sampling import same_rows
 from softprompts.training.building import choose_splits
 from softprompts.training.finished import read_prompt, read_result
@@ -221,8 +220,7 @@ class _Measuring:
             rows, same = self._rows(joint.members, name)
             found.append((joint.evaluate(rows, name), joint.cost(rows, name), len(rows), same))
         evaluations, costs, sizes, are_same = zip(*found, strict=True)
-        total = sum(cost.tokens * size for cost, size in zip(costs, sizes, strict=True))
-        tokens = total / sum(sizes)
+        tokens = sum(one.tokens * size for one, size in zip(costs, sizes, strict=True)) / sum(sizes)
         return {
             "score": fmean(one.score for one in evaluations),
             "num_items": sum(sizes),
@@ -244,14 +242,11 @@ class _Measuring:
 
     def _rows(self, members: Sequence[Result], name: str) -> tuple[tuple[Example, ...], bool]:
         """Return the reported rows of a task, and whether runs were reported on the same data."""
-        tasks = [self._task(member, name) for member in members]
-        pairs = list(zip(members, tasks, strict=True))
+        moved = {} if self._data_dir is None else {"data_dir": str(self._data_dir)}
+        pairs = []
+        for member in members:
+            config = member.config.tasks[name].model_copy(update=moved)
+            pairs.append((member, self._resources.task(config, member.config.seed)))
         rows = [choose_splits(member.config, task)["validation"] for member, task in pairs]
         is_same = all(task.digest() == member.digest(name) for member, task in pairs)
         return same_rows(rows, "validation"), is_same
-
-    def _task(self, member: Result, name: str) -> Task:
-        config = member.config.tasks[name]
-        if self._data_dir is not None:
-            config = config.model_copy(update={"data_dir": str(self._data_dir)})
-        return self._resources.task(config, member.config.seed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +54,15 @@ class TrackedJournal(Journal):
         note = read_record(self._note, ["num_lines", "keys"]) if is_there(self._note) else {}
         self._num_sent, self._num_durable = int(note.get("num_lines", 0)), 0
         self._waiting: list[Mapping[str, Any]] = []
-        self._trackers = RunTrackers(trackers, run, note.get("keys", {}))
+        self._keys: dict[str, str] = dict(note.get("keys", {}))
+        self._trackers: dict[str, Tracker] = {}
+
+        def start(name: str) -> None:
+            tracker = TRACKERS.load(name)()
+            self._keys[name] = tracker.start(replace(run, key=self._keys.get(name, "")))
+            self._trackers[name] = tracker
+
+        _each(trackers, start)
         self._write_note()
 
     def restore(self) -> Checkpoint | None:
@@ -90,7 +98,7 @@ class TrackedJournal(Journal):
             {"step": result["steps"], "split": result["split"], **{k: result[k] for k in keys}}
         )
         self.send()
-        self._trackers.finish(is_over=True)
+        self._let_go(is_over=True)
 
     def send(self) -> None:
         """Pass on the lines so far, which are durable; those of an earlier process are not sent."""
@@ -106,15 +114,19 @@ class TrackedJournal(Journal):
             return
         self._num_sent = self._num_durable
         self._write_note()
-        self._trackers.log(lines)
+        _each(self._trackers, lambda name: self._trackers[name].log(lines))
 
     def _write_note(self) -> None:
         with suppress(StorageError):  # a full disk shows where it matters
-            write_json(self._note, {"num_lines": self._num_sent, "keys": self._trackers.keys})
+            write_json(self._note, {"num_lines": self._num_sent, "keys": self._keys})
 
     def close(self) -> None:
         """Let trackers go of a run that has no result yet; they have, of one that has."""
-        self._trackers.finish(is_over=False)
+        self._let_go(is_over=False)
+
+    def _let_go(self, is_over: bool) -> None:
+        _each(self._trackers, lambda name: self._trackers[name].finish(is_over))
+        self._trackers.clear()
 
 
 def numbers(record: Mapping[str, Any]) -> dict[str, float]:
@@ -150,59 +162,23 @@ def flatten(config: Mapping[str, Any], point: str = ".", start: str = "") -> dic
     return found
 
 
-@final
-class RunTrackers:
-    """The trackers of one run; one that fails is left out, and that is said.
-
-    Args:
-        names: which.
-        run: the run.
-        keys: what earlier processes were told to call the run, by tracker.
-    """
-
-    def __init__(self, names: Sequence[str], run: TrackedRun, keys: Mapping[str, str]) -> None:
-        self.keys = dict(keys)
-        self._trackers: dict[str, Tracker] = {}
-        for name in names:
-            if name in _failed:
-                continue
-            try:
-                tracker = TRACKERS.load(name)()
-                self.keys[name] = tracker.start(replace(run, key=keys.get(name, "")))
-            except Exception as error:
-                _leave_out(name, error)
-            else:
-                self._trackers[name] = tracker
-
-    def log(self, lines: list[tuple[int, dict[str, float]]]) -> None:
-        """Pass metrics on."""
-        self._each(lambda tracker: tracker.log(lines))
-
-    def finish(self, is_over: bool) -> None:
-        """Let go of the run."""
-        self._each(lambda tracker: tracker.finish(is_over))
-        self._trackers.clear()
-
-    def _each(self, do: Callable[[Tracker], None]) -> None:
-        for name, tracker in list(self._trackers.items()):
-            if name not in _failed:
-                try:
-                    do(tracker)
-                except Exception as error:
-                    _leave_out(name, error)
-
-
 _failed: set[str] = set()
 """Trackers that failed in this process: they are left out from then on."""
 
 
-def _leave_out(name: str, error: Exception) -> None:
-    """Say once that a tracker failed."""
-    _failed.add(name)
-    text = " ".join(str(error).split())
-    warnings.warn(
-        f"tracker {name} failed and is left out from here on, while training goes on: "
-        f"{type(error).__name__}: {text}",
-        SoftPromptsWarning,
-        stacklevel=2,
-    )
+def _each(names: Iterable[str], do: Callable[[str], None]) -> None:
+    """Do something with trackers; one that fails is left out from then on, and that is said."""
+    for name in names:
+        if name in _failed:
+            continue
+        try:
+            do(name)
+        except Exception as error:
+            _failed.add(name)
+            text = " ".join(str(error).split())
+            warnings.warn(
+                f"tracker {name} failed and is left out from here on, while training goes on: "
+                f"{type(error).__name__}: {text}",
+                SoftPromptsWarning,
+                stacklevel=2,
+            )

@@ -64,13 +64,7 @@ class Tracking(RunObserver):
 def build_tracking(
     trackers: Sequence[str], project: str, folder: Path, cells: Sequence[Cell]
 ) -> Tracking:
-    """Return what is tracked of runs.
-
-    Args:
-        trackers: registry names; none tracks nothing.
-        project: what the study is called.
-        folder: where local files of trackers go.
-        cells: the runs.
+    """Return what is tracked of runs; without trackers, nothing. See `Tracking`.
 
     Raises:
         UnknownNameError: if there is no such tracker.

@@ -57,11 +57,7 @@ class Executor(ABC):
 
     @abstractmethod
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check, before anything is loaded or written, that runs can be trained here.
-
-        Raises:
-            SoftPromptsError: if they cannot, with the reason.
-        """
+        """Check, before anything is loaded or written, that runs can be trained here."""
 
     @abstractmethod
     def run(self, work: Work) -> None:
