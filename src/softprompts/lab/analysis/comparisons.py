@@ -17,17 +17,19 @@ from scipy import stats
 from softprompts.errors import DataError
 from softprompts.lab.analysis.detectable import detectable_difference
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
-from softprompts.lab.analysis.intervals import (
+from softprompts.lab.analysis.items import item_variance
+from softprompts.lab.analysis.permutations import Looks, corrected_p, least_p, sign_flip_test
+from softprompts.lab.analysis.scores import ScoreTable, check_variant, describe_missing
+from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio, std_ratio_interval
+from softprompts.lab.analysis.statistics import (
+    LEVEL,
+    Floats,
     Interval,
+    is_constant,
     mean_interval,
     standard_error,
     stratified_mean,
 )
-from softprompts.lab.analysis.items import item_variance
-from softprompts.lab.analysis.permutations import Looks, corrected_p, least_p, sign_flip_test
-from softprompts.lab.analysis.samples import LEVEL, Floats, is_constant
-from softprompts.lab.analysis.scores import ScoreTable, check_variant, describe_missing
-from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio, std_ratio_interval
 from softprompts.recipes.study_size import RATE, needed_seeds
 from softprompts.seeding import derive
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.samples import LEVEL, check_level
+from softprompts.lab.analysis.statistics import LEVEL, check_level
 
 POWER = 0.8
 _KNOWN_DF = 1e4

@@ -12,8 +12,14 @@ import math
 import numpy as np
 from scipy import optimize, stats
 
-from softprompts.lab.analysis.intervals import Interval
-from softprompts.lab.analysis.samples import LEVEL, Floats, Samples, check_level, paired_samples
+from softprompts.lab.analysis.statistics import (
+    LEVEL,
+    Floats,
+    Interval,
+    Samples,
+    check_level,
+    paired_samples,
+)
 
 _SHORT = 1e-9
 

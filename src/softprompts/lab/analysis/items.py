@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.intervals import Interval
-from softprompts.lab.analysis.samples import LEVEL, NUM_RESAMPLES, check_level
+from softprompts.lab.analysis.statistics import LEVEL, NUM_RESAMPLES, Interval, check_level
 
 _CHUNK = 256
 

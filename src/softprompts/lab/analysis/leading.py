@@ -10,10 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from softprompts.lab.analysis.intervals import standard_error, stratified_mean
 from softprompts.lab.analysis.permutations import Differences, Looks, corrected_p
-from softprompts.lab.analysis.samples import is_constant
 from softprompts.lab.analysis.spreads import brown_forsythe
+from softprompts.lab.analysis.statistics import is_constant, standard_error, stratified_mean
 from softprompts.lab.analysis.study_statistics import variant_words
 from softprompts.recipes.study_size import RATE
 from softprompts.seeding import derive

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from softprompts.lab.analysis.samples import NUM_RESAMPLES, Floats, Samples, samples
+from softprompts.lab.analysis.statistics import NUM_RESAMPLES, Floats, Samples, samples
 
 EXACT_UP_TO = 14
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.samples import sample
-from softprompts.lab.analysis.statistics import Spread, spread
+from softprompts.lab.analysis.statistics import Spread, sample, spread
 
 UNFINISHED, DIVERGED, FAILED = "unfinished", "diverged", "failed"
 

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from softprompts.lab.analysis.intervals import Interval
-from softprompts.lab.analysis.samples import (
+from softprompts.lab.analysis.statistics import (
     LEVEL,
     Floats,
+    Interval,
     Samples,
     check_level,
     is_constant,

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, final
 
 from softprompts.lab.analysis.comparisons import difference_range
-from softprompts.lab.analysis.intervals import looks_skewed
+from softprompts.lab.analysis.statistics import looks_skewed
 from softprompts.lab.analysis.study_statistics import point_words
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label
 from softprompts.recipes.study_size import RATE
