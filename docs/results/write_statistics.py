@@ -43,7 +43,7 @@ from scipy import stats
 
 from softprompts.lab.analysis.comparisons import compare
 from softprompts.lab.analysis.improvement import improvement_interval
-from softprompts.lab.analysis.items import crossed_interval
+from softprompts.lab.analysis.limits import crossed_interval
 from softprompts.lab.analysis.permutations import sign_flip_test
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio_interval

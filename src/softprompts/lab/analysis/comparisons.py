@@ -15,9 +15,8 @@ import numpy as np
 from scipy import stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.detectable import detectable_difference
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
-from softprompts.lab.analysis.items import item_variance
+from softprompts.lab.analysis.limits import detectable_difference, item_variance
 from softprompts.lab.analysis.permutations import Looks, corrected_p, least_p, sign_flip_test
 from softprompts.lab.analysis.scores import ScoreTable, check_variant, describe_missing
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio, std_ratio_interval

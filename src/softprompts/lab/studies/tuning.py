@@ -1,23 +1,36 @@
-"""Tuning before a study: each variant chooses a value on held-out rows, with the same budget."""
+"""Tuning before a study: each variant chooses a value on held-out rows, with the same budget.
+
+It is chosen by successive halving: how many candidates train for how long, and which go on.
+
+Reference:
+    Jamieson and Talwalkar 2016, arXiv 1502.07943, algorithm 1.
+
+Differences:
+    A rung trains its candidates from their beginning, each with its whole schedule in fewer
+    updates, where the paper goes on with what the last rung trained. The last rung has at least
+    two candidates, at the full number of updates.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, final
 
-from softprompts.errors import RecipeError, SoftPromptsWarning, TuningError
-from softprompts.lab.studies.executors.base import Executor, InProcess
+from softprompts.errors import RecipeError, SoftPromptsWarning, StorageError, TuningError
+from softprompts.lab.studies.executors.base import Executor
 from softprompts.lab.studies.job import Job, prepare
-from softprompts.lab.studies.progress import OnHeldOut, StudyBar, StudyProgress
-from softprompts.lab.studies.rungs import ranked, rung_run, rung_sizes, rung_steps, tried
+from softprompts.lab.studies.progress import OnHeldOut, StudyProgress
 from softprompts.lab.studies.tuning_record import (
     Chosen,
     Rung,
+    Trial,
     TuningRecord,
     read_record_of,
     write_tuning,
@@ -31,35 +44,27 @@ from softprompts.recipes.resolving import resolve
 from softprompts.recipes.schema import RunConfig
 from softprompts.recipes.study import StudyConfig, tunable
 from softprompts.recipes.tune_checks import candidates, tuned
-from softprompts.recipes.tuning import Tunable, TuneConfig
+from softprompts.recipes.tuning import Tunable, TuneConfig, is_number
+from softprompts.storage import parse_json, read_file
 from softprompts.training.building import build_plan, choose_splits
 from softprompts.training.resources import Resources
 
 
 def tune_study(
-    study: StudyConfig,
-    out: Path,
-    progress: StudyProgress | None = None,
-    executor: Executor | None = None,
+    study: StudyConfig, out: Path, progress: StudyProgress, executor: Executor
 ) -> StudyConfig:
     """Tune what a study asks to be tuned, and return the study with what was chosen.
 
     Each rung is a study of its own in `tuning/rung-N` of the folder, so tuning stops and goes on
     as studies do. What was chosen is written last, to `tuning/chosen.json`.
 
-    Args:
-        study: the study; one that tunes nothing, or has its choices, is returned as it is.
-        out: its folder.
-        progress: told of every run and update; scores are those on held-out rows.
-        executor: where packs are trained; in this process when `None`.
+    One that tunes nothing, or has its choices, is returned as it is. Progress is told scores on
+    held-out rows.
 
     Raises:
         SoftPromptsError: if a run cannot be built, no rows can be held out, or the folder is
             another study's.
         TuningError: if a run failed; the same call tries it again.
-
-    Reference:
-        Jamieson and Talwalkar 2016, arXiv 1502.07943.
     """
     if study.tune is None or study.tune.chosen is not None:
         return study
@@ -67,7 +72,7 @@ def tune_study(
     plan = _Plan.of(study, study.tune)
     record = read_record_of(out)
     if record is None or record.fingerprint != plan.fingerprint:
-        record = _tune(plan, out, progress or StudyBar(), executor or InProcess())
+        record = _tune(plan, out, progress, executor)
         write_tuning(out, record)
     for text in _remarks(plan, record):
         warnings.warn(text, SoftPromptsWarning, stacklevel=2)
@@ -247,3 +252,104 @@ def _remarks(plan: _Plan, record: TuningRecord) -> list[str]:
             "although `training.selection` is last; the study itself trains on all rows."
         )
     return texts
+
+
+def rung_sizes(num_candidates: int, keep: int) -> tuple[int, ...]:
+    """Return how many candidates each rung has.
+
+    One in `keep`, rounded up, goes on to the next; `keep` is at least 2.
+
+    Example:
+        >>> rung_sizes(5, 3), rung_sizes(10, 3), rung_sizes(3, 3)
+        ((5, 2), (10, 4, 2), (3,))
+    """
+    sizes = [num_candidates]
+    while (rest := -(-sizes[-1] // keep)) > 1:
+        sizes.append(rest)
+    return tuple(sizes)
+
+
+def rung_steps(total_steps: int, keep: int, num_rungs: int) -> tuple[int, ...]:
+    """Return the updates of a run in each rung: `keep` times those of the one before, rounded up.
+
+    Example:
+        >>> rung_steps(100, 3, 3)
+        (12, 34, 100)
+    """
+    return tuple(-(-total_steps // keep**left) for left in reversed(range(num_rungs)))
+
+
+def rung_run(config: RunConfig, steps: int, total_steps: int) -> dict[str, Any]:
+    """Return the recipe of a run in a rung, without its seed.
+
+    It selects on held-out rows, and scores one reported row alone, which decides nothing. What is
+    counted in updates, the warm-up and the fall of the temperature, is shortened as the run is.
+
+    Args:
+        config: the run of the study, resolved.
+        steps: its updates in the rung.
+        total_steps: its updates in the study.
+    """
+    data = {k: v for k, v in config.model_dump(mode="json").items() if v is not None}
+    del data["seed"]
+    training = data["training"]
+    training |= {"steps": steps, "epochs": None, "selection": "held-out"}
+    for component, key, least in (("schedule", "warmup_steps", 0), ("temperature", "steps", 1)):
+        count = training[component].get(key)
+        if count is not None:
+            training[component][key] = max(least, count * steps // total_steps)
+    tasks = data["mixture"]["tasks"].values() if "mixture" in data else [data["task"]]
+    for task in tasks:
+        task["num_items"] = 1
+    return data
+
+
+def tried(value: Any, results: Sequence[tuple[Path, Mapping[str, Any]]]) -> Trial:
+    """Return what a candidate did.
+
+    Results are folder and `result.json` of its run with each seed.
+
+    Raises:
+        StorageError: if a run's records cannot be read.
+    """
+    done = [(folder, result) for folder, result in results if result["status"] == "finished"]
+    scores = [result["held_out_score"] for _, result in done]
+    losses = [_held_out_loss(folder, result["selected_step"]) for folder, result in done]
+    known = [loss for loss in losses if loss is not None]
+    return Trial(
+        value=value,
+        score=fmean(scores) if scores and None not in scores else None,
+        loss=fmean(known) if known and len(known) == len(losses) else None,
+        num_diverged=len(results) - len(done),
+        updates_done=sum(result["steps"] for _, result in results),
+    )
+
+
+def ranked(found: Sequence[Trial]) -> list[Trial]:
+    """Return candidates, the best first.
+
+    A candidate of which a seed diverged comes after those of which fewer did; then the mean score
+    decides, then the mean loss, then the smaller number or the earlier name in the given order.
+    """
+
+    def key(place: int) -> tuple[float, ...]:
+        one = found[place]
+        score = math.inf if one.score is None else -one.score
+        loss = math.inf if one.loss is None else one.loss
+        return one.num_diverged, score, loss, one.value if is_number(one.value) else place
+
+    return [found[place] for place in sorted(range(len(found)), key=key)]
+
+
+def _held_out_loss(folder: Path, step: int) -> float | None:
+    """Return the loss on held-out rows after an update of a run, as far as it is finite."""
+    path = folder / "metrics.jsonl"
+    try:
+        records = [parse_json(line) for line in read_file(path).decode().splitlines()]
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} must be lines of JSON, but is not: {error}.") from error
+    for one in records:
+        if isinstance(one, dict) and (one.get("split"), one.get("step")) == ("held_out", step):
+            loss = one.get("loss")
+            return float(loss) if isinstance(loss, int | float) else None
+    return None

@@ -14,8 +14,8 @@ from scipy import stats
 
 from softprompts.errors import DataError
 from softprompts.lab.analysis.comparisons import Comparison, compare, holm
-from softprompts.lab.analysis.detectable import detectable_difference
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
+from softprompts.lab.analysis.limits import detectable_difference
 from softprompts.lab.analysis.permutations import sign_flip_test
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio, std_ratio_interval

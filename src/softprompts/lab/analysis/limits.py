@@ -1,18 +1,26 @@
-"""What the rows that were scored leave open: other rows of the same kind would score otherwise.
+"""What scored rows and seeds leave open: what other rows would add, and what could be shown.
 
-Letters: `p` a score read as the share of items that are right, `m` items.
+Other rows of the same kind would score otherwise. Letters: `p` a score read as the share of items
+that are right, `m` items.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
+from scipy import optimize, special, stats
 
 from softprompts.errors import DataError
 from softprompts.lab.analysis.statistics import LEVEL, NUM_RESAMPLES, Interval, check_level
 
+POWER = 0.8
 _CHUNK = 256
+_KNOWN_DF = 1e4
+_NUM_NODES = 200
+_leggauss = cache(np.polynomial.legendre.leggauss)
 
 
 def item_variance(score: float, num_items: int) -> float:
@@ -78,3 +86,54 @@ def crossed_interval(
         means.append(((seeds @ gaps) * items).sum(axis=1) / gaps.size)
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def detectable_difference(
+    standard_error: float, df: float, *, power: float = POWER, level: float = LEVEL
+) -> float:
+    """Return the true difference that a t-test would have found with probability `power`.
+
+    The `δ` with `P(|t'| > t) = power`, where `t` is the quantile at `level` and `t'` has the
+    noncentral t-distribution with `df` degrees of freedom and noncentrality `δ / se`.
+
+    Args:
+        standard_error: `se`, of the mean difference; `δ` is in its units.
+        df: its degrees of freedom; infinite where it is known.
+        power: how probably the difference should be found.
+        level: one minus the rate of false finds.
+
+    Raises:
+        DataError: if an argument is out of its range.
+
+    Reference:
+        Cohen 1988, Statistical Power Analysis for the Behavioral Sciences, chapter 2.
+    """
+    if not 0 <= standard_error < math.inf:
+        raise DataError(f"standard error must be finite and at least 0, but is {standard_error}.")
+    if not df > 0:
+        raise DataError(f"df must be above 0, but is {df}.")
+    check_level(power, "power")
+    check_level(level)
+    return standard_error * _noncentrality(df, power, level)
+
+
+def _noncentrality(df: float, power: float, level: float) -> float:
+    """Return `δ / se`."""
+    if df > _KNOWN_DF:
+        return float(special.ndtri((1 + level) / 2) + special.ndtri(power))
+    # with s² ~ χ²(df) / df, the power is the mean over s of Φ(λ − t s) + Φ(−λ − t s), summed at the
+    # nodes of Gauss and Legendre over the quantiles of s: scipy's noncentral t gives NaN far out
+    nodes, weights = _leggauss(_NUM_NODES)
+    scale = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, df) / df)
+    limits = float(stats.t.ppf((1 + level) / 2, df)) * scale
+
+    def lack(shift: float) -> float:
+        found = special.ndtr(shift - limits) + special.ndtr(-shift - limits)
+        return float(found @ weights / 2) - power
+
+    if lack(0.0) >= 0:
+        return 0.0
+    high = 1.0
+    while lack(high) < 0:
+        high *= 2
+    return float(optimize.brentq(lack, 0.0, high, xtol=1e-6))
