@@ -93,9 +93,7 @@ def hessian_product(gradient: Callable[[Tensor], Tensor], step: float) -> Produc
     gradient's rounding over `h`. No graph of a gradient is kept, and attention of any kind will do:
     fused kernels have no second derivative, and that of gated attention would be wrong in silence.
 
-    Args:
-        gradient: from a point to the gradient there. Shape `(size,)`.
-        step: `h`, a length.
+    `h` is `step`, and the gradient's shape `(size,)`.
 
     Reference:
         Pearlmutter (1994), Fast exact multiplication by the Hessian, section 2, for the difference.
@@ -158,13 +156,10 @@ def lanczos(product: Product, start: Tensor, num_products: int, tolerance: float
 def estimate_trace(
     product: Product, like: Tensor, num_probes: int, draws: Generator
 ) -> tuple[float, float | None]:
-    """Estimate a matrix's trace: the mean of `v H v` over vectors of random signs, and its error.
+    """Estimate a matrix's trace, the mean of `v H v` over vectors of random signs, and its error.
 
-    Args:
-        product: products with the matrix.
-        like: a vector of its size. Shape `(size,)`.
-        num_probes: number of vectors, at least 1; of one, the error is `None`.
-        draws: draws them, on the CPU.
+    The vectors are like `like`, shape `(size,)`, and drawn on the CPU. Of one, the standard error
+    is `None`.
 
     Reference:
         Hutchinson (1990), A stochastic estimator of the trace of the influence matrix.

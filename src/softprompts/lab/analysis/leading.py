@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from softprompts.lab.analysis.permutations import Differences, Looks, corrected_p
+from softprompts.lab.analysis.permutations import Looks, corrected_p
 from softprompts.lab.analysis.spreads import brown_forsythe
 from softprompts.lab.analysis.statistics import is_constant, standard_error, stratified_mean
 from softprompts.lab.analysis.study_statistics import variant_words
@@ -106,7 +106,9 @@ def closest(order: Sequence[Lines], looks: Looks | None = None) -> Beside | None
 
 
 def _beside(best: Lines, other: Lines, num_others: int, looks: Looks | None) -> Beside:
-    name, gaps = name_of(other[0]), differences(best, other)
+    name = name_of(other[0])
+    pairs = [pair for pair in _pairs(best, other) if pair[1]]
+    gaps = [{seed: a[seed] - b[seed] for seed in a if seed in b} for a, b in pairs]
     if not gaps or not all(gaps):
         return Beside(name, num_others, None)
     looks = looks or Looks.single({seed for own in gaps for seed in own})
@@ -149,8 +151,7 @@ def steadier(
 
 def _spread_p(one: Lines, other: Lines) -> float | None:
     """Return `p` of the test of two spreads; 1 where it cannot tell, `None` of too few seeds."""
-    theirs = {line["task"]: _by_seed(line) for line in other}
-    pairs = [(_by_seed(line), theirs.get(line["task"], {})) for line in one]
+    pairs = _pairs(one, other)
     shared = [[(a[seed], b[seed]) for seed in a if seed in b] for a, b in pairs]
     if min(len(own) for pair in pairs for own in pair) < _LEAST_SEEDS:
         return None
@@ -161,14 +162,13 @@ def _spread_p(one: Lines, other: Lines) -> float | None:
     return 1.0 if found is None else found
 
 
-def differences(one: Lines, other: Lines) -> Differences:
-    """Return the differences of two variants, by task and by the seeds that both have."""
-    theirs = {line["task"]: _by_seed(line) for line in other}
-    return [
-        {s: score - theirs[task][s] for s, score in _by_seed(line).items() if s in theirs[task]}
-        for line in one
-        if (task := line["task"]) in theirs
-    ]
+def _pairs(one: Lines, other: Lines) -> list[tuple[dict[int, float], dict[int, float]]]:
+    """Return both variants' scores by seed for each task of the first; empty where one lacks it."""
+    mine, theirs = (
+        {line["task"]: dict(zip(line["seeds"], line["scores"], strict=True)) for line in lines}
+        for lines in (one, other)
+    )
+    return [(scores, theirs.get(task, {})) for task, scores in mine.items()]
 
 
 def mean_of(own: Lines, key: str = "mean") -> float:
@@ -185,7 +185,3 @@ def name_of(line: Mapping[str, Any]) -> str:
     """Return what a variant at a point of the grid is called, whatever its task."""
     point = {key: value for key, value in line["point"].items() if key != "task"}
     return variant_words({**line, "point": point})
-
-
-def _by_seed(line: Mapping[str, Any]) -> dict[int, float]:
-    return dict(zip(line["seeds"], line["scores"], strict=True))

@@ -21,13 +21,10 @@ Differences = Sequence[Mapping[int, float]]
 
 @dataclass(frozen=True)
 class SignFlipTest:
-    """What a sign-flip test found.
+    """What a sign-flip test found; exact where all arrangements of signs were gone through.
 
-    Attributes:
-        p: probability of so large a mean difference, either way, if neither variant is better.
-        smallest_p: the least `p` that so many pairs can give.
-        num_pairs: pairs over all tasks.
-        is_exact: whether all arrangements of signs were gone through; else some were drawn.
+    `p` is the probability of so large a mean difference, either way, if neither variant is better,
+    `smallest_p` the least that so many pairs over all tasks can give.
     """
 
     p: float
@@ -75,18 +72,14 @@ def sign_flip_test(
     values = samples(differences, "differences")
     weighted = np.concatenate([x / (len(x) * len(values)) for x in values])
     num_pairs = len(weighted)
-    is_exact = num_pairs <= exact_up_to
-    if is_exact:
-        ups = all_arrangements(num_pairs)
-    else:
-        ups = generator.integers(2, size=(num_resamples, num_pairs))
-    seen = abs(weighted.sum())
-    as_large = np.abs((2 * ups - 1) @ weighted) >= seen - 1e-12 * np.abs(weighted).sum()
-    least = smallest_p(num_pairs)
-    if is_exact:
-        return SignFlipTest(float(as_large.mean()), least, num_pairs, True)
-    p = (1 + int(as_large.sum())) / (1 + num_resamples)
-    return SignFlipTest(p, max(least, 1 / (1 + num_resamples)), num_pairs, False)
+    least, seen = smallest_p(num_pairs), abs(weighted.sum()) - 1e-12 * np.abs(weighted).sum()
+    if num_pairs <= exact_up_to:
+        p = float((np.abs((2 * all_arrangements(num_pairs) - 1) @ weighted) >= seen).mean())
+        return SignFlipTest(p, least, num_pairs, True)
+    ups = generator.integers(2, size=(num_resamples, num_pairs))
+    num_as_large = int((np.abs((2 * ups - 1) @ weighted) >= seen).sum())
+    p, least = (1 + num_as_large) / (1 + num_resamples), max(least, 1 / (1 + num_resamples))
+    return SignFlipTest(p, least, num_pairs, False)
 
 
 def all_arrangements(num_pairs: int) -> NDArray[np.int64]:
@@ -100,13 +93,7 @@ def all_arrangements(num_pairs: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Looks:
-    """When a study is looked at while seeds are added.
-
-    Attributes:
-        seeds: the seeds, in the order in which they were added.
-        after: after how many of them it was looked at, rising.
-        most: how many there may be.
-    """
+    """When a study is looked at: after how many of the seeds in their order, of at most so many."""
 
     seeds: tuple[int, ...]
     after: tuple[int, ...]

@@ -103,11 +103,8 @@ def directions_of(surface: Surface, kind: str) -> tuple[Point, Point]:
     """Return two directions whose blocks are orthogonal, each block of the length of its span.
 
     A step of 1 moves each example by a root-mean-square of 1 unit, or each row by its own length.
-    A block that the gradient does not reach has no first direction.
-
-    Args:
-        surface: where to.
-        kind: `gradient`, which goes uphill, or `random`.
+    The first is random, or uphill for `gradient`; a block that the gradient does not reach has no
+    first direction.
 
     Reference:
         Chen et al. (2023), arXiv 2305.02423, the figure of the loss around inputs: along its
@@ -203,13 +200,8 @@ def path_between(first: Subject, second: Subject, num_points: int) -> dict[str, 
     `(1 - t) first + t second`. The barrier is the largest rise of the loss over the straight line
     between the losses of the ends.
 
-    Args:
-        first: a run.
-        second: another seed of it: same backbone, task, prompt and readout.
-        num_points: points, both ends included, at least 3.
-
     Returns:
-        `shares`, `losses` and `barrier`.
+        `shares`, `num_points` of `t` with both ends, `losses` and `barrier`.
 
     Raises:
         DataError: if the runs are no two seeds of one method on one task.
@@ -248,11 +240,9 @@ def is_pair(first: Subject, second: Subject) -> bool:
 
 @torch.no_grad()
 def blended_loss(subjects: Sequence[Subject], weights: Sequence[float]) -> float:
-    """Return the mean loss of a mixture of runs, on the rows of the first.
+    """Return the mean loss of a mixture of runs that are pairs, on the rows of the first.
 
-    Args:
-        subjects: seeds of one method on one task, read through one backbone.
-        weights: how much of each; they sum to 1, and may be negative.
+    Weights sum to 1, and may be negative.
     """
     first = subjects[0]
     prompt = _blend([subject.track.prompt for subject in subjects], weights)

@@ -77,14 +77,13 @@ def robustness_of(lines: Sequence[Line], defaults: Defaults) -> dict[str, Any]:
 
 
 def plateau(
-    means: Sequence[float | None], is_usable: Sequence[bool], tolerance: float = POINT
+    means: Sequence[float | None], is_usable: Sequence[bool]
 ) -> tuple[int, int, int] | None:
     """Return where means are highest, and the stretch around it that is nearly as high.
 
     Args:
         means: one per value, in the values' order; `None` where there is none.
         is_usable: whether each may count; those that may not end the stretch.
-        tolerance: how far below the best mean the stretch reaches.
 
     Returns:
         Places of the best mean (the first of equals), and of the first and last of the stretch;
@@ -95,7 +94,7 @@ def plateau(
     if not known:
         return None
     best = usable.index(max(known))
-    is_near = [m is not None and m >= max(known) - tolerance - _ROUNDING for m in usable]
+    is_near = [m is not None and m >= max(known) - POINT - _ROUNDING for m in usable]
     low = high = best
     while low > 0 and is_near[low - 1]:
         low -= 1

@@ -69,15 +69,9 @@ class Sample:
 class Subject:
     """A trained run in evaluation, and the rows that its loss is taken on.
 
-    Attributes:
-        about: what names the run: `folder`, `identity`, `method`, `task`, `seed`, `readout`,
-            `prompt` and `dtype`.
-        backbone: what the run reads through.
-        unit: root-mean-square of the frozen backbone's embedding table; changes of inputs are
-            counted in it, as perturbations are.
-        track: prompt, readout and format of the task.
-        batches: the rows, examples of like length together.
-        sample: how the rows were drawn.
+    `about` names the run. Changes of inputs are counted in `unit`, the root-mean-square of the
+    frozen backbone's embedding table, as perturbations are. Of the rows in `batches`, examples of
+    like length are together.
     """
 
     about: dict[str, Any]

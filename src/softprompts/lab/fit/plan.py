@@ -29,13 +29,9 @@ _SCORING = 0.4
 
 @dataclass(frozen=True)
 class Plan:
-    """How a budget is spent.
+    """How a budget is spent: methods that are tried at rates, and what all is expected to take.
 
-    Attributes:
-        methods: what is tried.
-        rates: at which learning rates; one where the budget allows for no more.
-        updates: of each run of the last rung, and of the runs that are kept.
-        seconds: what all is expected to take.
+    Updates are those of each run of the last rung, and of the runs that are kept.
     """
 
     methods: tuple[str, ...]

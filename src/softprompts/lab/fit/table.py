@@ -25,14 +25,11 @@ MOST_LABELS = 50
 
 @dataclass(frozen=True)
 class Table:
-    """Rows out of a file or a hub set.
+    """Rows out of a file or a hub set, texts by field; nested fields are called `outer_inner`.
 
     Attributes:
-        name: the file, or the set and its split.
-        rows: texts by field; nested fields are called `outer_inner`.
         fields: the fields that are read, in order.
         label: the field with the label.
-        labels: the labels, sorted.
         left_out: why a field is not read, by its name.
         num_skipped: rows that were bad and left out.
     """

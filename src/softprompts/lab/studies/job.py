@@ -29,12 +29,7 @@ _STATE_SHARE = 0.25
 class Job:
     """A study that has been checked; nothing of it is written yet.
 
-    Attributes:
-        store: its folder.
-        left: the runs that are not finished.
-        states: the bytes that each run takes for parameters and optimizer, by configuration.
-        resources: what runs share.
-        executor: where packs are trained.
+    `states` has the bytes that each run that is left takes for parameters and optimizer.
     """
 
     store: Store

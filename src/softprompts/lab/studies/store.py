@@ -46,6 +46,7 @@ class Store:
 
     def __init__(self, path: Path, study: StudyConfig, cells: Sequence[Cell]) -> None:
         self.path, self.study, self.cells = path, study, tuple(cells)
+        self._plan_file = path / "packs.json"
         if not is_there(path):
             return
         others = entries(path)
@@ -157,7 +158,3 @@ class Store:
             return None
         data = read_record(self._plan_file, ["pack_size", "packs"])
         return Plan.from_json(data, str(self._plan_file))
-
-    @property
-    def _plan_file(self) -> Path:
-        return self.path / "packs.json"

@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -27,7 +27,7 @@ from softprompts.lab.tracking.registry import TRACKERS
 from softprompts.recipes.grid import Cell
 from softprompts.storage import is_there, read_file, read_record, write_json
 from softprompts.training.journal import METRICS, Checkpoint, Journal
-from softprompts.training.observer import RunObserver
+from softprompts.training.observer import NO_OBSERVER, RunObserver
 
 NOTE = "tracking.json"
 """In a run's `state/`: what was passed on, and what trackers call the run."""
@@ -39,19 +39,12 @@ _EXTRA = ("accelerate", "tensorboard")
 @final
 @dataclass(frozen=True)
 class Tracking(RunObserver):
-    """Passes metrics of runs on to trackers, if there are any.
+    """Passes metrics of a study's runs on to trackers; see `TrackedRun`. Names are by identity."""
 
-    Attributes:
-        trackers: their registry names.
-        project: what the study is called.
-        folder: where local files of trackers go.
-        names: what runs are called, by identity.
-    """
-
-    trackers: tuple[str, ...] = ()
-    project: str = ""
-    folder: Path = Path()
-    names: Mapping[str, str] = field(default_factory=dict)
+    trackers: tuple[str, ...]
+    project: str
+    folder: Path
+    names: Mapping[str, str]
 
     def observe(
         self,
@@ -61,9 +54,7 @@ class Tracking(RunObserver):
         stack: ExitStack,
         after_commit: Callable[[Callable[[], None]], None] | None = None,
     ) -> Journal:
-        """Return a journal whose metrics go to trackers too; the same one where there are none."""
-        if not self.trackers:
-            return journal
+        """Return a journal whose metrics go to trackers too."""
         name = self.names.get(about["identity"], about["identity"])
         settings = {**flatten(about["config"]), "identity": about["identity"]}
         run = TrackedRun(self.project, name, self.folder, settings, "")
@@ -76,8 +67,8 @@ class Tracking(RunObserver):
 
 def build_tracking(
     trackers: Sequence[str], project: str, folder: Path, cells: Sequence[Cell]
-) -> Tracking:
-    """Return what is tracked of runs; without trackers, nothing. See `Tracking`.
+) -> RunObserver:
+    """Return what passes metrics of runs on, if there are trackers; see `Tracking`.
 
     Raises:
         UnknownNameError: if there is no such tracker.
@@ -91,7 +82,9 @@ def build_tracking(
                     f"tracker {name} must have the package {needed}, but it is not installed: "
                     f"install {what}."
                 )
-    names = {cell.identity: _name(cell) for cell in cells} if trackers else {}
+    if not trackers:
+        return NO_OBSERVER
+    names = {cell.identity: _name(cell) for cell in cells}
     return Tracking(tuple(dict.fromkeys(trackers)), project, folder.absolute(), names)
 
 
@@ -106,13 +99,7 @@ def _name(cell: Cell) -> str:
 class TrackedJournal(Journal):
     """Passes durable lines of another journal on to trackers.
 
-    Args:
-        inner: keeps the run.
-        path: the run's folder.
-        trackers: registry names of trackers.
-        run: the run, as they know it.
-        is_durable_at_save: whether lines are durable as soon as `inner` has saved; where they are
-            not, somebody else calls `send`.
+    Lines that are not durable at save, when `inner` has saved, are so when somebody calls `send`.
     """
 
     def __init__(
