@@ -93,8 +93,7 @@ class Ensemble:
     @property
     def score(self) -> float | None:
         """The score on the reported split, in `[0, 1]`; `None` where it was not measured."""
-        found: float | None = self.summary.get("score")
-        return found
+        return self.summary.get("score")
 
     @property
     def format(self) -> TaskFormat:

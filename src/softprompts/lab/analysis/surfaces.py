@@ -20,7 +20,6 @@ from torch import Generator, Tensor, nn
 from softprompts.errors import PromptError
 from softprompts.lab.analysis.curvature import block_norms
 from softprompts.lab.analysis.subjects import Subject
-from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.pools.base import Pool
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.rows.base import Rows
@@ -107,9 +106,6 @@ class InputSurface(Surface):
         super().__init__(subject)
         self._fields = [FieldTokens.of(batch) for batch in subject.batches]
         self._embeddings = [subject.backbone.embed(batch.ids).detach() for batch in subject.batches]
-        self._parts = [
-            Part(subject.track.prompt, subject.track.readout, batch) for batch in subject.batches
-        ]
 
     @cached_property
     def origin(self) -> Point:
@@ -149,25 +145,25 @@ class InputSurface(Surface):
         (gradient,) = torch.autograd.grad(losses.sum(), [leaf])
         return losses.detach(), self._fields[number].collect(gradient) * self.subject.unit
 
+    @torch.no_grad()
     def losses_of(self, change: Tensor, number: int) -> Tensor:
         """Return the losses of one batch. Shape `(batch,)`."""
-        with torch.no_grad():
-            return self.read([self._changed(change, number)])[0]
+        return self.read([self._changed(change, number)])[0]
 
     def noise(self, draws: Generator) -> Point:
         """Return a point of radius 1 in a random direction for each example, drawn on the CPU."""
         found = []
-        for fields, own, spans in zip(self._fields, self._embeddings, self.spans, strict=True):
-            shape = (fields.num_examples, fields.width, own.shape[-1])
-            drawn = torch.randn(shape, generator=draws).to(own.device) * fields.own[..., None]
+        for fields, zero, spans in zip(self._fields, self.origin, self.spans, strict=True):
+            drawn = torch.randn(zero.shape, generator=draws).to(zero) * fields.own[..., None]
             found.append(drawn / block_norms(drawn) * spans[:, None, None])
         return tuple(found)
 
     def _changed(self, change: Tensor, number: int) -> Part:
         own = self._embeddings[number]
         added = self._fields[number].spread(change.detach() * self.subject.unit)
-        embeddings = (own.float() + added).to(own.dtype)
-        return replace(self._parts[number], embeddings=embeddings, choices=ChoiceLog())
+        track, batch = self.subject.track, self.subject.batches[number]
+        changed = (own.float() + added).to(own.dtype)
+        return Part(track.prompt, track.readout, batch, embeddings=changed)
 
 
 @final
@@ -249,10 +245,7 @@ def outer_rows(module: nn.Module) -> list[Rows]:
 
 
 def with_rows(prompt: Prompt, sets: Sequence[Tensor] | Tensor) -> Prompt:
-    """Return a prompt with other rows in its sets and all else shared.
-
-    Shape of each set `(length, width)`.
-    """
+    """Return a prompt with other rows and all else shared. Shape of each set `(length, width)`."""
     pool = _with_rows(prompt.pool, iter(sets))
     assert isinstance(pool, Pool)
     return Prompt(
