@@ -17,7 +17,6 @@ from softprompts.lab.analysis.statistics import (
     Floats,
     Interval,
     Samples,
-    check_level,
     paired_samples,
 )
 
@@ -38,8 +37,8 @@ def probability_of_improvement(first: Samples, second: Samples) -> float:
     return float(np.mean([_share(x, y) for x, y in zip(one, other, strict=True)]))
 
 
-def improvement_interval(first: Samples, second: Samples, level: float = LEVEL) -> Interval:
-    """Return an interval of `probability_of_improvement`, in [0, 1].
+def improvement_interval(first: Samples, second: Samples) -> Interval:
+    """Return a 95 % interval of `probability_of_improvement`, in [0, 1].
 
     Per task, the `θ_t` that `|θ_t − seen| ≤ z √V(θ_t)` allows, with
     `V(θ) = θ(1−θ) (1 + (n−1) ((1−θ)/(2−θ) + θ/(1+θ))) / n²`: it has width even where one variant
@@ -49,9 +48,8 @@ def improvement_interval(first: Samples, second: Samples, level: float = LEVEL) 
         Newcombe 2006, Confidence intervals for an effect size measure based on the Mann–Whitney
         statistic, part 2, method 5; Zou and Donner 2008, for the sum over tasks.
     """
-    check_level(level)
     one, other = paired_samples(first, second)
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(stats.norm.ppf((1 + LEVEL) / 2))
     shares = np.array([_share(x, y) for x, y in zip(one, other, strict=True)])
     ends = np.array([_ends(share, len(x), z) for share, x in zip(shares, one, strict=True)])
     below, above = np.sqrt(((ends - shares[:, None]) ** 2).sum(axis=0)) / len(shares)

@@ -44,10 +44,9 @@ def crossed_interval(
     generator: np.random.Generator,
     *,
     over_seeds: bool = True,
-    level: float = LEVEL,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Interval:
-    """Return a bootstrap interval of the difference of two variants, from their answers per item.
+    """Return a bootstrap 95 % interval of two variants' difference, from their answers per item.
 
     Items are drawn again, the same for both variants; with `over_seeds` so are seeds, independently
     of the items. That is wider than it need be, never narrower.
@@ -57,7 +56,6 @@ def crossed_interval(
         second: the other, on the same seeds and items. Shape `(seeds, items)`.
         generator: draws the resamples.
         over_seeds: whether seeds are drawn, too; else the interval is for these very prompts.
-        level: how often the interval should cover.
         num_resamples: how often items, and seeds, are drawn.
 
     Raises:
@@ -74,7 +72,6 @@ def crossed_interval(
     gaps = one - other  # (seeds, items)
     if not np.isfinite(gaps).all():
         raise DataError("answers must be finite numbers, but have NaN or infinity.")
-    check_level(level)
     num_seeds, num_items = gaps.shape
     means = []
     for start in range(0, num_resamples, _CHUNK):
@@ -84,7 +81,7 @@ def crossed_interval(
             seeds = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, size=size)
         items = generator.multinomial(num_items, [1 / num_items] * num_items, size=size)
         means.append(((seeds @ gaps) * items).sum(axis=1) / gaps.size)
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -20,7 +20,6 @@ from softprompts.lab.analysis.statistics import (
     Floats,
     Interval,
     Samples,
-    check_level,
     is_constant,
     paired_samples,
 )
@@ -39,8 +38,8 @@ def std_ratio(first: Samples, second: Samples) -> float | None:
     return math.sqrt(_variance(one) / _variance(other))
 
 
-def std_ratio_interval(first: Samples, second: Samples, level: float = LEVEL) -> Interval | None:
-    """Return Miller's interval of `std_ratio`, by the jackknife.
+def std_ratio_interval(first: Samples, second: Samples) -> Interval | None:
+    """Return Miller's 95 % interval of `std_ratio`, by the jackknife.
 
     `θ = log(s_A² / s_B²)`; leaving out one seed, of both variants, gives `θ_i`;
     `v = Σ_t (n_t − 1)/n_t Σ_i (θ_i − mean θ_i)²`; the interval is `exp((θ ± t √v) / 2)`.
@@ -52,20 +51,17 @@ def std_ratio_interval(first: Samples, second: Samples, level: float = LEVEL) ->
     Reference:
         Miller 1968, Jackknifing variances.
     """
-    check_level(level)
     one, other = paired_samples(first, second)
     if min(map(len, one)) < _MIN_SEEDS or any(all(map(is_constant, v)) for v in (one, other)):
         return None
+    pairs = zip(_without_each(one), _without_each(other), strict=True)
     with np.errstate(divide="ignore", invalid="ignore"):  # a variant without spread, seen below
-        logs = [
-            np.log(top / bottom)
-            for top, bottom in zip(_without_each(one), _without_each(other), strict=True)
-        ]
+        logs = [np.log(top / bottom) for top, bottom in pairs]
     if not all(np.isfinite(x).all() for x in logs):
         return None
     variance = sum((len(x) - 1) / len(x) * float(((x - x.mean()) ** 2).sum()) for x in logs)
     df = sum(len(x) - 1 for x in one)
-    half = float(stats.t.ppf((1 + level) / 2, df)) * math.sqrt(variance)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * math.sqrt(variance)
     whole = math.log(_variance(one) / _variance(other))
     low, high = math.exp((whole - half) / 2), math.exp((whole + half) / 2)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None

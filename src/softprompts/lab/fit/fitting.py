@@ -28,8 +28,7 @@ from softprompts.lab.fit.plan import (
     read_budget,
     search_study,
 )
-from softprompts.lab.fit.splits import Splits, split_rows
-from softprompts.lab.fit.table import Table, read_table
+from softprompts.lab.fit.table import Splits, Table, read_table, split_rows
 from softprompts.lab.reports.report import write_report
 from softprompts.lab.studies.ensembles import ensemble_study
 from softprompts.lab.studies.progress import OnHeldOut, StudyBar, StudyProgress

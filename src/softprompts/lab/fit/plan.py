@@ -10,8 +10,7 @@ from typing import Any
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import DataError
-from softprompts.lab.fit.splits import Splits
-from softprompts.lab.fit.table import Table
+from softprompts.lab.fit.table import Splits, Table
 
 METHODS = ("prompt-tuning", "residual", "stable")
 """What is tried, the simplest first: it wins where scores are equal."""
