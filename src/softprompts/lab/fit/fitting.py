@@ -140,7 +140,7 @@ def fit(
         size = len(_cell(summary, winner.name)["seeds"])
         team = ensemble_study(folder / "study", winner.name, size, folder / "ensemble")["cells"][0]
         about = _about(table, splits, plan, summary, team, winner)
-        about |= {**wishes, "tried": tried, "best": _keep_best(folder, winner, base)}
+        about |= {**wishes, "tried": tried, "best": _keep_best(folder)}
         write_report(folder / "study")
         write_bytes(folder / "README.md", card(about).encode())
         write_json(folder / FILE, about)
@@ -222,7 +222,7 @@ def _cell(summary: Mapping[str, Any], variant: str) -> Mapping[str, Any]:
     return found
 
 
-def _keep_best(folder: Path, winner: Candidate, base: Mapping[str, Any]) -> dict[str, Any]:
+def _keep_best(folder: Path) -> dict[str, Any]:
     """Keep the member that did best on rows held out of its training; return what it scored."""
     runs = folder / "ensemble" / "members"
     found = {name: read_record(runs / name / "result.json", ["score"]) for name in entries(runs)}

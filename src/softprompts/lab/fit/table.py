@@ -220,7 +220,7 @@ class Splits:
     remarks: Sequence[str]
 
 
-def split_rows(table: Table, seed: int = 0) -> Splits:
+def split_rows(table: Table) -> Splits:
     """Hold rows back, the same share of every label; rows that read the same are never in both.
 
     Raises:
@@ -238,7 +238,7 @@ def split_rows(table: Table, seed: int = 0) -> Splits:
                 field=table.label,
             )
     share = min(HELD_BACK_FRACTION, MOST_HELD_BACK / len(rows))
-    draw, train, held_back = random.Random(seed), [], []
+    draw, train, held_back = random.Random(0), [], []
     for own in by_label.values():
         draw.shuffle(own)
         count = max(1, round(share * len(own)))

@@ -114,8 +114,9 @@ def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, Any]:
     results = [(cell, result(cell)) for cell in cells]
+    ended = [r for _, r in results if r is not None]
     done = [(cell, r) for cell, r in results if r is not None and r["status"] == "finished"]
-    any_result = next((r for _, r in results if r is not None), {})
+    any_result = ended[0] if ended else {}
     failed = [text for cell in cells if (text := error(cell)) is not None]
     line = {
         "variant": cells[0].variant,
@@ -130,11 +131,11 @@ def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, An
         **{key: any_result.get(key) for key in _SCORED},
         "updates": max((r["steps"] for _, r in done), default=None),
         "trainable_parameters": any_result.get("trainable_parameters"),
-        "seconds": sum(r["seconds"] for _, r in results if r is not None),
+        "seconds": sum(r["seconds"] for r in ended),
         "num_cut": any_result.get("num_cut"),
-        "num_diverged": sum(r is not None and r["status"] == "diverged" for _, r in results),
+        "num_diverged": sum(r["status"] == "diverged" for r in ended),
         "num_failed": len(failed),
-        "num_missing": sum(r is None for _, r in results) - len(failed),
+        "num_missing": len(cells) - len(ended) - len(failed),
         "errors": sorted(set(failed)),
         "missing": [
             {"seed": cell.config.seed, "reason": _reason(r, error(cell))}
