@@ -270,7 +270,7 @@ def rung_sizes(num_candidates: int, keep: int) -> tuple[int, ...]:
 
 
 def rung_steps(total_steps: int, keep: int, num_rungs: int) -> tuple[int, ...]:
-    """Return the updates of a run in each rung: `keep` times those of the one before, rounded up.
+    """Return the updates of a run in each rung: all in the last, `keep` times fewer before each.
 
     Example:
         >>> rung_steps(100, 3, 3)

@@ -18,7 +18,7 @@ from softprompts.training.resources import Resources
 @final
 @dataclass(frozen=True)
 class Work:
-    """What is left to do of a study: runs, in packs of which some may be finished."""
+    """What is left to do of a study: unfinished runs, and all its packs in order."""
 
     store: Store
     left: Sequence[Cell]
@@ -49,7 +49,11 @@ class Executor(ABC):
 
     @abstractmethod
     def check(self, cells: Sequence[Cell]) -> None:
-        """Check, before anything is loaded or written, that runs can be trained here."""
+        """Check, before anything is loaded or written, that runs can be trained here.
+
+        Raises:
+            SoftPromptsError: if they cannot, with the reason.
+        """
 
     @abstractmethod
     def run(self, work: Work) -> None:
