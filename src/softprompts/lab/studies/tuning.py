@@ -113,10 +113,9 @@ class _Plan:
 
     def rung(
         self, number: int, alive: Sequence[Sequence[int]], steps: Sequence[Sequence[int]]
-    ) -> tuple[StudyConfig, dict[str, tuple[int, int]]]:
-        """Return a rung as a study, and which run and candidate each of its variants is."""
+    ) -> StudyConfig:
+        """Return a rung as a study; its variants are the candidates alive of each run, in order."""
         variants: dict[str, dict[str, Any]] = {}
-        places: dict[str, tuple[int, int]] = {}
         last = self.tune.field.rpartition(".")[2]
         for index, run in enumerate(self.runs):
             for candidate in alive[index]:
@@ -125,15 +124,13 @@ class _Plan:
                 name = name if name not in variants else f"{name} ({index}, {candidate})"
                 config = self.configs[index][candidate]
                 variants[name] = rung_run(config, steps[index][number], steps[index][-1])
-                places[name] = (index, candidate)
-        rung = StudyConfig(
+        return StudyConfig(
             name=f"{self.study.name or 'study'}, rung {number} of tuning",
             description=f"Candidates for {self.tune.field}, scored on held-out rows.",
             variants=variants,
             seeds=self.tune.seeds,
             pack_size=self.study.pack_size,
         )
-        return rung, places
 
 
 def _tune(plan: _Plan, out: Path, progress: StudyProgress, executor: Executor) -> TuningRecord:
@@ -144,15 +141,14 @@ def _tune(plan: _Plan, out: Path, progress: StudyProgress, executor: Executor) -
     alive = [list(range(len(plan.values))) for _ in plan.runs]
     rungs: list[list[Rung]] = [[] for _ in plan.runs]
     for number in range(len(sizes)):
-        study, places = plan.rung(number, alive, steps)
+        study = plan.rung(number, alive, steps)
         job = prepare(study, out / "tuning" / f"rung-{number}", executor, resources)
         if not number:
             whole.store.open()  # everything is checked by now
         job.run(OnHeldOut(progress))
-        results = _results(job)
+        results = iter(_results(job))
         for index, own in enumerate(rungs):
-            names = [(name, candidate) for name, (run, candidate) in places.items() if run == index]
-            order = ranked([tried(plan.values[place], results[name]) for name, place in names])
+            order = ranked([tried(plan.values[one], next(results)) for one in alive[index]])
             own.append(Rung(steps=steps[index][number], tried=order))
             if number + 1 < len(sizes):
                 best = [one.value for one in order[: sizes[number + 1]]]
@@ -160,8 +156,8 @@ def _tune(plan: _Plan, out: Path, progress: StudyProgress, executor: Executor) -
     return _record(plan, rungs, sizes)
 
 
-def _results(job: Job) -> dict[str, list[tuple[Path, Mapping[str, Any]]]]:
-    """Return folder and result of every run of a rung, by variant; a `TuningError` without one."""
+def _results(job: Job) -> list[list[tuple[Path, Mapping[str, Any]]]]:
+    """Return folder and result of every run of a rung, variant by variant, if all have one."""
     results: dict[str, list[tuple[Path, Mapping[str, Any]]]] = {}
     missing = []
     for cell in job.store.cells:
@@ -177,7 +173,7 @@ def _results(job: Job) -> dict[str, list[tuple[Path, Mapping[str, Any]]]]:
             f"{len(missing)} of {len(job.store.cells)}: {first}: {reason.rstrip('.')}. The same "
             "command tries again."
         )
-    return results
+    return list(results.values())
 
 
 def _record(plan: _Plan, rungs: Sequence[Sequence[Rung]], sizes: Sequence[int]) -> TuningRecord:
