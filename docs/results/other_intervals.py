@@ -1,6 +1,6 @@
 """Intervals that `write_statistics.py` measures beside those of the library, which cover better.
 
-Letters are those of `softprompts.lab.analysis.intervals` and `spreads`. Resamples are drawn within
+Letters are those of `softprompts.lab.analysis.statistics` and `spreads`. Resamples are drawn within
 tasks, the same seeds for both variants.
 """
 
@@ -14,22 +14,20 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from softprompts.lab.analysis.improvement import improvement_interval
-from softprompts.lab.analysis.intervals import (
+from softprompts.lab.analysis.spreads import std_ratio_interval
+from softprompts.lab.analysis.statistics import (
+    LEVEL,
+    Floats,
     Interval,
+    Samples,
+    is_constant,
     mean_interval,
+    paired_samples,
+    samples,
     skewed_interval,
     standard_error,
     stratified_mean,
 )
-from softprompts.lab.analysis.samples import (
-    LEVEL,
-    Floats,
-    Samples,
-    is_constant,
-    paired_samples,
-    samples,
-)
-from softprompts.lab.analysis.spreads import std_ratio_interval
 
 NUM_RESAMPLES = 9999
 MEAN_METHODS = ("t", "percentile", "bca", "studentized")

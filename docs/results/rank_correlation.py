@@ -10,10 +10,10 @@ from other_intervals import NUM_RESAMPLES, draw_indices
 from scipy import stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.intervals import Interval
-from softprompts.lab.analysis.samples import (
+from softprompts.lab.analysis.statistics import (
     LEVEL,
     Floats,
+    Interval,
     Sample,
     Samples,
     check_level,

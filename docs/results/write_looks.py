@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softprompts.lab.analysis.looks import Looks, is_ever_over, ways_at
+from softprompts.lab.analysis.permutations import Looks, is_ever_over, ways_at
 from softprompts.lab.studies.looks import LEAST_HOPE, hope
 from softprompts.recipes.study_size import RATE, next_look
 

@@ -43,11 +43,11 @@ from scipy import stats
 
 from softprompts.lab.analysis.comparisons import compare
 from softprompts.lab.analysis.improvement import improvement_interval
-from softprompts.lab.analysis.intervals import mean_interval
-from softprompts.lab.analysis.items import crossed_interval
+from softprompts.lab.analysis.limits import crossed_interval
 from softprompts.lab.analysis.permutations import sign_flip_test
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio_interval
+from softprompts.lab.analysis.statistics import mean_interval
 
 SEEDS = (5, 10)
 NUM_STUDIES, NUM_ITEM_STUDIES, NUM_RESAMPLES = 2500, 1000, 999

@@ -20,8 +20,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from softprompts.lab.analysis.intervals import mean_interval
 from softprompts.lab.analysis.robustness import HELD_OUT, REPORTED
+from softprompts.lab.analysis.statistics import mean_interval
 from softprompts.lab.reports.figures import (
     BLUE,
     GREEN,

@@ -15,8 +15,7 @@ import softprompts as sp
 from softprompts.cli.main import main
 from softprompts.errors import DataError, RunFolderError
 from softprompts.lab.fit.plan import FEWEST_UPDATES, METHODS, RATES, make_plan, read_budget
-from softprompts.lab.fit.splits import Splits, split_rows
-from softprompts.lab.fit.table import read_table
+from softprompts.lab.fit.table import Splits, read_table, split_rows
 from softprompts.metrics.wilson import wilson_interval
 
 pytestmark = pytest.mark.filterwarnings("always::softprompts.errors.SoftPromptsWarning")

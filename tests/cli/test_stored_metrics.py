@@ -19,8 +19,7 @@ from cli_material import interrupted
 from softprompts.cli.main import main
 from softprompts.lab.tracking import journal
 from softprompts.lab.tracking.base import TrackedRun
-from softprompts.lab.tracking.journal import numbers
-from softprompts.lab.tracking.tracking import flatten
+from softprompts.lab.tracking.journal import flatten, numbers
 
 pytestmark = [
     pytest.mark.slow,

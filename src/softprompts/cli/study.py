@@ -87,7 +87,7 @@ def study(
         from softprompts.lab.studies.runner import run_study
         from softprompts.lab.studies.tuning import tune_study
         from softprompts.lab.studies.tuning_record import read_tuning
-        from softprompts.lab.tracking.tracking import build_tracking
+        from softprompts.lab.tracking.journal import build_tracking
         from softprompts.recipes.grid import expand
 
     name = config.name or "study"

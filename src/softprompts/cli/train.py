@@ -71,7 +71,7 @@ def _execute(config: RunConfig, out: Path, trackers: Sequence[str]) -> dict[str,
     cell = Cell(config.prompt.method, {}, config.task_label, resolve(config), identity(config))
     observer: RunObserver = NO_OBSERVER
     if trackers:
-        from softprompts.lab.tracking.tracking import build_tracking
+        from softprompts.lab.tracking.journal import build_tracking
 
         observer = build_tracking(trackers, "softprompts", out / "tracking", [cell])
     resources = Resources(observer=observer)

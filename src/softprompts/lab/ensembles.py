@@ -74,12 +74,8 @@ class Ensemble:
     `p(c) = 1/K sum_k softmax(s_k)(c)`, where `s_k` are the scores of member `k` over the columns
     that an input has. Members that write take the mean for each next token.
 
-    Args:
-        members: two or more results, as `ensemble` checks them.
-        summary: what it scored, if known.
-
     Attributes:
-        members: the results, by seed.
+        members: the results, as `ensemble` takes them, by seed.
         summary: what `softprompts ensemble` found of it; empty elsewhere.
 
     Reference:
@@ -97,8 +93,7 @@ class Ensemble:
     @property
     def score(self) -> float | None:
         """The score on the reported split, in `[0, 1]`; `None` where it was not measured."""
-        found: float | None = self.summary.get("score")
-        return found
+        return self.summary.get("score")
 
     @property
     def format(self) -> TaskFormat:
@@ -118,24 +113,14 @@ class Ensemble:
     def predict(
         self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
     ) -> list[str]:
-        """Return the label, or the chosen text, for each input; see `Result.predict`.
-
-        Args:
-            inputs: a mapping of the fields that the members' templates name each; a plain string
-                where there is one field.
-            task: the task, by its name in the mixture; `None` where members have one task.
-        """
+        """Return the label, or the chosen text, for each input; see `Result.predict`."""
         found = self.predict_scores(inputs, task)
         return [one["text" if "text" in one else "label"] for one in found]
 
     def predict_scores(
         self, inputs: Sequence[str | Mapping[str, Any]], task: str | None = None
     ) -> list[dict[str, Any]]:
-        """Return label and mean probabilities for each input; see `Result.predict_scores`.
-
-        Returns:
-            `label`, `scores` (probability by label or choice, in all 1) and `is_cut` per input.
-        """
+        """Return `label`, mean `scores` and `is_cut` per input; see `Result.predict_scores`."""
         return self.predict_examples(self.members[0].examples(inputs, task), task)
 
     def predict_examples(
@@ -148,25 +133,19 @@ class Ensemble:
         if self.members[0].model.track(task).format.is_writing:
             pairs = zip(self._write(encoded, task), zip(*encoded, strict=True), strict=True)
             return [{"text": text, "is_cut": any(o.is_cut for o in own)} for text, own in pairs]
-        results = []
+        results: list[dict[str, Any]] = []
         for place, logs in enumerate(self._log_probabilities(encoded, task)):
             names = examples[place].choices or self.members[0].model.track(task).format.labels
             values = logs.exp().tolist()
-            results.append(
-                {
-                    "label": names[best_column(values)],
-                    "scores": dict(zip(names, values, strict=True)),
-                    "is_cut": any(rows[place].is_cut for rows in encoded),
-                }
-            )
+            label, scores = names[best_column(values)], dict(zip(names, values, strict=True))
+            is_cut = any(rows[place].is_cut for rows in encoded)
+            results.append({"label": label, "scores": scores, "is_cut": is_cut})
         return results
 
     def evaluate(self, examples: Sequence[Example], task: str | None = None) -> Evaluation:
-        """Evaluate on labelled examples of the task's format; see `predict` for the task.
+        """Evaluate on labelled examples of the task's format.
 
-        Returns:
-            Metrics and loss of the mean probabilities, which are its `scores`. It has no `choices`:
-            those are the members'.
+        Its `scores` are the mean probabilities; it has no `choices`: those are the members'.
         """
         encoded = self._encode(examples, task)
         found = self._log_probabilities(encoded, task)
@@ -247,14 +226,30 @@ class Ensemble:
         return found
 
     def _write(self, encoded: Sequence[Sequence[EncodedExample]], task: str | None) -> list[str]:
-        return write_together([own for own, _ in self._readers(task)], self._tracks(task), encoded)
+        """Return texts whose next token has, each time, the mean of the members' probabilities."""
+        backbones = [own for own, _ in self._readers(task)]
+        if len(backbones) > 1:
+            raise BackboneError(
+                "members must share one backbone to write together, token by token, but have "
+                f"{len(backbones)}: one that trains a copy of it has its own."
+            )
+        writers = [
+            (track.prompt, track.readout)
+            for track in self._tracks(task)
+            if isinstance(track.readout, WritingReadout)
+        ]
+        return write_examples(backbones[0], writers, encoded)
 
     @torch.no_grad()
     def _log_probabilities(
         self, encoded: Sequence[Sequence[EncodedExample]], task: str | None
     ) -> list[Tensor]:
         """Return the logarithm of the mean probability of each example's columns, float64."""
-        widest = [max(views, key=_size) for views in zip(*encoded, strict=True)]
+
+        def size(one: EncodedExample) -> tuple[int, int]:
+            return one.num_tokens * len(one.inputs), len(one.inputs)
+
+        widest = [max(views, key=size) for views in zip(*encoded, strict=True)]
         found: list[list[Tensor]] = [[torch.empty(0)] * len(self.members) for _ in widest]
         readers, tracks = self._readers(task), self._tracks(task)
         for batch in by_length(widest):
@@ -298,10 +293,6 @@ def _read(
     warnings.warn(text, SoftPromptsWarning, stacklevel=2)
     halves = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
     return [read for half in halves for read in _read(backbone, half, tracks, encoded)]
-
-
-def _size(example: EncodedExample) -> tuple[int, int]:
-    return example.num_tokens * len(example.inputs), len(example.inputs)
 
 
 def ensemble(results: Sequence[Result]) -> Ensemble:
@@ -355,10 +346,7 @@ def write_ensemble(
 ) -> None:
     """Write an ensemble to a folder; what an interrupted writing left there is finished.
 
-    Args:
-        folder: the folder; a member that is whole is left as it is.
-        members: the members, in order.
-        summary: what the ensemble scored.
+    A member that is whole is left as it is.
 
     Raises:
         RunFolderError: if the place of a member holds something else.
@@ -375,25 +363,3 @@ def write_ensemble(
         member.save(place)
     about = describe_members([member.about for member in members])
     write_json(folder / FILE, {"members": about, "summary": dict(summary or {}) or None})
-
-
-def write_together(
-    backbones: Sequence[Backbone],
-    tracks: Sequence[Track],
-    encoded: Sequence[Sequence[EncodedExample]],
-) -> list[str]:
-    """Return texts whose next token has, each time, the mean of the members' probabilities.
-
-    Raises:
-        BackboneError: if they read through several backbones.
-    """
-    if len(backbones) > 1:
-        raise BackboneError(
-            "members must share one backbone to write together, token by token, but have "
-            f"{len(backbones)}: one that trains a copy of it has its own."
-        )
-    pairs = [(track.prompt, track.readout) for track in tracks]
-    writers = [
-        (prompt, readout) for prompt, readout in pairs if isinstance(readout, WritingReadout)
-    ]
-    return write_examples(backbones[0], writers, encoded)

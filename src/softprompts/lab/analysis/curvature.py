@@ -13,9 +13,6 @@ from torch import Generator, Tensor
 
 from softprompts.errors import RunFolderError
 
-Values = Callable[[Tensor], Tensor]
-Gradients = Callable[[Tensor], tuple[Tensor, Tensor]]
-
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -28,8 +25,8 @@ class Objective:
         gradients: from a change to values and the gradient of their sum.
     """
 
-    values: Values
-    gradients: Gradients
+    values: Callable[[Tensor], Tensor]
+    gradients: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def ascend(
@@ -46,19 +43,15 @@ def ascend(
         limits: radius of each block's ball. Shape `(blocks,)`.
         steps: number of steps, at least 1.
 
-    Returns:
-        The highest values. Shape as the objective's.
-
     Reference:
         Madry et al. (2018), arXiv 1706.06083, section 2.1.
     """
     best, gradient = first
     change = torch.zeros_like(gradient)
-    lengths = limits.view(-1, *[1] * (change.dim() - 1))
+    lengths = per_block(limits, change)
     for number in range(steps):
-        norms = _norms(gradient)
-        change = change + lengths * gradient / norms.clamp(min=1e-30)
-        change = change * (lengths / _norms(change).clamp(min=1e-30)).clamp(max=1)
+        change = change + lengths * gradient / block_norms(gradient)
+        change = change * (lengths / block_norms(change)).clamp(max=1)
         if number < steps - 1:
             values, gradient = objective.gradients(change)
         else:
@@ -67,10 +60,15 @@ def ascend(
     return best
 
 
-def _norms(values: Tensor) -> Tensor:
-    """Return each block's length. Shape `(blocks, 1, ...)`."""
-    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
-    return norms.view(-1, *[1] * (values.dim() - 1))
+def block_norms(values: Tensor) -> Tensor:
+    """Return each block's length, not quite 0 where it is. Shape `(blocks, 1, ...)`."""
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1).clamp(min=1e-30)
+    return per_block(norms, values)
+
+
+def per_block(numbers: Tensor, blocks: Tensor) -> Tensor:
+    """Return a number per block so that it multiplies them. Shape `(blocks, 1, ...)`."""
+    return numbers.view(-1, *[1] * (blocks.dim() - 1))
 
 
 Product = Callable[[Tensor], Tensor]
@@ -80,14 +78,7 @@ Product = Callable[[Tensor], Tensor]
 @final
 @dataclass(frozen=True)
 class Ends:
-    """The ends of a symmetric matrix's spectrum.
-
-    Attributes:
-        top: largest eigenvalue found.
-        bottom: smallest eigenvalue found.
-        top_error: an eigenvalue lies at most this far from `top`.
-        num_products: products with the matrix that it took.
-    """
+    """The ends of a symmetric matrix's spectrum; an eigenvalue is within `top_error` of `top`."""
 
     top: float
     bottom: float
@@ -102,9 +93,7 @@ def hessian_product(gradient: Callable[[Tensor], Tensor], step: float) -> Produc
     gradient's rounding over `h`. No graph of a gradient is kept, and attention of any kind will do:
     fused kernels have no second derivative, and that of gated attention would be wrong in silence.
 
-    Args:
-        gradient: from a point to the gradient there. Shape `(size,)`.
-        step: `h`, a length.
+    `h` is `step`, and the gradient's shape `(size,)`.
 
     Reference:
         Pearlmutter (1994), Fast exact multiplication by the Hessian, section 2, for the difference.
@@ -167,23 +156,17 @@ def lanczos(product: Product, start: Tensor, num_products: int, tolerance: float
 def estimate_trace(
     product: Product, like: Tensor, num_probes: int, draws: Generator
 ) -> tuple[float, float | None]:
-    """Estimate a matrix's trace: the mean of `v H v` over vectors of random signs.
+    """Estimate a matrix's trace, the mean of `v H v` over vectors of random signs, and its error.
 
-    Its standard error comes with it; `None` of one vector.
-
-    Args:
-        product: products with the matrix.
-        like: a vector of its size. Shape `(size,)`.
-        num_probes: number of vectors, at least 1.
-        draws: draws them, on the CPU.
+    The vectors are like `like`, shape `(size,)`, and drawn on the CPU. Of one, the standard error
+    is `None`.
 
     Reference:
         Hutchinson (1990), A stochastic estimator of the trace of the influence matrix.
     """
     found = []
     for _ in range(num_probes):
-        signs = torch.randint(0, 2, (like.numel(),), generator=draws) * 2.0 - 1.0
-        vector = signs.to(like)
+        vector = (torch.randint(0, 2, (like.numel(),), generator=draws) * 2.0 - 1.0).to(like)
         found.append(float(vector.double() @ product(vector).double()))
     error = None if num_probes < 2 else float(np.std(found, ddof=1)) / math.sqrt(num_probes)
     return float(np.mean(found)), error

@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from softprompts.errors import DataError, PromptError
@@ -22,7 +21,7 @@ from softprompts.lab.analysis.planes import (
     path_between,
 )
 from softprompts.lab.analysis.subjects import Sample, Subject, load_subject
-from softprompts.lab.analysis.surfaces import outer_rows
+from softprompts.lab.analysis.surfaces import PromptSurface
 from softprompts.training.resources import Resources
 
 
@@ -30,12 +29,6 @@ def measure_landscapes(
     folders: Sequence[Path], sample: Sample, grid: Grid, told: Told = lambda text, done, total: None
 ) -> dict[str, Any]:
     """Look at the loss around finished runs, and between those that follow each other.
-
-    Args:
-        folders: the runs' folders.
-        sample: the rows that losses are taken on.
-        grid: where to look; the same for all runs, so that they can be compared.
-        told: is told what is looked at, and how far it is.
 
     Returns:
         What JSON can hold: `runs`, each with its `spaces`; `paths` between runs that follow each
@@ -114,10 +107,6 @@ def plane_through(subjects: Sequence[Subject], num_points: int) -> dict[str, Any
     w_C (C - A)` with `w_C = y |u| / |v|` and `w_B = x - a w_C`. Selectors and heads are mixed by
     the same weights, so that each run is met where it is marked.
 
-    Args:
-        subjects: three seeds of one method on one task and one backbone.
-        num_points: points along each side, at least 2.
-
     Returns:
         `x_axis`, `y_axis`, `losses` with a list per second coordinate, `marks` (places of the
         runs), `mark_losses` (the loss there) and `distance` (from `A` to `B`, as a share of the
@@ -135,7 +124,8 @@ def plane_through(subjects: Sequence[Subject], num_points: int) -> dict[str, Any
         Axes are orthogonal in the prompt's rows alone; the head goes along.
     """
     _check(subjects)
-    a, height, distance = _places([_rows(subject) for subject in subjects])
+    rows = [PromptSurface(subject).rows.flatten().double().cpu() for subject in subjects]
+    a, height, distance = _places(rows)
     marks = [(0.0, 0.0), (1.0, 0.0), (a, height)]
 
     def loss(x: float, y: float) -> float:
@@ -161,25 +151,19 @@ def _check(subjects: Sequence[Subject]) -> None:
     first = subjects[0]
     for other in subjects[1:]:
         if not is_pair(first, other):
-            named = [
-                f"{one.about['folder']} ({one.about['method']} on {one.about['task']})"
-                for one in (first, other)
-            ]
+            named = " and ".join(
+                f"{one['folder']} ({one['method']} on {one['task']})"
+                for one in (first.about, other.about)
+            )
             raise DataError(
                 "a plane must go through seeds of one method on one task and one backbone, but "
-                f"goes through {named[0]} and {named[1]}."
+                f"goes through {named}."
             )
     if not first.track.prompt.length:
         raise PromptError(
             "runs must have prompt rows to span a plane, but the prompt of method "
             f"{first.about['method']} has length 0."
         )
-
-
-def _rows(subject: Subject) -> Tensor:
-    """Return all rows that the backbone reads of a run, in one line, float64."""
-    sets = [rows(None).detach() for rows in outer_rows(subject.track.prompt.pool)]
-    return torch.cat([one.flatten() for one in sets]).double().cpu()
 
 
 def _places(rows: Sequence[Tensor]) -> tuple[float, float, float | None]:

@@ -10,10 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from softprompts.lab.analysis.intervals import standard_error, stratified_mean
-from softprompts.lab.analysis.looks import Differences, Looks, corrected_p
-from softprompts.lab.analysis.samples import is_constant
+from softprompts.lab.analysis.permutations import Looks, corrected_p
 from softprompts.lab.analysis.spreads import brown_forsythe
+from softprompts.lab.analysis.statistics import is_constant, standard_error, stratified_mean
 from softprompts.lab.analysis.study_statistics import variant_words
 from softprompts.recipes.study_size import RATE
 from softprompts.seeding import derive
@@ -31,7 +30,7 @@ class Beside:
 
     Attributes:
         other: what the other is called.
-        num_others: how many others there are.
+        num_others: how many variants there are beside the leader.
         p: of the sign-flip test; `None` where they share no seed on some task.
         z: the mean difference by its standard error; 0 where that is not known.
         num_pairs: pairs of runs.
@@ -55,12 +54,8 @@ class Beside:
 class Steadier:
     """A variant that is level with the leader within error, and spreads less over seeds.
 
-    Attributes:
-        name: what it is called.
-        mean: its mean over tasks.
-        spread: its standard deviation over seeds; see `spread_of`.
-        p: of the test of spreads, times the number of others; `None` where it is not shown to
-            spread less.
+    `p` is that of the test of spreads, times the number of others; `None` where it is not shown to
+    spread less.
     """
 
     name: str
@@ -79,7 +74,11 @@ def ranked(cells: Lines) -> list[Lines]:
     for line in cells:
         groups.setdefault(name_of(line), []).append(line)
     most = max(map(len, groups.values()), default=0)
-    whole = [own for own in groups.values() if len(own) == most and all(map(_is_whole, own))]
+    whole = [
+        own
+        for own in groups.values()
+        if len(own) == most and all(line["scores"] and not line["missing"] for line in own)
+    ]
     return sorted(whole, key=lambda own: (-round(mean_of(own), 3), spread_of(own)))
 
 
@@ -95,7 +94,7 @@ def closest(order: Sequence[Lines], looks: Looks | None = None) -> Beside | None
         looks: when the study was looked at; once when `None`.
 
     Returns:
-        The comparison with the largest `p`; `None` with fewer than two variants.
+        That with the largest `p`; `None` with fewer than two variants.
 
     Reference:
         Gutmann and Maymin 1987, Is the selected population the best?; Hung and Fithian 2019, Rank
@@ -107,7 +106,9 @@ def closest(order: Sequence[Lines], looks: Looks | None = None) -> Beside | None
 
 
 def _beside(best: Lines, other: Lines, num_others: int, looks: Looks | None) -> Beside:
-    name, gaps = name_of(other[0]), differences(best, other)
+    name = name_of(other[0])
+    pairs = [pair for pair in _pairs(best, other) if pair[1]]
+    gaps = [{seed: a[seed] - b[seed] for seed in a if seed in b} for a, b in pairs]
     if not gaps or not all(gaps):
         return Beside(name, num_others, None)
     looks = looks or Looks.single({seed for own in gaps for seed in own})
@@ -128,9 +129,9 @@ def steadier(
     shown to spread less, or with at most half of the leader's spread, of three seeds or more.
 
     Args:
-        order: as `ranked` returns them; the first is the leader.
+        order: see `closest`.
         interval: of the leader's mean.
-        looks: when the study was looked at; once when `None`.
+        looks: see `closest`.
     """
     if interval is None:
         return None
@@ -149,12 +150,8 @@ def steadier(
 
 
 def _spread_p(one: Lines, other: Lines) -> float | None:
-    """Return `p` of the test of two spreads, by the seeds that both have; 1 where it cannot tell.
-
-    `None` where a variant has too few seeds on some task, or the two share no task.
-    """
-    theirs = {line["task"]: _by_seed(line) for line in other}
-    pairs = [(_by_seed(line), theirs.get(line["task"], {})) for line in one]
+    """Return `p` of the test of two spreads; 1 where it cannot tell, `None` of too few seeds."""
+    pairs = _pairs(one, other)
     shared = [[(a[seed], b[seed]) for seed in a if seed in b] for a, b in pairs]
     if min(len(own) for pair in pairs for own in pair) < _LEAST_SEEDS:
         return None
@@ -165,14 +162,13 @@ def _spread_p(one: Lines, other: Lines) -> float | None:
     return 1.0 if found is None else found
 
 
-def differences(one: Lines, other: Lines) -> Differences:
-    """Return the differences of two variants, by task and by the seeds that both have."""
-    theirs = {line["task"]: _by_seed(line) for line in other}
-    return [
-        {s: score - theirs[task][s] for s, score in _by_seed(line).items() if s in theirs[task]}
-        for line in one
-        if (task := line["task"]) in theirs
-    ]
+def _pairs(one: Lines, other: Lines) -> list[tuple[dict[int, float], dict[int, float]]]:
+    """Return both variants' scores by seed for each task of the first; empty where one lacks it."""
+    mine, theirs = (
+        {line["task"]: dict(zip(line["seeds"], line["scores"], strict=True)) for line in lines}
+        for lines in (one, other)
+    )
+    return [(scores, theirs.get(task, {})) for task, scores in mine.items()]
 
 
 def mean_of(own: Lines, key: str = "mean") -> float:
@@ -189,11 +185,3 @@ def name_of(line: Mapping[str, Any]) -> str:
     """Return what a variant at a point of the grid is called, whatever its task."""
     point = {key: value for key, value in line["point"].items() if key != "task"}
     return variant_words({**line, "point": point})
-
-
-def _by_seed(line: Mapping[str, Any]) -> dict[int, float]:
-    return dict(zip(line["seeds"], line["scores"], strict=True))
-
-
-def _is_whole(line: Mapping[str, Any]) -> bool:
-    return bool(line["scores"]) and not line["missing"]

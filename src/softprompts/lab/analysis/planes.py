@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from softprompts.errors import DataError
+from softprompts.lab.analysis.curvature import block_norms, per_block
 from softprompts.lab.analysis.subjects import Subject
 from softprompts.lab.analysis.surfaces import (
     GivenRows,
@@ -19,7 +20,6 @@ from softprompts.lab.analysis.surfaces import (
     Point,
     PromptSurface,
     Surface,
-    unit_blocks,
 )
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.rows.base import Rows
@@ -71,12 +71,10 @@ class Grid:
     num_line_points: int = 5
 
     def __post_init__(self) -> None:
-        wrong = [name for name in self.spaces if name not in SPACES]
-        if wrong or not self.spaces:
-            said = ", ".join(self.spaces) or "empty"
+        said = ", ".join(self.spaces) or "empty"
+        if not self.spaces or not set(SPACES).issuperset(self.spaces):
             raise DataError(f"`spaces` must be some of {', '.join(SPACES)}, but is {said}.")
         if len(set(self.spaces)) < len(self.spaces):
-            said = ", ".join(self.spaces)
             raise DataError(f"`spaces` must name each space once, but is {said}.")
         if self.directions not in DIRECTIONS:
             known = ", ".join(DIRECTIONS)
@@ -97,11 +95,7 @@ class Grid:
 
 
 def surface_of(subject: Subject, space: str) -> Surface:
-    """Return the surface of a space.
-
-    Raises:
-        PromptError: if the run has no prompt rows, for `prompt`.
-    """
+    """Return the surface of a space; a `PromptError` for `prompt` without prompt rows."""
     return InputSurface(subject) if space == "input" else PromptSurface(subject)
 
 
@@ -109,11 +103,8 @@ def directions_of(surface: Surface, kind: str) -> tuple[Point, Point]:
     """Return two directions whose blocks are orthogonal, each block of the length of its span.
 
     A step of 1 moves each example by a root-mean-square of 1 unit, or each row by its own length.
-    A block that the gradient does not reach has no first direction.
-
-    Args:
-        surface: where to.
-        kind: `gradient`, which goes uphill, or `random`.
+    The first is random, or uphill for `gradient`; a block that the gradient does not reach has no
+    first direction.
 
     Reference:
         Chen et al. (2023), arXiv 2305.02423, the figure of the loss around inputs: along its
@@ -122,31 +113,22 @@ def directions_of(surface: Surface, kind: str) -> tuple[Point, Point]:
     Differences:
         Each example, or row, moves as far as the others; how far is not said in the paper.
     """
-    seed = surface.subject.sample.seed
-    first = surface.uphill if kind == "gradient" else _drawn(surface, seed, 0)
-    first = tuple(unit_blocks(part) for part in first)
-    pairs = zip(first, _drawn(surface, seed, 1), strict=True)
-    second = tuple(unit_blocks(_without(drawn, along)) for along, drawn in pairs)
-    return _stretched(first, surface.spans), _stretched(second, surface.spans)
+    uphill = surface.uphill if kind == "gradient" else _drawn(surface, 0)
+    first, second = [], []
+    for one, drawn, span in zip(uphill, _drawn(surface, 1), surface.spans, strict=True):
+        along = one / block_norms(one)
+        across = drawn - per_block((drawn * along).flatten(1).sum(dim=1), drawn) * along
+        first.append(along * per_block(span, along))
+        second.append(across / block_norms(across) * per_block(span, across))
+    return tuple(first), tuple(second)
 
 
-def _drawn(surface: Surface, seed: int, number: int) -> Point:
+def _drawn(surface: Surface, number: int) -> Point:
     """Draw a direction; of inputs, at their field tokens alone."""
-    draws = generator(seed, "landscape", "direction", number)
+    draws = generator(surface.subject.sample.seed, "landscape", "direction", number)
     if isinstance(surface, InputSurface):
         return surface.noise(draws)
     return tuple(torch.randn(p.shape, generator=draws).to(p) for p in surface.origin)
-
-
-def _without(values: Tensor, along: Tensor) -> Tensor:
-    """Return what is orthogonal to unit blocks, by blocks."""
-    share = (values * along).flatten(1).sum(dim=1)
-    return values - share.view(-1, *[1] * (values.dim() - 1)) * along
-
-
-def _stretched(direction: Point, spans: Point) -> Point:
-    pairs = zip(direction, spans, strict=True)
-    return tuple(part * span.view(-1, *[1] * (part.dim() - 1)) for part, span in pairs)
 
 
 def slope_along(surface: Surface, direction: Point) -> float:
@@ -171,11 +153,7 @@ def look(
 ) -> dict[str, Any]:
     """Return the loss over a plane and along its two axes.
 
-    Args:
-        subject: the run and its rows.
-        space: `input` or `prompt`.
-        grid: where to look; a point of the plane and of a line is looked at once.
-        told: is told of the points.
+    A point of the plane and of a line is looked at once.
 
     Returns:
         `axis`, `losses` with a list per second coordinate, `line_axis`, `lines` along `first` and
@@ -184,7 +162,7 @@ def look(
     Raises:
         PromptError: if the run has no prompt rows, for `prompt`.
     """
-    surface = surface_of(subject, space)
+    surface, text = surface_of(subject, space), f"{space} space of {subject.about['folder']}"
     first, second = directions_of(surface, grid.directions)
     places = axis(grid.radius(space), grid.num_points)
     along = axis(grid.radius(space), grid.num_line_points)
@@ -193,11 +171,11 @@ def look(
     wanted = list(dict.fromkeys(p for line in (*plane, *lines.values()) for p in line))
     known: dict[tuple[float, float], float] = {}
     for start in range(0, len(wanted), _POINTS_AT_ONCE):
-        told(f"{space} space of {subject.about['folder']}", start, len(wanted))
+        told(text, start, len(wanted))
         some = wanted[start : start + _POINTS_AT_ONCE]
         found = surface.losses([_at(first, second, x, y) for x, y in some]).mean(dim=1)
         known |= zip(some, found.tolist(), strict=True)
-    told(f"{space} space of {subject.about['folder']}", len(wanted), len(wanted))
+    told(text, len(wanted), len(wanted))
     return {
         "space": space,
         "directions": grid.directions,
@@ -222,13 +200,8 @@ def path_between(first: Subject, second: Subject, num_points: int) -> dict[str, 
     `(1 - t) first + t second`. The barrier is the largest rise of the loss over the straight line
     between the losses of the ends.
 
-    Args:
-        first: a run.
-        second: another seed of it: same backbone, task, prompt and readout.
-        num_points: points, both ends included, at least 3.
-
     Returns:
-        `shares`, `losses` and `barrier`.
+        `shares`, `num_points` of `t` with both ends, `losses` and `barrier`.
 
     Raises:
         DataError: if the runs are no two seeds of one method on one task.
@@ -237,7 +210,15 @@ def path_between(first: Subject, second: Subject, num_points: int) -> dict[str, 
         Frankle et al. (2020), arXiv 1912.05671, section 2; Entezari et al. (2022), arXiv
         2110.06296, section 2, for the barrier's baseline.
     """
-    _check_pair(first, second)
+    if not is_pair(first, second):
+        one, other = (
+            f"{run['folder']} is {run['method']} on {run['task']}, seed {run['seed']}"
+            for run in (first.about, second.about)
+        )
+        raise DataError(
+            "a path must lie between two seeds of one method on one task and one backbone, "
+            f"but {one} and {other}."
+        )
     shares = [place / (num_points - 1) for place in range(num_points)]
     losses = [blended_loss((first, second), (1 - share, share)) for share in shares]
     rises = [
@@ -257,25 +238,11 @@ def is_pair(first: Subject, second: Subject) -> bool:
     return alike and first.backbone is second.backbone
 
 
-def _check_pair(first: Subject, second: Subject) -> None:
-    if not is_pair(first, second):
-        named = [
-            f"{one.about['method']} on {one.about['task']}, seed {one.about['seed']}"
-            for one in (first, second)
-        ]
-        raise DataError(
-            "a path must lie between two seeds of one method on one task and one backbone, "
-            f"but {first.about['folder']} is {named[0]} and {second.about['folder']} is {named[1]}."
-        )
-
-
 @torch.no_grad()
 def blended_loss(subjects: Sequence[Subject], weights: Sequence[float]) -> float:
-    """Return the mean loss of a mixture of runs, on the rows of the first.
+    """Return the mean loss of a mixture of runs that are pairs, on the rows of the first.
 
-    Args:
-        subjects: seeds of one method on one task, read through one backbone.
-        weights: how much of each; they sum to 1, and may be negative.
+    Weights sum to 1, and may be negative.
     """
     first = subjects[0]
     prompt = _blend([subject.track.prompt for subject in subjects], weights)

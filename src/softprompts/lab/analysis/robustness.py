@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Default:
-    """What a field is where a recipe leaves it out.
-
-    Attributes:
-        value: its value in the resolved run.
-        is_own: whether the run that was asked about has just this value.
-    """
+    """What a field is where a recipe leaves it out, and whether the run that was asked has it."""
 
     value: Any
     is_own: bool
@@ -55,57 +50,40 @@ def robustness_of(lines: Sequence[Line], defaults: Defaults) -> dict[str, Any]:
     """Return every curve and every set of levels of a study as plain values.
 
     Returns:
-        `curves` and `levels`; both empty where the study sweeps nothing.
+        `curves` per swept numeric field, variant, task, other grid point and kind of rows, and
+        `levels` of other fields, in the grid's order, each on reported rows before held-out ones;
+        the latter only where runs have scores on such rows. Each says `field`, `task`, `variant`,
+        `point` (the other fields of the grid, without the task's name) and `rows`; `values`,
+        rising, or `names` in the recipe's order, and at each `means` over seeds, `lows` and `highs`
+        of their 95 % intervals, `counts` of scores and how many runs `diverged`. A curve has
+        `is_logarithmic`; `best_value`, the lowest of equals; `plateau`, its ends, and
+        `plateau_width`, in decades or in the field's unit; `default_value`, `score_at_default` and
+        `is_default_on_plateau`. Levels have `best_name`, the first of equals, `near_best`, those
+        within one point of the best, `default_name` and `score_at_default`. What is not known is
+        `None`.
     """
-    return {"curves": curves(lines, defaults), "levels": levels(lines, defaults)}
-
-
-def curves(lines: Sequence[Line], defaults: Defaults) -> list[dict[str, Any]]:
-    """Return a curve per swept numeric field, variant, task, other grid point and kind of rows.
-
-    Returns:
-        The curves in the grid's order, each on reported rows before held-out ones; the latter only
-        where runs have scores on such rows. Each says `field`, `task`, `variant`, `point` (the
-        other fields of the grid, without the task's name) and `rows`; `values`, rising, and at each
-        `means` over seeds, `lows` and `highs` of their 95 % intervals, `counts` of scores and
-        how many runs `diverged`; `is_logarithmic`; `best_value`, the lowest of equals; `plateau`,
-        its ends, and `plateau_width`, in decades or in the field's unit; `default_value`,
-        `score_at_default` and `is_default_on_plateau`. What is not known is `None`.
-    """
-    fields = [field for field, values in _swept(lines).items() if _are_numbers(values)]
-    return [
-        _curve(field, group, rows, defaults(group[0], field))
-        for field in fields
-        for group in _groups(lines, field)
-        for rows in _kinds_of_rows(group)
-    ]
-
-
-def levels(lines: Sequence[Line], defaults: Defaults) -> list[dict[str, Any]]:
-    """Return levels per swept field that is no curve, as `curves` does for those that are.
-
-    Returns:
-        As `curves`, but with `names` in the recipe's order, `best_name`, the first of equals,
-        `near_best`, those within one point of the best, and `default_name` in the place of numbers.
-    """
-    fields = [field for field, values in _swept(lines).items() if not _are_numbers(values)]
-    return [
-        _levels(field, group, rows, [defaults(line, field) for line in group])
-        for field in fields
-        for group in _groups(lines, field)
-        for rows in _kinds_of_rows(group)
-    ]
+    found: dict[str, Any] = {"curves": [], "levels": []}
+    for field, values in _swept(lines).items():
+        are_numbers = len(values) >= _LEAST_NUMBERS and all(map(_is_number, values))
+        for group in _groups(lines, field):
+            has_held_out = any(line["held_out"]["scores"] for line in group)
+            for rows in (REPORTED, HELD_OUT) if has_held_out else (REPORTED,):
+                if are_numbers:
+                    found["curves"].append(_curve(field, group, rows, defaults(group[0], field)))
+                else:
+                    own = [defaults(line, field) for line in group]
+                    found["levels"].append(_levels(field, group, rows, own))
+    return found
 
 
 def plateau(
-    means: Sequence[float | None], is_usable: Sequence[bool], tolerance: float = POINT
+    means: Sequence[float | None], is_usable: Sequence[bool]
 ) -> tuple[int, int, int] | None:
     """Return where means are highest, and the stretch around it that is nearly as high.
 
     Args:
         means: one per value, in the values' order; `None` where there is none.
         is_usable: whether each may count; those that may not end the stretch.
-        tolerance: how far below the best mean the stretch reaches.
 
     Returns:
         Places of the best mean (the first of equals), and of the first and last of the stretch;
@@ -116,7 +94,7 @@ def plateau(
     if not known:
         return None
     best = usable.index(max(known))
-    is_near = [m is not None and m >= max(known) - tolerance - _ROUNDING for m in usable]
+    is_near = [m is not None and m >= max(known) - POINT - _ROUNDING for m in usable]
     low = high = best
     while low > 0 and is_near[low - 1]:
         low -= 1
@@ -146,18 +124,16 @@ def is_logarithmic(values: Sequence[float]) -> bool:
 def _curve(field: str, group: Sequence[Line], rows: str, default: Default) -> dict[str, Any]:
     group = sorted(group, key=lambda line: line["point"][field])
     values = tuple(line["point"][field] for line in group)
-    scores = _scores(group, rows)
+    scores = _scores(field, group, rows, {"values": values})
     found = plateau(scores["means"], [not count for count in scores["diverged"]])
-    ends = None if found is None else (values[found[1]], values[found[2]])
     is_log = is_logarithmic(values)
-    width = None
-    if ends is not None:
-        width = math.log10(ends[1] / ends[0]) if is_log else ends[1] - ends[0]
     number = default.value if _is_number(default.value) else None
-    is_within = None if ends is None or number is None else ends[0] <= number <= ends[1]
+    ends = width = is_within = None
+    if found is not None:
+        low, high = ends = (values[found[1]], values[found[2]])
+        width = math.log10(high / low) if is_log else high - low
+        is_within = None if number is None else low <= number <= high
     return {
-        **_about(field, group[0], rows),
-        "values": values,
         **scores,
         "is_logarithmic": is_log,
         "best_value": None if found is None else values[found[0]],
@@ -173,7 +149,7 @@ def _levels(
     field: str, group: Sequence[Line], rows: str, defaults: Sequence[Default]
 ) -> dict[str, Any]:
     names = tuple(_name(line["point"][field]) for line in group)
-    scores = _scores(group, rows)
+    scores = _scores(field, group, rows, {"names": names})
     means, is_usable = scores["means"], [not count for count in scores["diverged"]]
     found = plateau(means, is_usable)
     near: tuple[str, ...] = ()
@@ -183,8 +159,6 @@ def _levels(
         near = tuple(name for name, mean, ok in lines if ok and mean is not None and mean >= least)
     own = [place for place, default in enumerate(defaults) if default.is_own]
     return {
-        **_about(field, group[0], rows),
-        "names": names,
         **scores,
         "best_name": None if found is None else names[found[0]],
         "near_best": near,
@@ -193,22 +167,26 @@ def _levels(
     }
 
 
-def _scores(group: Sequence[Line], rows: str) -> dict[str, Any]:
+def _scores(
+    field: str, group: Sequence[Line], rows: str, places: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what curves and levels say alike."""
     spreads = [line if rows == REPORTED else line["held_out"] for line in group]
+    ends = [one["interval"] or (None, None) for one in spreads]
+    point = without_task(group[0]["point"])
     return {
+        "field": field,
+        "task": group[0]["task"],
+        "variant": group[0]["variant"],
+        "point": {name: value for name, value in point.items() if name != field},
+        "rows": rows,
+        **places,
         "means": tuple(one["mean"] for one in spreads),
-        "lows": tuple(None if one["interval"] is None else one["interval"][0] for one in spreads),
-        "highs": tuple(None if one["interval"] is None else one["interval"][1] for one in spreads),
+        "lows": tuple(low for low, _ in ends),
+        "highs": tuple(high for _, high in ends),
         "counts": tuple(len(one["scores"]) for one in spreads),
         "diverged": tuple(line["num_diverged"] for line in group),
     }
-
-
-def _about(field: str, line: Line, rows: str) -> dict[str, Any]:
-    rest = {name: value for name, value in without_task(line["point"]).items() if name != field}
-    about = {"field": field, "task": line["task"], "variant": line["variant"]}
-    return {**about, "point": rest, "rows": rows}
 
 
 def _swept(lines: Sequence[Line]) -> dict[str, list[Any]]:
@@ -220,24 +198,14 @@ def _swept(lines: Sequence[Line]) -> dict[str, list[Any]]:
     return {field: list(values.values()) for field, values in found.items() if len(values) > 1}
 
 
-def _groups(lines: Sequence[Line], field: str) -> Iterator[list[Line]]:
-    """Yield the lines that differ in `field` alone, together."""
+def _groups(lines: Sequence[Line], field: str) -> Collection[list[Line]]:
+    """Return the lines that differ in `field` alone, together."""
     groups: dict[str, list[Line]] = {}
     for line in lines:
         if field in line["point"]:
             rest = {name: value for name, value in line["point"].items() if name != field}
             groups.setdefault(repr((line["variant"], line["task"], rest)), []).append(line)
-    yield from groups.values()
-
-
-def _kinds_of_rows(group: Sequence[Line]) -> Iterator[str]:
-    yield REPORTED
-    if any(line["held_out"]["scores"] for line in group):
-        yield HELD_OUT
-
-
-def _are_numbers(values: Sequence[Any]) -> bool:
-    return len(values) >= _LEAST_NUMBERS and all(map(_is_number, values))
+    return groups.values()
 
 
 def _is_number(value: Any) -> bool:

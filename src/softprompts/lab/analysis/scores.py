@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.samples import sample
-from softprompts.lab.analysis.statistics import Spread, spread
+from softprompts.lab.analysis.statistics import Spread, sample, spread
 
 UNFINISHED, DIVERGED, FAILED = "unfinished", "diverged", "failed"
 
@@ -22,15 +21,7 @@ BENCHMARKS = {
 
 @dataclass(frozen=True)
 class SeedScore:
-    """One run of a study.
-
-    Attributes:
-        variant: the variant's name.
-        task: the task's name.
-        seed: the run's seed.
-        score: its score; `None` where there is none.
-        reason: why there is none, such as `diverged`; `""` where there is one.
-    """
+    """One run of a study: its score, or the reason for having none, such as `diverged`."""
 
     variant: str
     task: str
@@ -45,12 +36,6 @@ class ScoreTable:
     Args:
         runs: one per variant, task and seed; not every combination need be there.
         num_items: items that each task is scored on, where that is known.
-
-    Attributes:
-        variants: their names.
-        tasks: their names.
-        seeds: all seeds of any run.
-        num_items: items by task.
 
     Raises:
         DataError: if a run comes twice, a score is not finite, or a run has both a score and a
@@ -106,7 +91,7 @@ class Average:
         variant: the variant's name.
         tasks: the tasks.
         seeds: the seeds that have a score on every task.
-        over_seeds: their averages over tasks; `None` in it where there are too few.
+        over_seeds: their averages over tasks.
         left_out: what is missing, one sentence per task.
         benchmark: `SuperGLUE` or `FewGLUE` where the tasks are its eight, all of them.
     """
@@ -120,10 +105,7 @@ class Average:
 
 
 def average_over_tasks(table: ScoreTable, variant: str) -> Average:
-    """Average a variant's scores over its tasks, seed by seed.
-
-    Returns:
-        The average. A seed counts only if every task has its score.
+    """Average a variant's scores over its tasks, seed by seed, of the seeds that all tasks have.
 
     Raises:
         DataError: if the table has no such variant.
@@ -148,11 +130,7 @@ def average_over_tasks(table: ScoreTable, variant: str) -> Average:
 
 
 def check_variant(table: ScoreTable, variant: str) -> None:
-    """Refuse a variant that a table does not have.
-
-    Raises:
-        DataError: if there is no such variant.
-    """
+    """Refuse a variant that a table does not have, by a `DataError`."""
     if variant not in table.variants:
         raise DataError(
             f"variant must be one of {', '.join(table.variants) or 'none'}, but is {variant!r}."

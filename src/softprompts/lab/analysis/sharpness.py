@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -69,8 +70,7 @@ class Effort:
     step: float = 3e-4
 
     def __post_init__(self) -> None:
-        wrong = [name for name in self.measures if name not in MEASURES]
-        if wrong or not self.measures:
+        if not self.measures or not set(MEASURES).issuperset(self.measures):
             raise DataError(
                 f"`measures` must be some of {', '.join(MEASURES)}, but is "
                 f"{', '.join(self.measures) or 'empty'}."
@@ -106,11 +106,7 @@ def measure_sharpness(
 ) -> dict[str, Any]:
     """Measure how steep the loss of a finished run is around it.
 
-    Args:
-        folder: the run's folder.
-        sample: the rows that the loss is taken on.
-        effort: what is measured.
-        resources: shares backbones, tasks and encoded rows between runs.
+    Resources share backbones, tasks and encoded rows between runs.
 
     Returns:
         What JSON can hold: the run, its `loss`, `seconds`, and by measure what was found. A
@@ -133,18 +129,15 @@ def measure_sharpness(
     }
     if "input" in effort.measures:
         found |= _measure_input(subject, effort)
-    has_rows = subject.track.prompt.length > 0
-    for name in ("prompt", "curvature"):
-        if name in effort.measures and not has_rows:
-            found["left_out"][name] = f"method {subject.about['method']} has no prompt rows"
-    if "prompt" in effort.measures and has_rows:
+    of_rows = [name for name in ("prompt", "curvature") if name in effort.measures]
+    if not subject.track.prompt.length:
+        reason = f"method {subject.about['method']} has no prompt rows"
+        found["left_out"], of_rows = dict.fromkeys(of_rows, reason), []
+    if "prompt" in of_rows:
         found |= _measure_prompt(subject, effort)
-    if "curvature" in effort.measures and has_rows:
-        few = replace(
-            sample,
-            num_examples=min(sample.num_examples, effort.num_curvature_examples),
-            dtype=CURVATURE_DTYPE,
-        )
+    if "curvature" in of_rows:
+        most = min(sample.num_examples, effort.num_curvature_examples)
+        few = replace(sample, num_examples=most, dtype=CURVATURE_DTYPE)
         found["curvature"] = _measure_curvature(load_subject(folder, few, resources), effort)
     find_reader().save(subject.backbone)
     found["seconds"] = time.perf_counter() - began
@@ -161,8 +154,7 @@ def _measure_input(subject: Subject, effort: Effort) -> dict[str, Any]:
     noisy: dict[float, list[Tensor]] = {radius: [] for radius in effort.input_radii}
     for number, spans in enumerate(surface.spans):
         objective = Objective(
-            lambda change, number=number: surface.losses_of(change, number),  # type: ignore[misc]
-            lambda change, number=number: surface.gradient_of(change, number),  # type: ignore[misc]
+            partial(surface.losses_of, number=number), partial(surface.gradient_of, number=number)
         )
         first = objective.gradients(surface.origin[number])
         own.append(first[0])
@@ -170,16 +162,15 @@ def _measure_input(subject: Subject, effort: Effort) -> dict[str, Any]:
             worst[radius].append(highest - first[0])
             for noise in noises:
                 noisy[radius].append(objective.values(noise[number] * radius) - first[0])
-    lines = [
-        {
-            "radius": radius,
-            "worst": _mean(worst[radius]),
-            "worst_error": _error(worst[radius]),
-            "noise": _mean(noisy[radius]) if noises else None,
-        }
-        for radius in effort.input_radii
-    ]
-    return {"loss": _mean(own), "input": {"unit": subject.unit, "radii": lines}}
+    lines = []
+    for radius in effort.input_radii:
+        rises = torch.cat(worst[radius]).double()
+        error = float(rises.std() / len(rises) ** 0.5) if len(rises) > 1 else None
+        risen = float(torch.cat(noisy[radius]).double().mean()) if noises else None
+        found = {"radius": radius, "worst": float(rises.mean()), "worst_error": error}
+        lines.append({**found, "noise": risen})
+    loss = float(torch.cat(own).double().mean())
+    return {"loss": loss, "input": {"unit": subject.unit, "radii": lines}}
 
 
 def _measure_prompt(subject: Subject, effort: Effort) -> dict[str, Any]:
@@ -217,14 +208,12 @@ def _by_radius(
     spans: Tensor,
     radii: Sequence[float],
     effort: Effort,
-) -> list[tuple[float, Tensor]]:
-    """Return the highest values within each radius; those of a smaller ball are in the larger."""
-    found: list[tuple[float, Tensor]] = []
+) -> Iterator[tuple[float, Tensor]]:
+    """Yield the highest values within each radius; those of a smaller ball are in the larger."""
     best = first[0]
     for radius in radii:
         best = torch.maximum(best, ascend(objective, first, spans * radius, effort.steps))
-        found.append((radius, best))
-    return found
+        yield radius, best
 
 
 def _measure_curvature(subject: Subject, effort: Effort) -> dict[str, Any]:
@@ -253,16 +242,6 @@ def _measure_curvature(subject: Subject, effort: Effort) -> dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[Tensor]) -> float:
-    return float(torch.cat(list(values)).double().mean())
-
-
-def _error(values: Sequence[Tensor]) -> float | None:
-    """Return the standard error of a mean over examples."""
-    joint = torch.cat(list(values)).double()
-    return float(joint.std() / len(joint) ** 0.5) if len(joint) > 1 else None
-
-
 Told = Callable[[Mapping[str, Any]], None]
 
 
@@ -275,16 +254,10 @@ def study_sharpness(
     with the same sample and effort; so an interrupted call goes on where it stopped. Runs are
     measured task by task, and backbones, tasks and encoded rows are loaded once.
 
-    Args:
-        study: the study's folder.
-        sample: the rows that losses are taken on.
-        effort: what is measured.
-        told: is given each row as it is ready.
-
     Returns:
         A row per run, in the study's order: `variant`, `point`, `task`, `seed`, `identity`, and
         what was measured. A run that is not finished, diverged or cannot be measured has an
-        `error` instead.
+        `error` instead. `told` is given each as it is ready.
 
     Raises:
         SoftPromptsError: if the folder holds no study, or a result cannot be kept.
@@ -296,9 +269,8 @@ def study_sharpness(
             found = _kept(study, cell.identity, sample, effort, resources)
         except SoftPromptsError as error:
             found = {"error": " ".join(str(error).split())}
-        about: dict[str, Any] = {"variant": cell.variant, "point": cell.point, "task": cell.task}
-        about |= {"seed": cell.config.seed, "identity": cell.identity}
-        rows.append({**found, **about})
+        about = {"variant": cell.variant, "point": cell.point, "task": cell.task}
+        rows.append({**found, **about, "seed": cell.config.seed, "identity": cell.identity})
         if told is not None:
             told(rows[-1])
     return rows
@@ -308,17 +280,12 @@ def _kept(
     study: Path, identity: str, sample: Sample, effort: Effort, resources: Resources
 ) -> dict[str, Any]:
     """Return a run's sharpness from the study's folder, or measure it and keep it there."""
-    key, path = _key(sample, effort), study / "analysis" / "sharpness" / f"{identity}.json"
+    wanted = json.dumps([VERSION, asdict(sample), asdict(effort)], sort_keys=True)
+    key = hashlib.sha256(wanted.encode()).hexdigest()[:16]
+    path = study / "analysis" / "sharpness" / f"{identity}.json"
     kept: dict[str, Any] = read_json(path) if is_there(path) else {}
     if key not in kept:
-        found = measure_sharpness(study / "runs" / identity, sample, effort, resources)
+        kept[key] = measure_sharpness(study / "runs" / identity, sample, effort, resources)
         make_folder(path.parent)
-        kept[key] = found
         write_json(path, kept)
     return dict(kept[key])
-
-
-def _key(sample: Sample, effort: Effort) -> str:
-    """Return what tells apart measures of one run."""
-    wanted = [VERSION, asdict(sample), asdict(effort)]
-    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]

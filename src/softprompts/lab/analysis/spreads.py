@@ -2,7 +2,8 @@
 
 Letters: `s_A`, `s_B` the standard deviations of a task's scores, `n` its seeds. Over several tasks,
 a variant's spread is the root of the mean over tasks of `s²`: how far a run lies from the mean
-of its task.
+of its task. All take two variants' scores per task, of the same seeds, and raise `DataError` where
+those do not fit together or are not finite.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from softprompts.lab.analysis.intervals import Interval
-from softprompts.lab.analysis.samples import (
+from softprompts.lab.analysis.statistics import (
     LEVEL,
     Floats,
+    Interval,
     Samples,
-    check_level,
     is_constant,
     paired_samples,
 )
@@ -30,15 +30,7 @@ _MIN_SEEDS = 3
 def std_ratio(first: Samples, second: Samples) -> float | None:
     """Return the ratio of standard deviations over seeds, first by second.
 
-    Args:
-        first: a variant's scores per task.
-        second: the other's, of the same seeds.
-
-    Returns:
-        The ratio; `None` with fewer than two seeds, or where the second does not spread at all.
-
-    Raises:
-        DataError: if the scores do not fit together or are not finite.
+    `None` with fewer than two seeds, or where the second does not spread at all.
     """
     one, other = paired_samples(first, second)
     if min(map(len, one)) < 2 or all(map(is_constant, other)):
@@ -46,32 +38,32 @@ def std_ratio(first: Samples, second: Samples) -> float | None:
     return math.sqrt(_variance(one) / _variance(other))
 
 
-def std_ratio_interval(first: Samples, second: Samples, level: float = LEVEL) -> Interval | None:
-    """Return Miller's interval of `std_ratio`, by the jackknife.
+def std_ratio_interval(first: Samples, second: Samples) -> Interval | None:
+    """Return Miller's 95 % interval of `std_ratio`, by the jackknife.
 
     `θ = log(s_A² / s_B²)`; leaving out one seed, of both variants, gives `θ_i`;
     `v = Σ_t (n_t − 1)/n_t Σ_i (θ_i − mean θ_i)²`; the interval is `exp((θ ± t √v) / 2)`.
-
-    Args:
-        first: a variant's scores per task.
-        second: the other's, of the same seeds.
-        level: how often the interval should cover.
 
     Returns:
         Both ends; `None` with fewer than three seeds, where a variant does not spread, or where
         an end is not finite.
 
-    Raises:
-        DataError: if the scores do not fit together or are not finite.
-
     Reference:
         Miller 1968, Jackknifing variances.
     """
-    check_level(level)
     one, other = paired_samples(first, second)
     if min(map(len, one)) < _MIN_SEEDS or any(all(map(is_constant, v)) for v in (one, other)):
         return None
-    low, high = _jackknife(one, other, level)
+    pairs = zip(_without_each(one), _without_each(other), strict=True)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a variant without spread, seen below
+        logs = [np.log(top / bottom) for top, bottom in pairs]
+    if not all(np.isfinite(x).all() for x in logs):
+        return None
+    variance = sum((len(x) - 1) / len(x) * float(((x - x.mean()) ** 2).sum()) for x in logs)
+    df = sum(len(x) - 1 for x in one)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * math.sqrt(variance)
+    whole = math.log(_variance(one) / _variance(other))
+    low, high = math.exp((whole - half) / 2), math.exp((whole + half) / 2)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
@@ -79,30 +71,12 @@ def _variance(values: Sequence[Floats]) -> float:
     return float(np.mean([x.var(ddof=1) for x in values]))
 
 
-def _jackknife(one: Sequence[Floats], other: Sequence[Floats], level: float) -> Interval:
-    with np.errstate(divide="ignore", invalid="ignore"):  # a variant without spread, seen below
-        logs = [
-            np.log(top / bottom)
-            for top, bottom in zip(_without_each(one), _without_each(other), strict=True)
-        ]
-    if not all(np.isfinite(x).all() for x in logs):
-        return math.nan, math.nan
-    variance = sum((len(x) - 1) / len(x) * float(((x - x.mean()) ** 2).sum()) for x in logs)
-    df = sum(len(x) - 1 for x in one)
-    half = float(stats.t.ppf((1 + level) / 2, df)) * math.sqrt(variance)
-    whole = math.log(_variance(one) / _variance(other))
-    return math.exp((whole - half) / 2), math.exp((whole + half) / 2)
-
-
 def _without_each(values: Sequence[Floats]) -> list[Floats]:
-    """Return, per task, the mean variance over tasks without each of its scores.
-
-    Leaving out `x` of `n` scores turns `s²` into `((n − 1) s² − n/(n − 1) (x − m)²) / (n − 2)`.
-    """
+    """Return, per task, the mean variance over tasks without each of its scores."""
     variances = [float(x.var(ddof=1)) for x in values]
     found = []
     for x, variance in zip(values, variances, strict=True):
-        n = len(x)
+        n = len(x)  # without one of n, s² is ((n − 1) s² − n/(n − 1) (x − m)²) / (n − 2)
         own = ((n - 1) * variance - n / (n - 1) * (x - x.mean()) ** 2) / (n - 2)
         own = np.where(own > 1e-12 * variance, own, 0.0)
         found.append((sum(variances) - variance + own) / len(values))
@@ -116,16 +90,9 @@ def brown_forsythe(first: Samples, second: Samples) -> float | None:
     variant spreads more, are combined by Stouffer's sum `Σ z_t / √T`. The test does not use that
     seeds are shared.
 
-    Args:
-        first: a variant's scores per task.
-        second: the other's, of the same seeds.
-
     Returns:
         A two-sided p-value; `None` where no task can tell: fewer than three seeds, or distances
         that are all equal. Tasks that cannot tell are left out of the sum.
-
-    Raises:
-        DataError: if the scores do not fit together or are not finite.
 
     Reference:
         Brown and Forsythe 1974, Robust tests for the equality of variances.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from softprompts.lab.analysis.comparisons import compare
-from softprompts.lab.analysis.looks import Looks
+from softprompts.lab.analysis.permutations import Looks
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore, average_over_tasks
 from softprompts.seeding import derive
 
@@ -19,15 +19,11 @@ def statistics_of(
 ) -> dict[str, Any]:
     """Compare variants with a baseline and average over tasks, at each point of a study's grid.
 
-    Args:
-        lines: `cells` of `summary.json`.
-        baseline: the variant to compare with.
-        looks: when the study was looked at while seeds were added; once when `None`.
+    Draws are seeded by a fixed number, so the same lines, `cells` of `summary.json`, say the same.
 
     Returns:
         `baseline`; `comparisons`, each a `Comparison` with its `point`; `averages`, each an
-        `Average` with its `point`, where a variant has several tasks. Draws are seeded by a fixed
-        number, so the same lines say the same.
+        `Average` with its `point`, where a variant has several tasks.
 
     Raises:
         DataError: if the lines do not make tables.
@@ -45,12 +41,10 @@ def statistics_of(
 def score_tables(lines: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], ScoreTable]]:
     """Return one table per point of a study's grid, the grid's tasks together in one.
 
-    A run of several tasks counts as one task here, scored by the mean over them: its tasks share
-    one training, so they are not independent. How many items stand behind that mean is not known:
-    few items of one task weigh as much as many of another.
-
-    Returns:
-        The point without its task, and its table.
+    With each comes its point, without the task. A run of several tasks counts as one task here,
+    scored by the mean over them: its tasks share one training, so they are not independent. How
+    many items stand behind that mean is not known: few items of one task weigh as much as many of
+    another.
 
     Raises:
         DataError: if the lines do not make a table.
@@ -78,13 +72,11 @@ def _table(lines: Sequence[Mapping[str, Any]]) -> ScoreTable:
 
 def without_task(point: Mapping[str, Any]) -> dict[str, Any]:
     """Return a grid point without what names its task: `task.name`, or the name of `task`."""
-    rest = {field: value for field, value in point.items() if field != "task.name"}
-    task = rest.pop("task", None)
-    if isinstance(task, Mapping):
-        task = {key: value for key, value in task.items() if key not in ("name", "data_dir")}
-    else:
-        task = None
-    return {**rest, "task": task} if task else rest
+    rest = {field: value for field, value in point.items() if field not in ("task", "task.name")}
+    task = point.get("task")
+    own = task.items() if isinstance(task, Mapping) else ()
+    options = {key: value for key, value in own if key not in ("name", "data_dir")}
+    return {**rest, "task": options} if options else rest
 
 
 def point_words(point: Mapping[str, Any]) -> str:

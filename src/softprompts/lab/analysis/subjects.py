@@ -39,7 +39,7 @@ class Sample:
     """Which rows of which run's task a loss is taken on, and in what precision.
 
     Attributes:
-        split: `train`, `held-out` or `validation`, as the run had them.
+        split: as the run had it; one of `SPLITS`.
         num_examples: most rows; all where there are fewer.
         seed: draws the rows: one seed draws the same places of a split for every run.
         task: the task of a run of several; `None` where there is one.
@@ -69,15 +69,9 @@ class Sample:
 class Subject:
     """A trained run in evaluation, and the rows that its loss is taken on.
 
-    Attributes:
-        about: what names the run: `folder`, `identity`, `method`, `task`, `seed`, `readout`,
-            `prompt` and `dtype`.
-        backbone: what the run reads through.
-        unit: root-mean-square of the frozen backbone's embedding table; changes of inputs are
-            counted in it, as perturbations are.
-        track: prompt, readout and format of the task.
-        batches: the rows, examples of like length together.
-        sample: how the rows were drawn.
+    `about` names the run. Changes of inputs are counted in `unit`, the root-mean-square of the
+    frozen backbone's embedding table, as perturbations are. Of the rows in `batches`, examples of
+    like length are together.
     """
 
     about: dict[str, Any]
@@ -94,15 +88,9 @@ class Subject:
 
 
 def load_subject(folder: Path, sample: Sample, resources: Resources) -> Subject:
-    """Load a finished run and draw rows of its task.
+    """Load a finished run in its selected state, and draw rows of its task.
 
-    Args:
-        folder: the run's folder.
-        sample: which rows, and in what precision.
-        resources: shares backbones, tasks and encoded rows between runs.
-
-    Returns:
-        The run in its selected state. Nothing of it asks for a gradient.
+    Nothing of it asks for a gradient. Resources share backbones, tasks and encoded rows.
 
     Raises:
         SoftPromptsError: if the run did not finish well, its files are broken, or its task has
@@ -122,9 +110,8 @@ def load_subject(folder: Path, sample: Sample, resources: Resources) -> Subject:
         track.readout.requires_grad_(False)
     name = _task_name(result, sample.task, folder)
     track = result.model.tracks[name]
-    encoded = resources.encode(
-        config, name, track.readout, _rows(config, name, about, sample, resources)
-    )
+    rows = _rows(config, name, about, sample, resources)
+    encoded = resources.encode(config, name, track.readout, rows)
     return Subject(
         about={
             "folder": str(folder),
@@ -153,15 +140,12 @@ def _named(regularizer: Any) -> str:
 def _task_name(result: Result, name: str | None, folder: Path) -> str:
     """Return the name, in the run, of the task that is asked for."""
     names = list(result.model.tracks)
+    if name in names:
+        return name
     if name is None and len(names) == 1:
         return names[0]
-    if name not in names:
-        said = "was not given" if name is None else f"is {name!r}"
-        raise DataError(
-            f"must be one of {', '.join(names)}, but {said}.", file=folder, field="task"
-        )
-    assert name is not None
-    return name
+    said = "was not given" if name is None else f"is {name!r}"
+    raise DataError(f"must be one of {', '.join(names)}, but {said}.", file=folder, field="task")
 
 
 def _rows(
@@ -185,8 +169,7 @@ def _rows(
 
 def batches_of(encoded: Sequence[EncodedExample], backbone: Backbone) -> tuple[Batch, ...]:
     """Put examples of like length together."""
-    most = _MOST_TOKENS[backbone.device.type]
-    cuts = by_length(encoded, max_tokens=most)
+    cuts = by_length(encoded, max_tokens=_MOST_TOKENS[backbone.device.type])
     pad = backbone.tokenizer.pad_token_id
     return tuple(
         collate([encoded[index] for index in cut], pad).to(backbone.device) for cut in cuts

@@ -18,8 +18,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from softprompts.errors import PromptError
+from softprompts.lab.analysis.curvature import block_norms
 from softprompts.lab.analysis.subjects import Subject
-from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.pools.base import Pool
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.rows.base import Rows
@@ -34,10 +34,7 @@ _TOKENS_AT_ONCE = defaultdict(lambda: 65536, cpu=2048)
 
 
 class Surface(ABC):
-    """The loss of a run as a function of a change.
-
-    A point is a tuple of tensors; `origin` is where the run stands.
-    """
+    """The loss of a run as a function of a change; `origin` is where the run stands."""
 
     @abstractmethod
     def __init__(self, subject: Subject) -> None:
@@ -59,10 +56,9 @@ class Surface(ABC):
 
     @abstractmethod
     def gradient(self, point: Point) -> tuple[Tensor, Point]:
-        """Return the losses at a point, and the gradient of their mean.
+        """Return the losses at a point, float64, and the gradient of their mean.
 
-        Returns:
-            Losses, float64, in the order of the batches. Shape `(examples,)`. And the gradient.
+        Losses are in the order of the batches. Shape `(examples,)`.
         """
 
     @cached_property
@@ -74,21 +70,15 @@ class Surface(ABC):
     def losses(self, points: Sequence[Point]) -> Tensor:
         """Return the loss of each example at each point, several points to a forward.
 
-        Returns:
-            Losses, float64, on the CPU, in the order of the batches. Shape `(points, examples)`.
+        Float64, on the CPU, in the order of the batches. Shape `(points, examples)`.
         """
         found = []
         for number, batch in enumerate(self.subject.batches):
-            most = _TOKENS_AT_ONCE[batch.ids.device.type] // batch.ids.numel()
-            size = max(1, most)
-            rows = [
-                losses
-                for first in range(0, len(points), size)
-                for losses in self.read(
-                    [self.part(p, number) for p in points[first : first + size]]
-                )
-            ]
-            found.append(torch.stack(rows).detach().double().cpu())
+            size = max(1, _TOKENS_AT_ONCE[batch.ids.device.type] // batch.ids.numel())
+            rows: list[Tensor] = []
+            for first in range(0, len(points), size):
+                rows += self.read([self.part(one, number) for one in points[first : first + size]])
+            found.append(torch.stack(rows).double().cpu())
         return torch.cat(found, dim=1)
 
     def read(self, parts: Sequence[Part]) -> list[Tensor]:
@@ -116,9 +106,6 @@ class InputSurface(Surface):
         super().__init__(subject)
         self._fields = [FieldTokens.of(batch) for batch in subject.batches]
         self._embeddings = [subject.backbone.embed(batch.ids).detach() for batch in subject.batches]
-        self._parts = [
-            Part(subject.track.prompt, subject.track.readout, batch) for batch in subject.batches
-        ]
 
     @cached_property
     def origin(self) -> Point:
@@ -149,12 +136,7 @@ class InputSurface(Surface):
     def gradient_of(self, change: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Return the losses of one batch, and the gradient of each example's own.
 
-        Args:
-            change: what is changed in it. Shape `(batch, width, embedding)`.
-            number: of the batch.
-
-        Returns:
-            Losses. Shape `(batch,)`. And gradients. Shape `(batch, width, embedding)`.
+        Losses have shape `(batch,)`, change and gradients `(batch, width, embedding)`.
         """
         part = self._changed(change, number)
         assert part.embeddings is not None
@@ -163,29 +145,25 @@ class InputSurface(Surface):
         (gradient,) = torch.autograd.grad(losses.sum(), [leaf])
         return losses.detach(), self._fields[number].collect(gradient) * self.subject.unit
 
+    @torch.no_grad()
     def losses_of(self, change: Tensor, number: int) -> Tensor:
         """Return the losses of one batch. Shape `(batch,)`."""
-        with torch.no_grad():
-            return self.read([self._changed(change, number)])[0]
+        return self.read([self._changed(change, number)])[0]
 
     def noise(self, draws: Generator) -> Point:
-        """Return a point of radius 1 in a random direction for each example.
-
-        Args:
-            draws: draws it, on the CPU.
-        """
+        """Return a point of radius 1 in a random direction for each example, drawn on the CPU."""
         found = []
-        for fields, own, spans in zip(self._fields, self._embeddings, self.spans, strict=True):
-            shape = (fields.num_examples, fields.width, own.shape[-1])
-            drawn = torch.randn(shape, generator=draws).to(own.device) * fields.own[..., None]
-            found.append(unit_blocks(drawn) * spans[:, None, None])
+        for fields, zero, spans in zip(self._fields, self.origin, self.spans, strict=True):
+            drawn = torch.randn(zero.shape, generator=draws).to(zero) * fields.own[..., None]
+            found.append(drawn / block_norms(drawn) * spans[:, None, None])
         return tuple(found)
 
     def _changed(self, change: Tensor, number: int) -> Part:
         own = self._embeddings[number]
         added = self._fields[number].spread(change.detach() * self.subject.unit)
-        embeddings = (own.float() + added).to(own.dtype)
-        return replace(self._parts[number], embeddings=embeddings, choices=ChoiceLog())
+        track, batch = self.subject.track, self.subject.batches[number]
+        changed = (own.float() + added).to(own.dtype)
+        return Part(track.prompt, track.readout, batch, embeddings=changed)
 
 
 @final
@@ -247,11 +225,7 @@ class PromptSurface(Surface):
 
 @final
 class GivenRows(Rows):
-    """Rows that are given, whatever trained them.
-
-    Args:
-        values: the rows. Shape `(length, width)`.
-    """
+    """Rows that are given, whatever trained them. Shape `(length, width)`."""
 
     def __init__(self, values: Tensor) -> None:
         nn.Module.__init__(self)
@@ -271,12 +245,7 @@ def outer_rows(module: nn.Module) -> list[Rows]:
 
 
 def with_rows(prompt: Prompt, sets: Sequence[Tensor] | Tensor) -> Prompt:
-    """Return a prompt with other rows and all else shared.
-
-    Args:
-        prompt: the prompt, which stays as it is.
-        sets: the rows of each set. Shape `(length, width)` each.
-    """
+    """Return a prompt with other rows and all else shared. Shape of each set `(length, width)`."""
     pool = _with_rows(prompt.pool, iter(sets))
     assert isinstance(pool, Pool)
     return Prompt(
@@ -291,9 +260,3 @@ def _with_rows(module: nn.Module, sets: Iterator[Tensor]) -> nn.Module:
         for name, child in module.named_children()
     }
     return clone
-
-
-def unit_blocks(values: Tensor) -> Tensor:
-    """Scale each block to length 1; a block of zeros stays. Shape `(blocks, ...)`."""
-    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1).clamp(min=1e-30)
-    return values / norms.view(-1, *[1] * (values.dim() - 1))

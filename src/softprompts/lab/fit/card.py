@@ -41,29 +41,19 @@ def card(about: Mapping[str, Any]) -> str:
     line = "" if untouched is None else f"| the model untouched | {100 * untouched:.1f} | |\n"
     remarks = "".join(f"\n- {remark}." for remark in about["remarks"])
     single = about["single"]
-    known = [
-        "backbone",
-        "label",
-        "num_train",
-        "source",
-        "method",
-        "rate",
-        "num_held_back",
-        "metric",
-    ]
-    return _CARD.format(
-        **{name: about[name] for name in (*known, "metric")},
-        updates=about["plan"]["updates"],
-        fields=", ".join(f"`{name}`" for name in about["fields"]),
-        labels=", ".join(f"`{label}`" for label in about["labels"]),
-        expected=_scored(about["expected"]),
-        best=_scored(about["best"]),
-        single=f"{100 * single['mean']:.1f} ± {100 * single['std']:.1f}",
-        untouched=line,
-        majority=100 * about["majority"],
-        remarks=f"{remarks}\n" if remarks else "",
-        commands="\n".join(commands("my-prompt", about["fields"])),
-    )
+    said = {
+        "updates": about["plan"]["updates"],
+        "fields": ", ".join(f"`{name}`" for name in about["fields"]),
+        "labels": ", ".join(f"`{label}`" for label in about["labels"]),
+        "expected": _scored(about["expected"]),
+        "best": _scored(about["best"]),
+        "single": f"{100 * single['mean']:.1f} ± {100 * single['std']:.1f}",
+        "untouched": line,
+        "majority": 100 * about["majority"],
+        "remarks": f"{remarks}\n" if remarks else "",
+        "commands": "\n".join(commands("my-prompt", about["fields"])),
+    }
+    return _CARD.format(**{**about, **said})
 
 
 def commands(folder: str, fields: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from softprompts.lab.ensembles import Ensemble, load
 from softprompts.lab.fit.card import card
 from softprompts.lab.fit.plan import (
     NUM_SEEDS,
+    SEARCH_SEED,
     UNTOUCHED,
     Candidate,
     Plan,
@@ -25,11 +26,9 @@ from softprompts.lab.fit.plan import (
     make_plan,
     num_kept,
     read_budget,
-    rung_study,
-    timing_study,
+    search_study,
 )
-from softprompts.lab.fit.splits import Splits, split_rows
-from softprompts.lab.fit.table import Table, read_table
+from softprompts.lab.fit.table import Splits, Table, read_table, split_rows
 from softprompts.lab.reports.report import write_report
 from softprompts.lab.studies.ensembles import ensemble_study
 from softprompts.lab.studies.progress import OnHeldOut, StudyBar, StudyProgress
@@ -124,7 +123,12 @@ def fit(
         for remark in splits.remarks:
             warnings.warn(f"{remark}.", SoftPromptsWarning, stacklevel=2)
         _write_rows(folder / "data", splits)
-        plan = _plan(folder, wishes, base, (seconds, splits), progress)
+        if is_there(folder / _PLAN):
+            names = [one.name for one in fields(Plan)]
+            plan = _kept_plan(read_record(folder / _PLAN, names))
+        else:
+            plan = make_plan(seconds, _speed(folder / "timing", base, progress), splits)
+            write_json(folder / _PLAN, {**wishes, **asdict(plan)})
         tell(plan.text(seconds))
         winner, tried = _search(folder, base, plan, progress)
         tell(
@@ -136,7 +140,7 @@ def fit(
         size = len(_cell(summary, winner.name)["seeds"])
         team = ensemble_study(folder / "study", winner.name, size, folder / "ensemble")["cells"][0]
         about = _about(table, splits, plan, summary, team, winner)
-        about |= {**wishes, "tried": tried, "best": _keep_best(folder, winner, base)}
+        about |= {**wishes, "tried": tried, "best": _keep_best(folder)}
         write_report(folder / "study")
         write_bytes(folder / "README.md", card(about).encode())
         write_json(folder / FILE, about)
@@ -172,21 +176,14 @@ def _write_rows(folder: Path, splits: Splits) -> None:
         write_bytes(folder / f"{name}.jsonl", lines.encode())
 
 
-def _plan(
-    folder: Path,
-    wishes: Mapping[str, str],
-    base: Mapping[str, Any],
-    budget: tuple[float, Splits],
-    progress: StudyProgress,
-) -> Plan:
-    """Return the plan of the folder; a new one is made by what a few updates take here."""
-    if is_there(folder / _PLAN):
-        return _kept_plan(read_record(folder / _PLAN, [one.name for one in fields(Plan)]))
-    run_study(parse_study(timing_study(base), "timing"), folder / "timing", progress)
-    (result,) = _results(folder / "timing")
-    plan = make_plan(budget[0], result["examples_per_second"], budget[1])
-    write_json(folder / _PLAN, {**wishes, **asdict(plan)})
-    return plan
+def _speed(folder: Path, base: Mapping[str, Any], progress: StudyProgress) -> float:
+    """Return how many examples per second this machine trains on, by a few updates."""
+    training = {"steps": 4, "num_evaluations": 1, "selection": "last"}
+    study = search_study("timing", base, {"plain": {}}, 1, **training)
+    run_study(parse_study(study, "timing"), folder, progress)
+    (name,) = entries(folder / "runs")
+    result = read_record(folder / "runs" / name / "result.json", ["examples_per_second"])
+    return float(result["examples_per_second"])
 
 
 def _kept_plan(kept: Mapping[str, Any]) -> Plan:
@@ -196,17 +193,15 @@ def _kept_plan(kept: Mapping[str, Any]) -> Plan:
 def _search(
     folder: Path, base: Mapping[str, Any], plan: Plan, progress: StudyProgress
 ) -> tuple[Candidate, list[dict[str, Any]]]:
-    """Return the candidate that did best on held-out rows, and what was tried.
-
-    Raises:
-        TuningError: if none could be trained.
-    """
+    """Return the candidate that did best on held-out rows, and what was tried."""
     going = [Candidate(method, rate) for method in plan.methods for rate in plan.rates]
     tried = []
     rungs = [plan.updates // 2, plan.updates] if len(plan.rates) > 1 else [plan.updates]
     for number, updates in enumerate(rungs if len(going) > 1 else []):
-        study = parse_study(rung_study(base, going, updates), "rung")
-        summary = run_study(study, folder / "search" / f"rung-{number}", OnHeldOut(progress))
+        variants = {one.name: one.changes for one in going}
+        study = search_study("rung", base, variants, [SEARCH_SEED], steps=updates)
+        out = folder / "search" / f"rung-{number}"
+        summary = run_study(parse_study(study, "rung"), out, OnHeldOut(progress))
         scores = {one: _cell(summary, one.name)["held_out"]["mean"] for one in going}
         tried += [
             {**asdict(one), "updates": updates, "held_out_score": score}
@@ -227,27 +222,19 @@ def _cell(summary: Mapping[str, Any], variant: str) -> Mapping[str, Any]:
     return found
 
 
-def _results(study: Path) -> list[dict[str, Any]]:
-    return [
-        read_record(study / "runs" / name / "result.json", ["score", "seed"])
-        for name in entries(study / "runs")
-    ]
-
-
-def _keep_best(folder: Path, winner: Candidate, base: Mapping[str, Any]) -> dict[str, Any]:
+def _keep_best(folder: Path) -> dict[str, Any]:
     """Keep the member that did best on rows held out of its training; return what it scored."""
     runs = folder / "ensemble" / "members"
     found = {name: read_record(runs / name / "result.json", ["score"]) for name in entries(runs)}
     name = max(found, key=lambda one: found[one].get("held_out_score") or 0.0)
-    kept = folder / "prompt"
-    is_kept = is_there(kept / "result.json")
-    if is_kept and read_record(kept / "result.json", ["seed"])["seed"] != found[name]["seed"]:
-        is_kept = False  # a fit that was stopped had fewer seeds to choose from
-    if not is_kept:
+    best, kept = found[name], folder / "prompt"
+    file = kept / "result.json"
+    # a fit that was stopped had fewer seeds to choose from
+    if not is_there(file) or read_record(file, ["seed"])["seed"] != best["seed"]:
         shutil.rmtree(kept, ignore_errors=True)
         load_run(runs / name).save(kept)
-    low, high = wilson_interval(found[name]["score"], found[name]["num_items"])
-    return {"seed": found[name]["seed"], "score": found[name]["score"], "interval": [low, high]}
+    interval = wilson_interval(best["score"], best["num_items"])
+    return {"seed": best["seed"], "score": best["score"], "interval": list(interval)}
 
 
 def _about(

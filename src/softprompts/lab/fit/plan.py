@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import DataError
-from softprompts.lab.fit.splits import Splits
-from softprompts.lab.fit.table import Table
+from softprompts.lab.fit.table import Splits, Table
 
 METHODS = ("prompt-tuning", "residual", "stable")
 """What is tried, the simplest first: it wins where scores are equal."""
@@ -29,13 +28,9 @@ _SCORING = 0.4
 
 @dataclass(frozen=True)
 class Plan:
-    """How a budget is spent.
+    """How a budget is spent: methods that are tried at rates, and what all is expected to take.
 
-    Attributes:
-        methods: what is tried.
-        rates: at which learning rates; one where the budget allows for no more.
-        updates: of each run of the last rung, and of the runs that are kept.
-        seconds: what all is expected to take.
+    Updates are those of each run of the last rung, and of the runs that are kept.
     """
 
     methods: tuple[str, ...]
@@ -74,16 +69,11 @@ class Candidate:
 def make_plan(budget_seconds: float, examples_per_second: float, splits: Splits) -> Plan:
     """Return the widest plan that a budget has room for: methods and rates, else one method.
 
-    Where not even the narrowest fits, that is returned, with what it is expected to take.
-
-    Args:
-        budget_seconds: the time.
-        examples_per_second: what a run trained, here, on these rows.
-        splits: the rows.
+    Where not even the narrowest fits, that is returned, with what it is expected to take by the
+    examples that a run trained here per second.
     """
     rate = 1 / examples_per_second
     num_held_out = round(0.2 * len(splits.train))
-    plan = None
     for methods, rates in ((METHODS, RATES), (METHODS, RATES[1:2]), (METHODS[:1], RATES[1:2])):
         num = len(methods) * len(rates)
         rungs = [] if num == 1 else [(num, 1.0)]
@@ -98,7 +88,6 @@ def make_plan(budget_seconds: float, examples_per_second: float, splits: Splits)
         plan = Plan(methods, rates, num_updates, fixed + each * num_updates)
         if updates >= FEWEST_UPDATES:
             break
-    assert plan is not None
     return plan
 
 
@@ -132,27 +121,24 @@ def read_budget(text: str) -> float:
 def base_recipe(table: Table, backbone: Backbone, data_dir: Path) -> dict[str, Any]:
     """Return the run recipe that all of a fit's runs share.
 
-    Args:
-        table: the table.
-        backbone: the model; an encoder is read by a trained head, others by their own words.
-        data_dir: where `train.jsonl` and `held-back.jsonl` lie.
+    An encoder is read by a trained head, others by their own words. `train.jsonl` and
+    `held-back.jsonl` lie in `data_dir`.
     """
     is_text = backbone.family != "encoder"
     what = table.label.replace("_", " ")
+    shown = "\n".join(f"{name.replace('_', ' ')}: {{{name}}}" for name in table.fields)
     if len(table.fields) == 1:
         shown = f"{{{table.fields[0]}}}"
-    else:
-        shown = "\n".join(f"{name.replace('_', ' ')}: {{{name}}}" for name in table.fields)
+    words = {label: label.replace("_", " ") for label in table.labels}
     options = {
         "train": "train.jsonl",
         "validation": "held-back.jsonl",
         "label_field": table.label,
         "labels": list(table.labels),
-        "verbalizer": {label: label.replace("_", " ") for label in table.labels},
+        "verbalizer": words,
         "template": f"{shown}\n{what}:" if is_text else shown,
     }
-    words = [label.replace("_", " ") for label in table.labels]
-    one_of = f"{', '.join(words[:-1])} or {words[-1]}"
+    *others, last = words.values()
     has_first = backbone.family == "decoder" and bool(backbone.frame.prefix)
     prompt = {"position": {"kind": "fixed", "after_bos": True}} if has_first else {}  # to export
     return {
@@ -161,7 +147,7 @@ def base_recipe(table: Table, backbone: Backbone, data_dir: Path) -> dict[str, A
         "task": {
             "name": "files",
             "data_dir": str(data_dir),
-            "instruction": f"Say what the {what} is: {one_of}.",
+            "instruction": f"Say what the {what} is: {', '.join(others)} or {last}.",
             "options": options,
         },
         "readout": {"kind": "text", "objective": "ranking"} if is_text else {"kind": "linear"},
@@ -169,42 +155,25 @@ def base_recipe(table: Table, backbone: Backbone, data_dir: Path) -> dict[str, A
     }
 
 
-def rung_study(
-    base: Mapping[str, Any], candidates: Sequence[Candidate], updates: int
+def search_study(
+    name: str, base: Mapping[str, Any], variants: Mapping[str, Any], seeds: Any, **training: Any
 ) -> dict[str, Any]:
-    """Return the study of a rung: every candidate, scored on held-out rows of the training rows."""
-    task = {**base["task"], "num_items": 1}  # the rows that are held back decide nothing
-    return {
-        "name": "rung",
-        "base": _with_updates({**base, "task": task}, updates),
-        "variants": {one.name: one.changes for one in candidates},
-        "seeds": [SEARCH_SEED],
-    }
+    """Return a study in which the rows that are held back decide nothing: it reads one of them."""
+    base = {**base, "task": {**base["task"], "num_items": 1}}
+    base = {**base, "training": {**base["training"], **training}}
+    return {"name": name, "base": base, "variants": variants, "seeds": seeds}
 
 
 def final_study(base: Mapping[str, Any], plan: Plan, winner: Candidate) -> dict[str, Any]:
     """Return the study of the method that won, with the untouched model beside it."""
-    is_text = base["readout"]["kind"] == "text"
     variants: dict[str, Any] = {}
-    if is_text:
+    if base["readout"]["kind"] == "text":
         variants[UNTOUCHED] = {"prompt.method": UNTOUCHED, "prompt.position": None}
     variants[winner.name] = winner.changes
     return {
         "name": "fit",
-        "base": _with_updates(base, plan.updates),
+        "base": {**base, "training": {**base["training"], "steps": plan.updates}},
         "variants": variants,
         "baseline": next(iter(variants)),
         "seeds": NUM_SEEDS,
     }
-
-
-def _with_updates(base: Mapping[str, Any], updates: int) -> dict[str, Any]:
-    return {**base, "training": {**base["training"], "steps": updates}}
-
-
-def timing_study(base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study of one short run, which says how fast this machine trains on these rows."""
-    training = {**base["training"], "steps": 4, "num_evaluations": 1, "selection": "last"}
-    task = {**base["task"], "num_items": 1}
-    base = {**base, "task": task, "training": training}
-    return {"name": "timing", "base": base, "variants": {"plain": {}}, "seeds": 1}

@@ -1,7 +1,8 @@
-"""A table of examples: its rows as plain texts, and which columns are text and label."""
+"""A table of examples: rows as plain texts, text and label columns, and rows that are held back."""
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from softprompts.errors import DataError
 from softprompts.storage import is_file
-from softprompts.tasks.reading import HubSplit, Item, read_file, read_hub
+from softprompts.tasks.reading import HubSplit, read_file, read_hub
 from softprompts.tasks.rows import Row, shown
 
 LABEL_NAMES = (
@@ -21,24 +22,28 @@ LABEL_NAMES = (
 """Names of columns that are taken for the label, the first that is there."""
 
 MOST_LABELS = 50
+HELD_BACK_FRACTION = 0.2
+MOST_HELD_BACK = 500
+FEW_PER_LABEL = 8
+"""Training rows of a label below which a warning is due."""
+
+Texts = Mapping[str, str]
+"""A row, by field."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows out of a file or a hub set.
+    """Rows out of a file or a hub set, texts by field; nested fields are called `outer_inner`.
 
     Attributes:
-        name: the file, or the set and its split.
-        rows: texts by field; nested fields are called `outer_inner`.
         fields: the fields that are read, in order.
         label: the field with the label.
-        labels: the labels, sorted.
         left_out: why a field is not read, by its name.
         num_skipped: rows that were bad and left out.
     """
 
     name: str
-    rows: Sequence[Mapping[str, str]]
+    rows: Sequence[Texts]
     fields: tuple[str, ...]
     label: str
     labels: tuple[str, ...]
@@ -49,13 +54,7 @@ class Table:
 def read_table(
     source: str, label: str | None = None, text: Sequence[str] = (), *, skip_bad_rows: bool = False
 ) -> Table:
-    """Read a table and find its columns.
-
-    Args:
-        source: a `.jsonl`, `.csv` or `.parquet` file, or a hub set whose split `train` is read.
-        label: the label's column; found by its name or its few values when `None`.
-        text: the columns to read; every column of words when empty.
-        skip_bad_rows: leave rows out that lack a value or cannot be read, and count them.
+    """Read a table and find its columns; see `fit` for the arguments.
 
     Raises:
         DataError: if the file is missing or broken, a row is bad, or the columns cannot be told.
@@ -88,7 +87,12 @@ def _rows(source: str, skip_bad_rows: bool) -> tuple[list[tuple[Row, dict[str, s
     """Return the rows as texts, and how many bad ones were left out."""
     found, num_skipped = [], 0
     origin: dict[str, str] = {}
-    for item in _items(source):
+    path = Path(source)
+    if is_file(path) or path.suffix:
+        items = read_file(path, needs_label=False)
+    else:
+        items = read_hub(HubSplit(source, None, "train"))
+    for item in items:
         try:
             if isinstance(item, DataError):
                 raise item
@@ -106,13 +110,6 @@ def _rows(source: str, skip_bad_rows: bool) -> tuple[list[tuple[Row, dict[str, s
     if not found:
         raise DataError("must hold at least one row, but has none.", file=source)
     return found, num_skipped
-
-
-def _items(source: str) -> Iterator[Item]:
-    path = Path(source)
-    if is_file(path) or path.suffix:
-        return read_file(path, needs_label=False)
-    return read_hub(HubSplit(source, None, "train"))
 
 
 def _flat(row: Row, values: Mapping[str, Any] | None = None) -> Iterator[tuple[str, str | None]]:
@@ -177,16 +174,14 @@ def _fields(
         if label in fields:
             raise DataError(f"`--text` must not name the label, but has {label!r}.", file=source)
         return fields, {}
-    left_out = {}
-    for name in values:
-        reason = None if name == label else _reason(values[name], values[label])
-        if reason is not None:
-            left_out[name] = reason
-    fields = tuple(name for name in values if name != label and name not in left_out)
+    others = [name for name in values if name != label]
+    reasons = {name: _reason(values[name], values[label]) for name in others}
+    left_out = {name: reason for name, reason in reasons.items() if reason is not None}
+    fields = tuple(name for name in others if name not in left_out)
     if not fields:
-        others = "; ".join(f"{name} {reason}" for name, reason in left_out.items()) or "none"
+        said = "; ".join(f"{name} {reason}" for name, reason in left_out.items()) or "none"
         raise DataError(
-            f"`--text` must name a column to read, since none holds words: {others}.", file=source
+            f"`--text` must name a column to read, since none holds words: {said}.", file=source
         )
     return fields, left_out
 
@@ -214,3 +209,89 @@ def _known(source: str, values: Mapping[str, object], name: str, option: str) ->
             f"`{option}` must be one of {', '.join(values)}, but is {name!r}.", file=source
         )
     return plain_name(name)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint rows: to train and choose prompts on, and to score once; and what is odd of them."""
+
+    train: Sequence[Texts]
+    held_back: Sequence[Texts]
+    remarks: Sequence[str]
+
+
+def split_rows(table: Table) -> Splits:
+    """Hold rows back, the same share of every label; rows that read the same are never in both.
+
+    Raises:
+        DataError: if a label has fewer than three distinct rows.
+    """
+    rows, remarks = _distinct(table)
+    by_label: dict[str, list[Texts]] = {label: [] for label in table.labels}
+    for row in rows:
+        by_label[row[table.label]].append(row)
+    for label, own in by_label.items():
+        if len(own) < 3:
+            raise DataError(
+                f"label {label!r} must have at least 3 distinct rows, but has {len(own)}.",
+                file=table.name,
+                field=table.label,
+            )
+    share = min(HELD_BACK_FRACTION, MOST_HELD_BACK / len(rows))
+    draw, train, held_back = random.Random(0), [], []
+    for own in by_label.values():
+        draw.shuffle(own)
+        count = max(1, round(share * len(own)))
+        held_back += own[:count]
+        train += own[count:]
+    draw.shuffle(train)
+    draw.shuffle(held_back)
+    remarks += [f"column {name} is not read: it {why}" for name, why in table.left_out.items()]
+    if table.num_skipped:
+        remarks.append(f"{table.num_skipped} bad rows are left out")
+    few = [label for label, own in by_label.items() if len(own) * (1 - share) < FEW_PER_LABEL]
+    if few:
+        remarks.append(
+            f"there are few rows: {', '.join(few)} {'has' if len(few) == 1 else 'have'} fewer than "
+            f"{FEW_PER_LABEL} to train on"
+        )
+    return Splits(train, held_back, [*remarks, *_telltales(table, rows)])
+
+
+def _distinct(table: Table) -> tuple[list[Texts], list[str]]:
+    """Return the rows without those that repeat another, and what is to be said of them."""
+    first: dict[tuple[str, ...], Texts] = {}
+    repeated, conflicts = 0, set()
+    for row in table.rows:
+        key = tuple(" ".join(row[name].split()).casefold() for name in table.fields)
+        kept = first.setdefault(key, row)
+        if kept is row:
+            continue
+        repeated += 1
+        if kept[table.label] != row[table.label]:
+            conflicts.add(key)
+    rows = [row for key, row in first.items() if key not in conflicts]
+    remarks = []
+    if repeated:
+        remarks.append(f"{repeated} rows read as another one does and are left out")
+    if conflicts:
+        remarks.append(f"{len(conflicts)} inputs come with several labels and are left out")
+    if not rows:
+        raise DataError("must hold rows with one label each, but has none.", file=table.name)
+    return rows, remarks
+
+
+def _telltales(table: Table, rows: Sequence[Texts]) -> list[str]:
+    """Say which labels stand in their own rows' text and in hardly any other's."""
+    remarks = []
+    for label in table.labels:
+        word = label.casefold()
+        if len(word) < 3:
+            continue
+        said = [r for r in rows if any(word in r[name].casefold() for name in table.fields)]
+        num_own = sum(row[table.label] == label for row in rows)
+        num_said = sum(row[table.label] == label for row in said)
+        if num_said >= 0.9 * num_own and len(said) - num_said <= 0.02 * len(rows):
+            text = f"the text gives label {label} away: nearly all of its rows say the word"
+            remarks.append(text)
+    return remarks

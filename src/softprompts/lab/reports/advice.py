@@ -18,7 +18,7 @@ from softprompts.lab.analysis.leading import (
     spread_of,
     steadier,
 )
-from softprompts.lab.analysis.looks import Looks
+from softprompts.lab.analysis.permutations import Looks
 from softprompts.lab.analysis.study_statistics import variant_words
 from softprompts.lab.reports.findings import main_comparisons
 from softprompts.recipes.checks import is_trained

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from softprompts.lab.analysis.comparison import difference_range
-from softprompts.lab.analysis.intervals import looks_skewed
+from softprompts.lab.analysis.comparisons import difference_range
+from softprompts.lab.analysis.statistics import looks_skewed
 from softprompts.lab.analysis.study_statistics import point_words
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label
 from softprompts.lab.reports.tabular import spelled

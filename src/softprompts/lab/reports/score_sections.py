@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from softprompts.lab.analysis.comparison import difference_range, ratio_range
+from softprompts.lab.analysis.comparisons import difference_range, ratio_range
 from softprompts.lab.reports.findings import Comparison, conclusions, main_comparisons
 from softprompts.lab.reports.pages import Part, Section
 from softprompts.lab.reports.study_figures import Row, Scale, draw_rows, scale_around

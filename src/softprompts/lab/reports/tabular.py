@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from softprompts.lab.analysis.comparison import difference_range, ratio_range
+from softprompts.lab.analysis.comparisons import difference_range, ratio_range
 
 _RISKY: Final = ("=", "+", "-", "@", "\t", "\r", "'")
 _FORMATS: Final = {"count": (1, "{:,}"), "percent": (100, "{:.1f}"), "points": (100, "{:+.1f}")}

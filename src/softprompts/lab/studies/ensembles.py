@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, final
@@ -30,7 +31,6 @@ from softprompts.locks import lock
 from softprompts.recipes.grid import Cell
 from softprompts.results import Result, load
 from softprompts.storage import entries, is_there, make_folder, remove_parts
-from softprompts.tasks.base import Task
 from softprompts.tasks.sampling import same_rows
 from softprompts.training.building import choose_splits
 from softprompts.training.finished import read_prompt, read_result
@@ -74,24 +74,22 @@ def ensemble_study(
     record = read_study(study)
     kept_ensembles(study)  # a broken file is told before the work
     groups = _choose(record, variant, size)
-    names = _names([(entry, len(own)) for entry, own in groups])
+    names, every = _names(groups), [cells for _, own in groups for cells in own]
     if out is not None:
         _check_out(record.path, out, names)
-    places = iter([None if out is None else out / name for name in names])
-    placed = [(entry, [(cells, next(places)) for cells in own]) for entry, own in groups]
-    measuring, found = _Measuring(record, backbone, data_dir), []
+    places = [None if out is None else out / name for name in names]
+    measuring = _Measuring(record, backbone, data_dir)
     with ExitStack() as stack:
         if out is not None:
             make_folder(out)
             stack.enter_context(lock(out / ".lock"))
-        known = [[_known(record, *one) for one in own] for _, own in placed]  # before any work
-        for (entry, own), summaries in zip(placed, known, strict=True):
-            pairs = zip(own, summaries, strict=True)
-            scored = [kept or measuring.measure(*one) for one, kept in pairs]
-            found.append(_line(record, entry, [cell for cells, _ in own for cell in cells], scored))
+        pairs = list(zip(every, places, strict=True))
+        known = [_known(record, *pair) for pair in pairs]  # before any work
+        scored = (kept or measuring.measure(*pair) for kept, pair in zip(known, pairs, strict=True))
+        found = [_line(record, entry, own, list(islice(scored, len(own)))) for entry, own in groups]
     about = {"variant": variant, "size": size, "cells": found}
     keep_ensembles(study, about)
-    folders = [str(place) for _, own in placed for _, place in own if place is not None]
+    folders = [str(place) for place in places if place is not None]
     return {"study": record.name, **about, "folders": folders}
 
 
@@ -117,19 +115,19 @@ def _choose(record: StudyRecord, variant: str, size: int) -> list[tuple[Entry, l
     return found
 
 
-def _names(counts: Sequence[tuple[Entry, int]]) -> list[str]:
+def _names(groups: Sequence[tuple[Entry, list[_Cells]]]) -> list[str]:
     """Return the folder of each ensemble, below that which keeps all; of an only one, the same."""
-    if sum(count for _, count in counts) == 1:
+    if [len(own) for _, own in groups] == [1]:
         return ["."]
     seen: Counter[str] = Counter()
     found = []
-    for entry, count in counts:
+    for entry, own in groups:
         text = " ".join((entry.task, point_label(entry.line["point"])))
         name = re.sub(r"[^\w.]+", "-", text).strip("-.")[:80]
         seen[name] += 1
         if seen[name] > 1:  # as long points may be, when they are cut
             name = f"{name}-{seen[name]}"
-        found += [f"{name}-group-{number + 1}" for number in range(count)]
+        found += [f"{name}-group-{number + 1}" for number in range(len(own))]
     return found
 
 
@@ -148,9 +146,10 @@ def _check_out(study: Path, out: Path, names: Sequence[str]) -> None:
 
 def _known(record: StudyRecord, cells: _Cells, place: Path | None) -> dict[str, Any] | None:
     """Return what is kept of a group's ensemble; `None` where it is to be measured."""
-    held = entries(place) if place is not None and is_there(place) else []
-    kept = None if place is None else read_ensemble(place)
-    if place is None or kept is None:
+    if place is None:
+        return None
+    if (kept := read_ensemble(place)) is None:
+        held = entries(place) if is_there(place) else []
         if held not in ([], ["members"]):
             raise RunFolderError(f"{place} must be a new or empty folder, but holds {held[0]}.")
         return None
@@ -167,9 +166,9 @@ def _known(record: StudyRecord, cells: _Cells, place: Path | None) -> dict[str, 
 
 
 def _line(
-    record: StudyRecord, entry: Entry, used: _Cells, scored: Sequence[Mapping[str, Any]]
+    record: StudyRecord, entry: Entry, own: Sequence[_Cells], scored: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    line, seeds = entry.line, {cell.config.seed for cell in used}
+    line, used = entry.line, [cell for cells in own for cell in cells]
     kept = ("variant", "task", "point", "majority", "metric", "split", "num_items")
     return {
         **{key: line[key] for key in kept},
@@ -179,7 +178,7 @@ def _line(
         "tokens": fmean(one["tokens"] for one in scored),
         "tokens_of_one": fmean(one["tokens_of_one"] for one in scored),
         "groups": [dict(one) for one in scored],
-        "left_out": sorted(set(line["seeds"]) - seeds),
+        "left_out": sorted(set(line["seeds"]) - {cell.config.seed for cell in used}),
         "without_score": sorted(one["seed"] for one in line["missing"]),
     }
 
@@ -221,8 +220,7 @@ class _Measuring:
             rows, same = self._rows(joint.members, name)
             found.append((joint.evaluate(rows, name), joint.cost(rows, name), len(rows), same))
         evaluations, costs, sizes, are_same = zip(*found, strict=True)
-        total = sum(cost.tokens * size for cost, size in zip(costs, sizes, strict=True))
-        tokens = total / sum(sizes)
+        tokens = sum(one.tokens * size for one, size in zip(costs, sizes, strict=True)) / sum(sizes)
         return {
             "score": fmean(one.score for one in evaluations),
             "num_items": sum(sizes),
@@ -244,14 +242,11 @@ class _Measuring:
 
     def _rows(self, members: Sequence[Result], name: str) -> tuple[tuple[Example, ...], bool]:
         """Return the reported rows of a task, and whether runs were reported on the same data."""
-        tasks = [self._task(member, name) for member in members]
-        pairs = list(zip(members, tasks, strict=True))
+        moved = {} if self._data_dir is None else {"data_dir": str(self._data_dir)}
+        pairs = []
+        for member in members:
+            config = member.config.tasks[name].model_copy(update=moved)
+            pairs.append((member, self._resources.task(config, member.config.seed)))
         rows = [choose_splits(member.config, task)["validation"] for member, task in pairs]
         is_same = all(task.digest() == member.digest(name) for member, task in pairs)
         return same_rows(rows, "validation"), is_same
-
-    def _task(self, member: Result, name: str) -> Task:
-        config = member.config.tasks[name]
-        if self._data_dir is not None:
-            config = config.model_copy(update={"data_dir": str(self._data_dir)})
-        return self._resources.task(config, member.config.seed)

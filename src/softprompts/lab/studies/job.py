@@ -29,12 +29,7 @@ _STATE_SHARE = 0.25
 class Job:
     """A study that has been checked; nothing of it is written yet.
 
-    Attributes:
-        store: its folder.
-        left: the runs that are not finished.
-        states: the bytes that each run takes for parameters and optimizer, by configuration.
-        resources: what runs share.
-        executor: where packs are trained.
+    `states` has the bytes that each run that is left takes for parameters and optimizer.
     """
 
     store: Store
@@ -53,30 +48,22 @@ class Job:
         self.store.open()
         progress.start(cells, len(cells) - len(self.left))
         if self.left:
-            plan = self.store.plan(
-                lambda cell: self._most_runs(cell) // self.executor.num_sharing,
-                self.executor.device,
-            )
+            plan = self.store.plan(self._most_runs, self.executor.device)
             work = Work(self.store, self.left, plan.packs, self.resources, progress)
             self.executor.run(work)
         return self.store.write_summary()
 
     def _most_runs(self, cell: Cell) -> int:
-        """Return how many runs like a cell's fit in memory by what each keeps."""
+        """Return how many runs like a cell's fit in one process's memory by what each keeps."""
         if _key(cell) not in self.states:  # it is finished
             return 1
         device = self.resources.backbone(cell.config.backbone).device
-        return int(_STATE_SHARE * budget_bytes(device) / max(1, self.states[_key(cell)]))
+        most = int(_STATE_SHARE * budget_bytes(device) / max(1, self.states[_key(cell)]))
+        return most // self.executor.num_sharing
 
 
 def prepare(study: StudyConfig, out: Path, executor: Executor, resources: Resources) -> Job:
-    """Check a study, so that what is wrong is said before anything is written.
-
-    Args:
-        study: the study, nothing of which is left to be tuned.
-        out: its folder.
-        executor: where packs are trained.
-        resources: what runs share.
+    """Check a study, nothing of which is left to be tuned, before anything is written.
 
     Raises:
         SoftPromptsError: if a run cannot be built, the folder is another study's, or the executor
@@ -86,42 +73,27 @@ def prepare(study: StudyConfig, out: Path, executor: Executor, resources: Resour
     store = Store(out, study, cells)
     left = [cell for cell in cells if store.result(cell) is None]
     executor.check(left)
-    states = _check(left, resources)
-    if left:
-        _check_folders(cells, store, resources)
+    states = {}
+    for cell in left:
+        if (key := _key(cell)) not in states:
+            states[key] = _built_bytes(cell, resources)
+    for cell in cells if left else ():  # new runs stand beside runs on the same rows and weights
+        if is_there(store.folder(cell)):
+            backbone, tasks = resources.backbone(cell.config.backbone), resources.tasks(cell.config)
+            check_free(store.folder(cell), describe_run(cell.config, backbone, tasks))
     return Job(store, left, states, resources, executor)
 
 
-def _check(cells: Sequence[Cell], resources: Resources) -> dict[str, int]:
-    """Build every distinct run once.
-
-    Returns:
-        The bytes that each takes for parameters and optimizer, by configuration.
-    """
-    states: dict[str, int] = {}
-    for cell in cells:
-        key = _key(cell)
-        if key in states:
-            continue
-        backbone = resources.backbone(cell.config.backbone)
-        tasks = resources.tasks(cell.config)
-        formats = {name: task.format for name, task in tasks.items()}
-        model = build_model(cell.config, backbone, formats)
-        adopt(model, cell.config)
-        states[key] = state_bytes(model)
-        for task in tasks.values():
-            choose_splits(cell.config, task)
-    return states
+def _built_bytes(cell: Cell, resources: Resources) -> int:
+    """Build a run, and return the bytes that it takes for parameters and optimizer."""
+    backbone, tasks = resources.backbone(cell.config.backbone), resources.tasks(cell.config)
+    formats = {name: task.format for name, task in tasks.items()}
+    model = build_model(cell.config, backbone, formats)
+    adopt(model, cell.config)
+    for task in tasks.values():
+        choose_splits(cell.config, task)
+    return state_bytes(model)
 
 
 def _key(cell: Cell) -> str:
     return cell.config.model_copy(update={"seed": 0}).model_dump_json()
-
-
-def _check_folders(cells: Sequence[Cell], store: Store, resources: Resources) -> None:
-    """Check that new runs will stand beside runs on the same rows and weights."""
-    for cell in cells:
-        if is_there(store.folder(cell)):
-            backbone = resources.backbone(cell.config.backbone)
-            tasks = resources.tasks(cell.config)
-            check_free(store.folder(cell), describe_run(cell.config, backbone, tasks))

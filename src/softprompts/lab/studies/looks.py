@@ -11,7 +11,7 @@ from scipy import stats
 
 from softprompts.errors import RunFolderError
 from softprompts.lab.analysis.leading import Lines, closest, name_of, ranked
-from softprompts.lab.analysis.looks import Looks
+from softprompts.lab.analysis.permutations import Looks
 from softprompts.recipes.grid import Cell, expand
 from softprompts.recipes.seeds import grown
 from softprompts.recipes.study import StudyConfig, parse_kept_study
@@ -46,8 +46,7 @@ def look_at(study: StudyConfig, lines: Lines) -> dict[str, Any] | None:
         return None
     found = closest(order, looks)
     after, left = looks.after[-1], looks.most - looks.after[-1]
-    num_looks = len(looks.after)
-    times = f"{num_looks} look{'s' * (num_looks > 1)}"
+    times = f"{len(looks.after)} look{'s' * (len(looks.after) > 1)}"
     note = f"p of means is corrected for {times}; intervals, and p of spreads, are not"
     seen = {"after": list(looks.after), "most": looks.most, "note": note}
     if found is None or found.p is None:
@@ -55,7 +54,6 @@ def look_at(study: StudyConfig, lines: Lines) -> dict[str, Any] | None:
         return {**seen, "leader": None, "other": None, "p": None, "state": "alone", "said": said}
     p = f"(p = {found.p:.2g}, corrected for {times})"
     state, tail = OPEN, f": up to {left} more could tell, by the same command"
-    spent = sum(line["seconds"] for line in lines)
     if found.p <= RATE:
         state, tail = SHOWN, ""
     elif not left:
@@ -64,6 +62,7 @@ def look_at(study: StudyConfig, lines: Lines) -> dict[str, Any] | None:
         state, tail = "hopeless", f": {looks.most} would hardly tell"
     elif more.budget_seconds is not None:
         num_added = next_look(after, looks.most, after, 1) - after
+        spent = sum(line["seconds"] for line in lines)
         if spent * (1 + num_added / after) > more.budget_seconds:
             state, tail = "budget", f": {num_added} more do not fit the budget"
     whom = f"shown to beat {found.whom}" if state == SHOWN else f"not shown to beat {found.other}"
@@ -73,11 +72,9 @@ def look_at(study: StudyConfig, lines: Lines) -> dict[str, Any] | None:
 
 
 def hope(z: float, share: float) -> float:
-    """Return the chance that the leader is shown to lead after the last seed, by what was seen.
+    """Return the chance that the leader is shown to lead after the last seed.
 
-    Args:
-        z: its difference from another by the standard error.
-        share: the share of all seeds that was seen.
+    On the share of all seeds that was seen, `z` is its difference from another by its error.
 
     Reference:
         Lan and Wittes 1988, The B-value: a tool for monitoring data.
@@ -94,13 +91,8 @@ def run_looks(
     What is seen is made of results and looks alone, and `study.json` keeps the looks. So a study
     that was interrupted goes on with those that it had, to the decision it would have come to.
 
-    Args:
-        study: the study.
-        out: its folder.
-        run: runs it as it is, and returns the content of `summary.json`.
-
     Returns:
-        What `run` returned last.
+        What `run` returned last, the content of `summary.json`.
 
     Raises:
         SoftPromptsError: what `run` raises, or if the folder was begun with another `most`.
@@ -133,11 +125,7 @@ def _at_next_look(study: StudyConfig, num_tasks: int) -> StudyConfig:
 
 
 def _begun(study: StudyConfig, out: Path) -> StudyConfig:
-    """Return a study with the seeds and looks of its folder, if that has looked at the same runs.
-
-    Raises:
-        RunFolderError: if it was begun with another `most`, by which `p` is corrected.
-    """
+    """Return a study with the seeds and looks of its folder, if that looked at the same runs."""
     path = out / "study.json"
     if not is_there(path):
         return study

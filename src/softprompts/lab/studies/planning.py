@@ -20,12 +20,7 @@ MOST_RUNS = {"cpu": 8, "cuda": 16}
 @final
 @dataclass(frozen=True)
 class Pack:
-    """Runs that train side by side.
-
-    Attributes:
-        runs: their identities.
-        is_apart: whether they are to be trained one by one, after they failed together.
-    """
+    """Runs that train side by side, or one by one after they failed together."""
 
     runs: tuple[str, ...]
     is_apart: bool = False
@@ -39,12 +34,7 @@ class Pack:
 @final
 @dataclass(frozen=True)
 class Plan:
-    """The packs of a study, as `packs.json` keeps them.
-
-    Attributes:
-        pack_size: what the study asked for when they were made.
-        packs: the packs, in the order they are trained.
-    """
+    """The packs of a study in order, and what size was asked for, as `packs.json` keeps them."""
 
     pack_size: int | str
     packs: tuple[Pack, ...] = ()
@@ -90,16 +80,15 @@ def extend(
         most_runs: how many runs like a cell's fit in memory.
         device: what `auto` is; chosen by what there is when `None`.
     """
-    known = {cell.identity for cell in cells}
+    before = plan or Plan(pack_size)
+    places = {cell.identity: number for number, cell in enumerate(cells)}
     kept = [
         pack
-        for pack in ([] if plan is None else plan.packs)
-        if known.issuperset(pack.runs)
-        and (pack_size == getattr(plan, "pack_size", None) or has_begun(pack))
+        for pack in before.packs
+        if places.keys() >= set(pack.runs) and (pack_size == before.pack_size or has_begun(pack))
     ]
     placed = {name for pack in kept for name in pack.runs}
     new = make_packs([c for c in cells if c.identity not in placed], pack_size, most_runs, device)
-    places = {cell.identity: number for number, cell in enumerate(cells)}
     packs = sorted([*kept, *new], key=lambda pack: min(places[name] for name in pack.runs))
     return Plan(pack_size, tuple(packs))
 
@@ -115,11 +104,7 @@ def make_packs(
     On a processor `auto` packs the seeds of one variant at one point: they take the same time, and
     more runs would gain nothing. On an accelerator it packs whatever may share a forward.
 
-    Args:
-        cells: runs, in the study's order.
-        pack_size: most runs per pack, or `auto`.
-        most_runs: how many runs like a cell's fit in memory.
-        device: what `auto` is; chosen by what there is when `None`.
+    See `extend` for the arguments.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:

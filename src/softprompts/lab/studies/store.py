@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, final
 
@@ -45,6 +46,7 @@ class Store:
 
     def __init__(self, path: Path, study: StudyConfig, cells: Sequence[Cell]) -> None:
         self.path, self.study, self.cells = path, study, tuple(cells)
+        self._plan_file = path / "packs.json"
         if not is_there(path):
             return
         others = entries(path)
@@ -73,11 +75,7 @@ class Store:
         make_folder(self.path / "runs")
 
     def plan(self, most_runs: Callable[[Cell], int], device: str | None = None) -> Plan:
-        """Return the packs of the study; those that were made before stay.
-
-        Args:
-            most_runs: how many runs like a cell's fit in memory.
-            device: what `auto` is; chosen by what there is when `None`.
+        """Return the packs of the study, as `extend` makes them; those from before stay.
 
         Raises:
             StorageError: if `packs.json` is broken or cannot be written.
@@ -105,10 +103,8 @@ class Store:
         with self._alone():
             plan = self._read_plan()
             assert plan is not None
-            packs = tuple(
-                replace(one, is_apart=True) if one.runs == pack.runs else one for one in plan.packs
-            )
-            write_json(self._plan_file, replace(plan, packs=packs).to_json())
+            packs = [replace(p, is_apart=p.is_apart or p.runs == pack.runs) for p in plan.packs]
+            write_json(self._plan_file, replace(plan, packs=tuple(packs)).to_json())
         remove_file(self.pack_folder(pack) / "checkpoint.safetensors")
 
     def pack_folder(self, pack: Pack) -> Path:
@@ -153,18 +149,12 @@ class Store:
             write_json(self.path / "summary.json", summary)
         return summary
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes from writing the study's own files meanwhile."""
-        with lock(self.path / ".lock", should_wait=True):
-            yield
+    def _alone(self) -> BufferedIOBase:
+        """Keep other processes from writing the study's own files, until it is closed."""
+        return lock(self.path / ".lock", should_wait=True)
 
     def _read_plan(self) -> Plan | None:
         if not is_there(self._plan_file):
             return None
         data = read_record(self._plan_file, ["pack_size", "packs"])
         return Plan.from_json(data, str(self._plan_file))
-
-    @property
-    def _plan_file(self) -> Path:
-        return self.path / "packs.json"

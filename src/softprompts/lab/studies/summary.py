@@ -39,10 +39,7 @@ def error_file(study: Path, cell: Cell) -> Path:
 
 
 def read_cell(study: Path, cell: Cell) -> dict[str, Any] | None:
-    """Read a run's result.
-
-    Returns:
-        The content of `result.json`, or `None` while the run is not finished.
+    """Return the content of a run's `result.json`, or `None` while it is not finished.
 
     Raises:
         StorageError: if the result is broken or of another run.
@@ -53,19 +50,16 @@ def read_cell(study: Path, cell: Cell) -> dict[str, Any] | None:
     if not is_there(path):
         return None
     result = read_result(folder, cell.identity)
-    if cell.config.mixture is not None and set(result.get("tasks") or {}) != set(cell.config.tasks):
+    tasks, own = cell.config.tasks, result.get("tasks") or {}
+    if cell.config.mixture is not None and set(own) != set(tasks):
         raise RunFolderError(
-            f"{path}: `tasks` must be {', '.join(cell.config.tasks)}, but are "
-            f"{', '.join(result.get('tasks') or {}) or 'none'}."
+            f"{path}: `tasks` must be {', '.join(tasks)}, but are {', '.join(own) or 'none'}."
         )
     return result
 
 
 def read_error(study: Path, cell: Cell) -> str | None:
-    """Read why a run failed.
-
-    Returns:
-        The error, or `None` where it did not fail; a result makes up for a failure.
+    """Return why a run failed, or `None` where it did not; a result makes up for a failure.
 
     Raises:
         StorageError: if the file is broken.
@@ -120,8 +114,9 @@ def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, Any]:
     results = [(cell, result(cell)) for cell in cells]
+    ended = [r for _, r in results if r is not None]
     done = [(cell, r) for cell, r in results if r is not None and r["status"] == "finished"]
-    any_result = next((r for _, r in results if r is not None), {})
+    any_result = ended[0] if ended else {}
     failed = [text for cell in cells if (text := error(cell)) is not None]
     line = {
         "variant": cells[0].variant,
@@ -136,11 +131,11 @@ def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, An
         **{key: any_result.get(key) for key in _SCORED},
         "updates": max((r["steps"] for _, r in done), default=None),
         "trainable_parameters": any_result.get("trainable_parameters"),
-        "seconds": sum(r["seconds"] for _, r in results if r is not None),
+        "seconds": sum(r["seconds"] for r in ended),
         "num_cut": any_result.get("num_cut"),
-        "num_diverged": sum(r is not None and r["status"] == "diverged" for _, r in results),
+        "num_diverged": sum(r["status"] == "diverged" for r in ended),
         "num_failed": len(failed),
-        "num_missing": sum(r is None for _, r in results) - len(failed),
+        "num_missing": len(cells) - len(ended) - len(failed),
         "errors": sorted(set(failed)),
         "missing": [
             {"seed": cell.config.seed, "reason": _reason(r, error(cell))}

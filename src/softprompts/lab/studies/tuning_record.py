@@ -15,14 +15,11 @@ from softprompts.training.stored import Count, Fraction, Stored, check_stored, r
 
 
 class Trial(Stored):
-    """What one candidate did in a rung.
+    """What one candidate did in a rung, over all seeds.
 
     Attributes:
-        value: the candidate.
         score: mean score on held-out rows over the seeds that did not diverge.
         loss: mean loss on held-out rows where each seed scored best; `None` where it is not known.
-        num_diverged: how many seeds diverged.
-        updates_done: updates that were done, over all seeds.
     """
 
     value: Any
@@ -33,12 +30,7 @@ class Trial(Stored):
 
 
 class Rung(Stored):
-    """A rung of one variant at one point.
-
-    Attributes:
-        steps: updates of a run.
-        tried: the candidates, the best first.
-    """
+    """A rung of one variant at one point: updates of a run, and candidates, the best first."""
 
     steps: Count
     tried: Annotated[list[Trial], Field(min_length=1)]
@@ -48,14 +40,9 @@ class Chosen(Stored):
     """What was chosen for one variant at one point.
 
     Attributes:
-        variant: the variant's name.
-        point: values by dotted field.
-        task: the task's name.
-        value: the candidate that was chosen.
         score: its mean score on held-out rows in the last rung.
         updates: what it was given, over all rungs and seeds: the same for every variant.
         updates_done: updates that were done; fewer where runs diverged or stopped early.
-        rungs: what was tried.
     """
 
     variant: str
@@ -97,17 +84,7 @@ class Chosen(Stored):
 
 
 class TuningRecord(Stored):
-    """What a study's tuning found.
-
-    Attributes:
-        field: the field that was tuned.
-        values: the candidates.
-        seeds: the seeds of the tuning.
-        keep: one candidate in so many went on to the next rung.
-        fingerprint: of all that was to be tried.
-        choices: what was chosen.
-        untrained: variants that train nothing, so that nothing was tuned.
-    """
+    """What a study's tuning found; variants that train nothing are not tuned."""
 
     field: str
     values: list[Any]
@@ -132,13 +109,10 @@ class TuningRecord(Stored):
             texts.append(f"  {one.name}: {show(one.value)}, {score}{remark}")
         if self.untrained:
             texts.append(f"  not tuned, since nothing is trained: {', '.join(self.untrained)}")
-        return [*texts, *self._budget()]
-
-    def _budget(self) -> list[str]:
         total = sum(one.updates for one in self.choices)
-        each = list(dict.fromkeys(str(one.updates) for one in self.choices))
+        each = " or ".join(dict.fromkeys(str(one.updates) for one in self.choices))
         where = "each variant" + " at each point of the grid" * any(c.point for c in self.choices)
-        return [f"budget of tuning: {' or '.join(each)} updates for {where}; {total} in all"]
+        return [*texts, f"budget of tuning: {each} updates for {where}; {total} in all"]
 
 
 def record_path(study: Path) -> Path:
@@ -147,14 +121,7 @@ def record_path(study: Path) -> Path:
 
 
 def read_tuning(study: Path, tune: TuneConfig | None) -> TuningRecord | None:
-    """Read what was tried, where it is what a study's choices are from.
-
-    Args:
-        study: the study's folder.
-        tune: what the study says of tuning, with its choices.
-
-    Returns:
-        The record; `None` where tuning has not ended, or was another's.
+    """Read what was tried, where a study's choices are from it; `None` where there is no such.
 
     Raises:
         StorageError: if the file is broken.
@@ -168,10 +135,7 @@ def read_tuning(study: Path, tune: TuneConfig | None) -> TuningRecord | None:
 
 
 def read_record_of(study: Path) -> TuningRecord | None:
-    """Read what the last tuning in a study's folder found, whatever the study says now.
-
-    Returns:
-        The record; `None` where none has ended.
+    """Read what the last tuning that ended in a study's folder found; `None` where none has.
 
     Raises:
         StorageError: if the file is broken.

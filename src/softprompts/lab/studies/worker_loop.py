@@ -24,15 +24,10 @@ WAIT_SECONDS = 0.5
 
 @final
 class WorkerLoop:
-    """One process at work on a study.
+    """One process at work on a study, of which runs are left.
 
-    Args:
-        store: the study's folder.
-        left: the runs that were not finished at the beginning.
-        resources: what runs share.
-        progress: told of every run.
-        failures: when runs failed that are to be tried again, as `Store.failures` has it; all that
-            failed before now when `None`.
+    `failures` says when runs failed that are to be tried again, as `Store.failures` has it; all
+    that failed before now when `None`.
     """
 
     def __init__(
@@ -108,10 +103,8 @@ class WorkerLoop:
                 self._end(cell, None, error)
         except Exception as error:  # whose fault it is shows when each is alone
             self._store.set_apart(pack)
-            text = (
-                f"{len(cells)} runs failed together and are trained one by one: {show_error(error)}"
-            )
-            warnings.warn(text, SoftPromptsWarning, stacklevel=2)
+            text = f"{len(cells)} runs failed together and are trained one by one: "
+            warnings.warn(f"{text}{show_error(error)}", SoftPromptsWarning, stacklevel=2)
 
     def _train_alone(self, cell: Cell) -> None:
         updates = self._progress.begin([cell])

@@ -32,21 +32,13 @@ class TrackedRun:
 
 
 class Tracker(ABC):
-    """Passes metrics of one run on. An error in it never ends the run.
-
-    Attributes:
-        packages: what must be installed, as Python imports it.
-    """
+    """Passes metrics of one run on; `packages` must be installed. An error never ends the run."""
 
     packages: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def start(self, run: TrackedRun) -> str:
-        """Begin the run, or go on with it.
-
-        Returns:
-            What to call it when another process goes on; not empty.
-        """
+        """Begin the run, or go on; return what to call it when another process does, not empty."""
 
     @abstractmethod
     def log(self, lines: list[tuple[int, dict[str, float]]]) -> None:
@@ -54,8 +46,4 @@ class Tracker(ABC):
 
     @abstractmethod
     def finish(self, is_over: bool) -> None:
-        """Let go of the run.
-
-        Args:
-            is_over: whether it has its result; else another process may go on.
-        """
+        """Let go of the run, which has its result if it is over; else another process may go on."""

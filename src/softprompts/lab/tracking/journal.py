@@ -1,4 +1,4 @@
-"""The journal of a run whose metrics go to trackers too, each line once.
+"""Which trackers runs have, and the journal of a run that passes its metrics on, each line once.
 
 Only lines that are durable are passed on: what a checkpoint does not know is done again after a
 kill. How many were is noted before they are passed on, so a kill may lose some there, but doubles
@@ -7,38 +7,99 @@ none.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
 
-from softprompts.errors import SoftPromptsWarning, StorageError
+from softprompts.errors import SoftPromptsWarning, StorageError, TrackingError
+from softprompts.lab.analysis.study_statistics import without_task
 from softprompts.lab.tracking.base import TrackedRun, Tracker, Value
 from softprompts.lab.tracking.registry import TRACKERS
+from softprompts.recipes.grid import Cell
 from softprompts.storage import is_there, read_file, read_record, write_json
 from softprompts.training.journal import METRICS, Checkpoint, Journal
+from softprompts.training.observer import NO_OBSERVER, RunObserver
 
 NOTE = "tracking.json"
 """In a run's `state/`: what was passed on, and what trackers call the run."""
+
+_EXTRA = ("accelerate", "tensorboard")
+"""Packages of the extra `tracking`."""
+
+
+@final
+@dataclass(frozen=True)
+class Tracking(RunObserver):
+    """Passes metrics of a study's runs on to trackers; see `TrackedRun`. Names are by identity."""
+
+    trackers: tuple[str, ...]
+    project: str
+    folder: Path
+    names: Mapping[str, str]
+
+    def observe(
+        self,
+        journal: Journal,
+        folder: Path,
+        about: Mapping[str, Any],
+        stack: ExitStack,
+        after_commit: Callable[[Callable[[], None]], None] | None = None,
+    ) -> Journal:
+        """Return a journal whose metrics go to trackers too."""
+        name = self.names.get(about["identity"], about["identity"])
+        settings = {**flatten(about["config"]), "identity": about["identity"]}
+        run = TrackedRun(self.project, name, self.folder, settings, "")
+        found = TrackedJournal(journal, folder, self.trackers, run, after_commit is None)
+        stack.callback(found.close)
+        if after_commit is not None:
+            after_commit(found.send)
+        return found
+
+
+def build_tracking(
+    trackers: Sequence[str], project: str, folder: Path, cells: Sequence[Cell]
+) -> RunObserver:
+    """Return what passes metrics of runs on, if there are trackers; see `Tracking`.
+
+    Raises:
+        UnknownNameError: if there is no such tracker.
+        TrackingError: if what a tracker needs is not installed.
+    """
+    for name in trackers:
+        for needed in TRACKERS.load(name).packages:
+            if importlib.util.find_spec(needed) is None:
+                what = "softprompts with its extra `tracking`" if needed in _EXTRA else needed
+                raise TrackingError(
+                    f"tracker {name} must have the package {needed}, but it is not installed: "
+                    f"install {what}."
+                )
+    if not trackers:
+        return NO_OBSERVER
+    names = {cell.identity: _name(cell) for cell in cells}
+    return Tracking(tuple(dict.fromkeys(trackers)), project, folder.absolute(), names)
+
+
+def _name(cell: Cell) -> str:
+    """Return what a run is called: a relative path that stays where it begins."""
+    point = [f"{key}={value}" for key, value in without_task(cell.point).items()]
+    parts = [cell.variant, *cell.task.split("/"), *point, f"seed-{cell.config.seed}"]
+    return "/".join(re.sub(r"^\.+|[^\w.=+-]+", "-", part) or "-" for part in parts)
 
 
 @final
 class TrackedJournal(Journal):
     """Passes durable lines of another journal on to trackers.
 
-    Args:
-        inner: keeps the run.
-        path: the run's folder.
-        trackers: registry names of trackers.
-        run: the run, as they know it.
-        is_durable_at_save: whether lines are durable as soon as `inner` has saved; where they are
-            not, somebody else calls `send`.
+    Lines that are not durable at save, when `inner` has saved, are so when somebody calls `send`.
     """
 
     def __init__(
@@ -54,7 +115,15 @@ class TrackedJournal(Journal):
         note = read_record(self._note, ["num_lines", "keys"]) if is_there(self._note) else {}
         self._num_sent, self._num_durable = int(note.get("num_lines", 0)), 0
         self._waiting: list[Mapping[str, Any]] = []
-        self._trackers = RunTrackers(trackers, run, note.get("keys", {}))
+        self._keys: dict[str, str] = dict(note.get("keys", {}))
+        self._trackers: dict[str, Tracker] = {}
+
+        def start(name: str) -> None:
+            tracker = TRACKERS.load(name)()
+            self._keys[name] = tracker.start(replace(run, key=self._keys.get(name, "")))
+            self._trackers[name] = tracker
+
+        _each(trackers, start)
         self._write_note()
 
     def restore(self) -> Checkpoint | None:
@@ -90,7 +159,7 @@ class TrackedJournal(Journal):
             {"step": result["steps"], "split": result["split"], **{k: result[k] for k in keys}}
         )
         self.send()
-        self._trackers.finish(is_over=True)
+        self._let_go(is_over=True)
 
     def send(self) -> None:
         """Pass on the lines so far, which are durable; those of an earlier process are not sent."""
@@ -106,15 +175,19 @@ class TrackedJournal(Journal):
             return
         self._num_sent = self._num_durable
         self._write_note()
-        self._trackers.log(lines)
+        _each(self._trackers, lambda name: self._trackers[name].log(lines))
 
     def _write_note(self) -> None:
         with suppress(StorageError):  # a full disk shows where it matters
-            write_json(self._note, {"num_lines": self._num_sent, "keys": self._trackers.keys})
+            write_json(self._note, {"num_lines": self._num_sent, "keys": self._keys})
 
     def close(self) -> None:
         """Let trackers go of a run that has no result yet; they have, of one that has."""
-        self._trackers.finish(is_over=False)
+        self._let_go(is_over=False)
+
+    def _let_go(self, is_over: bool) -> None:
+        _each(self._trackers, lambda name: self._trackers[name].finish(is_over))
+        self._trackers.clear()
 
 
 def numbers(record: Mapping[str, Any]) -> dict[str, float]:
@@ -150,59 +223,23 @@ def flatten(config: Mapping[str, Any], point: str = ".", start: str = "") -> dic
     return found
 
 
-@final
-class RunTrackers:
-    """The trackers of one run; one that fails is left out, and that is said.
-
-    Args:
-        names: which.
-        run: the run.
-        keys: what earlier processes were told to call the run, by tracker.
-    """
-
-    def __init__(self, names: Sequence[str], run: TrackedRun, keys: Mapping[str, str]) -> None:
-        self.keys = dict(keys)
-        self._trackers: dict[str, Tracker] = {}
-        for name in names:
-            if name in _failed:
-                continue
-            try:
-                tracker = TRACKERS.load(name)()
-                self.keys[name] = tracker.start(replace(run, key=keys.get(name, "")))
-            except Exception as error:
-                _leave_out(name, error)
-            else:
-                self._trackers[name] = tracker
-
-    def log(self, lines: list[tuple[int, dict[str, float]]]) -> None:
-        """Pass metrics on."""
-        self._each(lambda tracker: tracker.log(lines))
-
-    def finish(self, is_over: bool) -> None:
-        """Let go of the run."""
-        self._each(lambda tracker: tracker.finish(is_over))
-        self._trackers.clear()
-
-    def _each(self, do: Callable[[Tracker], None]) -> None:
-        for name, tracker in list(self._trackers.items()):
-            if name not in _failed:
-                try:
-                    do(tracker)
-                except Exception as error:
-                    _leave_out(name, error)
-
-
 _failed: set[str] = set()
 """Trackers that failed in this process: they are left out from then on."""
 
 
-def _leave_out(name: str, error: Exception) -> None:
-    """Say once that a tracker failed."""
-    _failed.add(name)
-    text = " ".join(str(error).split())
-    warnings.warn(
-        f"tracker {name} failed and is left out from here on, while training goes on: "
-        f"{type(error).__name__}: {text}",
-        SoftPromptsWarning,
-        stacklevel=2,
-    )
+def _each(names: Iterable[str], do: Callable[[str], None]) -> None:
+    """Do something with trackers; one that fails is left out from then on, and that is said."""
+    for name in names:
+        if name in _failed:
+            continue
+        try:
+            do(name)
+        except Exception as error:
+            _failed.add(name)
+            text = " ".join(str(error).split())
+            warnings.warn(
+                f"tracker {name} failed and is left out from here on, while training goes on: "
+                f"{type(error).__name__}: {text}",
+                SoftPromptsWarning,
+                stacklevel=2,
+            )

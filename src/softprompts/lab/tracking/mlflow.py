@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import ExitStack
 from typing import Any, ClassVar, final
 
 from softprompts.lab.tracking.base import TrackedRun, Tracker
@@ -29,14 +30,13 @@ class MLflow(Tracker):
         from mlflow import MlflowClient
 
         place = os.environ.get("MLFLOW_TRACKING_URI")
-        if place:
+        with ExitStack() as stack:
+            if not place:
+                run.folder.mkdir(parents=True, exist_ok=True)
+                place = f"sqlite:///{run.folder.absolute() / 'mlflow.db'}"
+                # two processes that make a store's tables side by side spoil each other's
+                stack.enter_context(lock(run.folder / ".mlflow.lock", should_wait=True))
             self._client: Any = MlflowClient(place)
-            self._key = _open(self._client, run)
-            return self._key
-        run.folder.mkdir(parents=True, exist_ok=True)
-        # two processes that make a store's tables side by side spoil each other's
-        with lock(run.folder / ".mlflow.lock", should_wait=True):
-            self._client = MlflowClient(f"sqlite:///{run.folder.absolute() / 'mlflow.db'}")
             self._key = _open(self._client, run)
         return self._key
 

@@ -13,15 +13,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.comparison import Comparison
-from softprompts.lab.analysis.comparisons import compare
-from softprompts.lab.analysis.corrections import holm
-from softprompts.lab.analysis.detectable import detectable_difference
+from softprompts.lab.analysis.comparisons import Comparison, compare, holm
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
-from softprompts.lab.analysis.intervals import mean_interval
+from softprompts.lab.analysis.limits import detectable_difference
 from softprompts.lab.analysis.permutations import sign_flip_test
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio, std_ratio_interval
+from softprompts.lab.analysis.statistics import mean_interval
 
 NAMES = ("cb", "rte", "wic")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.corrections import holm
+from softprompts.lab.analysis.comparisons import holm
 
 P = st.floats(0, 1)
 

@@ -8,7 +8,7 @@ from analysis_material import BAD, TASKS
 from scipy import optimize, stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.intervals import (
+from softprompts.lab.analysis.statistics import (
     looks_skewed,
     mean_interval,
     skewed_interval,

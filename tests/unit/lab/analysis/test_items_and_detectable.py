@@ -11,8 +11,7 @@ from analysis_material import generator, is_quantile
 from scipy import stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.detectable import detectable_difference
-from softprompts.lab.analysis.items import crossed_interval, item_variance
+from softprompts.lab.analysis.limits import crossed_interval, detectable_difference, item_variance
 
 
 def test_items_of_a_share():

@@ -9,8 +9,15 @@ import pytest
 from analysis_material import generator
 
 from softprompts.lab.analysis.leading import closest, ranked
-from softprompts.lab.analysis.looks import Looks, corrected_p, is_ever_over, least_p, ways_at
-from softprompts.lab.analysis.permutations import sign_flip_test, smallest_p
+from softprompts.lab.analysis.permutations import (
+    Looks,
+    corrected_p,
+    is_ever_over,
+    least_p,
+    sign_flip_test,
+    smallest_p,
+    ways_at,
+)
 from softprompts.recipes.study_size import RATE, next_look
 
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from softprompts.lab.analysis import robustness
 from softprompts.lab.analysis.robustness import Default, is_logarithmic, plateau, robustness_of
 from softprompts.lab.analysis.statistics import spread
 
@@ -20,11 +19,11 @@ RATE = "training.learning_rate"
 
 
 def curves(lines, defaults):
-    return tuple(SimpleNamespace(**one) for one in robustness.curves(lines, defaults))
+    return tuple(SimpleNamespace(**one) for one in robustness_of(lines, defaults)["curves"])
 
 
 def levels(lines, defaults):
-    return tuple(SimpleNamespace(**one) for one in robustness.levels(lines, defaults))
+    return tuple(SimpleNamespace(**one) for one in robustness_of(lines, defaults)["levels"])
 
 
 def line(variant, task, point, scores, held_out=(), num_diverged=0):

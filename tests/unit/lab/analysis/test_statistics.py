@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.intervals import skewed_interval
-from softprompts.lab.analysis.statistics import spread
+from softprompts.lab.analysis.statistics import skewed_interval, spread
 
 
 def test_spread_agrees_with_scipy():

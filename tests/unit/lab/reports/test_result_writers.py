@@ -24,7 +24,7 @@ import write_claims
 from scipy import stats
 from study_material import make_study, study_like
 
-from softprompts.lab.analysis.intervals import skewed_interval
+from softprompts.lab.analysis.statistics import skewed_interval
 from softprompts.lab.reports.study_record import read_study
 from softprompts.recipes.grid import Cell
 from softprompts.storage import write_json

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompts.errors import RecipeError, RunFolderError, StorageError
-from softprompts.lab.studies.rungs import ranked, rung_run, rung_sizes, rung_steps, tried
+from softprompts.lab.studies.tuning import ranked, rung_run, rung_sizes, rung_steps, tried
 from softprompts.lab.studies.tuning_record import Trial, read_record_of, record_path
 from softprompts.recipes.grid import expand
 from softprompts.recipes.loading import load_recipe

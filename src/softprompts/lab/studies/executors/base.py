@@ -18,15 +18,7 @@ from softprompts.training.resources import Resources
 @final
 @dataclass(frozen=True)
 class Work:
-    """What is left to do of a study.
-
-    Attributes:
-        store: the study's folder.
-        left: the runs that are not finished.
-        packs: all packs of the study, in order; some may be finished.
-        resources: what this process has loaded to check the runs.
-        progress: told of every run and update.
-    """
+    """What is left to do of a study: unfinished runs, and all its packs in order."""
 
     store: Store
     left: Sequence[Cell]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
 from typing import final
 
 from softprompts.errors import ExecutorError, SoftPromptsWarning
@@ -55,14 +54,7 @@ class Ledger:
         return PackOrder(pack, names, self._failures)
 
     def hear(self, pack: Pack, event: Event) -> bool:
-        """Take note of what a worker tells of its pack.
-
-        Args:
-            pack: the pack.
-            event: see `Event`.
-
-        Returns:
-            Whether the worker is done with the pack.
+        """Take note of what a worker tells of its pack; return whether it is done with that.
 
         Raises:
             ExecutorError: if the study cannot go on.
@@ -95,9 +87,7 @@ class Ledger:
     def lose(self, pack: Pack, how: str) -> None:
         """Take note that a worker died; its pack waits again, unless that was so too often.
 
-        Args:
-            pack: the pack that it had.
-            how: how it ended, as in `was killed by signal 9`.
+        How it ended is told as in `was killed by signal 9`.
         """
         for cell in self.left(pack):
             if self._store.result(cell) is not None:  # it died before it could tell
@@ -114,8 +104,9 @@ class Ledger:
         """Take note that a worker died and say so; return how often that was with its pack."""
         self._deaths[pack] = deaths = self._deaths.get(pack, 0) + 1
         if deaths < MOST_ATTEMPTS:
+            left = len(self.left(pack))
             warnings.warn(
-                f"a worker {how} with {_count(self.left(pack))} in training; they go on in "
+                f"a worker {how} with {left} run{'s' * (left != 1)} in training; they go on in "
                 f"another (attempt {deaths + 1} of {MOST_ATTEMPTS}).",
                 SoftPromptsWarning,
                 stacklevel=2,
@@ -133,7 +124,3 @@ class Ledger:
         """Say that all that is left is being trained by other processes, and pause."""
         self._progress.wait(len(self._left))
         time.sleep(WAIT_SECONDS)
-
-
-def _count(cells: Sequence[Cell]) -> str:
-    return f"{len(cells)} run{'s' if len(cells) != 1 else ''}"

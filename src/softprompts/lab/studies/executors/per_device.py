@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
@@ -89,23 +89,22 @@ class PerDevice(Executor):
         """Train packs until all runs have ended."""
         work.resources.release()
         store, ledger = work.store, Ledger(work)
+        num_threads = max(1, torch.get_num_threads() // len(self.devices))
         setup = WorkerSetup(store.study, store.path.absolute(), work.resources.observer)
         with ExitStack() as stack:
             processes = [
-                stack.enter_context(_DeviceProcess(setup, device, self.devices))
+                stack.enter_context(_DeviceProcess(setup, device, num_threads, self.num_sharing))
                 for device in self.devices[: len(ledger.packs)]
             ]
             while True:
                 for process in processes:
                     process.take_next(ledger)
-                if all(process.pack is None for process in processes):
-                    if not ledger.packs:
-                        break
+                busy = {one.connection: one for one in processes if one.pack is not None}
+                if not busy and not ledger.packs:
+                    break
+                if not busy:
                     ledger.wait()
                     continue
-                busy = {
-                    process.connection: process for process in processes if process.pack is not None
-                }
                 for connection in wait(list(busy), WAIT_SECONDS):
                     assert isinstance(connection, Connection)
                     busy[connection].listen(ledger)
@@ -115,12 +114,9 @@ class PerDevice(Executor):
 class _DeviceProcess:
     """A device, and the process that works on it; a context manager."""
 
-    def __init__(self, setup: WorkerSetup, device: str, devices: Sequence[str]) -> None:
+    def __init__(self, setup: WorkerSetup, device: str, num_threads: int, num_sharing: int) -> None:
         self.pack: Pack | None = None
-        num_threads = max(1, torch.get_num_threads() // len(devices))
-        num_sharing = len(devices) if device == "cpu" else 1
         self._device, self._about = device, (setup, device, num_threads, num_sharing)
-        self._is_ready = False
         self._start()
 
     def __enter__(self) -> _DeviceProcess:
@@ -146,11 +142,7 @@ class _DeviceProcess:
                 self._send(ledger.order(self.pack))
 
     def listen(self, ledger: Ledger) -> None:
-        """Hear what the process tells; replace it where it died.
-
-        Raises:
-            ExecutorError: if the process dies before it could begin, or the study cannot go on.
-        """
+        """Hear what the process tells; replace it where it died, after it could begin."""
         assert self.pack is not None
         try:
             event: Event = self.connection.recv()
@@ -184,23 +176,16 @@ class _DeviceProcess:
 
     def _send(self, message: Any) -> None:
         """Send a message; that nobody is there to read it shows when one listens."""
-        try:
+        with suppress(OSError):
             self.connection.send(message)
-        except OSError:
-            return
 
 
 def serve(
     connection: Connection, setup: WorkerSetup, device: str, num_threads: int, num_sharing: int
 ) -> None:
-    """Train the packs that another process gives, until it says that there are no more.
+    """Train the packs that a process at the other end gives, until there are no more.
 
-    Args:
-        connection: leads to that process.
-        setup: the study.
-        device: the device of this process.
-        num_threads: threads that it may use.
-        num_sharing: processes that share the processor's memory.
+    So many processes as `num_sharing` share the processor's memory.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process, which ends this
     torch.set_num_threads(num_threads)

@@ -20,7 +20,7 @@ from softprompts.lab.studies.executors.worker import Event, PackOrder, Worker, W
 from softprompts.lab.studies.planning import Pack
 from softprompts.lab.studies.worker_loop import WAIT_SECONDS
 from softprompts.recipes.grid import Cell
-from softprompts.storage import remove_file, write_json
+from softprompts.storage import read_record, remove_file, write_json
 
 _PROBE_SECONDS = 600.0
 """How long a node may take to say whether it sees the study's folder."""
@@ -83,11 +83,7 @@ class RayCluster(Executor):
 
 
 def _connect(address: str | None) -> None:
-    """Join a cluster, or start one on this machine.
-
-    Raises:
-        ExecutorError: if there is none at the address.
-    """
+    """Join a cluster, or start one on this machine."""
     import ray
 
     own: dict[str, Any] = {} if address else {"include_dashboard": False}
@@ -107,11 +103,7 @@ def _connect(address: str | None) -> None:
 
 
 def _probe(out: Path) -> None:
-    """Check that every node sees the study's folder, reads what is written there, and can write.
-
-    Raises:
-        ExecutorError: if one does not, or cannot run this version of the library.
-    """
+    """Check that every node sees the study's folder, reads what is written there, and can write."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -157,18 +149,13 @@ def _mismatch(found: dict[str, Any], token: str, answer: Path, out: Path) -> str
 
 
 def look_around(asked: Path, answer: Path, place: Path) -> dict[str, Any]:
-    """Read a file of the study's folder, and write one: what a node does to show that it can.
+    """Read a file of the study's folder, and write another: what a node does to show that it can.
 
-    Args:
-        asked: a file that is there.
-        answer: a file to write.
-        place: the folder that relative paths of a recipe start from.
+    Relative paths of a recipe start from `place`.
 
     Returns:
         `version` of the library, and the file's `token`.
     """
-    from softprompts.storage import read_record
-
     os.chdir(place)
     token = read_record(asked, ["token"])["token"]
     write_json(answer, {"token": token})
@@ -261,16 +248,9 @@ _workers: dict[str, Worker] = {}
 
 
 def train_pack(setup: WorkerSetup, order: PackOrder, place: Path, board: Any) -> Event:
-    """Train a pack: what a task does.
+    """Train a pack, tell the board, and return the last event: what a task does.
 
-    Args:
-        setup: the study.
-        order: the pack.
-        place: the folder that relative paths of a recipe start from.
-        board: the actor that takes events.
-
-    Returns:
-        The last event.
+    Relative paths of a recipe start from `place`.
     """
     import ray
 

@@ -42,11 +42,7 @@ EXECUTORS.register(
 
 
 def build_executor(name: str, options: Mapping[str, Any]) -> Executor:
-    """Return the executor that a command names.
-
-    Args:
-        name: its registry name.
-        options: what it is told, by name; `None` leaves an option as it is.
+    """Return the executor that a command names; an option that is `None` is left as it is.
 
     Raises:
         UnknownNameError: if there is no such executor.

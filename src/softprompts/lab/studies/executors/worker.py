@@ -37,13 +37,7 @@ _UPDATE_SECONDS = 0.2
 @final
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker keeps from order to order.
-
-    Attributes:
-        study: the study.
-        out: its folder, absolute.
-        observer: follows runs beside their folders.
-    """
+    """What a worker keeps from order to order; the study's folder is absolute."""
 
     study: StudyConfig
     out: Path
@@ -53,13 +47,7 @@ class WorkerSetup:
 @final
 @dataclass(frozen=True)
 class PackOrder:
-    """A pack to train.
-
-    Attributes:
-        pack: the pack.
-        left: its runs that have not ended.
-        failures: when runs failed that are to be tried again, as `Store.failures` has it.
-    """
+    """A pack to train, its runs that have not ended, and failures as `WorkerLoop` takes them."""
 
     pack: Pack
     left: tuple[str, ...]
@@ -68,12 +56,7 @@ class PackOrder:
 
 @final
 class Worker:
-    """Trains packs of one study, and keeps what they share.
-
-    Args:
-        setup: the study.
-        device: what `backbone.device` `auto` is here.
-    """
+    """Trains packs of one study, and keeps what they share; `device` is what `auto` is here."""
 
     def __init__(self, setup: WorkerSetup, device: str | None) -> None:
         self._store = Store(setup.out, setup.study, expand(setup.study))
