@@ -17,7 +17,7 @@ from torch.nn import functional
 from softprompts.backbones.backbone import Backbone
 from softprompts.errors import DataError, StorageError
 from softprompts.regularizers.word_vectors import read_word_vectors
-from softprompts.storage import file_digest
+from softprompts.storage import file_digest, reporting
 
 _STOP_WORDS = """
     a about above after again against all also am an and any are as at be because been before
@@ -236,10 +236,8 @@ def neighbours_of(
             kept[""] = Neighbours(backbone)
         return kept[""]
     path = Path(word_vectors)
-    try:
+    with reporting(path, "read"):
         found = file_digest(path)
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
     if digest not in (None, found):
         raise StorageError(
             f"{path} must be the file that the run was made with, with digest {digest}, but has "

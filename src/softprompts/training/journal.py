@@ -31,6 +31,7 @@ from softprompts.storage import (
     read_record,
     read_tensors,
     remove_parts,
+    reporting,
     write_json,
     write_tensors,
 )
@@ -201,15 +202,11 @@ class RunFolder(Journal):
     def _cut(self, name: str, size: int) -> None:
         """Cut a file to some bytes."""
         path = self.path / name
-        try:
+        with reporting(path, "written"):
             found = path.stat().st_size if path.exists() else 0
             if found > size:
                 with open_file(path, "r+b") as file:
                     os.ftruncate(file.fileno(), size)
-        except OSError as error:
-            raise StorageError(
-                f"{path} could not be written: {error.strerror or error}."
-            ) from error
         if found < size:
             raise StorageError(
                 f"{path} must have at least the {size} bytes that the checkpoint knows, but has "
@@ -230,16 +227,11 @@ class RunFolder(Journal):
     def _append(self, name: str) -> int:
         """Append the waiting lines of a file and return its size in bytes."""
         path, lines = self.path / name, self._waiting[name]
-        try:
-            with open_file(path, "ab") as file:
-                file.write("".join(lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
-                size = file.tell()
-        except OSError as error:
-            raise StorageError(
-                f"{path} could not be written: {error.strerror or error}."
-            ) from error
+        with reporting(path, "written"), open_file(path, "ab") as file:
+            file.write("".join(lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
         lines.clear()
         return size
 

@@ -11,7 +11,7 @@ from typing import Any, Final, final
 
 from softprompts.errors import StorageError
 from softprompts.problems import show
-from softprompts.storage import is_there, parse_json, read_file
+from softprompts.storage import is_there, parse_json, read_file, reporting
 
 
 def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
@@ -42,10 +42,8 @@ def read_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
 
 
 def _content(path: Path) -> bytes:
-    try:
+    with reporting(path, "read"):
         return read_file(path)
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
 
 
 def require(is_right: bool, place: str, name: str, wanted: str, found: Any) -> None:

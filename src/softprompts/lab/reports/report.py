@@ -37,6 +37,7 @@ from softprompts.storage import (
     open_file,
     read_record,
     remove_parts,
+    reporting,
     write_bytes,
     write_json,
 )
@@ -184,8 +185,5 @@ def _begins(path: Path, text: str) -> bool:
     if not is_file(path):
         return False
     first = text.partition("\n")[0].encode() + b"\n"
-    try:
-        with open_file(path) as file:
-            return file.read(len(first)) == first
-    except OSError as error:
-        raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
+    with reporting(path, "read"), open_file(path) as file:
+        return file.read(len(first)) == first
