@@ -127,9 +127,6 @@ def attend(
         attention_mask: what may be attended to.
         given: what attention is given.
         options: whatever else the model gives its attention.
-
-    Returns:
-        As `Pass.attend` does.
     """
     (query, key, value), memory, slot, gates = states, given.memory, given.slot, given.gates
     kind: Any = type(module)
@@ -227,10 +224,6 @@ def _visible(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None)
 @cache
 def function_of(kind: Any, name: str) -> Callable[..., tuple[Tensor, Any]]:
     """Return the attention function that a kind of attention would use by itself.
-
-    Args:
-        kind: the class of the model's attention.
-        name: what transformers calls the function.
 
     Raises:
         BackboneError: if there is none of that name.

@@ -20,9 +20,6 @@ _SUPPORTED = tuple(IMPLEMENTATIONS[name] for name in ("eager", "sdpa", "plain", 
 def find_slots(backbone: FrozenModel) -> tuple[Slot, ...]:
     """Find the attentions of a backbone, and try a memory on them.
 
-    Args:
-        backbone: the frozen model.
-
     Returns:
         The attentions, encoder first, each in the order it runs.
 

@@ -187,11 +187,7 @@ class Backbone(FrozenModel):
 
 
 def _reload(load: Callable[[], Backbone], fingerprint: str) -> Backbone:
-    """Return a pickled backbone, loaded anew.
-
-    Raises:
-        BackboneError: if its weights are others now.
-    """
+    """Return a pickled backbone, loaded anew."""
     backbone = load()
     if backbone.fingerprint != fingerprint:
         raise BackboneError(

@@ -20,9 +20,6 @@ def numbered(limits: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return limits with devices that are written as text, `"0"`, as numbers.
 
     A key that would stand twice is left as text, which `is_memory` refuses.
-
-    Args:
-        limits: sizes by device.
     """
     found: dict[Any, Any] = {}
     for key, size in limits.items():

@@ -62,12 +62,6 @@ REFUSED: dict[str, str] = {
 def find_family(config: Any) -> Family:
     """Return the family of a model's configuration.
 
-    Args:
-        config: a configuration of transformers.
-
-    Returns:
-        The family.
-
     Raises:
         BackboneError: if models of this type cannot carry soft prompts, with the reason.
     """
@@ -103,9 +97,6 @@ def find_family(config: Any) -> Family:
 def names_head(config: Any) -> bool:
     """Return whether a configuration says that its weights hold a language head.
 
-    Args:
-        config: a configuration of transformers.
-
     Returns:
         Whether one of `config.architectures` is a class with a language head.
     """
@@ -114,14 +105,6 @@ def names_head(config: Any) -> bool:
 
 def find_class(config: Any, family: Family, with_head: bool) -> Any:
     """Return the model class of a configuration.
-
-    Args:
-        config: a configuration of transformers.
-        family: its family.
-        with_head: whether the class has the language head.
-
-    Returns:
-        A subclass of `PreTrainedModel`.
 
     Raises:
         BackboneError: if its forward takes no input embeddings or no attention mask.
@@ -175,9 +158,6 @@ def context_length(body: nn.Module) -> int | None:
 
     Tables of positions that keep a padding row, as RoBERTa's, start counting behind it.
 
-    Args:
-        body: the encoder, encoder half or decoder.
-
     Returns:
         The number of positions, or `None` when the configuration sets no limit.
     """
@@ -192,11 +172,7 @@ def context_length(body: nn.Module) -> int | None:
 
 
 def first_position(body: nn.Module) -> int:
-    """Return what a body calls its first position; see `context_length`.
-
-    Args:
-        body: the encoder, encoder half or decoder.
-    """
+    """Return what a body calls its first position; see `context_length`."""
     table = _padded_positions(body)
     return 0 if table is None or table.padding_idx is None else int(table.padding_idx) + 1
 
@@ -214,9 +190,6 @@ def _padded_positions(body: nn.Module) -> nn.Embedding | None:
 def decoder_length(model: nn.Module) -> int | None:
     """Return how many positions the decoder half of an encoder-decoder may read.
 
-    Args:
-        model: the encoder-decoder.
-
     Returns:
         The number of positions, or `None` when the configuration sets no limit.
     """
@@ -228,12 +201,7 @@ def decoder_length(model: nn.Module) -> int | None:
 
 
 def find_body(model: Any, family: Family) -> Any:
-    """Return the part that turns input embeddings into states.
-
-    Args:
-        model: the model, with or without a head.
-        family: how it is built.
-    """
+    """Return the part that turns input embeddings into states."""
     if family == "encoder-decoder":
         return model.get_encoder()
     body = model.base_model

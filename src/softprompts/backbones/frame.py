@@ -107,15 +107,7 @@ def _span(owners: Sequence[int | None], text: int) -> tuple[int, int]:
 
 
 def check_fast(tokenizer: Any, name: str) -> None:
-    """Check that a tokenizer says which characters a token covers.
-
-    Args:
-        tokenizer: a tokenizer of transformers.
-        name: the backbone's, for the error.
-
-    Raises:
-        BackboneError: if it does not.
-    """
+    """Check that a tokenizer says which characters a token covers."""
     if not getattr(tokenizer, "is_fast", False):
         raise BackboneError(
             f"backbone {name!r} must have a fast tokenizer, since only those say which "

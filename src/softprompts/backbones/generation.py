@@ -78,11 +78,7 @@ def generate(
 
 
 def _check_writes(backbone: Backbone) -> None:
-    """Check that a decoder writes from embeddings, as transformers' own `generate` asks for it.
-
-    Raises:
-        BackboneError: if it does not.
-    """
+    """Check that a decoder writes from embeddings, as transformers' own `generate` asks for it."""
     prepare = backbone.model.prepare_inputs_for_generation
     if "inputs_embeds" not in inspect.signature(prepare).parameters:
         raise BackboneError(
@@ -135,9 +131,6 @@ def check_written(
         lengths: of the inputs with the prompt's rows between their tokens. Shape `(batch,)`.
         memory: what attention is given beside them.
         options: arguments of `generate` of transformers.
-
-    Raises:
-        BackboneError: if they do not fit.
     """
     if backbone.family == "encoder":
         return  # refused by `generate`

@@ -67,9 +67,6 @@ class _BadError(Exception):
 def read_header(path: Path) -> GgufHeader:
     """Read and check the header of a GGUF file.
 
-    Args:
-        path: the file.
-
     Returns:
         The header; all that it names lies within the file.
 

@@ -69,11 +69,7 @@ def take_model(
 
 
 def _check_still(model: Any) -> None:
-    """Check that a model is frozen, in evaluation mode and on one device.
-
-    Raises:
-        BackboneError: if it is not; the text says how to make it so.
-    """
+    """Check that a model is frozen, in evaluation mode and on one device."""
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     if trained:
         raise BackboneError(
@@ -95,11 +91,7 @@ def _check_still(model: Any) -> None:
 
 
 def _check_wanted(model: Any, wanted: dict[str, str | None]) -> None:
-    """Check that what the caller says of a model is so, since nothing of it is changed.
-
-    Raises:
-        BackboneError: if it is not.
-    """
+    """Check that what the caller says of a model is so, since nothing of it is changed."""
     table = model.get_input_embeddings().weight
     own = {
         "dtype": str(table.dtype).removeprefix("torch."),
@@ -115,11 +107,7 @@ def _check_wanted(model: Any, wanted: dict[str, str | None]) -> None:
 
 
 def _has_head(model: Any, family: Family) -> bool:
-    """Return whether a model is a language model, rather than a bare body.
-
-    Raises:
-        BackboneError: if it is neither.
-    """
+    """Return whether a model is a language model, rather than a bare body."""
     with_head, bare = (find_class(model.config, family, has_head) for has_head in (True, False))
     if isinstance(model, with_head):
         return True

@@ -112,11 +112,7 @@ def load_backbone(
 
 
 def _check_left_out(options: Mapping[str, Any], kind: str) -> None:
-    """Check that options are `None`.
-
-    Raises:
-        BackboneError: if one is not.
-    """
+    """Check that options are `None`."""
     for field, value in options.items():
         if value is not None:
             found = " ".join(repr(value).split())
@@ -160,11 +156,7 @@ def _load(
 
 
 def _check_as_asked(backbone: Backbone, content: dict[str, Any], placing: _Placing) -> None:
-    """Check that transformers did what quantized weights ask for, and not something else.
-
-    Raises:
-        BackboneError: if it left them as they were, or in another precision.
-    """
+    """Check that transformers did what quantized weights ask for, and not something else."""
     if content.get("quantization_config") and backbone.quantization is None:
         method = content["quantization_config"].get("quant_method", "unknown")
         raise BackboneError(
@@ -200,11 +192,7 @@ class _Placing:
 
 
 def _check_fast(attention: str | None, is_compiled: bool) -> None:
-    """Check that attention and compiled layers can be had, if they are asked for.
-
-    Raises:
-        BackboneError: if they cannot.
-    """
+    """Check that attention and compiled layers can be had, if they are asked for."""
     fast = find_fast()
     if is_compiled and fast is None:
         raise BackboneError("compile must be False without softprompts.fast, but is True.")

@@ -47,9 +47,6 @@ def check_spreading(device_map: Any, max_memory: Any, is_compiled: bool) -> dict
         device_map: a strategy, devices by module, or `None`.
         max_memory: most memory by device, or `None`.
         is_compiled: whether layers are to be compiled.
-
-    Raises:
-        BackboneError: if it cannot be spread so.
     """
     if max_memory and not isinstance(device_map, str):
         raise BackboneError(
@@ -104,9 +101,6 @@ def check_modules(device_map: Any, build: Callable[[], nn.Module]) -> None:
     Args:
         device_map: devices by module; a strategy and `None` fit all models.
         build: returns the model; its weights take no memory.
-
-    Raises:
-        BackboneError: if it does not.
     """
     if not isinstance(device_map, Mapping):
         return
@@ -144,11 +138,7 @@ def is_spread(model: nn.Module) -> bool:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Return where a module runs, which is not where its weights lie while they are on disk.
-
-    Args:
-        module: a module with weights.
-    """
+    """Return where a module runs, which is not where its weights lie while they are on disk."""
     hook = getattr(module, "_hf_hook", None)
     for one in getattr(hook, "hooks", (hook,)):
         found = getattr(one, "execution_device", None)

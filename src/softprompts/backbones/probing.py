@@ -50,9 +50,6 @@ def probe_body(backbone: FrozenModel, scales: Sequence[float]) -> Body:
         backbone: the backbone, of which nothing but embeddings and the body is used.
         scales: factors that embeddings may need, the likeliest first.
 
-    Returns:
-        What was learned.
-
     Raises:
         BackboneError: if the body gives no finite state per position, reads what it must not,
             reads more from ids than from embeddings, or gives embeddings no gradient.
@@ -88,11 +85,7 @@ def _probe_ids(backbone: FrozenModel) -> Tensor:
 
 
 def _states(output: Any) -> Tensor:
-    """Return the last states of what a body gives. Shape `(batch, tokens, hidden)`.
-
-    Raises:
-        BackboneError: if there is not one for each position.
-    """
+    """Return the last states of what a body gives. Shape `(batch, tokens, hidden)`."""
     states = getattr(output, "last_hidden_state", None)
     if not isinstance(states, Tensor) or states.dim() != 3 or states.shape[1] != 4:
         found = tuple(states.shape) if isinstance(states, Tensor) else type(output).__name__
@@ -106,16 +99,6 @@ def _find_scale(
     """Return the factor on embeddings that makes them what the body makes of their ids.
 
     Where all layers are given the same of both, so are states. Else all layers are run.
-
-    Args:
-        backbone: the backbone.
-        ids: token ids of one row.
-        table: their embeddings as the table has them.
-        mask: of one row.
-        scales: factors to try.
-
-    Raises:
-        BackboneError: if there is none.
     """
     by_ids, by_rows = (
         _run_low(backbone, mask, name, one)[1]
@@ -151,11 +134,6 @@ def run_low(stack: Stack, run: Callable[[], Tensor], given: list[Any] | None = N
     """Return what the lowest layers alone make of an input; it passes through those above.
 
     All are run where they are of several kinds, which may not read what others give.
-
-    Args:
-        stack: the layers.
-        run: runs them.
-        given: takes the arguments of every layer.
     """
     found = list[Tensor]()
     is_alike = len({type(layer) for layer in stack.layers}) == 1
@@ -179,11 +157,7 @@ def _find_slopes(backbone: FrozenModel, table: Tensor, mask: Tensor) -> Tensor:
 
 
 def _check_states(states: Tensor, dtype: torch.dtype, is_decoder: bool) -> None:
-    """Check that states are finite and read nothing that they must not.
-
-    Raises:
-        BackboneError: if they are not, or do.
-    """
+    """Check that states are finite and read nothing that they must not."""
     if not bool(torch.isfinite(states[:1, _VISIBLE]).all()):
         raise BackboneError(f"states must be finite, but are not in {dtype}: take a wider dtype.")
     change = difference(*states[:, [0, 2] if is_decoder else _VISIBLE].double())
@@ -195,11 +169,7 @@ def _check_states(states: Tensor, dtype: torch.dtype, is_decoder: bool) -> None:
 
 
 def _check_slopes(slopes: Tensor, dtype: torch.dtype) -> None:
-    """Check that a prompt has a gradient.
-
-    Raises:
-        BackboneError: if it has none, or one that is not finite.
-    """
+    """Check that a prompt has a gradient."""
     is_finite = bool(torch.isfinite(slopes).all())
     if not is_finite or not bool(slopes.any()):
         found = "0" if is_finite else f"not finite in {dtype}"
@@ -247,11 +217,7 @@ def read_once(backbone: FrozenModel, needs_head: bool, embeddings: Tensor | None
 
 @torch.no_grad()
 def writes_behind_padding(backbone: FrozenModel) -> bool:
-    """Return whether a decoder writes after an input on whose left is padding as after it alone.
-
-    Args:
-        backbone: a decoder with a language head.
-    """
+    """Return whether a decoder writes after an input on whose left is padding as after it alone."""
     ids = torch.arange(1, 5, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
     alone = backbone.embed(ids)  # (1, tokens, embedding)
 

@@ -15,11 +15,7 @@ from softprompts.errors import BackboneError
 
 
 def quantization_of(model: Any) -> str | None:
-    """Return how the weights of a model are quantized, as transformers calls it, or `None`.
-
-    Args:
-        model: a model of transformers.
-    """
+    """Return how the weights of a model are quantized, as transformers calls it, or `None`."""
     if getattr(model, "hf_quantizer", None) is None and not getattr(model, "is_quantized", False):
         return None
     found = getattr(model.config, "quantization_config", None)

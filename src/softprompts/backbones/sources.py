@@ -149,11 +149,7 @@ def check_folder(source: Source) -> dict[str, Any]:
 
 
 def _check_values(config: Mapping[str, Any], num_tensors: int, source: Source) -> None:
-    """Check what would break transformers, or make it build what no weights are there for.
-
-    Raises:
-        BackboneError: if a value is wrong.
-    """
+    """Check what would break transformers, or make it build what no weights are there for."""
     place = source.folder / "config.json"
     if not isinstance(config.get("quantization_config", {}), dict | None):
         raise BackboneError(
@@ -176,11 +172,7 @@ def _check_values(config: Mapping[str, Any], num_tensors: int, source: Source) -
 
 
 def check_digest(source: Source, file: Path) -> str | None:
-    """Return the pinned digest of a file after checking it; `None` where nothing is pinned.
-
-    Raises:
-        BackboneError: if it is another.
-    """
+    """Return the pinned digest of a file after checking it; `None` where nothing is pinned."""
     if source.sha256 is None:
         return None
     with open_file(file) as stream:
@@ -194,9 +186,6 @@ def check_digest(source: Source, file: Path) -> str | None:
 
 def weight_files(source: Source) -> tuple[Path, ...]:
     """Return the safetensors files of a folder, in order.
-
-    Args:
-        source: the source.
 
     Returns:
         `model.safetensors`, or the shards that its index names.
@@ -242,10 +231,6 @@ def fingerprint(source: Source, config: dict[str, Any]) -> str:
     It covers the configuration, and per weight file its size, its header (names, shapes, dtypes)
     and evenly spaced samples of its contents, so two fine-tunings of one model differ.
 
-    Args:
-        source: a checked source.
-        config: its parsed configuration.
-
     Returns:
         The source's own, or the pinned digest, else a sha256 in hexadecimal.
     """
@@ -274,9 +259,6 @@ def sampled(file: Path) -> Iterator[bytes]:
 
 def first_line(error: BaseException) -> str:
     """Return an error's first line that has text, ended by a full stop.
-
-    Args:
-        error: any exception.
 
     Returns:
         One line; the exception's class name when it has no text.

@@ -57,10 +57,6 @@ def check_exported(result: Result) -> None:
 def bake(prompt: Prompt, num_marks: int = 0) -> Baked:
     """Return a prompt as inference reads it.
 
-    Args:
-        prompt: a trained prompt.
-        num_marks: marked places of the template.
-
     Raises:
         PromptError: if it has no rows, they are not the same for every input, or it changes how
             tokens are embedded.
@@ -105,11 +101,7 @@ def bake_task(track: Track) -> Baked:
 
 
 def require_input_rows(baked: Baked, target: str) -> None:
-    """Check that rows stand in the input.
-
-    Raises:
-        PromptError: if they are read in every layer.
-    """
+    """Check that rows stand in the input."""
     if baked.prefixes:
         raise PromptError(
             f"`prompt.depth` must be input for {target}, but is every-layer: keys and values are "

@@ -15,11 +15,7 @@ from softprompts.storage import entries, is_folder, is_there
 
 
 def check_places(folder: Path, *files: Path) -> None:
-    """Check that nothing is where something is to be written.
-
-    Raises:
-        RunFolderError: if a place is taken.
-    """
+    """Check that nothing is where something is to be written."""
     if is_there(folder) and not (is_folder(folder) and not entries(folder)):
         found = entries(folder)[0] if is_folder(folder) else "a file"
         raise RunFolderError(f"{folder} must be a new or empty folder, but holds {found}.")

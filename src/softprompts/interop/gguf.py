@@ -141,11 +141,7 @@ def _add_tokenizer(writer: Any, folder: Path) -> None:
 
 
 def _pre_tokenizer(content: dict[str, Any], name: str) -> str:
-    """Return what llama.cpp calls a tokenizer's way to cut text.
-
-    Raises:
-        BackboneError: if it has no name for it that is known here.
-    """
+    """Return what llama.cpp calls a tokenizer's way to cut text."""
     cutter = content["pre_tokenizer"] or {"type": None}
     parts = cutter.get("pretokenizers", [cutter])
     kinds = tuple(part["type"] for part in parts)

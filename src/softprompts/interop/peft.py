@@ -39,10 +39,6 @@ def export_peft(result: Result, folder: str | Path) -> dict[str, Any]:
     Rows in the input become `PROMPT_TUNING`, rows in every layer `PREFIX_TUNING`. Of a run of
     several tasks, each has a folder of its own.
 
-    Args:
-        result: a finished run.
-        folder: a new or empty folder.
-
     Returns:
         What `softprompts.json` in the folder says.
 
@@ -126,11 +122,7 @@ def _adapter(backbone: Backbone, track: Track) -> tuple[Any, Tensor]:
 
 
 def _check_in_front(backbone: Backbone, baked: Baked) -> None:
-    """Check that all rows stand in front, and are read as peft reads them.
-
-    Raises:
-        PromptError: if they do not.
-    """
+    """Check that all rows stand in front, and are read as peft reads them."""
     if baked.num_front < len(baked.rows):
         raise PromptError(
             f"all {len(baked.rows)} rows must stand in front of the input for --to peft, but "
@@ -145,11 +137,7 @@ def _check_in_front(backbone: Backbone, baked: Baked) -> None:
 
 
 def _check_behind_nothing(backbone: Backbone, track: Track) -> None:
-    """Check that no special token stands before the rows.
-
-    Raises:
-        PromptError: if one does.
-    """
+    """Check that no special token stands before the rows."""
     is_behind = backbone.family != "decoder" or track.prompt.position.after_bos
     if backbone.frame.prefix and is_behind:
         token = backbone.tokenizer.decode(backbone.frame.prefix)
@@ -160,11 +148,7 @@ def _check_behind_nothing(backbone: Backbone, track: Track) -> None:
 
 
 def _check_layers(backbone: Backbone, baked: Baked) -> tuple[int, int]:
-    """Return heads and their size, where every layer has rows and peft reads them alike.
-
-    Raises:
-        PromptError: if it does not.
-    """
+    """Return heads and their size, where every layer has rows and peft reads them alike."""
     slots = list(baked.prefixes)
     shapes = {(slot.heads, slot.size) for slot in slots}
     if backbone.family == "encoder-decoder":
@@ -230,12 +214,7 @@ def from_peft(
 
 
 def _rows(folder: Path, about: Mapping[str, Any], task: int) -> Tensor:
-    """Return the rows that an adapter gives the encoder or decoder. Shape `(length, width)`.
-
-    Raises:
-        PromptError: if there is no such task, or the decoder half is given rows too.
-        StorageError: if the file is missing, or holds none.
-    """
+    """Return the rows that an adapter gives the encoder or decoder. Shape `(length, width)`."""
     tensors, _ = read_tensors(folder / ADAPTER_FILE)
     if ROWS not in tensors:
         found = ", ".join(sorted(tensors)) or "nothing"

@@ -65,13 +65,6 @@ def write_task(
 ) -> TaskText:
     """Write a task's template with words for its rows, and see that it is read as the library does.
 
-    Args:
-        backbone: the frozen model.
-        given: the task, and its rows.
-        words: the rows' words, in order.
-        tokenizer: a tokenizer that knows them.
-        probes: inputs as the library reads them.
-
     Returns:
         The text; without the tokens that the tokenizer adds by itself, if it can be.
 
@@ -118,16 +111,7 @@ def _filled(backbone: Backbone, probe: Probe) -> dict[str, str]:
 
 
 class _Writer:
-    """Writes a template with the rows' words in their places.
-
-    Args:
-        backbone: whose special tokens are spelled.
-        track: the task.
-        baked: where its rows stand.
-        words: the words.
-        space: what stands between rows in front and the text.
-        mask: what stands for the mask; `None` leaves a field.
-    """
+    """Writes a template with the rows' words in their places."""
 
     def __init__(
         self,
@@ -152,11 +136,7 @@ class _Writer:
         self.space = space if self.front else ""
 
     def write(self, *, is_spelled: bool) -> list[list[Atom]]:
-        """Return the atoms of each text.
-
-        Args:
-            is_spelled: write out the special tokens that the tokenizer would put around it.
-        """
+        """Return the atoms of each text."""
         marks = iter(self.marked)
         texts = [
             [atom for piece in text for atom in self._atoms(piece, marks)] for text in self.texts

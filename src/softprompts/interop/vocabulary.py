@@ -79,11 +79,7 @@ def export_vocabulary(
 
 
 def _head(backbone: Backbone) -> Any:
-    """Return the language head.
-
-    Raises:
-        BackboneError: if there is none, or the weights are not plain.
-    """
+    """Return the language head."""
     if backbone.quantization is not None or backbone.is_spread:
         found = backbone.quantization or "on several devices"
         raise BackboneError(

@@ -59,18 +59,7 @@ def check_marks(
     is_marked: bool,
     counts: Sequence[int] | None = None,
 ) -> None:
-    """Check that a template's marks fit a prompt.
-
-    Args:
-        length: number of rows.
-        num_marks: number of marked places.
-        where: what to call the template in an error.
-        is_marked: whether rows stand at marked places.
-        counts: rows per mark, where they are given.
-
-    Raises:
-        PromptError: if a mark would have no meaning, or rows no place.
-    """
+    """Check that a template's marks fit a prompt."""
     if is_marked:
         share_rows(length, num_marks, counts, where)
     elif num_marks:
@@ -81,11 +70,7 @@ def check_marks(
 
 
 def check_counts(length: int, counts: Sequence[int]) -> None:
-    """Check that rows per mark are whole and add up.
-
-    Raises:
-        PromptError: if one is negative, or their sum is not `length`.
-    """
+    """Check that rows per mark are whole and add up."""
     if sum(counts) != length or any(count < 0 for count in counts):
         raise PromptError(
             f"`prompt.position.counts` must be at least 0 each and add up to `prompt.length`, "

@@ -189,13 +189,7 @@ def _place(tokens: Tensor, rows: Tensor, places: Tensor) -> Tensor:
 
     Only rows that need a gradient pay for one: frozen tokens are no part of the graph.
 
-    Args:
-        tokens: token embeddings. Shape `(batch, tokens, hidden)`.
-        rows: prompt rows. Shape `(batch, length, hidden)`.
-        places: where each of both goes, tokens first. Shape `(batch, tokens + length)`.
-
-    Returns:
-        Shape `(batch, tokens + length, hidden)`.
+    Shape `(batch, tokens + length, hidden)`.
     """
     batch, num_tokens, hidden = tokens.shape
     width = places.shape[1]
@@ -209,12 +203,7 @@ def _place(tokens: Tensor, rows: Tensor, places: Tensor) -> Tensor:
 def _with_gates(embeddings: Tensor, gates: Tensor | None) -> Tensor:
     """Put gates beside embeddings as one more dimension, so that they are spliced alike.
 
-    Args:
-        embeddings: tokens or rows. Shape `(batch, places, hidden)`.
-        gates: their gates; 1 when `None`. Shape `(batch, places)`.
-
-    Returns:
-        Both. Shape `(batch, places, hidden + 1)`.
+    Shape `(batch, places, hidden + 1)`.
     """
     if gates is None:
         gates = embeddings.new_ones(embeddings.shape[:2])
@@ -222,12 +211,7 @@ def _with_gates(embeddings: Tensor, gates: Tensor | None) -> Tensor:
 
 
 def _take_gates(spliced: Spliced, is_learned: bool) -> Spliced:
-    """Take the last dimension of the embeddings for gates; see `_with_gates`.
-
-    Args:
-        spliced: embeddings with gates beside them.
-        is_learned: whether places are learned, so that gates tell where rows might have stood.
-    """
+    """Take the last dimension of the embeddings for gates; see `_with_gates`."""
     both, places = spliced.embeddings, spliced.row_positions
     gated = None
     if not is_learned and places.numel():

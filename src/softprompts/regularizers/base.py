@@ -166,11 +166,7 @@ class Regularizer(ABC):
         return self.weight == 0
 
     def factor(self, step: int) -> float:
-        """Return the factor on the penalty.
-
-        Args:
-            step: updates done so far.
-        """
+        """Return the factor on the penalty after `step` updates."""
         if not self.warmup_steps:
             return self.weight
         return self.weight * min(1.0, (step + 1) / self.warmup_steps)
@@ -181,20 +177,12 @@ class Regularizer(ABC):
         return 0
 
     def copies(self, inputs: Inputs) -> list[Perturbed]:
-        """Return perturbed copies that can share the forward of the clean inputs; none here.
-
-        Args:
-            inputs: the micro-batch.
-        """
+        """Return perturbed copies that can share the forward of the clean inputs; none here."""
         return []
 
     @abstractmethod
     def penalty(self, seen: Seen) -> Penalty:
-        """Return the penalty of each example, with gradient.
-
-        Args:
-            seen: the micro-batch and its clean scores.
-        """
+        """Return the penalty of each example, with gradient."""
 
 
 def per_example(seen: Seen, values: Tensor) -> Tensor:

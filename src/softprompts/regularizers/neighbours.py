@@ -179,15 +179,7 @@ def find_word(text: str, words: Mapping[str, int]) -> int | None:
 
 
 def single_token_words(tokenizer: Any, size: int) -> dict[int, str]:
-    """Return the words that are one token: letters only, at least two, and no stop-word.
-
-    Args:
-        tokenizer: the backbone's tokenizer.
-        size: rows of the embedding table.
-
-    Returns:
-        Words by token.
-    """
+    """Return the words that are one token: letters only, at least two, and no stop-word."""
     ids = range(min(len(tokenizer), size))
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}

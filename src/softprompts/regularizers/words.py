@@ -28,10 +28,6 @@ class Word:
 def words_of(batch: Batch, kept_fields: Collection[str] = ()) -> list[list[Word]]:
     """Return the words of each example that can be replaced in all of its inputs alike.
 
-    Args:
-        batch: the batch.
-        kept_fields: fields whose words are left out.
-
     Returns:
         Words in order, by example. One that an input of the example spells in other tokens, where
         it meets the template, is left out.

@@ -86,9 +86,6 @@ def reached(
 def named_tree(parameters: Mapping[str, nn.Parameter]) -> nn.Module:
     """Return a module that holds parameters under their dotted names.
 
-    Args:
-        parameters: parameters by dotted name.
-
     Returns:
         A module whose `state_dict` has exactly these names; it computes nothing.
 

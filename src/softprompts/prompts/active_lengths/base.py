@@ -101,10 +101,6 @@ def first_logits(length: int, start: int | None, lead: float) -> Tensor:
 
 
 def check_count(name: str, count: int | None, length: int) -> None:
-    """Check that there are as many rows as an option asks for.
-
-    Raises:
-        PromptError: if there are fewer.
-    """
+    """Check that there are as many rows as an option asks for."""
     if count is not None and not 0 <= count <= length:
         raise PromptError(f"`prompt.active_length.{name}` must be 0 to {length}, but is {count}.")

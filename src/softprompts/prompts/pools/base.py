@@ -65,10 +65,6 @@ class Pool(Part):
 def several(sets: Sequence[Rows], size: int) -> nn.ModuleList:
     """Return sets of rows as a pool keeps them.
 
-    Args:
-        sets: the sets.
-        size: how many a pool has.
-
     Raises:
         PromptError: if there are more or fewer, or one changes how tokens are embedded.
     """

@@ -93,11 +93,7 @@ class Position(Part):
 
 
 def require_rows(length: int) -> None:
-    """Check that there is something to place.
-
-    Raises:
-        PromptError: if there are no rows.
-    """
+    """Check that there is something to place."""
     if not length:
         raise PromptError("`prompt.length` must be at least 1 for a learned position, but is 0.")
 

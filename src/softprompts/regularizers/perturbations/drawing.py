@@ -19,10 +19,6 @@ def draw_normal(inputs: Inputs, copy: int) -> Tensor:
 
     An example's numbers depend on its place in the update alone, not on the micro-batch.
 
-    Args:
-        inputs: the micro-batch.
-        copy: number of the copy.
-
     Returns:
         Numbers, float32. Shape `(batch, width, embedding)`.
     """
@@ -39,13 +35,7 @@ def draw_uniform(inputs: Inputs, copy: int) -> Tensor:
 
 
 def own_draws(inputs: Inputs, copy: int, name: str = "perturbation") -> list[tuple[int, Generator]]:
-    """Return the number of field tokens and a fresh generator of each example.
-
-    Args:
-        inputs: the micro-batch.
-        copy: number of the copy.
-        name: whose numbers they are.
-    """
+    """Return the number of field tokens and a fresh generator of each example."""
     counts = inputs.fields.counts.tolist()
     places = [0] * len(counts)
     examples = inputs.fields.examples.tolist()

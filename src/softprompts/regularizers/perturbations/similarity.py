@@ -22,13 +22,6 @@ def keep_similar(
     An example is as similar as the least similar of its inputs. Each round reads the examples that
     broke the floor in the round before, all in one forward of the bare backbone.
 
-    Args:
-        inputs: the micro-batch.
-        replaced: from swaps to the inputs with them.
-        swaps: for each example, new tokens by number.
-        gains: of each swap, by the same numbers.
-        floor: least similarity.
-
     Returns:
         The swaps that are left, and per example `similarity`, 1 where no swap is left, and
         `swaps_undone`. Shape `(batch,)` each.

@@ -86,11 +86,7 @@ class WordSubstitution(Perturbation):
         return self.fraction == 0 and self.least_words == 0
 
     def budget(self, num_words: int) -> int:
-        """Return how many words of an example may be swapped.
-
-        Args:
-            num_words: words of its fields.
-        """
+        """Return how many words of an example may be swapped."""
         return max(self.least_words, int(self.fraction * num_words))
 
     def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:
