@@ -10,7 +10,7 @@ from torch import Tensor
 from softprompts.backbones.attention import IMPLEMENTATIONS
 from softprompts.backbones.frozen_model import FrozenModel
 from softprompts.backbones.memory import KeyValues, Memory, Slot
-from softprompts.backbones.probing import difference, is_same
+from softprompts.backbones.probing import difference, is_same, short_ids, short_input
 from softprompts.errors import BackboneError
 
 _SUPPORTED = tuple(IMPLEMENTATIONS[name] for name in ("eager", "sdpa", "plain", "fused"))
@@ -18,109 +18,12 @@ _SUPPORTED = tuple(IMPLEMENTATIONS[name] for name in ("eager", "sdpa", "plain", 
 
 @torch.no_grad()
 def find_slots(backbone: FrozenModel) -> tuple[Slot, ...]:
-    """Find the attentions of a backbone, and try a memory on them.
+    """Find the attentions of a backbone, and try a memory on them; see `Backbone.slots`.
 
-    Returns:
-        The attentions, encoder first, each in the order it runs.
-
-    Raises:
-        BackboneError: if attention does not go through transformers' attention interface, or does
-            not do what a memory asks of it.
+    A gate of 0 must hide a position, and a hidden prefix must change nothing. Positions are given:
+    some models count them from the mask, which has a gap here.
     """
-    slots = locate_slots(backbone)
-    _try_memory(backbone, _probe_rows(backbone), slots)
-    return slots
-
-
-@torch.no_grad()
-def locate_slots(backbone: FrozenModel) -> tuple[Slot, ...]:
-    """Find the attentions of a backbone, whatever they make of a memory; see `find_slots`."""
-    names = [stack.base or "mixed" for stack in backbone.stacks]
-    if not set(names) <= set(_SUPPORTED):
-        raise BackboneError(
-            f"attention of {backbone.name!r} must be {' or '.join(_SUPPORTED)} for a prompt that "
-            f"reaches into it, but is {', '.join(names)}."
-        )
-    rows = _probe_rows(backbone)
-    mask = torch.ones(rows.shape[:2], dtype=torch.long, device=backbone.device)
-    backbone.stacks[0].find_slots(lambda: backbone.read(rows, mask), None)
-    for decoder in backbone.stacks[1:]:
-        decoder.find_slots(lambda: _run_both(backbone, rows, rows[:, 1:]), rows.shape[1])
-    if not all(stack.slots for stack in backbone.stacks):
-        kind = backbone.model.config.model_type
-        raise BackboneError(
-            f"attention of {backbone.name!r} must go through transformers' attention interface for "
-            f"a prompt that reaches into it, but that of {kind!r} does not."
-        )
-    return tuple(slot for stack in backbone.stacks for slot in stack.slots or ())
-
-
-@torch.no_grad()
-def read_keys_and_values(backbone: FrozenModel, rows: Tensor) -> dict[Slot, KeyValues]:
-    """Return the keys and values that a backbone makes of rows it reads as its input.
-
-    Args:
-        backbone: the frozen model.
-        rows: embeddings. Shape `(length, embedding)`.
-
-    Returns:
-        Keys and values by attention. Shape `(1, heads, length, size)` each.
-
-    Raises:
-        BackboneError: if the attention cannot be reached.
-    """
-    assert backbone.slots
-    inputs = rows.to(backbone.device, backbone.dtype)[None]  # (1, length, embedding)
-    mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=backbone.device)
-    found = backbone.stacks[0].record(lambda: backbone.read(inputs, mask))
-    own = inputs * _decoder_factor(backbone)
-    for decoder in backbone.stacks[1:]:
-        found |= decoder.record(lambda: _run_both(backbone, inputs, own))
-    place = backbone.device
-    return {
-        slot: KeyValues(keys.to(place), values.to(place)) for slot, (keys, values) in found.items()
-    }
-
-
-def _probe_rows(backbone: FrozenModel) -> Tensor:
-    """Return the embeddings of four tokens. Shape `(1, 4, embedding)`."""
-    ids = torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
-    return backbone.embed(ids)
-
-
-def _run_both(backbone: FrozenModel, rows: Tensor, own: Tensor) -> Any:
-    """Run both halves of an encoder-decoder; the decoder reads rows of its own."""
-    mask = torch.ones(rows.shape[:2], dtype=torch.long, device=backbone.device)
-    encoded = backbone.read(rows, mask)
-    return backbone.model.get_decoder()(
-        inputs_embeds=own,
-        encoder_hidden_states=encoded.last_hidden_state,
-        encoder_attention_mask=mask,
-        use_cache=False,
-    )
-
-
-def _decoder_factor(backbone: FrozenModel) -> float:
-    """Return the factor with which a decoder reads rows of the encoder's tokens as its own."""
-    if backbone.embedding_scale == 1 or backbone.family != "encoder-decoder":
-        return 1.0
-    rows, decoder = _probe_rows(backbone), backbone.model.get_decoder()
-    ids = torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
-    encoded = backbone.read(rows, torch.ones_like(ids)).last_hidden_state
-    expected = decoder(input_ids=ids, encoder_hidden_states=encoded, use_cache=False)
-
-    def miss(factor: float) -> float:
-        found = _run_both(backbone, rows, rows * factor)
-        return difference(expected.last_hidden_state, found.last_hidden_state)
-
-    return min((1.0, 1 / backbone.embedding_scale), key=miss)
-
-
-def _try_memory(backbone: FrozenModel, rows: Tensor, slots: tuple[Slot, ...]) -> None:
-    """Check that a gate of 0 hides a position, and that a hidden prefix changes nothing.
-
-    Positions are given: some models count them from the mask, which has a gap here.
-    """
+    slots, rows = locate_slots(backbone), short_input(backbone)
     mask = torch.ones(rows.shape[:2], dtype=torch.long, device=backbone.device)
     gates = torch.ones(rows.shape[:2], device=backbone.device)
     mask[:, 1] = gates[:, 1] = 0
@@ -139,3 +42,69 @@ def _try_memory(backbone: FrozenModel, rows: Tensor, slots: tuple[Slot, ...]) ->
                 f"attention of {backbone.name!r} must obey {what} for a prompt that reaches into "
                 "it, but does not."
             )
+    return slots
+
+
+@torch.no_grad()
+def locate_slots(backbone: FrozenModel) -> tuple[Slot, ...]:
+    """Find the attentions of a backbone, whatever they make of a memory; see `find_slots`."""
+    names = [stack.base or "mixed" for stack in backbone.stacks]
+    if not set(names) <= set(_SUPPORTED):
+        raise BackboneError(
+            f"attention of {backbone.name!r} must be {' or '.join(_SUPPORTED)} for a prompt that "
+            f"reaches into it, but is {', '.join(names)}."
+        )
+    rows = short_input(backbone)
+    mask = torch.ones(rows.shape[:2], dtype=torch.long, device=backbone.device)
+    backbone.stacks[0].find_slots(lambda: backbone.read(rows, mask), None)
+    for decoder in backbone.stacks[1:]:
+        decoder.find_slots(lambda: _run_both(backbone, rows, rows[:, 1:]), rows.shape[1])
+    if not all(stack.slots for stack in backbone.stacks):
+        kind = backbone.model.config.model_type
+        raise BackboneError(
+            f"attention of {backbone.name!r} must go through transformers' attention interface for "
+            f"a prompt that reaches into it, but that of {kind!r} does not."
+        )
+    return tuple(slot for stack in backbone.stacks for slot in stack.slots or ())
+
+
+@torch.no_grad()
+def read_keys_and_values(backbone: FrozenModel, rows: Tensor) -> dict[Slot, KeyValues]:
+    """Return what a backbone makes of rows; see `Backbone.keys_and_values`."""
+    assert backbone.slots
+    inputs = rows.to(backbone.device, backbone.dtype)[None]  # (1, length, embedding)
+    mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=backbone.device)
+    found = backbone.stacks[0].record(lambda: backbone.read(inputs, mask))
+    own = inputs * _decoder_factor(backbone)
+    for decoder in backbone.stacks[1:]:
+        found |= decoder.record(lambda: _run_both(backbone, inputs, own))
+    place = backbone.device
+    pairs = {slot: (keys.to(place), values.to(place)) for slot, (keys, values) in found.items()}
+    return {slot: KeyValues(*pair) for slot, pair in pairs.items()}
+
+
+def _run_both(backbone: FrozenModel, rows: Tensor, own: Tensor) -> Any:
+    """Run both halves of an encoder-decoder; the decoder reads rows of its own."""
+    mask = torch.ones(rows.shape[:2], dtype=torch.long, device=backbone.device)
+    encoded = backbone.read(rows, mask)
+    return backbone.model.get_decoder()(
+        inputs_embeds=own,
+        encoder_hidden_states=encoded.last_hidden_state,
+        encoder_attention_mask=mask,
+        use_cache=False,
+    )
+
+
+def _decoder_factor(backbone: FrozenModel) -> float:
+    """Return the factor with which a decoder reads rows of the encoder's tokens as its own."""
+    if backbone.embedding_scale == 1 or backbone.family != "encoder-decoder":
+        return 1.0
+    rows, decoder, ids = short_input(backbone), backbone.model.get_decoder(), short_ids(backbone)
+    encoded = backbone.read(rows, torch.ones_like(ids)).last_hidden_state
+    expected = decoder(input_ids=ids, encoder_hidden_states=encoded, use_cache=False)
+
+    def miss(factor: float) -> float:
+        found = _run_both(backbone, rows, rows * factor)
+        return difference(expected.last_hidden_state, found.last_hidden_state)
+
+    return min((1.0, 1 / backbone.embedding_scale), key=miss)

@@ -72,8 +72,8 @@ class Backbone(FrozenModel):
         self.quantization = quantization_of(model)
         self.reload: Callable[[], Backbone] | None = None
         self.frame: Frame = probe_frame(tokenizer, self.num_segments)
-        body = probe_body(self, (1.0, float(getattr(self.body, "embed_scale", 1.0))))
-        self.hidden_size, self.embedding_scale = body.hidden_size, body.scale
+        scales = (1.0, float(getattr(self.body, "embed_scale", 1.0)))
+        self.hidden_size, self.embedding_scale = probe_body(self, scales)
 
     def __repr__(self) -> str:
         return f"Backbone({self.name!r}, {self.family}, {self.dtype}, {self.device})"
@@ -109,11 +109,7 @@ class Backbone(FrozenModel):
         return self.stacks[0].base.removeprefix("softprompts-")
 
     def train_only(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Let parameters be trained, and no others; only a run's own copy may be.
-
-        Args:
-            parameters: parameters of the model.
-        """
+        """Let parameters of the model be trained, and no others; only a run's own copy may be."""
         self.model.requires_grad_(False)
         self.is_frozen = True
         for parameter in parameters:
@@ -169,14 +165,7 @@ class Backbone(FrozenModel):
         return measure_attentions(self.keys_and_values(self.embed(ids)))
 
     def units(self, is_input: bool) -> Units:
-        """Measure what a prompt's rows stand beside.
-
-        Args:
-            is_input: whether rows stand in the input alone; else keys and values are measured too.
-
-        Raises:
-            BackboneError: if the attention cannot be reached.
-        """
+        """Measure what rows stand beside: embeddings, and in layers keys and values too."""
         embedding = nearest_power(self.embedding_rms)
         return Units(embedding, {} if is_input else self.attention_units)
 

@@ -95,11 +95,7 @@ def find_family(config: Any) -> Family:
 
 
 def names_head(config: Any) -> bool:
-    """Return whether a configuration says that its weights hold a language head.
-
-    Returns:
-        Whether one of `config.architectures` is a class with a language head.
-    """
+    """Return whether one of `config.architectures` is a class with a language head."""
     return any(name.endswith(_HEAD_ENDINGS) for name in config.architectures or ())
 
 
@@ -132,14 +128,7 @@ def find_class(config: Any, family: Family, with_head: bool) -> Any:
 def choose_attention(chosen: Any, attention: str, is_asked: bool) -> str:
     """Return the implementation of attention that a model of a class is loaded with.
 
-    Args:
-        chosen: the class.
-        attention: the one that was asked for, or is fastest.
-        is_asked: whether it was asked for; else `sdpa` or `eager` takes its place where the class
-            cannot have it.
-
-    Raises:
-        BackboneError: if the class cannot have what was asked for.
+    Where it was not asked for, `sdpa` or `eager` takes its place if the class cannot have it.
     """
     home = sys.modules[chosen.__module__]
     is_ours, has_interface = attention in _OURS, hasattr(home, "ALL_ATTENTION_FUNCTIONS")
@@ -154,21 +143,14 @@ def choose_attention(chosen: Any, attention: str, is_asked: bool) -> str:
 
 
 def context_length(body: nn.Module) -> int | None:
-    """Return how many positions a body may read.
+    """Return how many positions a body may read, or `None` when the configuration sets no limit.
 
     Tables of positions that keep a padding row, as RoBERTa's, start counting behind it.
-
-    Returns:
-        The number of positions, or `None` when the configuration sets no limit.
     """
     table = _padded_positions(body)
     if table is not None:
         return int(table.num_embeddings) - first_position(body)
-    for attribute in ("max_encoder_position_embeddings", "max_position_embeddings"):
-        limit = getattr(body.config, attribute, None)
-        if isinstance(limit, int) and limit > 0:
-            return limit
-    return None
+    return _first_limit(body, "max_encoder_position_embeddings", "max_position_embeddings")
 
 
 def first_position(body: nn.Module) -> int:
@@ -188,16 +170,13 @@ def _padded_positions(body: nn.Module) -> nn.Embedding | None:
 
 
 def decoder_length(model: nn.Module) -> int | None:
-    """Return how many positions the decoder half of an encoder-decoder may read.
+    """Return how many positions the decoder of an encoder-decoder may read, or `None`."""
+    return _first_limit(model, "max_decoder_position_embeddings", "max_position_embeddings")
 
-    Returns:
-        The number of positions, or `None` when the configuration sets no limit.
-    """
-    for attribute in ("max_decoder_position_embeddings", "max_position_embeddings"):
-        limit = getattr(model.config, attribute, None)
-        if isinstance(limit, int) and limit > 0:
-            return limit
-    return None
+
+def _first_limit(model: nn.Module, *names: str) -> int | None:
+    limits = (getattr(model.config, name, None) for name in names)
+    return next((one for one in limits if isinstance(one, int) and one > 0), None)
 
 
 def find_body(model: Any, family: Family) -> Any:
@@ -209,14 +188,7 @@ def find_body(model: Any, family: Family) -> Any:
 
 
 def find_table(body: Any) -> nn.Module:
-    """Return the module that embeds token ids.
-
-    Args:
-        body: what `find_body` returned.
-
-    Raises:
-        BackboneError: if there is none.
-    """
+    """Return the module of a body that embeds token ids."""
     try:
         table = body.get_input_embeddings()
     except (NotImplementedError, AttributeError):

@@ -65,8 +65,9 @@ def generate(
     batch = torch.arange(len(inputs[0]), device=backbone.device).repeat_interleave(copies)
     try:
         if backbone.family == "encoder-decoder":
-            return _write_from_encoder(backbone, inputs, memory, batch, options)
-        _check_writes(backbone)
+            encoded, mask = backbone.read(*inputs, memory), _hide_closed(inputs[1], memory)
+            given = {"encoder_outputs": encoded, "attention_mask": mask}
+            return _write(backbone, memory, batch, given | options)
         return _write_on(backbone, inputs[0], inputs[1], memory, batch, options)
     except ValueError as error:
         if isinstance(error, BackboneError):
@@ -75,16 +76,6 @@ def generate(
             f"what {backbone.name!r} is asked to write must be what transformers can write, but "
             f"it says: {first_line(error)}"
         ) from error
-
-
-def _check_writes(backbone: Backbone) -> None:
-    """Check that a decoder writes from embeddings, as transformers' own `generate` asks for it."""
-    prepare = backbone.model.prepare_inputs_for_generation
-    if "inputs_embeds" not in inspect.signature(prepare).parameters:
-        raise BackboneError(
-            f"backbone {backbone.name!r} must write from embeddings for text behind a prompt, but "
-            f"{type(backbone.model).__name__} of transformers writes from token ids only."
-        )
 
 
 def num_new_tokens(
@@ -152,22 +143,6 @@ def check_written(
         )
 
 
-def _write_from_encoder(
-    backbone: Backbone,
-    inputs: tuple[Tensor, Tensor, Tensor | None],
-    memory: Memory | None,
-    batch: Tensor,
-    options: dict[str, Any],
-) -> Tensor:
-    """Run the encoder once and let the decoder write."""
-    mask = _hide_closed(inputs[1], memory)
-    encoded = backbone.read(*inputs, memory)
-    aside = None if memory is None else replace(_hidden(memory), gates=None).take(batch)
-    call = partial(backbone.model.generate, encoder_outputs=encoded, attention_mask=mask, **options)
-    ids: Tensor = backbone.stacks[-1].run(call, backbone.memory_pass(aside, -1))
-    return ids
-
-
 def _write_on(
     backbone: Backbone,
     embeddings: Tensor,
@@ -176,10 +151,13 @@ def _write_on(
     batch: Tensor,
     options: dict[str, Any],
 ) -> Tensor:
-    """Let a decoder continue: inputs of one length at a time, where it reads padding before them.
-
-    Shape `(batch, tokens)`.
-    """
+    """Let a decoder continue, inputs of one length at a time if it reads padding before them."""
+    prepare = backbone.model.prepare_inputs_for_generation
+    if "inputs_embeds" not in inspect.signature(prepare).parameters:
+        raise BackboneError(
+            f"backbone {backbone.name!r} must write from embeddings for text behind a prompt, but "
+            f"{type(backbone.model).__name__} of transformers writes from token ids only."
+        )
     lengths = mask.sum(dim=1)
     groups = sorted(set(lengths.tolist()))
     if len(groups) == 1 or backbone.pads_left:
@@ -210,19 +188,22 @@ def _continue(
     places = torch.arange(width, device=whole.device) - (width - whole.sum(dim=1, keepdim=True))
     sources = places % width  # (batch, tokens): what stands at each place, padding first
     positions = places.clamp(min=0) + backbone.first_position
-    aside = None
-    if memory is not None:
-        aside = replace(_hidden(memory), gates=None).take(batch)
-        if memory.offsets is not None:
-            positions = positions + memory.offsets[:, None]
-    mask = _hide_closed(whole, memory).gather(1, sources)
-    call = partial(
-        backbone.model.generate,
-        inputs_embeds=embeddings.gather(1, sources[..., None].expand_as(embeddings)),
-        attention_mask=mask,
-        position_ids=positions,
-        **options,
-    )
+    if memory is not None and memory.offsets is not None:
+        positions = positions + memory.offsets[:, None]
+    given = {
+        "inputs_embeds": embeddings.gather(1, sources[..., None].expand_as(embeddings)),
+        "attention_mask": _hide_closed(whole, memory).gather(1, sources),
+        "position_ids": positions,
+    }
+    return _write(backbone, memory, batch, given | options)
+
+
+def _write(
+    backbone: Backbone, memory: Memory | None, batch: Tensor, arguments: dict[str, Any]
+) -> Tensor:
+    """Let the last half write beside a memory whose closed rows are hidden."""
+    aside = None if memory is None else replace(_hidden(memory), gates=None).take(batch)
+    call = partial(backbone.model.generate, **arguments)
     ids: Tensor = backbone.stacks[-1].run(call, backbone.memory_pass(aside, -1))
     return ids
 

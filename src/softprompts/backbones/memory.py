@@ -60,9 +60,8 @@ class KeyValues:
 
     def take(self, inputs: Tensor) -> KeyValues:
         """Return those of chosen inputs, in order. Shape of `inputs` `(targets,)`."""
-        shown = None if self.shown is None else self.shown.index_select(0, inputs)
         keys, values = self.keys.index_select(0, inputs), self.values.index_select(0, inputs)
-        return KeyValues(keys, values, shown, self.is_input)
+        return replace(self, keys=keys, values=values, shown=_take(self.shown, inputs))
 
 
 @final
@@ -99,17 +98,12 @@ class Memory:
 
     def take(self, inputs: Tensor) -> Memory:
         """Return the memory of chosen inputs, in order. Shape of `inputs` `(targets,)`."""
-
-        def chosen(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.index_select(0, inputs)
-
-        prefixes = {slot: pair.take(inputs) for slot, pair in self.prefixes.items()}
-        return Memory(
-            prefixes=prefixes,
-            prefix_gates=chosen(self.prefix_gates),
-            gates=chosen(self.gates),
-            gated=self.gated,
-            lengths=chosen(self.lengths),
+        return replace(
+            self,
+            prefixes={slot: pair.take(inputs) for slot, pair in self.prefixes.items()},
+            prefix_gates=_take(self.prefix_gates, inputs),
+            gates=_take(self.gates, inputs),
+            lengths=_take(self.lengths, inputs),
         )
 
     def cut(self, width: int) -> Memory:
@@ -120,3 +114,7 @@ class Memory:
         gates = functional.pad(self.gates[:, :width], (0, missing), value=1.0)
         gated = None if self.gated is None else (self.gated[0], min(self.gated[1], width))
         return replace(self, gates=gates, gated=gated)
+
+
+def _take(value: Tensor | None, inputs: Tensor) -> Tensor | None:
+    return None if value is None else value.index_select(0, inputs)

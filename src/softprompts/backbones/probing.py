@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,24 +22,10 @@ _VISIBLE = [0, 2, 3]
 _LOWEST = 2
 
 
-@final
-@dataclass(frozen=True)
-class Body:
-    """What the load check learns of a body.
+def probe_body(backbone: FrozenModel, scales: Sequence[float]) -> tuple[int, float]:
+    """Return the width of a body's states, after checking that it can carry prompts, and a factor.
 
-    Attributes:
-        hidden_size: width of a state.
-        scale: factor that the body puts on the embeddings of token ids, but not on embeddings that
-            it is given.
-    """
-
-    hidden_size: int
-    scale: float
-
-
-def probe_body(backbone: FrozenModel, scales: Sequence[float]) -> Body:
-    """Return what a backbone must know of its body, after checking that it can carry prompts.
-
+    The body puts the factor on the embeddings of token ids, not on embeddings that it is given.
     Short forwards tell. Token ids must give the states of their embeddings. Two rows differ at a
     masked position, and in a decoder at the last position too, so their states at all other
     positions must be equal. Embeddings that are no token's, as a prompt's are, must have a
@@ -65,12 +50,19 @@ def probe_body(backbone: FrozenModel, scales: Sequence[float]) -> Body:
     except BackboneError:
         raise
     except Exception as error:  # whatever a model does with what it does not know
+        advice = "" if backbone.dtype == torch.float32 else " Take dtype float32."
         raise BackboneError(
             f"a prompt must be read in {backbone.dtype} and have a gradient, but the model's own "
-            f"code fails: {first_line(error)}{_advice(backbone.dtype)}"
+            f"code fails: {first_line(error)}{advice}"
         ) from error
-    _check_slopes(slopes, backbone.dtype)
-    return Body(int(states.shape[-1]), scale)
+    is_finite = bool(torch.isfinite(slopes).all())
+    if not is_finite or not bool(slopes.any()):
+        found = "0" if is_finite else f"not finite in {backbone.dtype}"
+        raise BackboneError(
+            "the gradient of a state at earlier embeddings must be finite and not 0, for a prompt "
+            f"to be trained, but is {found}."
+        )
+    return int(states.shape[-1]), scale
 
 
 def _probe_ids(backbone: FrozenModel) -> Tensor:
@@ -168,27 +160,13 @@ def _check_states(states: Tensor, dtype: torch.dtype, is_decoder: bool) -> None:
         )
 
 
-def _check_slopes(slopes: Tensor, dtype: torch.dtype) -> None:
-    """Check that a prompt has a gradient."""
-    is_finite = bool(torch.isfinite(slopes).all())
-    if not is_finite or not bool(slopes.any()):
-        found = "0" if is_finite else f"not finite in {dtype}"
-        raise BackboneError(
-            "the gradient of a state at earlier embeddings must be finite and not 0, for a prompt "
-            f"to be trained, but is {found}."
-        )
-
-
-def _advice(dtype: torch.dtype) -> str:
-    return "" if dtype == torch.float32 else " Take dtype float32."
-
-
 def short_input(backbone: FrozenModel) -> Tensor:
     """Return embeddings of a few tokens. Shape `(1, tokens, embedding)`."""
-    return backbone.embed(_short_ids(backbone))
+    return backbone.embed(short_ids(backbone))
 
 
-def _short_ids(backbone: FrozenModel) -> Tensor:
+def short_ids(backbone: FrozenModel) -> Tensor:
+    """Return a few token ids. Shape `(1, tokens)`."""
     return torch.arange(4, device=backbone.device)[None] * (backbone.vocabulary_size // 7)
 
 
@@ -203,7 +181,7 @@ def read_once(backbone: FrozenModel, needs_head: bool, embeddings: Tensor | None
     Returns:
         What was read. Shape `(1, tokens, hidden)` or `(1, tokens, vocab)`.
     """
-    ids = _short_ids(backbone)
+    ids = short_ids(backbone)
     mask = torch.ones_like(ids)  # (1, tokens)
     embeddings = backbone.embed(ids) if embeddings is None else embeddings
     if not needs_head:

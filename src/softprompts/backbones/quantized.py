@@ -25,11 +25,7 @@ def quantization_of(model: Any) -> str | None:
 
 
 def plain_parts(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the ordinary tensors that a tensor is made of; itself, where it is one.
-
-    Args:
-        tensor: any; a quantized one holds whole numbers and scales.
-    """
+    """Yield the ordinary tensors that a tensor is made of; itself, where it is one."""
     if not hasattr(type(tensor), "__tensor_flatten__"):
         yield tensor.detach()
         return
@@ -39,11 +35,7 @@ def plain_parts(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
-    """Return the bytes of an ordinary tensor, on whatever device it is.
-
-    Args:
-        tensor: one of `plain_parts`.
-    """
+    """Return the bytes of an ordinary tensor, on whatever device it is."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
 
@@ -52,14 +44,7 @@ def check_quantized(backbone: FrozenModel, needs_head: bool) -> None:
     """Check that a prompt can be trained in front of quantized weights.
 
     One short forward and backward tells: a gradient must reach every input embedding, and the
-    weights must be the same after as before.
-
-    Args:
-        backbone: the backbone; one with plain weights needs no check.
-        needs_head: whether it has a language head, which is then read too.
-
-    Raises:
-        BackboneError: if no gradient reaches the embeddings, or weights change.
+    weights must be the same after as before. Plain weights need no check.
     """
     method = quantization_of(backbone.model)
     if method is None:

@@ -26,14 +26,8 @@ class Units:
 
 
 @torch.no_grad()
-def measure_attentions(
-    found: Mapping[Slot, KeyValues],
-) -> dict[Slot, tuple[float, float]]:
-    """Measure keys and values by attention.
-
-    Args:
-        found: those that a backbone makes of tokens from all over its vocabulary.
-    """
+def measure_attentions(found: Mapping[Slot, KeyValues]) -> dict[Slot, tuple[float, float]]:
+    """Measure keys and values by attention."""
     return {slot: (_unit(pair.keys), _unit(pair.values)) for slot, pair in found.items()}
 
 
