@@ -13,7 +13,6 @@ SIZES: Final = (
 
 _SIZE = re.compile(r"[0-9]+(\.[0-9]+)?[KMG]i?[Bb]")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
-_NAMED = ("mps", "cpu", "disk")
 
 
 def numbered(limits: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -29,19 +28,13 @@ def numbered(limits: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def is_memory(limits: Mapping[Any, Any]) -> bool:
-    """Return whether limits are sizes by device.
-
-    Args:
-        limits: what `numbered` returned.
-    """
-    return all(_is_device(key) and _is_size(size) for key, size in limits.items())
-
-
-def _is_device(key: Any) -> bool:
-    return key in _NAMED or (isinstance(key, int) and not isinstance(key, bool) and key >= 0)
+    """Return whether limits, as `numbered` returns them, are sizes by device."""
+    return all(
+        (key in ("mps", "cpu", "disk") or _is_count(key))
+        and (_SIZE.fullmatch(size) is not None if isinstance(size, str) else _is_count(size))
+        for key, size in limits.items()
+    )
 
 
-def _is_size(size: Any) -> bool:
-    if isinstance(size, str):
-        return _SIZE.fullmatch(size) is not None
-    return isinstance(size, int) and not isinstance(size, bool) and size >= 0
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -37,15 +37,7 @@ class Frame:
     def wrap(
         self, first: Sequence[int], second: Sequence[int] | None = None
     ) -> tuple[list[int], list[int]]:
-        """Return token ids and segment ids of one text or a pair, special tokens included.
-
-        Args:
-            first: token ids of the text, without special tokens.
-            second: token ids of its pair, or `None` when the text stands alone.
-
-        Returns:
-            Two lists of equal length: token ids and segment ids.
-        """
+        """Return token ids and segment ids of one text or a pair, special tokens included."""
         if second is None:
             ids = [*self.prefix, *first, *self.single_suffix]
             return ids, [self.segments[0]] * len(ids)
@@ -60,9 +52,6 @@ def probe_frame(tokenizer: Any, num_segments: int) -> Frame:
     Args:
         tokenizer: a fast tokenizer of transformers.
         num_segments: number of token types that the model knows; below 2 means none.
-
-    Returns:
-        The frame; wrapping the tokens of the probes gives exactly what the tokenizer gives.
 
     Raises:
         BackboneError: if the tokenizer builds its inputs in a way that no frame can express.
@@ -89,10 +78,8 @@ def probe_frame(tokenizer: Any, num_segments: int) -> Frame:
     )
     expected = [(single, frame.wrap(first)), (pair, frame.wrap(first, second))]
     for encoded, (built_ids, built_segments) in expected:
-        is_same = encoded["input_ids"] == built_ids
-        if has_segments:
-            is_same = is_same and encoded["token_type_ids"] == built_segments
-        if not is_same:
+        is_typed = not has_segments or encoded["token_type_ids"] == built_segments
+        if encoded["input_ids"] != built_ids or not is_typed:
             raise BackboneError(
                 "tokenizer must put the same special tokens around one text and a pair, but gives "
                 f"{encoded['input_ids']} with segments {encoded['token_type_ids']}."
@@ -116,11 +103,9 @@ def check_fast(tokenizer: Any, name: str) -> None:
 
 
 def set_padding(tokenizer: Any, model: Any) -> None:
-    """Pad at the right, with a token that the table has; masks hide it, so any one will do.
+    """Let a tokenizer pad at the right, with a token that a model's table has.
 
-    Args:
-        tokenizer: the backbone's own; it is changed.
-        model: the model whose table it is.
+    Masks hide it, so any one will do.
     """
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     num_rows = model.get_input_embeddings().weight.shape[0]

@@ -39,16 +39,6 @@ def unpacked(source: Source, dtype: str) -> Iterator[Source]:
     It is kept between processes, by the file's content, the dtype and the version of transformers,
     within the bound of all that is kept; the least used go first. Where nothing is kept, the folder
     goes when it has been loaded from. Another source is given as it is.
-
-    Args:
-        source: a source; its file is checked.
-        dtype: the precision of the weights.
-
-    Yields:
-        A source with the folder, and the fingerprint of the file.
-
-    Raises:
-        BackboneError: if the file is broken, or no model of it can be had.
     """
     if source.file is None:
         yield source
@@ -172,13 +162,8 @@ def _dequantize(file: Path, header: GgufHeader, name: str, dtype: str) -> tuple[
 def _check_sizes(config: Any, header: GgufHeader) -> None:
     """Check that a model is no larger than the tensors of its file, before it is built."""
     largest = max((max(shape) for shape in header.tensors.values()), default=0)
-    limits = {
-        "num_hidden_layers": len(header.tensors),
-        "hidden_size": largest,
-        "intermediate_size": largest,
-        "vocab_size": largest,
-    }
-    for field, most in limits.items():
+    limits = dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size"), largest)
+    for field, most in {"num_hidden_layers": len(header.tensors), **limits}.items():
         size = getattr(config, field, 0)
         if isinstance(size, int) and size > most:
             raise ValueError(f"{field} is {size}, but its tensors go up to {most}")

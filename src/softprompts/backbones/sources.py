@@ -46,10 +46,6 @@ def resolve(name: str, revision: str | None = None) -> Source:
 
     Returns:
         A source whose folder exists; its contents are not checked yet.
-
-    Raises:
-        BackboneError: if the name is none of these or no folder may have it, or the hub has
-            it not; if a revision is given for what is no hub id.
     """
     if name in BACKBONES:
         _refuse_revision(revision, name, "a short name")
@@ -97,12 +93,6 @@ def download(hub_id: str, revision: str | None = None) -> Path:
     Args:
         hub_id: `owner/name`, or the bare name of an old repository such as `gpt2`.
         revision: branch, tag or commit; the main branch when `None`.
-
-    Returns:
-        The folder of one revision inside the hub's cache.
-
-    Raises:
-        BackboneError: if id or revision is malformed or unknown, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
@@ -126,15 +116,7 @@ def download(hub_id: str, revision: str | None = None) -> Path:
 def check_folder(source: Source) -> dict[str, Any]:
     """Return the parsed `config.json` after checking that the folder can be loaded safely.
 
-    Args:
-        source: the source to check; its pinned digest is checked too.
-
-    Returns:
-        The configuration as a plain dictionary.
-
-    Raises:
-        BackboneError: if `config.json` or safetensors weights are missing or broken, the folder
-            holds an adapter, or the digest differs from the pinned one.
+    Weights must be whole and in safetensors, without an adapter, and have the pinned digest.
     """
     config = _read_json(source.folder / "config.json", source)
     if (source.folder / "adapter_config.json").exists():
@@ -185,14 +167,7 @@ def check_digest(source: Source, file: Path) -> str | None:
 
 
 def weight_files(source: Source) -> tuple[Path, ...]:
-    """Return the safetensors files of a folder, in order.
-
-    Returns:
-        `model.safetensors`, or the shards that its index names.
-
-    Raises:
-        BackboneError: if there are none, or a shard is missing.
-    """
+    """Return `model.safetensors` of a folder, or the shards that its index names, in order."""
     single = source.folder / "model.safetensors"
     index = source.folder / "model.safetensors.index.json"
     if single.is_file():
@@ -231,8 +206,7 @@ def fingerprint(source: Source, config: dict[str, Any]) -> str:
     It covers the configuration, and per weight file its size, its header (names, shapes, dtypes)
     and evenly spaced samples of its contents, so two fine-tunings of one model differ.
 
-    Returns:
-        The source's own, or the pinned digest, else a sha256 in hexadecimal.
+    It is a sha256 in hexadecimal, unless the source has its own, or a pinned digest.
     """
     known = source.identity or source.sha256
     if known is not None:
@@ -258,11 +232,7 @@ def sampled(file: Path) -> Iterator[bytes]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's first line that has text, ended by a full stop.
-
-    Returns:
-        One line; the exception's class name when it has no text.
-    """
+    """Return an error's first line that has text, or else its class, ended by a full stop."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
     return line if line.endswith((".", "!", "?")) else line + "."

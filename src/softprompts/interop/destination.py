@@ -69,19 +69,3 @@ def new_places(folder: Path, *files: Path) -> Iterator[Sequence[Path]]:
             raise  # tokenizers say that a disk is full by a bare Exception
         said = getattr(error, "strerror", None) or error
         raise StorageError(f"{folder} could not be written: {said}.") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' bars and reports off the terminal while a model is written or read."""
-    from transformers.utils import logging
-
-    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if has_bars:
-            logging.enable_progress_bar()

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
+from softprompts.backbones.loading import quiet
 from softprompts.errors import BackboneError, PromptError
 from softprompts.interop.baked import bake_task, check_exported, require_input_rows
-from softprompts.interop.destination import new_places, quiet
+from softprompts.interop.destination import new_places
 from softprompts.interop.gguf import check_gguf, write_gguf
 from softprompts.interop.probes import Probe, library_logits, read_probes, stands_before_bos
 from softprompts.interop.task_text import TaskText, write_task

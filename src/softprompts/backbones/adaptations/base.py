@@ -25,11 +25,7 @@ class Adapted:
 
 
 class Adaptation(ABC):
-    """How a run changes the backbone. The backbone that runs share is never touched.
-
-    Args:
-        options: the kind's own options, as its registry entry lists them.
-    """
+    """How a run changes the backbone. The backbone that runs share is never touched."""
 
     @abstractmethod
     def __init__(self, **options: Any) -> None:
@@ -47,7 +43,4 @@ class Adaptation(ABC):
 
         Returns:
             The adapted backbone. It stays in evaluation mode, so its dropout is off.
-
-        Raises:
-            BackboneError: if the backbone cannot be adapted so; the text says why.
         """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from softprompts.backbones.adaptations.base import Adapted
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.probing import read_once
 from softprompts.errors import BackboneError
@@ -16,16 +17,13 @@ from softprompts.errors import BackboneError
 def copy_backbone(
     backbone: Backbone, *, dtype: torch.dtype | None = None, shares_weights: bool = False
 ) -> Backbone:
-    """Return a backbone whose modules are its own.
+    """Return a frozen copy of a backbone, whose modules are its own.
 
     Args:
         backbone: the original; it stays as it is.
         dtype: of the copy's weights; `None` keeps the original's.
         shares_weights: let the copy hold the original's tensors, for a copy whose weights stay
             frozen; it then takes hardly any memory.
-
-    Returns:
-        A frozen copy, which reads as the original does.
 
     Raises:
         BackboneError: if the original is spread over devices, or quantized.
@@ -55,22 +53,20 @@ def copy_backbone(
     )
 
 
-def reached(
+def train_what_is_read(
     backbone: Backbone, parameters: Mapping[str, nn.Parameter], needs_head: bool
-) -> dict[str, nn.Parameter]:
-    """Return the parameters that what a readout reads depends on.
+) -> Adapted:
+    """Train those of a copy's parameters that what a readout reads depends on.
 
     Args:
-        backbone: the backbone.
-        parameters: its parameters by name; all must ask for a gradient.
+        backbone: the copy.
+        parameters: some of its parameters by name.
         needs_head: whether vocabulary logits are read rather than hidden states.
 
-    Returns:
-        Those that a gradient reaches, in the order given.
-
     Raises:
-        BackboneError: if it reaches none.
+        BackboneError: if a gradient reaches none.
     """
+    backbone.train_only(parameters.values())
     with torch.enable_grad():
         total = read_once(backbone, needs_head).float().sum()
         if not total.requires_grad:
@@ -80,32 +76,20 @@ def reached(
             )
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     pairs = zip(parameters.items(), found, strict=True)
-    return {name: parameter for (name, parameter), gradient in pairs if gradient is not None}
+    trained = {name: parameter for (name, parameter), gradient in pairs if gradient is not None}
+    backbone.train_only(trained.values())
+    return Adapted(backbone, _named_tree(trained))
 
 
-def named_tree(parameters: Mapping[str, nn.Parameter]) -> nn.Module:
-    """Return a module that holds parameters under their dotted names.
-
-    Returns:
-        A module whose `state_dict` has exactly these names; it computes nothing.
-
-    Example:
-        >>> weight = nn.Parameter(torch.zeros(2))
-        >>> list(named_tree({"layer.0.weight": weight}).state_dict())
-        ['layer.0.weight']
-    """
+def _named_tree(parameters: Mapping[str, nn.Parameter]) -> nn.Module:
+    """Return a module that holds parameters under their dotted names, and computes nothing."""
     root = nn.Module()
     for name, parameter in parameters.items():
         *path, leaf = name.split(".")
-        _descend(root, path).register_parameter(leaf, parameter)
+        module = root
+        for part in path:
+            if part not in dict(module.named_children()):
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_parameter(leaf, parameter)
     return root
-
-
-def _descend(module: nn.Module, path: Iterable[str]) -> nn.Module:
-    """Return the module at a path, made where it is missing."""
-    for part in path:
-        children = dict(module.named_children())
-        if part not in children:
-            module.add_module(part, nn.Module())
-        module = module.get_submodule(part)
-    return module

@@ -7,7 +7,7 @@ from typing import final
 import torch
 
 from softprompts.backbones.adaptations.base import Adaptation, Adapted
-from softprompts.backbones.adaptations.copying import copy_backbone, named_tree, reached
+from softprompts.backbones.adaptations.copying import copy_backbone, train_what_is_read
 from softprompts.backbones.backbone import Backbone
 
 
@@ -29,8 +29,4 @@ class FullAdaptation(Adaptation):
     def adapt(self, backbone: Backbone, needs_head: bool, seed: int) -> Adapted:
         """Return a float32 copy that is trained where it is read."""
         copied = copy_backbone(backbone, dtype=torch.float32)
-        named = dict(copied.model.named_parameters())
-        copied.train_only(named.values())
-        trained = reached(copied, named, needs_head)
-        copied.train_only(trained.values())
-        return Adapted(copied, named_tree(trained))
+        return train_what_is_read(copied, dict(copied.model.named_parameters()), needs_head)

@@ -10,11 +10,7 @@ import torch
 from torch import nn
 
 from softprompts.backbones.adaptations.base import Adaptation, Adapted
-from softprompts.backbones.adaptations.copying import (
-    copy_backbone,
-    named_tree,
-    reached,
-)
+from softprompts.backbones.adaptations.copying import copy_backbone, train_what_is_read
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.probing import read_once
 from softprompts.backbones.sources import first_line
@@ -39,12 +35,8 @@ class LoraAdaptation(Adaptation):
     reads as the backbone does. Both are float32, whatever the backbone's dtype. The frozen weights
     are those of the shared backbone, which takes no second copy.
 
-    Args:
-        rank: width between the two matrices.
-        alpha: the product is scaled by `alpha / rank`.
-        targets: names, or ends of dotted names, of the layers; `None` takes those that peft has
-            for the architecture, else the projections of queries and values by their usual names,
-            else all linear layers but the language head.
+    Without `targets` it takes the layers that peft has for the architecture, else the projections
+    of queries and values by their usual names, else all linear layers but the language head.
 
     Reference:
         Hu et al. (2021), arXiv 2106.09685, section 4.1.
@@ -62,12 +54,7 @@ class LoraAdaptation(Adaptation):
         self.targets = None if targets is None else tuple(targets)
 
     def adapt(self, backbone: Backbone, needs_head: bool, seed: int) -> Adapted:
-        """Return a copy with an adapter on each target that the readout reads.
-
-        Raises:
-            BackboneError: if peft is missing or refuses a layer, or a target names no layer that is
-                read.
-        """
+        """Return a copy with an adapter on each target that the readout reads."""
         peft = _import_peft()
         copied = copy_backbone(backbone, shares_weights=True)
         layers = _layers_read(copied, needs_head)
@@ -96,11 +83,7 @@ class LoraAdaptation(Adaptation):
                 f"it does not adapt {ends}{why or '.'}"
             )
         copied.model.eval()
-        named = self._draw(copied, names, seed)
-        copied.train_only(named.values())
-        trained = reached(copied, named, needs_head)
-        copied.train_only(trained.values())
-        return Adapted(copied, named_tree(trained))
+        return train_what_is_read(copied, self._draw(copied, names, seed), needs_head)
 
     def _draw(self, backbone: Backbone, names: Sequence[str], seed: int) -> dict[str, nn.Parameter]:
         """Put the adapters into their first state; return their parameters by name."""
@@ -120,8 +103,15 @@ class LoraAdaptation(Adaptation):
 
     def _choose(self, backbone: Backbone, layers: Mapping[str, nn.Module]) -> list[str]:
         """Return the dotted names of the layers that get an adapter."""
+        for target in self.targets or ():
+            if not any(_ends(name, [target]) for name in layers):
+                shown = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
+                raise BackboneError(
+                    f"`adaptation.targets` must name linear layers of {backbone.name} that the "
+                    f"readout reads, such as {shown}, but has {target!r}."
+                )
         if self.targets is not None:
-            return _named(backbone, layers, self.targets)
+            return [name for name in layers if _ends(name, self.targets)]
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
         known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
@@ -150,11 +140,8 @@ def _layers_read(backbone: Backbone, needs_head: bool) -> dict[str, nn.Module]:
     from transformers.pytorch_utils import Conv1D
 
     found: set[nn.Module] = set()
-    named = {
-        name: module
-        for name, module in backbone.model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    }
+    modules = backbone.model.named_modules()
+    named = {name: one for name, one in modules if isinstance(one, nn.Linear | Conv1D)}
     handles = [
         layer.register_forward_pre_hook(lambda module, _: found.add(module))
         for layer in named.values()
@@ -166,20 +153,6 @@ def _layers_read(backbone: Backbone, needs_head: bool) -> dict[str, nn.Module]:
         for handle in handles:
             handle.remove()
     return {name: layer for name, layer in named.items() if layer in found}
-
-
-def _named(
-    backbone: Backbone, layers: Mapping[str, nn.Module], targets: Sequence[str]
-) -> list[str]:
-    """Return the layers that a recipe names; each name must name at least one."""
-    for target in targets:
-        if not any(_ends(name, [target]) for name in layers):
-            known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
-            raise BackboneError(
-                f"`adaptation.targets` must name linear layers of {backbone.name} that the "
-                f"readout reads, such as {known}, but has {target!r}."
-            )
-    return [name for name in layers if _ends(name, targets)]
 
 
 def _ends(name: str, ends: Sequence[str] | frozenset[str]) -> bool:
