@@ -55,12 +55,7 @@ def check_exported(result: Result) -> None:
 
 @torch.no_grad()
 def bake(prompt: Prompt, num_marks: int = 0) -> Baked:
-    """Return a prompt as inference reads it.
-
-    Raises:
-        PromptError: if it has no rows, they are not the same for every input, or it changes how
-            tokens are embedded.
-    """
+    """Return a prompt as inference reads it."""
     if not prompt.length:
         raise PromptError("`prompt.length` must be at least 1 for an export, but is 0.")
     if prompt.changes_tokens:

@@ -28,16 +28,8 @@ def check_places(folder: Path, *files: Path) -> None:
 def new_places(folder: Path, *files: Path) -> Iterator[Sequence[Path]]:
     """Give a folder and files to write, beside their places; they are moved there at the end.
 
-    Args:
-        folder: where the folder goes: a new or empty one.
-        files: where files go, in the folder or elsewhere; none of them may be there.
-
-    Yields:
-        An empty folder, and a path for each file.
-
-    Raises:
-        RunFolderError: if a place is taken.
-        StorageError: if something cannot be written.
+    The folder must be new or empty, the files new; they lie in it or elsewhere. Yields an empty
+    folder and a path for each file.
     """
     check_places(folder, *files)
     parts: list[Path] = []

@@ -21,13 +21,12 @@ def export_embeds(result: Result, folder: str | Path, task: str | None = None) -
 
     The server runs the backbone as it is. vLLM takes such requests with `--enable-prompt-embeds`.
 
+    Returns what `softprompts.json` in the folder says.
+
     Args:
         result: a finished run of a decoder with the readout `text` or `writing`.
         folder: a new or empty folder.
         task: the task of a run of several.
-
-    Returns:
-        What `softprompts.json` in the folder says.
 
     Raises:
         BackboneError: if the backbone is no decoder, or the run has trained some of it.

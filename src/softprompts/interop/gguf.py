@@ -33,12 +33,7 @@ _NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_h
 
 
 def check_gguf(backbone: Backbone) -> None:
-    """Check that a backbone can be written as GGUF.
-
-    Raises:
-        BackboneError: if it is not of Llama's shape, its tokenizer is of another kind, or the
-            package gguf is missing.
-    """
+    """Check that a backbone can be written as GGUF."""
     config = backbone.model.config
     if config.model_type != "llama":
         raise BackboneError(
@@ -62,10 +57,7 @@ def check_gguf(backbone: Backbone) -> None:
 def write_gguf(folder: Path, file: Path) -> None:
     """Write a model folder as one file, in the precision of its weights.
 
-    Args:
-        folder: weights in one file, configuration and tokenizer of a model that `check_gguf` has
-            nothing against.
-        file: the new file.
+    The folder has weights in one file, of a model that `check_gguf` has nothing against.
     """
     import gguf
     import torch

@@ -39,8 +39,7 @@ def export_peft(result: Result, folder: str | Path) -> dict[str, Any]:
     Rows in the input become `PROMPT_TUNING`, rows in every layer `PREFIX_TUNING`. Of a run of
     several tasks, each has a folder of its own.
 
-    Returns:
-        What `softprompts.json` in the folder says.
+    Returns what `softprompts.json` in the folder says.
 
     Raises:
         BackboneError: if peft is missing, or the run has trained some of the backbone.

@@ -50,11 +50,7 @@ class Probe:
 
 
 def readable(track: Track) -> TextReadout | ClozeReadout | WritingReadout:
-    """Return a readout whose task a language model does by itself.
-
-    Raises:
-        PromptError: if it is another, or rows are chats with turns of their own.
-    """
+    """Return a readout whose task a language model does by itself."""
     readout = track.readout
     if not isinstance(readout, TextReadout | ClozeReadout | WritingReadout):
         raise PromptError(
@@ -75,11 +71,7 @@ def read_probes(
 ) -> list[Probe]:
     """Return example inputs with rows in place.
 
-    Args:
-        backbone: the frozen model.
-        track: prompt and readout of a task.
-        rows: the baked rows. Shape `(length, embedding)`.
-        row_ids: the token ids that stand for them.
+    `row_ids` are the token ids that stand for the rows. Shape of `rows` `(length, embedding)`.
     """
     readout, found = readable(track), []
     for text in TEXTS:
@@ -105,9 +97,7 @@ def read_probes(
 def library_logits(backbone: Backbone, probe: Probe) -> Tensor:
     """Return the logits that the library's own reading of a probe gives. Shape `(places, vocab)`.
 
-    Args:
-        backbone: the frozen model.
-        probe: the input; of an encoder-decoder, places are those of the decoder.
+    Of an encoder-decoder, places are those of the decoder.
     """
     spliced, decoder = probe.spliced, None
     places = torch.arange(spliced.embeddings.shape[1], device=backbone.device)[None]

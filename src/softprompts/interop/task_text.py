@@ -65,11 +65,7 @@ def write_task(
 ) -> TaskText:
     """Write a task's template with words for its rows, and see that it is read as the library does.
 
-    Returns:
-        The text; without the tokens that the tokenizer adds by itself, if it can be.
-
-    Raises:
-        DataError: if no way to write it is read as the library reads it.
+    The tokens that the tokenizer adds by itself are left to it, if they can be.
     """
     track, baked = given
     mask = _mask(backbone, track)

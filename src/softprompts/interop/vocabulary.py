@@ -35,14 +35,13 @@ def export_vocabulary(
 
     The head is untied and knows no new words: logits of all others stay as they are.
 
+    Returns what `softprompts.json` in the folder says.
+
     Args:
         result: a finished run with the readout `text`, `writing` or `cloze`.
         folder: a new or empty folder.
         task: the task of a run of several.
         gguf: a new file for the same model as GGUF, of Llama's shape only.
-
-    Returns:
-        What `softprompts.json` in the folder says.
 
     Raises:
         BackboneError: if the backbone cannot be written, or not as GGUF.

@@ -31,9 +31,6 @@ def with_words(backbone: Backbone, baked: Baked) -> tuple[Any, list[str], list[i
     """Return a tokenizer that knows a word for each row, the words, and their ids.
 
     Their names hold a fingerprint of the rows, so that nobody writes them by chance.
-
-    Raises:
-        BackboneError: if the tokenizer does not number them behind all others.
     """
     from tokenizers import AddedToken
 
@@ -74,14 +71,8 @@ def table_with_rows(
 
     A model may multiply what it looks up; in its file, rows are divided by that.
 
-    Args:
-        backbone: the frozen model.
-        rows: embeddings as the model reads them. Shape `(length, embedding)`.
-        ids: their places.
-        is_scaled: return all embeddings as the model reads them, not as its file holds them.
-
-    Returns:
-        Shape `(vocab, embedding)`.
+    Rows are embeddings as the model reads them, and `is_scaled` gives all so. Shapes
+    `(length, embedding)` and `(vocab, embedding)`.
     """
     old = table_of(backbone)
     longest = int(old.float().norm(dim=1).argmax())

@@ -33,9 +33,7 @@ class ChoiceLog:
     def add(self, output: PromptOutput, answers: Tensor) -> None:
         """Take note of a batch.
 
-        Args:
-            output: what the prompt emitted.
-            answers: first right column of each input, -1 where there is none. Shape `(batch,)`.
+        `answers` are the first right columns, -1 where there is none. Shape `(batch,)`.
         """
         for name, choice in (("position", output.placement), ("length", output.activity)):
             if choice.logits is not None and choice.weights is not None:

@@ -40,10 +40,7 @@ class Draws:
     def own(self, name: str, place: int, *path: int) -> Generator:
         """Return a fresh generator for numbers that belong to the example at a place.
 
-        Args:
-            name: whose numbers they are.
-            place: the example's place in the update.
-            path: tells apart what draws more than once for an example.
+        `path` tells apart what draws more than once for an example.
         """
         return generator(self.seed, name, self.step, place, *path)
 

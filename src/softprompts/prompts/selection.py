@@ -17,13 +17,7 @@ def select(logits: Tensor, draws: Draws | None, name: str) -> Tensor:
     its largest entry with the gradient of `soft`. In evaluation the weights are one-hot at the
     largest logit, without noise: the same input always gets the same choice.
 
-    Args:
-        logits: one per option. Shape `(batch, options)`.
-        draws: noise and temperature; `None` means evaluation.
-        name: whose noise it is.
-
-    Returns:
-        Weights, one-hot in value. Shape `(batch, options)`.
+    Weights are one-hot in value, the noise is that of `name`. Shapes `(batch, options)`.
 
     Reference:
         Jang, Gu and Poole (2017), arXiv 1611.01144, section 2.2.
@@ -49,18 +43,8 @@ def linear_logits(
 ) -> Tensor:
     """Return `W x / rms(x) + b`, the logits of a selector that looks at each input.
 
-    Args:
-        instances: instance vectors `x`. Shape `(batch, width)`.
-        weight: `W`. Shape `(options, width)`.
-        bias: `b`. Shape `(options,)`.
-        what: what selects, in an error.
-        has_relu: pass the logits through a ReLU.
-
-    Returns:
-        Logits. Shape `(batch, options)`.
-
-    Raises:
-        PromptError: if there are no instance vectors.
+    Shapes of `instances` `(batch, width)`, `weight` `(options, width)`, `bias` `(options,)` and of
+    the logits `(batch, options)`.
     """
     if instances is None:
         raise PromptError(f"instance vectors must be given to {what}.")

@@ -19,12 +19,6 @@ def share_rows(
             if need be.
         where: what to call the text that has the marks, in an error.
 
-    Returns:
-        Rows per mark, in order; their sum is `length`.
-
-    Raises:
-        PromptError: if marks, counts and rows do not fit each other.
-
     Example:
         >>> share_rows(7, 3)
         (3, 2, 2)

@@ -64,11 +64,10 @@ class Spliced:
     def behind(self, lead: Tensor) -> Spliced:
         """Return what stands behind the first positions of each input, moved to the left.
 
+        Positions of tokens that are left out are below 0.
+
         Args:
             lead: positions to leave out; rows must stand behind them. Shape `(batch,)`.
-
-        Returns:
-            The rest. Positions of tokens that are left out are below 0.
         """
         lengths = self.lengths - lead
         places = torch.arange(int(lengths.max()), device=lead.device)
@@ -93,11 +92,7 @@ class Spliced:
     def last_active(self, before: Tensor) -> Tensor:
         """Return the last position in front of others whose gate is not 0.
 
-        Args:
-            before: one position per input. Shape `(batch,)`.
-
-        Returns:
-            Positions. Shape `(batch,)`.
+        Shapes of both `(batch,)`.
         """
         if self.gates is None:
             return before - 1
@@ -116,9 +111,6 @@ def arrange(
         tokens: embeddings, attention mask and segment ids. Shape `(batch, tokens, hidden)`, and
             `(batch, tokens)` for the others.
         edges: index before which rows in front, and rows behind, stand. Shape `(batch,)` each.
-
-    Returns:
-        The spliced batch, with gates where rows are switched on and off.
     """
     (embeddings, mask, segments), gates = tokens, None
     rows = embeddings[:, :0] if output.prefixes else output.rows
@@ -153,9 +145,6 @@ def splice(
         segment_ids: segment ids. Shape `(batch, tokens)`.
         rows: prompt rows, cast to the embeddings' dtype. Shape `(batch, length, hidden)`.
         anchors: token index per row, in `[0, tokens]`. Shape `(batch, length)`.
-
-    Returns:
-        The spliced batch, padded on the right.
     """
     batch, tokens, _ = embeddings.shape
     length = rows.shape[1]
@@ -222,12 +211,7 @@ def _take_gates(spliced: Spliced, is_learned: bool) -> Spliced:
 def concatenate(parts: Sequence[Spliced]) -> Spliced:
     """Stack spliced batches of several runs into one, padding all to the widest.
 
-    Args:
-        parts: spliced batches; a single one is returned as it is.
-
-    Returns:
-        One batch whose first rows are the first part's. `token_positions` and `row_positions`
-        are left to the parts and empty here.
+    The positions of tokens and rows are left to the parts and empty here.
     """
     if len(parts) == 1:
         return parts[0]
@@ -268,12 +252,7 @@ def concatenate(parts: Sequence[Spliced]) -> Spliced:
 def join_memories(outputs: Sequence[PromptOutput], spliced: Spliced) -> Memory | None:
     """Return what attention reads beside the input, for the batches of several prompts.
 
-    Args:
-        outputs: what the prompts emitted, in the order of their batches.
-        spliced: all their inputs.
-
-    Returns:
-        The memory; `None` where attention reads the input alone.
+    It is `None` where attention reads the input alone.
     """
     if not any(output.prefixes for output in outputs):
         return None if spliced.gates is None else Memory(gates=spliced.gates, gated=spliced.gated)

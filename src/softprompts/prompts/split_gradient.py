@@ -28,9 +28,6 @@ def tie(
         attention_mask: 1 on tokens, 0 on padding. Shape `(batch, tokens)`.
         rows: prompt rows. Shape `(batch, length, hidden)`.
         edges: index before which rows in front, and rows behind, stand. Shape `(batch,)` each.
-
-    Returns:
-        The same arrangement, tied to the weights.
     """
     order = (1 - attention_mask).argsort(dim=1, stable=True)  # tokens first, padding last
     packed = tokens.gather(1, order[..., None].expand_as(tokens))  # (batch, tokens, hidden)

@@ -188,12 +188,7 @@ class Regularizer(ABC):
 def per_example(seen: Seen, values: Tensor) -> Tensor:
     """Return the mean over the inputs of each example.
 
-    Args:
-        seen: the micro-batch.
-        values: per input. Shape `(inputs,)`.
-
-    Returns:
-        Means. Shape `(batch,)`.
+    Shapes `(inputs,)` and `(batch,)`.
     """
     batch = seen.inputs.batch
     zeros = values.new_zeros(batch.size)

@@ -8,14 +8,8 @@ from torch import Tensor
 def kl(clean: Tensor, perturbed: Tensor, valid: Tensor) -> Tensor:
     """Return `KL(p || q) = sum_c p_c (log p_c - log q_c)`, `p` clean and `q` perturbed.
 
-    Args:
-        clean: scores. Shape `(batch, labels)`.
-        perturbed: scores. Shape `(batch, labels)`.
-        valid: which columns exist; the scores of others are not looked at. Shape
-            `(batch, labels)`.
-
-    Returns:
-        Divergences. Shape `(batch,)`.
+    `valid` columns are those that exist; the scores of others are not looked at. Shapes
+    `(batch, labels)` and `(batch,)`.
     """
     log_p, log_q = _log_softmax(clean, valid), _log_softmax(perturbed, valid)
     return (log_p.exp() * valid * (log_p - log_q)).sum(dim=1)

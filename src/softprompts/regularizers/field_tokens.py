@@ -63,11 +63,7 @@ class FieldTokens:
     def spread(self, changes: Tensor) -> Tensor:
         """Return what each token of the batch gets, 0 outside of fields.
 
-        Args:
-            changes: per example and number. Shape `(batch, width, embedding)`.
-
-        Returns:
-            Changes. Shape `(inputs, tokens, embedding)`.
+        Shapes `(batch, width, embedding)` and `(inputs, tokens, embedding)`.
         """
         taken = changes[self.examples[:, None], self.numbers]  # (inputs, tokens, embedding)
         return taken * self.mask[..., None].to(taken)
@@ -77,11 +73,7 @@ class FieldTokens:
 
         It is the transpose of `spread`, and much cheaper than the gradient that autograd makes.
 
-        Args:
-            values: per token. Shape `(inputs, tokens, embedding)`.
-
-        Returns:
-            Sums, float32, of field tokens alone. Shape `(batch, width, embedding)`.
+        Float32, of field tokens alone. Shapes as those of `spread`, the other way around.
         """
         kept = values.float() * self.mask[..., None]
         zeros = kept.new_zeros(self.num_examples * self.width, values.shape[-1])
@@ -92,11 +84,7 @@ class FieldTokens:
     def mean_square(self, changes: Tensor) -> Tensor:
         """Return the mean square of changes over the field tokens of each example.
 
-        Args:
-            changes: per token. Shape `(inputs, tokens, embedding)`.
-
-        Returns:
-            Mean squares, float32; 0 for an example without field tokens. Shape `(batch,)`.
+        Float32; 0 for an example without any. Shapes `(inputs, tokens, embedding)` and `(batch,)`.
         """
         squares = changes.float().square().mean(dim=-1) * self.mask  # (inputs, tokens)
         zeros = squares.new_zeros(self.num_examples)

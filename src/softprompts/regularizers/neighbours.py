@@ -100,9 +100,7 @@ class Neighbours:
 
         A neighbour is another word in the same case: not the word itself written otherwise.
 
-        Args:
-            ids: words that are in `words`.
-            count: most neighbours of each.
+        They are at most `count`, of words that are in `words`.
         """
         new = [i for i in dict.fromkeys(ids) if (i, count) not in self._found]
         for start in range(0, len(new), _WORDS_AT_ONCE):
@@ -213,14 +211,7 @@ def neighbours_of(
 ) -> Neighbours:
     """Return the neighbours of a backbone's words, shared by all runs that read through it.
 
-    Args:
-        backbone: whose table is looked at.
-        word_vectors: file of vectors to look at instead.
-        digest: digest that the file must have; any when `None`.
-
-    Raises:
-        StorageError: if the file cannot be read, or has another digest.
-        DataError: if a line of it is no word vector, or it has no word of the backbone.
+    With a file of `word_vectors`, which must have the `digest`, these are looked at instead.
     """
     kept = _KEPT.setdefault(backbone, {})
     if word_vectors is None:

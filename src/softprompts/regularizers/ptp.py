@@ -33,16 +33,7 @@ class PerturbationRegularizer(Regularizer):
     perturbation leaves as it is has no penalty, and a perturbation of zero strength is no
     regularizer at all.
 
-    Args:
-        backbone: what the run reads through.
-        perturbation: what is done to the inputs.
-        consistency: `ce`, `kl` or `symmetric-kl`.
-        is_clean_live: whether the gradient of a divergence reaches the clean prediction too.
-        num_copies: perturbed copies of each input.
-        instances: whose instance vectors a prompt looks at when a copy is read: `clean`, or
-            `perturbed`, which costs one more forward of the bare backbone per copy.
-        weight: factor on the penalty.
-        warmup_steps: updates over which the factor rises to `weight`.
+    With `instances` that are `perturbed`, a copy costs one more forward of the bare backbone.
 
     Reference:
         Chen et al. (2023), arXiv 2305.02423.

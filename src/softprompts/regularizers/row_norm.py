@@ -12,10 +12,7 @@ from softprompts.regularizers.base import Penalty, Regularizer, Seen, per_exampl
 class RowNorm(Regularizer):
     """Penalizes `mean_i |row_i|^2 / (width * rms^2)`.
 
-    Args:
-        backbone: `rms` is the root-mean-square of its embedding table.
-        weight: factor on the penalty.
-        warmup_steps: updates over which the factor rises to `weight`.
+    `rms` is the root-mean-square of the embedding table.
     """
 
     needs_rows = True

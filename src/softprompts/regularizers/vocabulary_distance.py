@@ -21,13 +21,7 @@ class VocabularyDistance(Regularizer):
     The nearest row of the vocabulary is searched for in blocks, so that a vocabulary of any size
     fits memory; its index has no gradient.
 
-    Args:
-        backbone: `e` is its embedding table, and `rms` that table's root-mean-square.
-        weight: factor on the penalty.
-        warmup_steps: updates over which the factor rises to `weight`.
-
-    Raises:
-        PromptError: if rows are no embeddings, as those in every layer are not.
+    `e` is the embedding table, and `rms` its root-mean-square.
     """
 
     needs_rows = True

@@ -28,9 +28,8 @@ class Word:
 def words_of(batch: Batch, kept_fields: Collection[str] = ()) -> list[list[Word]]:
     """Return the words of each example that can be replaced in all of its inputs alike.
 
-    Returns:
-        Words in order, by example. One that an input of the example spells in other tokens, where
-        it meets the template, is left out.
+    One that an input of the example spells in other tokens, where it meets the template, is left
+    out.
     """
     inputs: list[list[EncodedInput]] = [[] for _ in range(batch.size)]
     for item, example in zip(batch.items, batch.examples.tolist(), strict=True):

@@ -81,16 +81,7 @@ class ActiveLength(Part):
 def first_logits(length: int, start: int | None, lead: float) -> Tensor:
     """Return a selector's first logits: one length leads the others.
 
-    Args:
-        length: number of rows.
-        start: the length that leads; `None` is all of them.
-        lead: its logit, where the others have 0.
-
-    Returns:
-        Logits. Shape `(length + 1,)`.
-
-    Raises:
-        PromptError: if there are no rows, or fewer than `start`.
+    That of `start`, or of all rows when `None`, is `lead`; the others are 0. Shape `(length + 1,)`.
     """
     if not length:
         raise PromptError("`prompt.length` must be at least 1 for a learned length, but is 0.")

@@ -14,17 +14,7 @@ from softprompts.prompts.draws import Draws
 
 @final
 class FixedActiveLength(ActiveLength):
-    """The first `count` rows are active, the others are there but hidden from attention.
-
-    Args:
-        length: number of rows `l`.
-        width: not used.
-        generator: not used.
-        count: active rows; `None` is all.
-
-    Raises:
-        PromptError: if `count` is larger than `length`.
-    """
+    """The first `count` rows are active, the others are there but hidden from attention."""
 
     def __init__(
         self,

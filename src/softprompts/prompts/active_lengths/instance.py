@@ -15,17 +15,6 @@ from softprompts.prompts.selection import linear_logits, linear_weight, select
 class InstanceActiveLength(ActiveLength):
     """The first `n` rows are active, `n` chosen by one linear map of the instance vector.
 
-    Args:
-        length: number of rows `l`, at least 1.
-        width: width of instance vectors.
-        generator: draws the map's first weights.
-        start: the length that leads at the start; `None` is all rows.
-        lead: its first bias, where the others start at 0.
-        has_relu: pass the logits through a ReLU, as the authors' code does.
-
-    Raises:
-        PromptError: if there are no rows, or fewer than `start`.
-
     Reference:
         Yang et al. (2023), arXiv 2303.02909, section 3.2 (adap_ins_length).
 
@@ -52,11 +41,7 @@ class InstanceActiveLength(ActiveLength):
         self.has_relu = has_relu
 
     def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Activity:
-        """Choose a number for every input.
-
-        Raises:
-            PromptError: if there are no instance vectors.
-        """
+        """Choose a number for every input."""
         what = "a length learned per instance"
         logits = linear_logits(instances, self.weight, self.bias, what, has_relu=self.has_relu)
         return Activity(select(logits, draws, "length"), logits)

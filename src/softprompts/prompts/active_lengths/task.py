@@ -17,16 +17,6 @@ class TaskActiveLength(ActiveLength):
 
     While training, each example draws its own choice; in evaluation all take the likeliest.
 
-    Args:
-        length: number of rows `l`, at least 1.
-        width: not used.
-        generator: not used.
-        start: the length that leads at the start; `None` is all rows.
-        lead: its first logit, where the others start at 0.
-
-    Raises:
-        PromptError: if there are no rows, or fewer than `start`.
-
     Reference:
         Yang et al. (2023), arXiv 2303.02909, section 3.2 (adap_length).
 

@@ -26,13 +26,8 @@ def build_in_unit(
 ) -> Rows:
     """Build rows that start from initial ones, in a unit where there is one.
 
-    Args:
-        kind: how rows are parameterized.
-        build: builds them.
-        initial: what they start from. Shape `(length, hidden)`.
-        generator: draws other first values.
-        unit: of the rows; `None` leaves them absolute.
-        start: of what they start from, where that is another; `None` is `unit`.
+    `start` is the unit of what they start from, where that is another than theirs. Without a `unit`
+    rows are absolute.
     """
     if unit is None:
         return build(initial, generator)

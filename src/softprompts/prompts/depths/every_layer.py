@@ -26,14 +26,6 @@ class EveryLayerDepth(Depth):
     by itself, keys and values together as `2 l` rows; kinds that say `is_joint` parameterize all
     layers of one sort of attention (encoder, decoder, cross) at once.
 
-    Args:
-        slots: the attentions that a prompt reaches.
-        read: from embeddings to the backbone's keys and values.
-        from_layer: first layer that gets rows.
-
-    Raises:
-        PromptError: if there are fewer layers.
-
     Reference:
         Li and Liang (2021), arXiv 2101.00190, section 4; Liu et al. (2021), arXiv 2110.07602.
 
@@ -73,9 +65,6 @@ class EveryLayerDepth(Depth):
 
         In units, each attention's keys have theirs, and its values theirs. A joint kind starts
         there in a unit that it knows, and else where its network leads from the embeddings.
-
-        Raises:
-            PromptError: if the kind changes how tokens are embedded, or is made of words.
         """
         if kind.needs_words:
             raise PromptError(

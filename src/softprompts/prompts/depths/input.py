@@ -16,12 +16,7 @@ from softprompts.prompts.rows.base import Rows
 
 @final
 class InputDepth(Depth):
-    """A row is an embedding.
-
-    Args:
-        slots: not used.
-        read: not used.
-    """
+    """A row is an embedding."""
 
     def __init__(
         self,

@@ -17,24 +17,15 @@ from softprompts.storage import file_digest, read_tensors, rows_file
 class FileInitializer(Initializer):
     """The baked rows of a trained prompt, of this library or of peft.
 
-    Args:
-        path: a `prompt.safetensors` file, or the run folder that holds one; or the file or folder
-            of an adapter of peft.
-        digest: digest that the file must have; any when `None`.
-        is_snapped: take, for each row, the embedding of the token that is nearest to it.
+    It is a `prompt.safetensors` file or the run folder that holds one, or the file or folder of an
+    adapter of peft. Snapped, each row is the embedding of the token that is nearest to it.
     """
 
     def __init__(self, path: str, digest: str | None = None, is_snapped: bool = False) -> None:
         self.path, self.digest, self.is_snapped = rows_file(path), digest, is_snapped
 
     def __call__(self, length: int, context: InitializerContext) -> Tensor:
-        """Return the first rows, float32. Shape `(length, hidden)`.
-
-        Raises:
-            PromptError: if the file is another than it was, holds no rows, or rows of another
-                shape.
-            StorageError: if it cannot be read.
-        """
+        """Return the first rows, float32. Shape `(length, hidden)`."""
         path = self.path
         tensors, _ = read_tensors(path)
         if self.digest is not None and (found := file_digest(path)) != self.digest:

@@ -23,11 +23,7 @@ class LabelsInitializer(Initializer):
     def __init__(self) -> None: ...
 
     def __call__(self, length: int, context: InitializerContext) -> Tensor:
-        """Return the first rows, float32. Shape `(length, hidden)`.
-
-        Raises:
-            PromptError: if the task has no labels of its own.
-        """
+        """Return the first rows, float32. Shape `(length, hidden)`."""
         if not context.label_words:
             raise PromptError(
                 "`prompt.initializer` must not be 'labels' for a task whose rows bring their own "

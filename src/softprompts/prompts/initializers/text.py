@@ -23,10 +23,8 @@ class TextInitializer(Initializer):
     So the text ends where the input begins, where rows stand before the input, and no token
     stands twice.
 
-    Args:
-        text: the text, without special tokens; `None` takes the task's instruction, or rows from
-            its label words where it has none (or tasks of a mixture differ in it), or random
-            vocabulary rows where it has neither.
+    Without a text it takes the task's instruction, or rows from its label words where it has none
+    (or tasks of a mixture differ in it), or random vocabulary rows where it has neither.
     """
 
     has_text = True
@@ -44,11 +42,7 @@ class TextInitializer(Initializer):
         return ids
 
     def __call__(self, length: int, context: InitializerContext) -> Tensor:
-        """Return the first rows, float32. Shape `(length, hidden)`.
-
-        Raises:
-            PromptError: if the text has no tokens.
-        """
+        """Return the first rows, float32. Shape `(length, hidden)`."""
         backbone = context.backbone
         ids = self._ids(backbone, context.instruction)[:length]
         if self.text and length and not ids:

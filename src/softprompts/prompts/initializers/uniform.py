@@ -14,9 +14,6 @@ from softprompts.prompts.initializers.base import Initializer, InitializerContex
 class UniformInitializer(Initializer):
     """Uniform numbers in `[-range, range]`.
 
-    Args:
-        range: half width of the interval.
-
     Reference:
         Lester, Al-Rfou and Constant (2021), arXiv 2104.08691, section 3.2: `[-0.5, 0.5]`.
     """

@@ -18,16 +18,6 @@ from softprompts.prompts.selection import linear_logits, linear_weight
 class AttentionPool(Pool):
     """`sum_i beta_i P^(i)` with `beta = softmax(W x + b)` of the instance vector `x`.
 
-    Args:
-        sets: the sets `P^(1)..P^(k)`, each of any kind.
-        width: width of instance vectors.
-        generator: draws `W`.
-        size: the number of sets `k`.
-        has_tanh: pass the logits through a tanh, as the authors' code does.
-
-    Raises:
-        PromptError: if the number of sets is not `size`.
-
     Reference:
         Yang et al. (2023), arXiv 2303.02909, section 3.3 (adap_ins_vec).
 
@@ -61,11 +51,7 @@ class AttentionPool(Pool):
     def forward(
         self, batch: int, instances: Tensor | None, draws: Draws | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return each input's mixture and its weights.
-
-        Raises:
-            PromptError: if there are no instance vectors.
-        """
+        """Return each input's mixture and its weights."""
         logits = linear_logits(instances, self.weight, self.bias, "a pool")  # (batch, pool)
         sets = stack(self.sets, draws)  # (pool, length, hidden)
         weights = (logits.tanh() if self.has_tanh else logits).softmax(dim=1)

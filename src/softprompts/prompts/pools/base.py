@@ -63,11 +63,7 @@ class Pool(Part):
 
 
 def several(sets: Sequence[Rows], size: int) -> nn.ModuleList:
-    """Return sets of rows as a pool keeps them.
-
-    Raises:
-        PromptError: if there are more or fewer, or one changes how tokens are embedded.
-    """
+    """Return sets of rows as a pool keeps them."""
     if any(rows.changes_tokens for rows in sets):
         raise PromptError(
             f"`prompt.pool` must be 'single' with rows that change how tokens are embedded, but "
@@ -79,11 +75,6 @@ def several(sets: Sequence[Rows], size: int) -> nn.ModuleList:
 
 
 def stack(sets: Iterable[nn.Module], draws: Draws | None) -> Tensor:
-    """Return the rows of all sets. Shape `(pool, length, hidden)`.
-
-    Args:
-        sets: the sets.
-        draws: dropout; `None` means evaluation.
-    """
+    """Return the rows of all sets. Shape `(pool, length, hidden)`."""
     dropout = draws.generator("dropout") if draws else None
     return torch.stack([rows(dropout) for rows in sets])

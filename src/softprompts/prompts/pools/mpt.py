@@ -20,16 +20,6 @@ class MptPool(Pool):
     `*` is the product by elements, `U_t (length, rank)` and `V_t (rank, hidden)`. The factor starts
     at 1 everywhere, so that training starts at the initial rows.
 
-    Args:
-        sets: one set, of any kind.
-        width: not used.
-        generator: draws `U_t` beyond its first column.
-        size: 1.
-        rank: the rank of the factor.
-
-    Raises:
-        PromptError: if there is more than one set.
-
     Reference:
         Wang et al. (2023), MPT, arXiv 2303.02861, section 3.1.
 

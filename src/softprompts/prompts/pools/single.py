@@ -15,13 +15,7 @@ from softprompts.prompts.rows.base import Rows
 
 @final
 class SinglePool(Pool):
-    """The first and only set of rows.
-
-    Args:
-        sets: exactly one set.
-        width: not used.
-        generator: not used.
-    """
+    """The first and only set of rows."""
 
     def __init__(self, sets: Sequence[Rows], width: int, generator: Generator) -> None:
         super().__init__(sets, width, generator)

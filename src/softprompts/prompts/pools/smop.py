@@ -23,17 +23,8 @@ class SmopPool(Pool):
     In training the logits are `W x (1 + noise)`, with Gaussian noise per input and set, so that no
     set is left without inputs. The router learns through `p_i` alone, the sets through `P^(i)`.
 
-    Args:
-        sets: the sets `P^(1)..P^(k)`, each of any kind.
-        width: width of instance vectors.
-        generator: draws `W`, with orthogonal rows.
-        size: the number of sets `k`.
-        noise: standard deviation of the noise, relative to each logit.
-        is_scaled: multiply the rows by `p_i`, as the paper does; else by 1, with the same gradient
-            for the router up to `1 / p_i`, so that training starts at the initial rows.
-
-    Raises:
-        PromptError: if the number of sets is not `size`.
+    Unless they are scaled, rows are multiplied by 1, with the same gradient for the router up to
+    `1 / p_i`, so that training starts at the initial rows. `W` starts with orthogonal rows.
 
     Reference:
         Choi, Kim, Park, Mok and Lee (2023), EMNLP 2023, SMoP, section 3.
@@ -71,11 +62,7 @@ class SmopPool(Pool):
     def forward(
         self, batch: int, instances: Tensor | None, draws: Draws | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return each input's rows, and its weights: 1 for its set, 0 for others.
-
-        Raises:
-            PromptError: if there are no instance vectors.
-        """
+        """Return each input's rows, and its weights: 1 for its set, 0 for others."""
         zero = self.weight.new_zeros(len(self.weight))
         logits = linear_logits(instances, self.weight, zero, "a pool")  # (batch, pool)
         if draws is not None and self.noise:

@@ -20,14 +20,7 @@ class TaskPool(Pool):
     Tasks of a mixture share the sets and have logits of their own; a run of one task learns one
     mixture.
 
-    Args:
-        sets: the sets `P^(1)..P^(k)`, each of any kind.
-        width: not used.
-        generator: not used; the logits start at zero, so that tasks differ by training alone.
-        size: the number of sets `k`.
-
-    Raises:
-        PromptError: if the number of sets is not `size`.
+    Logits start at zero, so that tasks differ by training alone.
 
     Reference:
         Yang et al. (2023), arXiv 2303.02909, section 3.3, with weights per task.

@@ -101,13 +101,7 @@ def require_rows(length: int) -> None:
 def choose_split(logits: Tensor, edges: Edges, draws: Draws | None) -> Placement:
     """Choose how many rows stand in front of each input.
 
-    Args:
-        logits: one per split. Shape `(batch, length + 1)`.
-        edges: where rows may stand.
-        draws: noise and temperature; `None` means evaluation.
-
-    Returns:
-        The place of every row, with the choice's gradient.
+    There is a logit for each split. Shape `(batch, length + 1)`.
     """
     weights = select(logits, draws, "position")
     length = logits.shape[1] - 1
@@ -118,14 +112,7 @@ def choose_split(logits: Tensor, edges: Edges, draws: Draws | None) -> Placement
 def anchors(split: Tensor, length: int, start: Tensor, end: Tensor) -> Tensor:
     """Return the token index before which each row stands.
 
-    Args:
-        split: rows in front. Shape `(batch,)`.
-        length: number of rows.
-        start: index before which rows in front of the input stand. Shape `(batch,)`.
-        end: index before which rows behind the input stand. Shape `(batch,)`.
-
-    Returns:
-        Token indices, not falling along the rows. Shape `(batch, length)`.
+    They do not fall along the rows. Shapes `(batch,)` of all given and `(batch, length)`.
     """
     is_front = torch.arange(length, device=split.device) < split[:, None]  # (batch, length)
     return torch.where(is_front, start[:, None], end[:, None])

@@ -16,16 +16,7 @@ from softprompts.prompts.positions.base import Edges, Placement, Position
 class FixedPosition(Position):
     """`[P_1..P_s ; X ; P_{s+1}..P_l]` with a fixed `s`.
 
-    Args:
-        length: number of rows `l`.
-        width: not used.
-        generator: not used.
-        split: rows in front of the input `s`; `None` puts all of them there.
-        after_bos: whether rows in front of a decoder's input stand behind the tokens that it
-            begins with; those of an encoder always do.
-
-    Raises:
-        PromptError: if `split` is larger than `length`.
+    Rows in front of an encoder's input always stand behind the tokens that it begins with.
     """
 
     def __init__(

@@ -22,15 +22,6 @@ from softprompts.prompts.selection import linear_logits, linear_weight
 class InstancePosition(Position):
     """`[P_1..P_s ; X ; P_{s+1}..P_l]`, `s` chosen by one linear map of the instance vector.
 
-    Args:
-        length: number of rows `l`, at least 1.
-        width: width of instance vectors.
-        generator: draws the map's first weights.
-        has_relu: pass the logits through a ReLU, as the authors' code does.
-
-    Raises:
-        PromptError: if there are no rows.
-
     Reference:
         Yang et al. (2023), arXiv 2303.02909, section 3.2 (adap_ins_pos).
 
@@ -52,11 +43,7 @@ class InstancePosition(Position):
         self.has_relu = has_relu
 
     def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
-        """Choose a split for every input.
-
-        Raises:
-            PromptError: if there are no instance vectors.
-        """
+        """Choose a split for every input."""
         what = "a position learned per instance"
         logits = linear_logits(instances, self.weight, self.bias, what, has_relu=self.has_relu)
         return choose_split(logits, edges, draws)

@@ -16,16 +16,6 @@ from softprompts.prompts.sharing import check_counts, share_rows
 class MarkedPosition(Position):
     """`[P_1..P_a ; X_1 ; P_{a+1}..P_b ; X_2 ; ...]`: rows at the marks of a template, in order.
 
-    Args:
-        length: number of rows.
-        width: not used.
-        generator: not used.
-        counts: rows per mark, whose sum is `length`; `None` shares them out evenly, where the
-            first marks get one more if need be.
-
-    Raises:
-        PromptError: if `counts` do not add up to `length`.
-
     Reference:
         Liu et al. (2021), arXiv 2103.10385, section 2.
     """
@@ -46,11 +36,7 @@ class MarkedPosition(Position):
         self.counts = None if counts is None else tuple(counts)
 
     def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
-        """Return the mark of each row.
-
-        Raises:
-            PromptError: if the inputs have no marks, or another number than there are counts.
-        """
+        """Return the mark of each row."""
         shares = share_rows(self.length, edges.marks.shape[1], self.counts, "an input")
         owners = [mark for mark, count in enumerate(shares) for _ in range(count)]  # (length,)
         return Placement(edges.marks[:, owners])

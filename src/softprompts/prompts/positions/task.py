@@ -23,14 +23,6 @@ class TaskPosition(Position):
 
     While training, each example draws its own choice; in evaluation all take the likeliest.
 
-    Args:
-        length: number of rows `l`, at least 1.
-        width: not used.
-        generator: not used; the logits start at zero.
-
-    Raises:
-        PromptError: if there are no rows.
-
     Reference:
         Yang et al. (2023), arXiv 2303.02909, section 3.2 (adap_pos).
     """

@@ -74,24 +74,15 @@ class Rows(nn.Module, ABC):
     def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """Return what the backbone reads for input tokens; a kind may replace this.
 
-        Args:
-            embeddings: of the frozen table. Shape `(batch, tokens, hidden)`.
-            ids: the tokens. Shape `(batch, tokens)`.
-
-        Returns:
-            The embeddings, unless the kind says `changes_tokens`. Shape `(batch, tokens, hidden)`.
+        Those are the `embeddings` of the frozen table, unless the kind says `changes_tokens`. Shape
+        `(batch, tokens, hidden)`.
         """
         return embeddings
 
 
 @final
 class RowsInUnit(Rows):
-    """Rows of a kind that knows of no unit, scaled: `u rows(P / u)`; tokens likewise.
-
-    Args:
-        rows: the rows, which started from initial ones in the unit.
-        unit: what they are multiplied by.
-    """
+    """Rows of a kind that knows of no unit, scaled: `u rows(P / u)`; tokens likewise."""
 
     def __init__(self, rows: Rows, unit: Tensor) -> None:
         nn.Module.__init__(self)

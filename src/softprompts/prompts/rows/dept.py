@@ -19,13 +19,6 @@ class DecomposedRows(Rows):
     training starts at the plain input. In a unit `u`, `P = u w` and tokens are `E + u A B`.
     Trainable numbers: `l d + r (s + d)` for `s` places.
 
-    Args:
-        initial: the rows before training. Shape `(length, hidden)`.
-        generator: draws `A`.
-        rank: the rank `r`.
-        num_places: the places `s`.
-        unit: see `Rows`.
-
     Reference:
         Shi and Lipani (2023), DePT, arXiv 2309.05173, section 3.
 

@@ -19,15 +19,6 @@ class LowRankRows(Rows):
     that is nearest to the initial rows. In a unit `u`, `P = P_0 + u U V` with the initial rows
     `P_0` kept as they are and `V` at 0, so that training starts at them, whatever their rank.
 
-    Args:
-        initial: the rows before training. Shape `(length, hidden)`.
-        generator: draws `U` in a unit.
-        rank: the rank `r`, at most the length; `None` is 4, or the length where that is less.
-        unit: see `Rows`.
-
-    Raises:
-        PromptError: if there are fewer rows than the rank.
-
     Reference:
         Guo, Damani and Chang (2024), arXiv 2406.19486, section 3 (LoPT-1).
 

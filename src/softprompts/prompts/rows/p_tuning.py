@@ -13,14 +13,7 @@ from softprompts.prompts.rows.drawing import drawn, linear, start_as_nothing
 
 @final
 class MlpEncoder(nn.Module):
-    """`num_layers` times Linear and ReLU, then Linear: each row on its own.
-
-    Args:
-        hidden: width of a row.
-        hidden_size: width of each hidden layer.
-        num_layers: number of hidden layers.
-        generator: draws the weights, as `torch.nn.Linear` draws them.
-    """
+    """`num_layers` times Linear and ReLU, then Linear: each row on its own."""
 
     def __init__(
         self, hidden: int, hidden_size: int, num_layers: int, generator: Generator
@@ -42,11 +35,7 @@ class MlpEncoder(nn.Module):
 class LstmEncoder(nn.Module):
     """A bidirectional LSTM, then Linear, ReLU, Linear: each row sees all the others.
 
-    Args:
-        hidden: width of a row.
-        hidden_size: width of the LSTM in each direction; the Linear between is twice as wide.
-        num_layers: layers of the LSTM.
-        generator: draws the weights, as `torch.nn.LSTM` and `torch.nn.Linear` draw them.
+    The Linear between is as wide as both directions together.
     """
 
     def __init__(
@@ -75,18 +64,8 @@ class PTuningRows(Rows):
     numbers, with `d = hidden`, `h = hidden_size` and two layers: `d l + 2 d h + h h + 2 h + d` for
     `mlp`; `d l + 10 d h + 36 h h + 34 h + d` for `lstm`.
 
-    Args:
-        initial: the embedding `E` before training. Shape `(length, hidden)`.
-        generator: draws the encoder's weights.
-        encoder: `mlp`, or `lstm` for a bidirectional LSTM with a small network after it.
-        hidden_size: width of the hidden layers, or of the LSTM in each direction; `None` takes the
-            width of a row.
-        num_layers: hidden layers of the MLP, or layers of the LSTM.
-        unit: see `Rows`; in one, `P = u (w + encoder(w))` with `w = E / u`, the encoder's last
-            weights starting at 0.
-
-    Raises:
-        PromptError: if there are no rows, or the encoder is an unknown one.
+    In a unit `u`, `P = u (w + encoder(w))` with `w = E / u`, the encoder's last weights starting at
+    0.
 
     Reference:
         Liu et al. (2021), arXiv 2103.10385, section 3.

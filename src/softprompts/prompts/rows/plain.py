@@ -13,11 +13,6 @@ from softprompts.prompts.rows.base import Rows
 class PlainRows(Rows):
     """Free rows of embeddings: `P`.
 
-    Args:
-        initial: the rows before training. Shape `(length, hidden)`.
-        generator: not used, since nothing else is drawn.
-        unit: see `Rows`.
-
     Reference:
         Lester, Al-Rfou and Constant (2021), arXiv 2104.08691, section 2.
     """

@@ -18,17 +18,8 @@ class PrefixMlpRows(Rows):
     `E` and the network are trained together; afterwards only `P` is kept for inference. Trainable
     numbers, with `e = embedding`, `m = bottleneck` and `w = width`: `l e + e m + m + m w + w`.
 
-    Args:
-        initial: the embedding `E` before training. Shape `(length, embedding)`.
-        generator: draws the network's weights, as `torch.nn.Linear` draws them.
-        bottleneck: width `m` of the hidden layer; `None` takes that of the embedding.
-        width: width of a row; `None` takes that of the embedding, as at the input.
-        base: what rows start as, in a unit. Shape `(length, width)`.
-        unit: see `Rows`; in one, `P = base + u (W2 tanh(W1 E / rms(E) + b1) + b2)`, with `W2` and
-            `b2` starting at 0.
-
-    Raises:
-        PromptError: if there are no rows.
+    In a unit `u`, `P = base + u (W2 tanh(W1 E / rms(E) + b1) + b2)`, with `W2` and `b2` starting at
+    0 and `base` what rows start as. Without a `width`, a row is as wide as an embedding.
 
     Reference:
         Li and Liang (2021), arXiv 2101.00190, section 4.3.

@@ -19,16 +19,8 @@ class Bottleneck(nn.Module):
 
     Weights are drawn as `torch.nn.Linear` draws them: uniform in `±1 / sqrt(fan_in)`.
 
-    Args:
-        hidden: width of a row.
-        bottleneck: width of the hidden layer.
-        copies: 1 for a network that all rows share, else the number of rows.
-        activation: `relu` or `tanh`.
-        has_layer_norm: whether the LayerNorm is there.
-        dropout: share of numbers dropped before the LayerNorm, while training.
-        gain: first gain of the LayerNorm; without a LayerNorm the last weights start at 0 where
-            it is 0, and else as drawn.
-        generator: draws the weights.
+    `copies` is 1, or the number of rows. Without a LayerNorm the last weights start at 0 where
+    `gain` is 0, and else as drawn.
     """
 
     def __init__(
@@ -87,23 +79,8 @@ class ResidualRows(Rows):
     Trainable numbers with one shared network of depth 1: `d l + 2 d m + 2 d + m + d`. In a unit
     `u`, `P' = u (w + phi(w))` with `w = P / u` trained.
 
-    Args:
-        initial: the rows `P` before training. Shape `(length, hidden)`.
-        generator: draws the network's weights.
-        bottleneck: width `m` of the hidden layer.
-        depth: networks in a chain inside the branch, each with weights of its own.
-        activation: `relu` or `tanh`.
-        is_shared: one network for all rows, or one per row.
-        has_skip: add `P_i` to the network's output.
-        has_layer_norm: end each network with a LayerNorm.
-        dropout: dropout before the LayerNorm while training.
-        gain: first gain of the branch's last LayerNorm: how large what it adds starts; `None` is 0
-            in a unit, so that training starts at the initial rows, and 1 in absolute numbers, or
-            without a skip.
-        unit: see `Rows`.
-
-    Raises:
-        PromptError: if there are no rows.
+    `gain` is how large what the branch adds starts: 0 in a unit, so that training starts at the
+    initial rows, and 1 in absolute numbers, or without a skip.
 
     Reference:
         Razdaibiedina et al. (2023), arXiv 2305.03937, section 3 and the ablations of section 5.

@@ -19,12 +19,6 @@ class SuperpositionRows(Rows):
     that training starts at them; a weight is a share of a word. Trainable numbers: `l m` for `m`
     words.
 
-    Args:
-        initial: the rows before training. Shape `(length, hidden)`.
-        generator: not used, since words are drawn outside.
-        words: the embeddings `E`. Shape `(words, hidden)`.
-        unit: see `Rows`.
-
     Reference:
         Ali Sadraei Javaheri et al. (2024), arXiv 2406.05279, SuperPos-Prompt.
 

@@ -45,8 +45,6 @@ class Perturbation(ABC):
     def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:
         """Return a perturbed copy of a micro-batch.
 
-        Args:
-            inputs: the micro-batch.
-            copy: number of the copy, so that two copies draw apart.
-            seen: the clean forward, where `needs_forward` asks for it.
+        Two copies, by their number, draw apart. `seen` is the clean forward, where `needs_forward`
+        asks for it.
         """

@@ -19,8 +19,7 @@ def draw_normal(inputs: Inputs, copy: int) -> Tensor:
 
     An example's numbers depend on its place in the update alone, not on the micro-batch.
 
-    Returns:
-        Numbers, float32. Shape `(batch, width, embedding)`.
+    Float32. Shape `(batch, width, embedding)`.
     """
     size = inputs.embeddings.shape[-1]
     given = own_draws(inputs, copy)
@@ -50,9 +49,7 @@ def own_draws(inputs: Inputs, copy: int, name: str = "perturbation") -> list[tup
 def moved(inputs: Inputs, changes: Tensor) -> Perturbed:
     """Return inputs whose field tokens are moved.
 
-    Args:
-        inputs: the micro-batch.
-        changes: per example and field token. Shape `(batch, width, embedding)`.
+    Changes are per example and field token. Shape `(batch, width, embedding)`.
     """
     embeddings = inputs.embeddings
     added = inputs.fields.spread(changes.detach()).to(embeddings)
@@ -71,10 +68,7 @@ def _stack(inputs: Inputs, rows: list[Tensor]) -> Tensor:
 def replaced(inputs: Inputs, backbone: Backbone, swaps: Sequence[Mapping[int, int]]) -> Perturbed:
     """Return inputs with other tokens in place of some field tokens, and how to show them.
 
-    Args:
-        inputs: the micro-batch.
-        backbone: whose embeddings the new tokens have.
-        swaps: for each example, new token ids by number of its field token.
+    `swaps` are, for each example, new token ids by number of its field token.
     """
     fields, ids = inputs.fields, inputs.batch.ids
     own = torch.full((fields.num_examples, fields.width), -1)

@@ -14,9 +14,7 @@ from softprompts.regularizers.perturbations.drawing import draw_normal, moved
 class GaussianNoise(Perturbation):
     """Adds `sigma * rms * n`, `n` standard normal, to each number of each field token.
 
-    Args:
-        backbone: `rms` is the root-mean-square of its embedding table.
-        sigma: the noise in that unit, so that one value serves every backbone.
+    `rms` is the root-mean-square of the embedding table, so that one `sigma` serves every backbone.
 
     Reference:
         Chen et al. (2023), arXiv 2305.02423, PTP with random noise in embedding space.

@@ -35,14 +35,8 @@ class GradientAscent(Perturbation):
     chose for the clean input are held, and its own gradient is not touched. A random start needs
     nothing of the clean forward, so the point where the ascent ends is read together with it.
 
-    Args:
-        backbone: `rms` is the root-mean-square of its embedding table.
-        radius: of the ball, in that unit.
-        norm: `l2` or `linf`.
-        steps: steps of ascent, each a forward and a backward.
-        step_size: length of a step in radii; `2.5 / steps` when `None`.
-        is_free: start at the input itself and reuse the clean pass's gradient for the first step,
-            which saves one; else the start is drawn in the ball.
+    `rms` is the root-mean-square of the embedding table. A free start is the input itself, where
+    the clean pass's gradient serves the first step.
 
     Reference:
         Chen et al. (2023), arXiv 2305.02423, PTP with adversarial noise in embedding space; Madry

@@ -23,16 +23,6 @@ _MOST_SENTINELS = 100
 class Masking(Perturbation):
     """Replaces `max(1, round(fraction * words))` words of each example, all of their tokens.
 
-    Args:
-        backbone: whose tokens replace them.
-        fraction: share of the words.
-        replacement: `mask`, `sentinel` (a new one for each word, in order), `unknown`, `random`
-            (a vocabulary row for each token), or `auto`: the first of these that there is.
-        kept_fields: fields of the row that are left as they are.
-
-    Raises:
-        BackboneError: if the backbone has no such token.
-
     Reference:
         Chen et al. (2023), arXiv 2305.02423, PTP with random noise in text space.
 

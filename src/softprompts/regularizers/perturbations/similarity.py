@@ -22,9 +22,8 @@ def keep_similar(
     An example is as similar as the least similar of its inputs. Each round reads the examples that
     broke the floor in the round before, all in one forward of the bare backbone.
 
-    Returns:
-        The swaps that are left, and per example `similarity`, 1 where no swap is left, and
-        `swaps_undone`. Shape `(batch,)` each.
+    Returns the swaps that are left, and per example `similarity`, 1 where no swap is left, and
+    `swaps_undone`. Shape `(batch,)` each.
     """
     kept = [dict(swap) for swap in swaps]
     similarities = torch.ones(len(kept), device=inputs.embeddings.device)

@@ -28,23 +28,8 @@ class WordSubstitution(Perturbation):
     until the budget of `max(least_words, fraction * words)` is used up. Only words that are one
     token can be swapped; stop-words are not, and no word is swapped or put in twice.
 
-    Args:
-        backbone: whose input embeddings say which words are near.
-        fraction: share of an example's words that may be swapped.
-        least_words: how many may be swapped however short the example is.
-        num_candidates: neighbours of a word that are tried.
-        min_cosine: least cosine of a neighbour.
-        kept_fields: fields of the row that are left as they are, such as the premise of a pair.
-        min_similarity: least cosine between the mean-pooled states of the bare backbone for an
-            input before and after; swaps are undone, from the weakest gain, until it is reached.
-            `None` asks for nothing, and costs nothing.
-        word_vectors: file of word vectors that say which words are near, instead of the
-            backbone's table.
-        word_vectors_digest: digest that the file must have; any when `None`.
-
-    Raises:
-        StorageError: if the file cannot be read, or has another digest.
-        DataError: if a line of it is no word vector, or it has no word of the backbone.
+    With `min_similarity`, swaps are undone, from the weakest gain, until the mean-pooled states of
+    the bare backbone for an input before and after have at least that cosine.
 
     Reference:
         Yoo and Qi (2021), arXiv 2109.00544, section 3; Chen et al. (2023), arXiv 2305.02423.
