@@ -15,7 +15,7 @@ from contracts.test_regularizers import Lines, config_of, member_of, ptp
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.regularizers.base import Illustration, Penalty
-from softprompts.regularizers.row_norm import RowNorm
+from softprompts.regularizers.row_penalties import RowNorm
 from softprompts.regularizers.words import words_of
 from softprompts.training import objective
 from softprompts.training.execution import execute

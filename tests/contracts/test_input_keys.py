@@ -23,7 +23,7 @@ from softprompts.fast.reader import Ways
 from softprompts.fast.shortcuts import Shortcuts
 from softprompts.prompts.draws import Draws
 from softprompts.recipes.schema import RunConfig
-from softprompts.regularizers.row_norm import RowNorm
+from softprompts.regularizers.row_penalties import RowNorm
 from softprompts.training import pack as training_cutting
 from softprompts.training.building import build_model
 from softprompts.training.execution import encode_splits, make_member

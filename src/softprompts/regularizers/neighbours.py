@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 from weakref import WeakKeyDictionary, ref
 
 import torch
@@ -41,15 +40,8 @@ _MARKERS = ("▁", "Ġ")
 _SHARE = 0.05
 
 
-@final
-@dataclass(frozen=True)
-class Neighbour:
-    """A word near another one.
-
-    Attributes:
-        id: its token.
-        cosine: between the embeddings of both.
-    """
+class Neighbour(NamedTuple):
+    """A word near another one: its token, and the cosine between the embeddings of both."""
 
     id: int
     cosine: float
@@ -130,14 +122,12 @@ class Neighbours:
             best, where = torch.cat([best, values], 1), torch.cat([where, columns + start], 1)
             best, order = best.topk(min(count, best.shape[1]), dim=1)
             where = where.gather(1, order)
-        return [
-            [
-                Neighbour(self._others[rank], cosine)
-                for cosine, rank in sorted(zip(cosines, ranks, strict=True), key=_nearest_first)
-                if math.isfinite(cosine)
-            ]
-            for cosines, ranks in zip(best.tolist(), where.tolist(), strict=True)
-        ]
+        found = []
+        for cosines, places in zip(best.tolist(), where.tolist(), strict=True):
+            pairs = sorted(zip(cosines, places, strict=True), key=lambda one: (-one[0], one[1]))
+            near = [Neighbour(self._others[rank], cosine) for cosine, rank in pairs]
+            found.append([one for one in near if math.isfinite(one.cosine)])
+        return found
 
     @cached_property
     def _others(self) -> list[int]:
@@ -155,20 +145,15 @@ class Neighbours:
 
     def _vectors(self, ids: list[int]) -> Tensor:
         """Return the vectors of words, float32. Shape `(words, width)`."""
+        places: Sequence[int | None] = ids
         if self._given is not None:
-            found = [find_word(self.words[token_id], self._given[0]) for token_id in ids]
-            rows = torch.tensor(found, device=self._device)
-        else:
-            rows = torch.tensor(ids, device=self._device)
+            places = [find_word(self.words[token_id], self._given[0]) for token_id in ids]
+        rows = torch.tensor(places, device=self._device)
         if self._table is not None:
             return self._table[rows].float()
         backbone = self._backbone()
         assert backbone is not None
         return backbone.embed(rows).float()
-
-
-def _nearest_first(one: tuple[float, int]) -> tuple[float, int]:
-    return -one[0], one[1]
 
 
 def find_word(text: str, words: Mapping[str, int]) -> int | None:
@@ -215,9 +200,7 @@ def neighbours_of(
     """
     kept = _KEPT.setdefault(backbone, {})
     if word_vectors is None:
-        if "" not in kept:
-            kept[""] = Neighbours(backbone)
-        return kept[""]
+        return kept.get("") or kept.setdefault("", Neighbours(backbone))
     path = Path(word_vectors)
     with reporting(path, "read"):
         found = file_digest(path)

@@ -18,10 +18,31 @@ from softprompts.regularizers.base import (
     Regularizer,
     Seen,
 )
-from softprompts.regularizers.consistency import kl, symmetric_kl
 from softprompts.regularizers.perturbations.base import Perturbation
 
-_DIVERGENCES = {"kl": kl, "symmetric-kl": symmetric_kl}
+
+def _kl(clean: Tensor, perturbed: Tensor, valid: Tensor) -> Tensor:
+    """Return `KL(p || q) = sum_c p_c (log p_c - log q_c)`, `p` clean and `q` perturbed.
+
+    `valid` columns are those that exist; the scores of others are not looked at. Shapes
+    `(batch, labels)` and `(batch,)`.
+    """
+    log_p, log_q = _log_softmax(clean, valid), _log_softmax(perturbed, valid)
+    return (log_p.exp() * valid * (log_p - log_q)).sum(dim=1)
+
+
+def _symmetric_kl(clean: Tensor, perturbed: Tensor, valid: Tensor) -> Tensor:
+    """Return `(KL(p || q) + KL(q || p)) / 2`; see `_kl` for the arguments."""
+    return (_kl(clean, perturbed, valid) + _kl(perturbed, clean, valid)) / 2
+
+
+def _log_softmax(scores: Tensor, valid: Tensor) -> Tensor:
+    """Return log-probabilities over the columns that exist, 0 in the others."""
+    held = scores.masked_fill(~valid, -float("inf")).log_softmax(dim=1)
+    return held.masked_fill(~valid, 0.0)
+
+
+_DIVERGENCES = {"kl": _kl, "symmetric-kl": _symmetric_kl}
 
 
 @final

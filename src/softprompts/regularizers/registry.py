@@ -168,13 +168,13 @@ REGULARIZERS.register(
 )
 REGULARIZERS.register(
     "vocabulary-distance",
-    "softprompts.regularizers.vocabulary_distance:VocabularyDistance",
+    "softprompts.regularizers.row_penalties:VocabularyDistance",
     summary="mean square distance of rows to the nearest vocabulary rows",
     options=WEIGHTING,
 )
 REGULARIZERS.register(
     "row-norm",
-    "softprompts.regularizers.row_norm:RowNorm",
+    "softprompts.regularizers.row_penalties:RowNorm",
     summary="mean square of the rows",
     options=WEIGHTING,
 )

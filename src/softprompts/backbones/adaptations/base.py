@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from torch import nn
 
@@ -44,3 +44,15 @@ class Adaptation(ABC):
         Returns:
             The adapted backbone. It stays in evaluation mode, so its dropout is off.
         """
+
+
+@final
+class NoAdaptation(Adaptation):
+    """The run reads through the shared backbone and trains nothing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def adapt(self, backbone: Backbone, needs_head: bool, seed: int) -> Adapted:
+        """Return the backbone itself, with nothing to train."""
+        return Adapted(backbone, nn.Module())

@@ -14,7 +14,7 @@ ADAPTATIONS: Registry[type[Adaptation]] = Registry(
 )
 ADAPTATIONS.register(
     "none",
-    "softprompts.backbones.adaptations.none:NoAdaptation",
+    "softprompts.backbones.adaptations.base:NoAdaptation",
     summary="the backbone stays frozen",
 )
 ADAPTATIONS.register(

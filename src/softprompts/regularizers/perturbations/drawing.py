@@ -17,20 +17,25 @@ from softprompts.regularizers.words import words_of
 def draw_normal(inputs: Inputs, copy: int) -> Tensor:
     """Return standard normal numbers for the field tokens of each example, 0 beyond them.
 
-    An example's numbers depend on its place in the update alone, not on the micro-batch.
-
-    Float32. Shape `(batch, width, embedding)`.
+    An example's numbers depend on its place in the update alone, not on the micro-batch. Float32.
+    Shape `(batch, width, embedding)`.
     """
-    size = inputs.embeddings.shape[-1]
-    given = own_draws(inputs, copy)
-    return _stack(inputs, [torch.randn(count, size, generator=draws) for count, draws in given])
+    return _drawn(inputs, own_draws(inputs, copy), torch.randn)
 
 
 def draw_uniform(inputs: Inputs, copy: int) -> Tensor:
     """Return numbers even in `[0, 1)`, as `draw_normal` does, and apart from those."""
-    size = inputs.embeddings.shape[-1]
-    given = own_draws(inputs, copy, "perturbation-uniform")
-    return _stack(inputs, [torch.rand(count, size, generator=draws) for count, draws in given])
+    return _drawn(inputs, own_draws(inputs, copy, "perturbation-uniform"), torch.rand)
+
+
+def _drawn(
+    inputs: Inputs, given: list[tuple[int, Generator]], sample: Callable[..., Tensor]
+) -> Tensor:
+    width, size = inputs.fields.width, inputs.embeddings.shape[-1]
+    stacked = torch.zeros(len(given), width, size)
+    for example, (count, draws) in enumerate(given):
+        stacked[example, :count] = sample(count, size, generator=draws)
+    return stacked.to(inputs.embeddings.device)
 
 
 def own_draws(inputs: Inputs, copy: int, name: str = "perturbation") -> list[tuple[int, Generator]]:
@@ -54,15 +59,6 @@ def moved(inputs: Inputs, changes: Tensor) -> Perturbed:
     embeddings = inputs.embeddings
     added = inputs.fields.spread(changes.detach()).to(embeddings)
     return Perturbed(embeddings + added, (changes != 0).flatten(1).any(dim=1))
-
-
-def _stack(inputs: Inputs, rows: list[Tensor]) -> Tensor:
-    """Pad and stack. Shape `(batch, width, embedding)`."""
-    width, size = inputs.fields.width, inputs.embeddings.shape[-1]
-    stacked = torch.zeros(len(rows), width, size)
-    for example, row in enumerate(rows):
-        stacked[example, : len(row)] = row
-    return stacked.to(inputs.embeddings.device)
 
 
 def replaced(inputs: Inputs, backbone: Backbone, swaps: Sequence[Mapping[int, int]]) -> Perturbed:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import final
 
 import torch
@@ -15,7 +14,6 @@ from softprompts.regularizers.base import Inputs, Perturbed, Seen
 from softprompts.regularizers.neighbours import neighbours_of
 from softprompts.regularizers.perturbations.base import Perturbation
 from softprompts.regularizers.perturbations.drawing import replaced
-from softprompts.regularizers.perturbations.similarity import keep_similar
 from softprompts.regularizers.words import Word, words_of
 
 
@@ -84,8 +82,8 @@ class WordSubstitution(Perturbation):
         about: dict[str, Tensor] = {}
         if self.min_similarity is not None:
             gains = [self._gains(*one) for one in zip(words, swaps, seen.gradient, strict=True)]
-            undo = partial(replaced, inputs, self.backbone)
-            swaps, about = keep_similar(inputs, undo, swaps, gains, self.min_similarity)
+            floor = self.min_similarity
+            swaps, about = _keep_similar(inputs, self.backbone, swaps, gains, floor)
         found = replaced(inputs, self.backbone, swaps)
         counts = torch.tensor([float(len(swap)) for swap in swaps], device=found.changed.device)
         return replace(found, about={"words_changed": counts, **about})
@@ -134,3 +132,45 @@ class WordSubstitution(Perturbation):
         old = {word.numbers[0]: word.ids[0] for word in words}
         given = swaps.items()
         return {n: self._best(old[n], [new], gradient[n].float())[1] for n, new in given}
+
+
+def _keep_similar(
+    inputs: Inputs,
+    backbone: Backbone,
+    swaps: Sequence[Mapping[int, int]],
+    gains: Sequence[Mapping[int, float]],
+    floor: float,
+) -> tuple[list[dict[int, int]], dict[str, Tensor]]:
+    """Undo swaps, from the weakest gain, until every example is as similar as it must be.
+
+    An example is as similar as the least similar of its inputs. Each round reads the examples that
+    broke the floor in the round before, all in one forward of the bare backbone.
+
+    Returns the swaps that are left, and per example `similarity`, 1 where no swap is left, and
+    `swaps_undone`. Shape `(batch,)` each.
+    """
+    kept = [dict(swap) for swap in swaps]
+    similarities = torch.ones(len(kept), device=inputs.embeddings.device)
+    wanted = [example for example, swap in enumerate(kept) if swap]
+    while wanted:
+        found = _similarities(inputs, replaced(inputs, backbone, kept).embeddings, wanted)
+        similarities[wanted] = found
+        broken = [e for e, one in zip(wanted, found.tolist(), strict=True) if not one >= floor]
+        for example in broken:
+            own = gains[example]
+            del kept[example][min(kept[example], key=lambda number: (own[number], number))]
+            similarities[example] = 1.0
+        wanted = [example for example in broken if kept[example]]
+    undone = [float(len(old) - len(new)) for old, new in zip(swaps, kept, strict=True)]
+    about = {"similarity": similarities, "swaps_undone": similarities.new_tensor(undone)}
+    return kept, about
+
+
+def _similarities(inputs: Inputs, embeddings: Tensor, wanted: Sequence[int]) -> Tensor:
+    """Return the similarity of some examples. Shape `(batch,)`."""
+    examples = inputs.batch.examples
+    numbers = torch.tensor(wanted, device=examples.device)
+    chosen = torch.where(torch.isin(examples, numbers))[0]
+    cosines = inputs.similarity(embeddings[chosen].detach(), chosen)
+    least = cosines.new_full((inputs.batch.size,), float("inf"))
+    return least.scatter_reduce(0, examples[chosen], cosines, "amin")[numbers]
