@@ -266,10 +266,9 @@ class SoftPromptModel(nn.Module):
         """Write text after an input with the prompt in place.
 
         Args:
-            input_ids: token ids, special tokens included. Shape `(batch, tokens)`.
-            attention_mask: 1 on tokens, 0 on padding on either side; all ones when `None`. Shape
-                `(batch, tokens)`.
-            token_type_ids: segment ids; zeros when `None`. Shape `(batch, tokens)`.
+            input_ids: as `forward` takes them.
+            attention_mask: likewise.
+            token_type_ids: likewise.
             prompt_names: the prompt of each input, in a model with several.
             with_input: put a decoder's input in front of what it writes, as `generate` of
                 transformers does with token ids, and pipelines expect.
@@ -307,7 +306,9 @@ class SoftPromptModel(nn.Module):
             PromptError: if a prompt was not made by a configuration.
             RunFolderError: if the folder holds something.
         """
-        prompt_folder.write_prompts(Path(save_directory), self._about(), self._kept())
+        rows = {"rows": self.prompt.bake()} if ONLY in self._named else {}  # for others to start at
+        tensors = {**self.state_dict(), **rows}
+        prompt_folder.write_prompts(Path(save_directory), self._about(), tensors)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload what `save_pretrained` writes; return its address.
@@ -346,24 +347,11 @@ class SoftPromptModel(nn.Module):
 
     def _about(self) -> dict[str, Any]:
         """Return what the prompts are, and how the model is built again."""
-        options = {
-            "seed": self.seed,
-            "with_logits": self.with_logits,
-            "with_decoder": self.with_decoder,
-        }
+        options = {name: getattr(self, name) for name in ("seed", "with_logits", "with_decoder")}
         return prompt_folder.describe(self.backbone, self._configs, options)
 
-    def _kept(self) -> dict[str, Tensor]:
-        """Return all tensors and, of one prompt, its baked rows, from which others may start."""
-        rows = {"rows": self.prompt.bake()} if ONLY in self._named else {}
-        return {**self.state_dict(), **rows}
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SoftPromptModel:
-        """Change all rows, as `to` and its like do, unless that parts them from the backbone.
-
-        Raises:
-            BackboneError: if they would lie on another device, or be no float32 any longer.
-        """
+        """Change all rows, as `to` and its like do, unless that parts them from the backbone."""
         backbone = self.backbone
         moved = fn(torch.empty(0, device=backbone.device))
         if moved.device != backbone.device:

@@ -90,15 +90,15 @@ def bake(prompt: Prompt, num_marks: int = 0) -> Baked:
     return Baked(rows, counts[0], tuple(counts[1:behind]), counts[behind], output.prefixes)
 
 
-def bake_task(track: Track) -> Baked:
-    """Return the rows of a task, shared out among the marks of its template."""
-    return bake(track.prompt, num_marks(track.readout.template.source))
+def bake_task(track: Track, target: str = "") -> Baked:
+    """Return the rows of a task, shared out among the marks of its template.
 
-
-def require_input_rows(baked: Baked, target: str) -> None:
-    """Check that rows stand in the input."""
-    if baked.prefixes:
+    For a `target`, they must stand in the input.
+    """
+    baked = bake(track.prompt, num_marks(track.readout.template.source))
+    if baked.prefixes and target:
         raise PromptError(
             f"`prompt.depth` must be input for {target}, but is every-layer: keys and values are "
             "no embeddings. `--to peft` takes them."
         )
+    return baked

@@ -7,7 +7,7 @@ from typing import Any
 
 from softprompts.errors import BackboneError
 from softprompts.interop import embeds_client
-from softprompts.interop.baked import bake_task, check_exported, require_input_rows
+from softprompts.interop.baked import bake_task, check_exported
 from softprompts.interop.destination import new_places
 from softprompts.interop.probes import read_probes
 from softprompts.interop.task_text import write_task
@@ -41,8 +41,7 @@ def export_embeds(result: Result, folder: str | Path, task: str | None = None) -
             f"`backbone` must be a decoder for --to embeds, but {backbone.name} is of family "
             f"{backbone.family!r}: such servers run decoders alone."
         )
-    baked = bake_task(track)
-    require_input_rows(baked, "--to embeds")
+    baked = bake_task(track, "--to embeds")
     tokenizer, words, ids = with_words(backbone, baked)
     probes = read_probes(backbone, track, baked.rows, ids)
     text = write_task(backbone, (track, baked), words, tokenizer, probes)

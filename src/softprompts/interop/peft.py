@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
@@ -61,33 +62,21 @@ def export_peft(result: Result, folder: str | Path) -> dict[str, Any]:
         "backbone": backbone.name,
         "adapters": {name: "." if is_single else name for name in tracks},
         "templates": {name: track.readout.template.source for name, track in tracks.items()},
-        "first_position": _first_position(backbone, next(iter(adapters.values()))[0]),
+        "first_position": None,
         "left_out": ["readout"] if result.config.readout.kind == "linear" else [],
     }
+    first, _ = next(iter(adapters.values()))
+    if backbone.family == "encoder" and first.peft_type == "PREFIX_TUNING":
+        # what `position_ids` must begin with, since peft adds the number of rows to them
+        about["first_position"] = backbone.first_position - int(first.num_virtual_tokens)
     with new_places(Path(folder)) as (place,):
         for name, (config, rows) in adapters.items():
-            _write(place / about["adapters"][name], config, rows)
+            own = place / about["adapters"][name]
+            own.mkdir(parents=True, exist_ok=True)
+            config.save_pretrained(str(own))
+            save_file({ROWS: rows.cpu().contiguous()}, own / ADAPTER_FILE)
         write_json(place / "softprompts.json", about)
     return about
-
-
-def _first_position(backbone: Backbone, config: Any) -> int | None:
-    """Return what `position_ids` must begin with so that tokens stand where they do here.
-
-    peft adds the number of rows to it. `None` where nothing need be given.
-    """
-    is_prefix = config.peft_type == "PREFIX_TUNING"
-    if backbone.family != "encoder" or not is_prefix:
-        return None
-    return backbone.first_position - int(config.num_virtual_tokens)
-
-
-def _write(folder: Path, config: Any, rows: Tensor) -> None:
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(folder))
-    save_file({ROWS: rows.cpu().contiguous()}, folder / ADAPTER_FILE)
 
 
 def _adapter(backbone: Backbone, track: Track) -> tuple[Any, Tensor]:
@@ -103,8 +92,7 @@ def _adapter(backbone: Backbone, track: Track) -> tuple[Any, Tensor]:
         "num_layers": backbone.model.config.num_hidden_layers,
     }
     if not baked.prefixes:
-        _check_in_front(backbone, baked)
-        _check_behind_nothing(backbone, track)
+        _check_in_front(backbone, track, baked)
         given |= {"num_virtual_tokens": len(baked.rows), "token_dim": backbone.embedding_size}
         return PromptTuningConfig(**given, num_attention_heads=1), baked.rows
     heads, size = _check_layers(backbone, baked)
@@ -120,8 +108,8 @@ def _adapter(backbone: Backbone, track: Track) -> tuple[Any, Tensor]:
     return config, rows
 
 
-def _check_in_front(backbone: Backbone, baked: Baked) -> None:
-    """Check that all rows stand in front, and are read as peft reads them."""
+def _check_in_front(backbone: Backbone, track: Track, baked: Baked) -> None:
+    """Check that all rows stand before all tokens, and are read as peft reads them."""
     if baked.num_front < len(baked.rows):
         raise PromptError(
             f"all {len(baked.rows)} rows must stand in front of the input for --to peft, but "
@@ -133,10 +121,6 @@ def _check_in_front(backbone: Backbone, baked: Baked) -> None:
             f"embeddings of {backbone.name} must be scaled in its table for --to peft, but are "
             "scaled behind it, which peft leaves out."
         )
-
-
-def _check_behind_nothing(backbone: Backbone, track: Track) -> None:
-    """Check that no special token stands before the rows."""
     is_behind = backbone.family != "decoder" or track.prompt.position.after_bos
     if backbone.frame.prefix and is_behind:
         token = backbone.tokenizer.decode(backbone.frame.prefix)

@@ -16,7 +16,7 @@ from torch import Tensor
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.loading import quiet
 from softprompts.errors import BackboneError, PromptError
-from softprompts.interop.baked import bake_task, check_exported, require_input_rows
+from softprompts.interop.baked import bake_task, check_exported
 from softprompts.interop.destination import new_places
 from softprompts.interop.gguf import check_gguf, write_gguf
 from softprompts.interop.probes import Probe, library_logits, read_probes, stands_before_bos
@@ -54,8 +54,7 @@ def export_vocabulary(
     head = _head(backbone)
     if gguf is not None:
         check_gguf(backbone)
-    baked = bake_task(track)
-    require_input_rows(baked, "--to vocabulary")
+    baked = bake_task(track, "--to vocabulary")
     tokenizer, words, ids = with_words(backbone, baked)
     probes = read_probes(backbone, track, baked.rows, ids)
     if stands_before_bos(backbone, probes):

@@ -78,18 +78,10 @@ class ChoiceLog:
                 for column, label in enumerate(labels)
                 if bool((answers == column).any())
             }
-            found["pool"] = {"weights": _means(mixtures), "stds": _stds(mixtures)}
+            parts: dict[Any, Tensor] = {None: mixtures, **classes}
+            means = {name: part.mean(dim=0).tolist() for name, part in parts.items()}
+            stds = {name: part.std(dim=0, correction=0).tolist() for name, part in parts.items()}
+            found["pool"] = {"weights": means.pop(None), "stds": stds.pop(None)}
             if classes:
-                found["pool"]["by_class"] = {k: _means(part) for k, part in classes.items()}
-                found["pool"]["stds_by_class"] = {k: _stds(part) for k, part in classes.items()}
+                found["pool"] |= {"by_class": means, "stds_by_class": stds}
         return found
-
-
-def _means(weights: Tensor) -> list[float]:
-    found: list[float] = weights.mean(dim=0).tolist()
-    return found
-
-
-def _stds(weights: Tensor) -> list[float]:
-    found: list[float] = weights.std(dim=0, correction=0).tolist()
-    return found

@@ -38,7 +38,6 @@ class PromptOutput:
         mixture: weights of the pool, or `None`. Shape `(batch, pool)`.
         activity: the choice of the active length.
         prefixes: rows that are read in every layer; none where they stand in the input.
-        has_choices: whether a selector chose places or a number, or a pool weights.
     """
 
     rows: Tensor
@@ -47,7 +46,12 @@ class PromptOutput:
     mixture: Tensor | None
     activity: Activity = ALL
     prefixes: Mapping[Slot, KeyValues] = field(default_factory=dict)
-    has_choices: bool = False
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether a selector chose places or a number, or a pool weights."""
+        chosen = (self.mixture, self.placement.logits, self.activity.logits)
+        return any(one is not None for one in chosen)
 
 
 @final
@@ -91,7 +95,16 @@ class Prompt(nn.Module):
         self.length, self.changes_tokens = self.active_length.length, self.pool.changes_tokens
         parts: tuple[Part, ...] = (rows, position, self.active_length)
         self.needs_instances = any(part.needs_instances for part in parts)
-        self._check_instance()
+        known = get_args(InstanceKind)
+        if instance not in known:
+            raise PromptError(
+                f"`prompt.instance` must be one of {', '.join(known)}, but is {instance!r}."
+            )
+        if instance != "states" and not self.needs_instances:
+            raise PromptError(
+                "`prompt.instance` must be left out where nothing looks at instance vectors, but "
+                f"is {instance!r}."
+            )
 
     @property
     def task_tensors(self) -> frozenset[str]:
@@ -157,21 +170,7 @@ class Prompt(nn.Module):
         if not self.depth.is_input:
             prefixes, rows = self.depth.prefixes(rows), rows[:, :0]
         places = placement.anchors[:, : rows.shape[1]]
-        has_choices = mixture is not None or placement.logits is not None
-        has_choices = has_choices or activity.logits is not None
-        return PromptOutput(rows, places, placement, mixture, activity, prefixes, has_choices)
-
-    def _check_instance(self) -> None:
-        known = get_args(InstanceKind)
-        if self.instance not in known:
-            raise PromptError(
-                f"`prompt.instance` must be one of {', '.join(known)}, but is {self.instance!r}."
-            )
-        if self.instance != "states" and not self.needs_instances:
-            raise PromptError(
-                "`prompt.instance` must be left out where nothing looks at instance vectors, but "
-                f"is {self.instance!r}."
-            )
+        return PromptOutput(rows, places, placement, mixture, activity, prefixes)
 
     def bake(self) -> Tensor:
         """Return the rows as inference needs them, without the network that trained them.

@@ -112,18 +112,24 @@ def arrange(
             `(batch, tokens)` for the others.
         edges: index before which rows in front, and rows behind, stand. Shape `(batch,)` each.
     """
-    (embeddings, mask, segments), gates = tokens, None
+    embeddings, mask, segments = tokens
     rows = embeddings[:, :0] if output.prefixes else output.rows
-    if output.activity.weights is not None and not output.prefixes:
-        gates = output.activity.gates
-        embeddings, rows = _with_gates(embeddings, None), _with_gates(rows, gates)
+    gates = None if output.prefixes else output.activity.gates
+    if gates is not None:
+        ones = embeddings.new_ones(embeddings.shape[:2])
+        embeddings, rows = _with_gates(embeddings, ones), _with_gates(rows, gates)
     spliced = splice(embeddings, mask, segments, rows, output.anchors)
     weights = output.placement.weights
     is_learned = weights is not None and weights.requires_grad
     if weights is not None and is_learned:
         tied = tie(spliced.embeddings, weights, embeddings, mask, rows, edges)
         spliced = replace(spliced, embeddings=tied, is_row=None)
-    return spliced if gates is None else _take_gates(spliced, is_learned)
+    if gates is None:
+        return spliced
+    both, places, gated = spliced.embeddings, spliced.row_positions, None
+    if not is_learned and places.numel():  # else gates tell where rows might have stood
+        gated = (int(places.min()), int(places.max()) + 1)
+    return replace(spliced, embeddings=both[..., :-1], gates=both[..., -1], gated=gated)
 
 
 def splice(
@@ -189,23 +195,9 @@ def _place(tokens: Tensor, rows: Tensor, places: Tensor) -> Tensor:
     return spliced.view(batch, width, hidden)
 
 
-def _with_gates(embeddings: Tensor, gates: Tensor | None) -> Tensor:
-    """Put gates beside embeddings as one more dimension, so that they are spliced alike.
-
-    Shape `(batch, places, hidden + 1)`.
-    """
-    if gates is None:
-        gates = embeddings.new_ones(embeddings.shape[:2])
+def _with_gates(embeddings: Tensor, gates: Tensor) -> Tensor:
+    """Put gates beside embeddings as one more dimension, so that they are spliced alike."""
     return torch.cat([embeddings, gates[..., None].to(embeddings)], dim=-1)
-
-
-def _take_gates(spliced: Spliced, is_learned: bool) -> Spliced:
-    """Take the last dimension of the embeddings for gates; see `_with_gates`."""
-    both, places = spliced.embeddings, spliced.row_positions
-    gated = None
-    if not is_learned and places.numel():
-        gated = (int(places.min()), int(places.max()) + 1)
-    return replace(spliced, embeddings=both[..., :-1], gates=both[..., -1], gated=gated)
 
 
 def concatenate(parts: Sequence[Spliced]) -> Spliced:
@@ -256,7 +248,8 @@ def join_memories(outputs: Sequence[PromptOutput], spliced: Spliced) -> Memory |
     """
     if not any(output.prefixes for output in outputs):
         return None if spliced.gates is None else Memory(gates=spliced.gates, gated=spliced.gated)
-    counts = [_length(output) for output in outputs]
+    first = [next(iter(output.prefixes.values()), None) for output in outputs]
+    counts = [0 if pair is None else pair.keys.shape[2] for pair in first]
     length = max(counts)
     sizes = torch.tensor([len(output.anchors) for output in outputs])
     lengths = torch.tensor(counts).repeat_interleave(sizes).to(outputs[0].anchors.device)
@@ -266,11 +259,6 @@ def join_memories(outputs: Sequence[PromptOutput], spliced: Spliced) -> Memory |
         prefix_gates = torch.cat([_prefix_gates(output, length) for output in outputs])
     prefixes = {slot: _join(outputs, slot, length) for slot in slots}
     return Memory(prefixes, prefix_gates, spliced.gates, spliced.gated, lengths)
-
-
-def _length(output: PromptOutput) -> int:
-    """Return the number of keys that a prompt gives to each attention."""
-    return next((pair.keys.shape[2] for pair in output.prefixes.values()), 0)
 
 
 def _prefix_gates(output: PromptOutput, length: int) -> Tensor:

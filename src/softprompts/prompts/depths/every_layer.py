@@ -77,26 +77,28 @@ class EveryLayerDepth(Depth):
                 f"whose rows are keys and values, but is {kind.__name__}."
             )
         length, is_read = len(initial), units is not None or not kind.is_joint
-        found = self.read(initial) if is_read else {}
+        read = self.read(initial) if is_read else {}
+        found = {slot: (_flat(pair.keys), _flat(pair.values)) for slot, pair in read.items()}
         if kind.is_joint:
             groups = [list(group) for _, group in groupby(self.slots, key=_sort)]
             parts = []
             for number, group in enumerate(groups):
                 make = partial(build, width=2 * sum(slot.width for slot in group))
-                unit = None if units is None else torch.cat([_wide(slot, units) for slot in group])
-                if unit is not None and kind.has_unit:
-                    pairs = [_flat(states) for slot in group for states in _pair(found[slot])]
-                    make = partial(make, base=torch.cat(pairs, dim=1))  # (length, width)
-                start = 1.0 if units is None else units.embedding
+                unit, start = None, 1.0
+                if units is not None:
+                    start, own = units.embedding, units.attentions
+                    wide = [torch.tensor(own[slot]).repeat_interleave(slot.width) for slot in group]
+                    unit = torch.cat(wide)  # (width,)
+                    if kind.has_unit:
+                        pairs = [states for slot in group for states in found[slot]]
+                        make = partial(make, base=torch.cat(pairs, dim=1))  # (length, width)
                 parts.append(build_in_unit(kind, make, initial, draw(number), unit, start))
             return LayeredRows(parts, length)
         parts = []
         for number, slot in enumerate(self.slots):
-            both = torch.cat([_flat(states) for states in _pair(found[slot])])  # (2 length, width)
-            unit = None
+            both, unit = torch.cat(found[slot]), None  # (2 length, width)
             if units is not None:
-                own = torch.tensor(units.attentions[slot])
-                unit = own.repeat_interleave(length)[:, None]  # (2 length, 1)
+                unit = torch.tensor(units.attentions[slot]).repeat_interleave(length)[:, None]
             parts.append(build_in_unit(kind, build, both.float(), draw(number), unit))
         return LayeredRows(parts, length)
 
@@ -143,15 +145,6 @@ class LayeredRows(Rows):
 def _sort(slot: Slot) -> tuple[str, str]:
     """Return which sort of attention it is; the encoder's first, then the decoder's, then cross."""
     return ("2" if slot.kind == "cross" else "0" if slot.stack == "encoder" else "1", slot.kind)
-
-
-def _pair(states: KeyValues) -> tuple[Tensor, Tensor]:
-    return states.keys, states.values
-
-
-def _wide(slot: Slot, units: Units) -> Tensor:
-    """Return the unit of each number of an attention's keys, then values. Shape `(2 width,)`."""
-    return torch.tensor(units.attentions[slot]).repeat_interleave(slot.width)
 
 
 def _flat(states: Tensor) -> Tensor:

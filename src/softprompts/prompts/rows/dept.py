@@ -49,8 +49,7 @@ class DecomposedRows(Rows):
 
     def forward(self, generator: Generator | None = None) -> Tensor:
         """Return `P`. Shape `(length, hidden)`."""
-        rows: Tensor = self.weight * self.unit
-        return rows
+        return self.weight * self.unit
 
     def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """Return `E + A B`. Shape `(batch, tokens, hidden)`."""

@@ -58,5 +58,4 @@ class LowRankRows(Rows):
 
     def forward(self, generator: Generator | None = None) -> Tensor:
         """Return `P`. Shape `(length, hidden)`."""
-        rows: Tensor = (self.base + self.left @ self.right) * self.unit
-        return rows
+        return (self.base + self.left @ self.right) * self.unit

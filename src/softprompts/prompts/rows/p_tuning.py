@@ -56,6 +56,9 @@ class LstmEncoder(nn.Module):
         return encoded
 
 
+_ENCODERS: dict[str, type[MlpEncoder | LstmEncoder]] = {"mlp": MlpEncoder, "lstm": LstmEncoder}
+
+
 @final
 class PTuningRows(Rows):
     """Rows read through an encoder: `P = encoder(E)`.
@@ -94,15 +97,11 @@ class PTuningRows(Rows):
         length, hidden = initial.shape
         if not length:
             raise PromptError("`prompt.length` must be at least 1 for p-tuning rows, but is 0.")
-        encoders: dict[str, type[MlpEncoder | LstmEncoder]] = {
-            "mlp": MlpEncoder,
-            "lstm": LstmEncoder,
-        }
-        if encoder not in encoders:
+        if encoder not in _ENCODERS:
             raise PromptError(f"`prompt.rows.encoder` must be mlp or lstm, but is {encoder!r}.")
         self.weight = self.start(initial)
         width = hidden if hidden_size is None else hidden_size
-        self.encoder = encoders[encoder](hidden, width, num_layers, generator)
+        self.encoder = _ENCODERS[encoder](hidden, width, num_layers, generator)
         if self.is_relative:
             start_as_nothing(self.encoder.head[-1])
 

@@ -35,12 +35,7 @@ class SuperpositionRows(Rows):
     words: Tensor
 
     def __init__(
-        self,
-        initial: Tensor,
-        generator: Generator,
-        *,
-        words: Tensor,
-        unit: Tensor | None = None,
+        self, initial: Tensor, generator: Generator, *, words: Tensor, unit: Tensor | None = None
     ) -> None:
         super().__init__(initial, generator, unit=unit)
         length, num_words = len(initial), len(words)
@@ -56,5 +51,4 @@ class SuperpositionRows(Rows):
 
     def forward(self, generator: Generator | None = None) -> Tensor:
         """Return `P`. Shape `(length, hidden)`."""
-        rows: Tensor = self.base + self.weight @ self.words
-        return rows
+        return self.base + self.weight @ self.words
