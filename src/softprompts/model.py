@@ -164,11 +164,7 @@ class SoftPromptModel(nn.Module):
     ) -> None:
         """Compute layers again in the backward pass, to save memory; of all models on the backbone.
 
-        Args:
-            gradient_checkpointing_kwargs: nothing but `use_reentrant: False`, which it does.
-
-        Raises:
-            BackboneError: if it is something else.
+        The only argument that may be told is `use_reentrant: False`, which it does.
         """
         if gradient_checkpointing_kwargs not in (None, {}, {"use_reentrant": False}):
             raise BackboneError(

@@ -50,12 +50,7 @@ class Pass(ABC):
     ) -> Any:
         """Run a layer and return what it gives.
 
-        Args:
-            number: runs of layers before this one; a layer may run more than once.
-            layer: the layer.
-            forward: its own forward.
-            arguments: what it is given by place.
-            options: what it is given by name.
+        `number` counts runs of layers before this one; a layer may run more than once.
         """
 
     @abstractmethod
@@ -121,12 +116,7 @@ def attend(
     gate of 0 hides a key, and its gradient says what showing it would do. Every position reads
     itself, whatever its gate.
 
-    Args:
-        module: the attention of the model.
-        states: queries, keys and values; see `Pass.attend`.
-        attention_mask: what may be attended to.
-        given: what attention is given.
-        options: whatever else the model gives its attention.
+    `states` are queries, keys and values; see `Pass.attend` for all else.
     """
     (query, key, value), memory, slot, gates = states, given.memory, given.slot, given.gates
     kind: Any = type(module)
@@ -223,11 +213,7 @@ def _visible(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None)
 
 @cache
 def function_of(kind: Any, name: str) -> Callable[..., tuple[Tensor, Any]]:
-    """Return the attention function that a kind of attention would use by itself.
-
-    Raises:
-        BackboneError: if there is none of that name.
-    """
+    """Return the attention function that a kind of attention would use by itself."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     function: Callable[..., tuple[Tensor, Any]] | None

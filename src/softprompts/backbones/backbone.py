@@ -32,14 +32,7 @@ class Backbone(FrozenModel):
     that trains the backbone does so in a copy, which is a backbone of its own.
 
     Args:
-        name: the name it was loaded by.
-        family: how the transformer is built.
-        model: the pretrained model, with its language head where that was trained.
-        tokenizer: its fast tokenizer.
-        has_language_head: whether the head of `model` was trained.
-        fingerprint: the identity of the weights.
-        has_checkpointing: whether layers are computed again in the backward pass, which takes less
-            memory and more time.
+        fingerprint: the identity of the weights. For all above it, see `FrozenModel`.
         is_compiled: whether layers are compiled where gradients are taken.
         revision: the hub's revision that was asked for.
 
@@ -79,11 +72,7 @@ class Backbone(FrozenModel):
         return f"Backbone({self.name!r}, {self.family}, {self.dtype}, {self.device})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
-        """Return itself: it is never modified, so copies of what holds it share it.
-
-        Raises:
-            BackboneError: if it is a run's own copy, which is trained.
-        """
+        """Return itself: it is never modified, so copies of what holds it share it."""
         if not self.is_frozen:
             raise BackboneError(
                 f"backbone {self.name!r} must be frozen to be copied, but is trained."
@@ -91,11 +80,7 @@ class Backbone(FrozenModel):
         return self
 
     def __reduce__(self) -> tuple[Callable[..., Backbone], tuple[Any, ...]]:
-        """Pickle its name and how it was loaded, not its weights.
-
-        Raises:
-            BackboneError: if it was not loaded by a name, or is trained.
-        """
+        """Pickle its name and how it was loaded, not its weights."""
         if self.reload is None or not self.is_frozen:
             raise BackboneError(
                 f"backbone {self.name!r} must be frozen and loaded by name to be pickled, but is "

@@ -62,8 +62,7 @@ REFUSED: dict[str, str] = {
 def find_family(config: Any) -> Family:
     """Return the family of a model's configuration.
 
-    Raises:
-        BackboneError: if models of this type cannot carry soft prompts, with the reason.
+    Models that cannot carry soft prompts are refused, with the reason.
     """
     from transformers.models.auto import modeling_auto
 
@@ -102,8 +101,7 @@ def names_head(config: Any) -> bool:
 def find_class(config: Any, family: Family, with_head: bool) -> Any:
     """Return the model class of a configuration.
 
-    Raises:
-        BackboneError: if its forward takes no input embeddings or no attention mask.
+    Its forward must take input embeddings and an attention mask.
     """
     from transformers.models.auto import modeling_auto
 

@@ -49,12 +49,8 @@ class Frame:
 def probe_frame(tokenizer: Any, num_segments: int) -> Frame:
     """Return the frame of a tokenizer, by encoding one text and one pair.
 
-    Args:
-        tokenizer: a fast tokenizer of transformers.
-        num_segments: number of token types that the model knows; below 2 means none.
-
-    Raises:
-        BackboneError: if the tokenizer builds its inputs in a way that no frame can express.
+    A model of fewer than two `num_segments` has none. A tokenizer that builds its inputs in a way
+    that no frame can express is refused.
     """
     first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in _PROBES)
     single, pair = (

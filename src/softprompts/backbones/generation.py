@@ -47,10 +47,6 @@ def generate(
     Returns:
         Token ids, without the input; of an encoder-decoder with its start token; several sequences
         of one input follow each other. Shape `(batch, tokens)`.
-
-    Raises:
-        BackboneError: if the backbone does not write text, or not from embeddings, an option
-            belongs to the input, or transformers refuses one.
     """
     if backbone.family == "encoder" or not backbone.has_language_head:
         raise BackboneError(
@@ -83,11 +79,8 @@ def num_new_tokens(
 ) -> int:
     """Return how many tokens are written at most, as `generate` of transformers counts them.
 
-    Args:
-        backbone: a decoder or encoder-decoder.
-        options: arguments of `generate` of transformers.
-        num_given: positions before the first of them. With `None`, and options that say how long
-            the whole may be, what a decoder's context is to keep free so that one token fits.
+    `num_given` are positions before the first of them. With `None`, and options that say how long
+    the whole may be, it is what a decoder's context is to keep free so that one token fits.
     """
     settings = options.get("generation_config") or backbone.model.generation_config
 
@@ -116,12 +109,8 @@ def check_written(
 ) -> None:
     """Check that what is read and what is written fit the context.
 
-    Args:
-        backbone: what writes.
-        mask: 1 on tokens of the input, without a prompt. Shape `(batch, tokens)`.
-        lengths: of the inputs with the prompt's rows between their tokens. Shape `(batch,)`.
-        memory: what attention is given beside them.
-        options: arguments of `generate` of transformers.
+    The `mask` is that of the input without a prompt; `lengths` are those with the prompt's rows
+    between the tokens. Shapes `(batch, tokens)` and `(batch,)`.
     """
     if backbone.family == "encoder":
         return  # refused by `generate`

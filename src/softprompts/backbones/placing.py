@@ -34,13 +34,7 @@ def check_device(device: str) -> torch.device:
 
 
 def check_spreading(device_map: Any, max_memory: Any, is_compiled: bool) -> dict[str, Any]:
-    """Return what transformers is told of spreading a model.
-
-    Args:
-        device_map: a strategy, devices by module, or `None`.
-        max_memory: most memory by device, or `None`.
-        is_compiled: whether layers are to be compiled.
-    """
+    """Return what transformers is told of spreading a model."""
     if max_memory and not isinstance(device_map, str):
         raise BackboneError(
             "max_memory must be None unless device_map is a strategy, such as auto, but is "
@@ -86,9 +80,7 @@ def _check_place(name: Any, place: Any) -> None:
 def check_modules(device_map: Any, build: Callable[[], nn.Module]) -> None:
     """Check that a map names modules of a model, and covers its weights.
 
-    Args:
-        device_map: devices by module; a strategy and `None` fit all models.
-        build: returns the model; its weights take no memory.
+    `build` returns the model; its weights take no memory. A strategy and `None` fit all models.
     """
     if not isinstance(device_map, Mapping):
         return

@@ -30,14 +30,6 @@ def probe_body(backbone: FrozenModel, scales: Sequence[float]) -> tuple[int, flo
     masked position, and in a decoder at the last position too, so their states at all other
     positions must be equal. Embeddings that are no token's, as a prompt's are, must have a
     gradient.
-
-    Args:
-        backbone: the backbone, of which nothing but embeddings and the body is used.
-        scales: factors that embeddings may need, the likeliest first.
-
-    Raises:
-        BackboneError: if the body gives no finite state per position, reads what it must not,
-            reads more from ids than from embeddings, or gives embeddings no gradient.
     """
     ids, mask = _probe_ids(backbone), torch.tensor([[1, 0, 1, 1]] * 2, device=backbone.device)
     try:
@@ -173,13 +165,8 @@ def short_ids(backbone: FrozenModel) -> Tensor:
 def read_once(backbone: FrozenModel, needs_head: bool, embeddings: Tensor | None = None) -> Tensor:
     """Run a backbone on a short input, as a readout would.
 
-    Args:
-        backbone: the backbone.
-        needs_head: whether vocabulary logits are read rather than hidden states.
-        embeddings: what `short_input` gives, where a gradient is wanted of it.
-
-    Returns:
-        What was read. Shape `(1, tokens, hidden)` or `(1, tokens, vocab)`.
+    It reads vocabulary logits or hidden states; a gradient may be wanted of `embeddings`, which are
+    those of `short_input`. Shape `(1, tokens, vocab)` or `(1, tokens, hidden)`.
     """
     ids = short_ids(backbone)
     mask = torch.ones_like(ids)  # (1, tokens)

@@ -40,12 +40,8 @@ _FEW_LAYERS = 200
 def resolve(name: str, revision: str | None = None) -> Source:
     """Return the source of a backbone. A short name wins over a folder of the same name.
 
-    Args:
-        name: a registered short name, a local folder, a GGUF file, or a hub id.
-        revision: branch, tag or commit of a hub id; its main branch when `None`.
-
-    Returns:
-        A source whose folder exists; its contents are not checked yet.
+    It is a registered name, a local folder, a GGUF file or a hub id, which alone may have a
+    `revision`. The contents are not checked yet.
     """
     if name in BACKBONES:
         _refuse_revision(revision, name, "a short name")
@@ -89,10 +85,6 @@ def download(hub_id: str, revision: str | None = None) -> Path:
     """Return the cached folder of a hub model, downloading what is missing.
 
     Only files at the top of the repository are taken, and never pickled weights.
-
-    Args:
-        hub_id: `owner/name`, or the bare name of an old repository such as `gpt2`.
-        revision: branch, tag or commit; the main branch when `None`.
     """
     from huggingface_hub import snapshot_download
 

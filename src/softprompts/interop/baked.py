@@ -28,23 +28,17 @@ class Baked:
             in every layer.
         num_front: rows in front of the input.
         num_marked: rows at each mark of the template.
-        num_behind: rows behind the input.
         prefixes: rows in every layer, a batch of one; none where they stand in the input.
     """
 
     rows: Tensor
     num_front: int
     num_marked: tuple[int, ...]
-    num_behind: int
     prefixes: Mapping[Slot, KeyValues]
 
 
 def check_exported(result: Result) -> None:
-    """Check that a run's backbone is one that others have.
-
-    Raises:
-        BackboneError: if the run has trained some of it.
-    """
+    """Check that a run's backbone is one that others have."""
     adaptation = result.config.adaptation
     if adaptation is not None and adaptation.kind != "none":
         raise BackboneError(
@@ -87,7 +81,7 @@ def bake(prompt: Prompt, num_marks: int = 0) -> Baked:
         )
     counts = torch.bincount(output.anchors[0], minlength=behind + 1).tolist()
     rows = output.rows[0].detach().float()
-    return Baked(rows, counts[0], tuple(counts[1:behind]), counts[behind], output.prefixes)
+    return Baked(rows, counts[0], tuple(counts[1:behind]), output.prefixes)
 
 
 def bake_task(track: Track, target: str = "") -> Baked:

@@ -12,12 +12,8 @@ def share_rows(
 ) -> tuple[int, ...]:
     """Return how many rows stand at each mark.
 
-    Args:
-        length: number of rows.
-        num_marks: number of marked places.
-        counts: rows per mark; `None` shares them out evenly, where the first marks get one more
-            if need be.
-        where: what to call the text that has the marks, in an error.
+    Without `counts` they are shared out evenly, where the first marks get one more if need be.
+    `where` is the text that has the marks.
 
     Example:
         >>> share_rows(7, 3)

@@ -66,8 +66,7 @@ class Spliced:
 
         Positions of tokens that are left out are below 0.
 
-        Args:
-            lead: positions to leave out; rows must stand behind them. Shape `(batch,)`.
+        Rows must stand behind what `lead` leaves out. Shape `(batch,)`.
         """
         lengths = self.lengths - lead
         places = torch.arange(int(lengths.max()), device=lead.device)

@@ -137,7 +137,6 @@ class Regularizer(ABC):
         backbone: what the run reads through.
         weight: factor on the penalty.
         warmup_steps: updates over which the factor rises linearly to `weight`.
-        options: the kind's own options, as its registry entry lists them.
 
     Attributes:
         needs_gradient: whether `Seen.gradient` is wanted.
@@ -146,6 +145,8 @@ class Regularizer(ABC):
         needs_embeddings: whether these rows must be embeddings, as those in every layer are not.
         has_own_instances: whether instance vectors of perturbed inputs are those of the inputs as
             they are perturbed, instead of those of the clean ones.
+        num_shared_copies: how many copies of each input are read with the clean one, and nowhere
+            else.
     """
 
     needs_gradient: bool = False
@@ -153,6 +154,7 @@ class Regularizer(ABC):
     has_own_instances: bool = False
     needs_rows: bool = False
     needs_embeddings: bool = False
+    num_shared_copies: int = 0
 
     @abstractmethod
     def __init__(
@@ -170,11 +172,6 @@ class Regularizer(ABC):
         if not self.warmup_steps:
             return self.weight
         return self.weight * min(1.0, (step + 1) / self.warmup_steps)
-
-    @property
-    def num_shared_copies(self) -> int:
-        """How many copies of each input are read with the clean one, and nowhere else."""
-        return 0
 
     def copies(self, inputs: Inputs) -> list[Perturbed]:
         """Return perturbed copies that can share the forward of the clean inputs; none here."""

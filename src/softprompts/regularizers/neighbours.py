@@ -30,7 +30,6 @@ _STOP_WORDS = """
     very was we were what when where whether which while who whom whose why will with within
     without would yet you your yours yourself yourselves
 """
-
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 """Words that are neither replaced nor put in the place of others."""
 
@@ -55,10 +54,7 @@ class Neighbours:
     vocabulary of any size fits memory. Where the backbone's table itself is trained, its first
     state counts.
 
-    Args:
-        backbone: whose table is looked at.
-        given: vectors to look at instead, float32, and the words that have them.
-        block: rows looked at together.
+    The table is the backbone's, or vectors that are `given`, float32, and the words that have them.
     """
 
     def __init__(

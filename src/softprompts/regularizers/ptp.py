@@ -78,7 +78,8 @@ class PerturbationRegularizer(Regularizer):
         super().__init__(backbone, weight=weight, warmup_steps=warmup_steps)
         self.rms = backbone.embedding_rms
         self.perturbation, self.consistency = perturbation, consistency
-        self.num_copies = num_copies
+        is_alone = perturbation.needs_forward or perturbation.has_own_forwards
+        self.num_copies, self.num_shared_copies = num_copies, 0 if is_alone else num_copies
         self.needs_gradient = perturbation.needs_gradient
         self.needs_clean_graph = is_clean_live and consistency in _DIVERGENCES
         self.has_own_instances = instances == "perturbed"
@@ -87,12 +88,6 @@ class PerturbationRegularizer(Regularizer):
     def is_idle(self) -> bool:
         """Whether weight or strength is zero."""
         return self.weight == 0 or self.perturbation.is_idle
-
-    @property
-    def num_shared_copies(self) -> int:
-        """How many copies of each input are read with the clean one, and nowhere else."""
-        is_alone = self.perturbation.needs_forward or self.perturbation.has_own_forwards
-        return 0 if is_alone else self.num_copies
 
     def copies(self, inputs: Inputs) -> list[Perturbed]:
         """Return the copies of a perturbation that needs no forward of its own."""

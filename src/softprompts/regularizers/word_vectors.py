@@ -22,18 +22,8 @@ def read_word_vectors(path: Path, wanted: Collection[str]) -> tuple[dict[str, in
     two whole numbers, as word2vec writes it, says how many words and numbers there are. Every line
     is checked, and the vectors of wanted words are kept.
 
-    Args:
-        path: a UTF-8 text file, or one packed by gzip whose name ends in `.gz`.
-        wanted: words.
-
-    Returns:
-        The place of each wanted word that the file has, and their vectors, float32. Shape
-        `(words, width)`.
-
-    Raises:
-        StorageError: if the file cannot be read.
-        DataError: if a line is no word vector, is wider or narrower than the first, or has a word
-            that a line before it has; it says file, line and reason.
+    The file is UTF-8 text, packed by gzip where its name ends in `.gz`. Returns the place of each
+    wanted word that it has, and the vectors, float32. Shape `(words, width)`.
     """
     seen: dict[str, int] = {}
     places: dict[str, int] = {}

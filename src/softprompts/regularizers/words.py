@@ -14,10 +14,7 @@ from softprompts.encoding.template import Role
 class Word:
     """A word of a field.
 
-    Attributes:
-        numbers: numbers of its tokens among the example's field tokens.
-        ids: their ids.
-        field: the row's field that it comes from.
+    It has the numbers of its tokens among the example's field tokens, and their ids.
     """
 
     numbers: tuple[int, ...]

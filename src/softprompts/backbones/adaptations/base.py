@@ -15,9 +15,8 @@ from softprompts.backbones.backbone import Backbone
 class Adapted:
     """What a run reads its inputs through.
 
-    Attributes:
-        backbone: the frozen backbone itself, or the run's own copy of it.
-        parameters: holds what is trained of the copy, under the names that the model gives it.
+    That is the frozen backbone itself, or the run's own copy of it, with `parameters` that hold
+    what is trained of it, under the names that the model gives it.
     """
 
     backbone: Backbone

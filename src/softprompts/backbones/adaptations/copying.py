@@ -19,14 +19,8 @@ def copy_backbone(
 ) -> Backbone:
     """Return a frozen copy of a backbone, whose modules are its own.
 
-    Args:
-        backbone: the original; it stays as it is.
-        dtype: of the copy's weights; `None` keeps the original's.
-        shares_weights: let the copy hold the original's tensors, for a copy whose weights stay
-            frozen; it then takes hardly any memory.
-
-    Raises:
-        BackboneError: if the original is spread over devices, or quantized.
+    A copy in another `dtype` has weights of its own; one that `shares_weights` holds the original's
+    tensors, stays frozen and takes hardly any memory.
     """
     if backbone.quantization is not None:
         raise BackboneError(
@@ -58,13 +52,7 @@ def train_what_is_read(
 ) -> Adapted:
     """Train those of a copy's parameters that what a readout reads depends on.
 
-    Args:
-        backbone: the copy.
-        parameters: some of its parameters by name.
-        needs_head: whether vocabulary logits are read rather than hidden states.
-
-    Raises:
-        BackboneError: if a gradient reaches none.
+    `needs_head` says whether that is vocabulary logits rather than hidden states.
     """
     backbone.train_only(parameters.values())
     with torch.enable_grad():

@@ -51,7 +51,6 @@ class ActiveLength(Part):
         length: number of rows there are.
         width: width of instance vectors.
         generator: draws the selector's first weights.
-        options: the kind's own options, as its registry entry lists them.
 
     Attributes:
         is_whole: whether all rows always are, so that there is nothing to ask.
@@ -68,13 +67,8 @@ class ActiveLength(Part):
     def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Activity:
         """Choose how many rows are active.
 
-        Args:
-            batch: number of inputs.
-            instances: instance vectors, where the kind needs them. Shape `(batch, width)`.
-            draws: noise and temperature; `None` means evaluation.
-
-        Returns:
-            The choice for every input.
+        `draws` give noise and temperature; `None` means evaluation. Shape of `instances`, where the
+        kind needs them, `(batch, width)`.
         """
 
 

@@ -42,7 +42,6 @@ class Depth(ABC):
     Args:
         slots: the attentions that a prompt reaches.
         read: from embeddings, shape `(length, embedding)`, to the backbone's keys and values.
-        options: the kind's own options, as its registry entry lists them.
 
     Attributes:
         is_input: whether rows stand in the input, as embeddings.
@@ -75,15 +74,11 @@ class Depth(ABC):
             initial: embeddings that the rows start from. Shape `(length, embedding)`.
             draw: from a number to the generator of that part's other first values.
             units: what the backbone's numbers measure; `None` leaves rows absolute.
-
-        Returns:
-            Rows of the width that this depth reads.
         """
 
     @abstractmethod
     def prefixes(self, rows: Tensor) -> Mapping[Slot, KeyValues]:
         """Return the keys and values that rows are; none where they stand in the input.
 
-        Args:
-            rows: rows of a batch. Shape `(batch, length, width)`.
+        Shape of `rows` `(batch, length, width)`.
         """

@@ -121,10 +121,8 @@ class EveryLayerDepth(Depth):
 class LayeredRows(Rows):
     """Rows of several attentions side by side.
 
-    Args:
-        parts: rows of one attention, keys above values; or of one sort of attention, with keys and
-            values of all its layers side by side.
-        length: number of rows `l`.
+    A part is rows of one attention, keys above values; or of one sort of attention, with keys and
+    values of all its layers side by side.
     """
 
     def __init__(self, parts: Sequence[Rows], length: int) -> None:

@@ -33,9 +33,6 @@ class InitializerContext:
 class Initializer(ABC):
     """Gives a prompt its first rows.
 
-    Args:
-        options: the kind's own options, as its registry entry lists them.
-
     Attributes:
         has_text: whether rows start from a text, so that `num_tokens(backbone, instruction)` says
             how many tokens it has.

@@ -22,7 +22,6 @@ class Pool(Part):
         sets: one or more sets of rows, each of any kind.
         width: width of instance vectors.
         generator: draws the pool's own first weights.
-        options: the kind's own options, as its registry entry lists them.
 
     Attributes:
         changes_tokens: whether `embed` changes how input tokens are embedded.
@@ -52,13 +51,8 @@ class Pool(Part):
     ) -> tuple[Tensor, Tensor | None]:
         """Return each input's rows and, where there is a mixture, its weights.
 
-        Args:
-            batch: number of inputs.
-            instances: instance vectors, where the kind needs them. Shape `(batch, width)`.
-            draws: dropout; `None` means evaluation.
-
-        Returns:
-            Rows. Shape `(batch, length, hidden)`. Weights or `None`. Shape `(batch, pool)`.
+        `draws` give dropout; `None` means evaluation. Shapes of rows `(batch, length, hidden)`, of
+        weights `(batch, pool)` and of `instances`, where the kind needs them, `(batch, width)`.
         """
 
 

@@ -60,7 +60,6 @@ class Position(Part):
         length: number of rows.
         width: width of instance vectors.
         generator: draws the selector's first weights.
-        options: the kind's own options, as its registry entry lists them.
 
     Attributes:
         needs_marks: whether rows stand at marked places, so that the template must have some.
@@ -82,13 +81,8 @@ class Position(Part):
     def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
         """Place the rows.
 
-        Args:
-            edges: where rows may stand.
-            instances: instance vectors, where the kind needs them. Shape `(batch, width)`.
-            draws: noise and temperature; `None` means evaluation.
-
-        Returns:
-            The place of every row.
+        `draws` give noise and temperature; `None` means evaluation. Shape of `instances`, where the
+        kind needs them, `(batch, width)`.
         """
 
 

@@ -23,7 +23,6 @@ class Rows(nn.Module, ABC):
         unit: what the backbone's embeddings, or keys and values, measure: their root-mean-square,
             next power of two, so that dividing by it loses nothing. Shape `()`, or one that
             broadcasts to the rows'; `None` leaves numbers absolute.
-        options: the kind's own options, as its registry entry lists them.
 
     Attributes:
         has_unit: whether it takes a `unit`; else `RowsInUnit` scales what goes in and comes out.
@@ -64,11 +63,7 @@ class Rows(nn.Module, ABC):
     def forward(self, generator: Generator | None = None) -> Tensor:
         """Return the rows.
 
-        Args:
-            generator: draws dropout; `None` means evaluation, without dropout.
-
-        Returns:
-            Rows as the backbone reads them. Shape `(length, hidden)`.
+        Dropout is drawn from the generator; `None` means evaluation. Shape `(length, hidden)`.
         """
 
     def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ class Perturbation(ABC):
 
     Args:
         backbone: what the run reads through.
-        options: the kind's own options, as its registry entry lists them.
 
     Attributes:
         needs_forward: whether it looks at what the clean forward said; if not, its copies are read
@@ -25,21 +24,18 @@ class Perturbation(ABC):
         needs_gradient: whether it looks at the gradient of the clean loss.
         draws: whether two copies of an input differ; if not, one is found from the input alone.
         has_own_forwards: whether it reads inputs itself to find its copies.
+        is_idle: whether its strength is zero.
     """
 
     needs_forward: bool = False
     needs_gradient: bool = False
     draws: bool = True
     has_own_forwards: bool = False
+    is_idle: bool = False
 
     @abstractmethod
     def __init__(self, backbone: Backbone, **options: Any) -> None:
         super().__init__()
-
-    @property
-    @abstractmethod
-    def is_idle(self) -> bool:
-        """Whether its strength is zero."""
 
     @abstractmethod
     def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:

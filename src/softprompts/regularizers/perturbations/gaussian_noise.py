@@ -25,13 +25,8 @@ class GaussianNoise(Perturbation):
 
     def __init__(self, backbone: Backbone, *, sigma: float = 0.1) -> None:
         super().__init__(backbone)
-        self.sigma = sigma
+        self.is_idle = sigma == 0
         self.scale = sigma * backbone.embedding_rms
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is no noise."""
-        return self.sigma == 0
 
     def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:
         """Return the inputs with noise of their own per example."""

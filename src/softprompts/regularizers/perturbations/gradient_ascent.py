@@ -63,12 +63,7 @@ class GradientAscent(Perturbation):
         self.step_size = 2.5 / steps if step_size is None else step_size
         self.rms = backbone.embedding_rms
         self.needs_gradient = self.needs_forward = is_free
-        self.draws = not is_free
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the ball is a point."""
-        return self.radius == 0
+        self.draws, self.is_idle = not is_free, radius == 0
 
     def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:
         """Return the inputs where the ascent ends."""

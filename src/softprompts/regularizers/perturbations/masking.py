@@ -40,7 +40,7 @@ class Masking(Perturbation):
     ) -> None:
         super().__init__(backbone)
         self.backbone, self.fraction = backbone, fraction
-        self.kept_fields = frozenset(kept_fields)
+        self.kept_fields, self.is_idle = frozenset(kept_fields), fraction == 0
         tokens = _tokens(backbone)
         if replacement == "auto":
             replacement = next(name for name, found in tokens.items() if found)
@@ -50,11 +50,6 @@ class Masking(Perturbation):
                 f"{backbone.name}, but is {replacement!r}."
             )
         self.replacement, self.tokens = replacement, tokens[replacement]
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no word is replaced."""
-        return self.fraction == 0
 
     def perturb(self, inputs: Inputs, copy: int, seen: Seen | None) -> Perturbed:
         """Return the inputs with words of their own choice replaced per example."""

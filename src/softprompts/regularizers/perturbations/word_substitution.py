@@ -62,11 +62,7 @@ class WordSubstitution(Perturbation):
         self.fraction, self.least_words = fraction, least_words
         self.num_candidates, self.min_cosine = num_candidates, min_cosine
         self.kept_fields = frozenset(kept_fields)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no word may be swapped."""
-        return self.fraction == 0 and self.least_words == 0
+        self.is_idle = fraction == 0 and least_words == 0
 
     def budget(self, num_words: int) -> int:
         """Return how many words of an example may be swapped."""
