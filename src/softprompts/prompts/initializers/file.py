@@ -7,7 +7,6 @@ from typing import final
 import torch
 from torch import Tensor
 
-from softprompts.backbones.backbone import Backbone
 from softprompts.errors import PromptError
 from softprompts.prompts.initializers.base import Initializer, InitializerContext
 from softprompts.storage import file_digest, read_tensors, rows_file
@@ -42,14 +41,8 @@ class FileInitializer(Initializer):
             raise PromptError(
                 f"rows of {path} must have shape {expected}, but have {tuple(rows.shape)}."
             )
-        return _nearest(rows, context.backbone) if self.is_snapped else rows
-
-
-def _nearest(rows: Tensor, backbone: Backbone) -> Tensor:
-    """Return the embeddings at the smallest Euclidean distance. Shape `(length, hidden)`."""
-    known = min(len(backbone.tokenizer), backbone.vocabulary_size)
-    special = set(backbone.tokenizer.all_special_ids)
-    ids = torch.tensor([i for i in range(known) if i not in special])
-    table = backbone.embed(ids).float().cpu()  # (vocab, hidden)
-    scores = table.square().sum(dim=1) - 2 * rows @ table.T  # (length, vocab)
-    return table[scores.argmin(dim=1)]
+        if not self.is_snapped:
+            return rows
+        table = context.backbone.embed(ordinary_ids(context.backbone)).float().cpu()
+        scores = table.square().sum(dim=1) - 2 * rows @ table.T  # (length, vocab)
+        return table[scores.argmin(dim=1)]

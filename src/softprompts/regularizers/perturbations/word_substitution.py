@@ -102,8 +102,7 @@ class WordSubstitution(Perturbation):
             if len(swaps) >= self.budget(len(words)):
                 break
             old = places[number]
-            allowed = [c.id for c in candidates if c.cosine >= self.min_cosine]
-            allowed = [i for i in allowed if i not in used]
+            allowed = [c.id for c in candidates if c.cosine >= self.min_cosine and c.id not in used]
             if old in used or not allowed:
                 continue
             new, gain = self._best(old, allowed, gradient[number])
