@@ -29,7 +29,7 @@ def mix(weights: Tensor, values: Tensor, gates: Tensor, span: slice, own: int) -
 
 
 class _Gated(torch.autograd.Function):
-    """Mixes values by weights times gates, each position with itself whatever its gate.
+    """See `mix`.
 
     `o_i = sum_j m_ij v_j / sum_j m_ij` with `m_ij = p_ij g_j`, but `m_ii = p_ii`. Ones are put
     beside the values, so that one product gives both sums; what a position reads of itself beyond

@@ -172,13 +172,8 @@ def _check_as_asked(backbone: Backbone, content: dict[str, Any], placing: _Placi
 class _Placing:
     """How and where weights are held.
 
-    Attributes:
-        dtype: their precision.
-        device: the device of all that is not spread.
-        attention: the attention implementation.
-        is_asked: whether the caller named it; else `eager` takes its place where a model has no
-            other.
-        spreading: what transformers is told of spreading; empty where nothing is spread.
+    Where the caller named no attention, another takes its place in a model that cannot have it.
+    `spreading` is what transformers is told of it; empty where nothing is spread.
     """
 
     dtype: str

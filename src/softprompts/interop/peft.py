@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,11 +189,24 @@ def from_peft(
     rows = _rows(folder, about, task)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone or about["base_model_name_or_path"])
-    if with_logits is None:
-        with_logits = backbone.has_language_head
-    if kind == "PREFIX_TUNING":
-        return _with_prefixes(backbone, rows, with_logits)
-    return _with_rows(backbone, rows, with_logits)
+    _check_taken(backbone, kind == "PREFIX_TUNING")
+    method = "p-tuning-v2" if kind == "PREFIX_TUNING" else "prompt-tuning"
+    config = PromptConfig(method=method, length=len(rows), unit="absolute")
+    with_logits = backbone.has_language_head if with_logits is None else with_logits
+    model = SoftPromptModel(backbone, config, with_logits=with_logits)
+    depth, widths = model.prompt.depth, [backbone.embedding_size]
+    if isinstance(depth, EveryLayerDepth):
+        widths = [2 * slot.width for slot in depth.slots]
+    expected = (len(rows), sum(widths))
+    if tuple(rows.shape) != expected:
+        raise PromptError(
+            f"{ROWS} must have shape {expected} for {backbone.name}, but have {tuple(rows.shape)}."
+        )
+    parts = torch.split(rows, widths, dim=1)
+    with torch.no_grad():
+        for parameter, part in zip(model.parameters(), parts, strict=True):
+            parameter.copy_(part if depth.is_input else torch.cat(part.chunk(2, dim=1)))
+    return model
 
 
 def _rows(folder: Path, about: Mapping[str, Any], task: int) -> Tensor:
@@ -227,21 +240,17 @@ def _rows(folder: Path, about: Mapping[str, Any], task: int) -> Tensor:
     return rows[:count]
 
 
-def _with_rows(backbone: Backbone, rows: Tensor, with_logits: bool) -> SoftPromptModel:
-    if backbone.family != "decoder" and backbone.frame.prefix:
-        token = backbone.tokenizer.decode(backbone.frame.prefix)
-        raise PromptError(
-            f"rows of peft must have no token of {backbone.name} before them here, but peft puts "
-            f"them before {token!r}, where no rows stand. As the initializer `file` they start "
-            "behind it."
-        )
-    _check_shape(rows, (len(rows), backbone.embedding_size), backbone)
-    config = PromptConfig(method="prompt-tuning", length=len(rows), unit="absolute")
-    model = SoftPromptModel(backbone, config, with_logits=with_logits)
-    return _filled(model, [rows])
-
-
-def _with_prefixes(backbone: Backbone, rows: Tensor, with_logits: bool) -> SoftPromptModel:
+def _check_taken(backbone: Backbone, is_prefix: bool) -> None:
+    """Check that the library has rows that do what peft's do in front of a backbone."""
+    if not is_prefix:
+        if backbone.family != "decoder" and backbone.frame.prefix:
+            token = backbone.tokenizer.decode(backbone.frame.prefix)
+            raise PromptError(
+                f"rows of peft must have no token of {backbone.name} before them here, but peft "
+                f"puts them before {token!r}, where no rows stand. As the initializer `file` they "
+                "start behind it."
+            )
+        return
     if backbone.family != "decoder":
         raise PromptError(
             "`peft_type` must be PROMPT_TUNING or P_TUNING for an encoder or encoder-decoder, but "
@@ -253,27 +262,3 @@ def _with_prefixes(backbone: Backbone, rows: Tensor, with_logits: bool) -> SoftP
             f"layers of {backbone.name} must have no sliding window for PREFIX_TUNING, but have "
             "one, which rows of peft leave and rows here do not."
         )
-    config = PromptConfig(method="p-tuning-v2", length=len(rows), unit="absolute")
-    model = SoftPromptModel(backbone, config, with_logits=with_logits)
-    depth = model.prompt.depth
-    assert isinstance(depth, EveryLayerDepth)
-    _check_shape(rows, (len(rows), 2 * sum(slot.width for slot in depth.slots)), backbone)
-    widths = [width for slot in depth.slots for width in 2 * (slot.width,)]
-    pairs = torch.split(rows, widths, dim=1)
-    both = [torch.cat(pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
-    return _filled(model, both)
-
-
-def _check_shape(rows: Tensor, expected: tuple[int, int], backbone: Backbone) -> None:
-    if tuple(rows.shape) != expected:
-        raise PromptError(
-            f"{ROWS} must have shape {expected} for {backbone.name}, but have {tuple(rows.shape)}."
-        )
-
-
-@torch.no_grad()
-def _filled(model: SoftPromptModel, parts: Sequence[Tensor]) -> SoftPromptModel:
-    """Put rows into the parameters of a model, which are rows and nothing else."""
-    for parameter, values in zip(model.parameters(), parts, strict=True):
-        parameter.copy_(values)
-    return model

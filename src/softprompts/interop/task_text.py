@@ -124,41 +124,36 @@ class _Writer:
         self.has_frame, texts = template.has_frame, list(map(list, template.texts))
         if len(texts) == 2 and (backbone.family == "decoder" or not self.frame.middle):
             texts = [[*texts[0], Piece("\n"), *texts[1]]]
-        self.texts = texts
         rest = iter(words)
         self.front = "".join(islice(rest, baked.num_front))
-        self.marked = ["".join(islice(rest, count)) for count in baked.num_marked]
+        marks = iter(["".join(islice(rest, count)) for count in baked.num_marked])
+        self.texts = [[self._atom(piece, marks) for piece in text] for text in texts]
         self.behind = "".join(rest)
         self.space = space if self.front else ""
 
     def write(self, *, is_spelled: bool) -> list[list[Atom]]:
         """Return the atoms of each text."""
-        marks = iter(self.marked)
-        texts = [
-            [atom for piece in text for atom in self._atoms(piece, marks)] for text in self.texts
-        ]
+        first, *others = self.texts
         start, stop = self._spell(self.frame.prefix), self._spell(self.frame.single_suffix)
-        first = texts[0]
+        begin, end = [(start, False)], [(stop, False)]
         if not self.has_frame:  # a chat spells its special tokens itself
             size = _leading(first, start)
-            begin, texts[0] = first[:size] if is_spelled else [], first[size:]
-        else:
-            begin = [(start, False)] if is_spelled else []
+            begin, first, end = first[:size], first[size:], []
+        if not is_spelled:
+            begin = end = []
         rows = [(self.front + self.space, False)]
-        texts[0] = [*begin, *rows, *texts[0]] if self.after_bos else [*rows, *begin, *texts[0]]
-        end = [(stop, False)] if is_spelled and self.has_frame else []
-        texts[-1] += [(self.behind, False), *end]
+        first = [*begin, *rows, *first] if self.after_bos else [*rows, *begin, *first]
+        texts = [first, *others]
+        texts[-1] = [*texts[-1], (self.behind, False), *end]
         return texts
 
-    def _atoms(self, piece: Piece, marks: Iterator[str]) -> Iterator[Atom]:
+    def _atom(self, piece: Piece, marks: Iterator[str]) -> Atom:
         if piece.name == MARK:
-            yield next(marks), False
-        elif piece.name == "mask":
-            yield ("mask", True) if self.mask is None else (self.mask, False)
-        elif piece.name and piece.name != TOKEN:
-            yield piece.name, True
-        else:
-            yield piece.text, False
+            return next(marks), False
+        if piece.name == "mask":
+            return ("mask", True) if self.mask is None else (self.mask, False)
+        is_field = bool(piece.name) and piece.name != TOKEN
+        return piece.name if is_field else piece.text, is_field
 
     def _spell(self, ids: Sequence[int]) -> str:
         return "".join(self.tokenizer.convert_ids_to_tokens(list(ids)))

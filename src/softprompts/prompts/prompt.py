@@ -139,12 +139,8 @@ class Prompt(nn.Module):
     def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """Return what the backbone reads for input tokens: what it embeds, or what rows make of it.
 
-        Args:
-            embeddings: of the frozen table. Shape `(batch, tokens, hidden)`.
-            ids: the tokens. Shape `(batch, tokens)`.
-
-        Returns:
-            Embeddings with a gradient, or those given. Shape `(batch, tokens, hidden)`.
+        Those given are of the frozen table; what rows make of them has a gradient. Shapes
+        `(batch, tokens, hidden)` of both.
         """
         return self.pool.embed(embeddings, ids)
 

@@ -96,12 +96,8 @@ class Seen:
 class Illustration:
     """An example whose words were replaced, and what that did.
 
-    Attributes:
-        before: its words, those that were replaced in brackets.
-        after: what they became.
-        answers: the columns that are right.
-        losses: before and after.
-        predictions: the columns with the highest score, before and after.
+    It has the words, those that were replaced in brackets, the columns that are right, and losses
+    and predictions before and after.
     """
 
     before: str
