@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
 from torch import Tensor
 
 from softprompts.errors import PromptError
 from softprompts.prompts.initializers.base import Initializer, InitializerContext
+from softprompts.prompts.initializers.vocabulary import ordinary_ids
 from softprompts.storage import file_digest, read_tensors, rows_file
 
 
@@ -43,6 +43,8 @@ class FileInitializer(Initializer):
             )
         if not self.is_snapped:
             return rows
-        table = context.backbone.embed(ordinary_ids(context.backbone)).float().cpu()
+        table = (
+            context.backbone.embed(ordinary_ids(context.backbone)).float().cpu()
+        )  # (vocab, size)
         scores = table.square().sum(dim=1) - 2 * rows @ table.T  # (length, vocab)
         return table[scores.argmin(dim=1)]

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from softprompts.backbones.backbone import Backbone
 from softprompts.prompts.initializers.base import Initializer, InitializerContext
 
 
@@ -22,11 +23,15 @@ class VocabularyInitializer(Initializer):
 
     def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`."""
-        backbone = context.backbone
-        special = set(backbone.tokenizer.all_special_ids)
-        known = min(len(backbone.tokenizer), backbone.vocabulary_size)
-        ids = torch.tensor([i for i in range(known) if i not in special])
+        backbone, ids = context.backbone, ordinary_ids(context.backbone)
         order = torch.randperm(len(ids), generator=context.generator)
         repeats = -(-length // len(ids)) if length else 1
         chosen = ids[order].repeat(repeats)[:length]
         return backbone.embed(chosen).float().cpu()
+
+
+def ordinary_ids(backbone: Backbone) -> Tensor:
+    """Return the ids of a backbone's tokens without special ones. Shape `(vocab,)`."""
+    special = set(backbone.tokenizer.all_special_ids)
+    known = min(len(backbone.tokenizer), backbone.vocabulary_size)
+    return torch.tensor([i for i in range(known) if i not in special])
