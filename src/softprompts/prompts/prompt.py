@@ -38,6 +38,7 @@ class PromptOutput:
         mixture: weights of the pool, or `None`. Shape `(batch, pool)`.
         activity: the choice of the active length.
         prefixes: rows that are read in every layer; none where they stand in the input.
+        has_choices: whether a selector chose places or a number, or a pool weights.
     """
 
     rows: Tensor
@@ -46,12 +47,7 @@ class PromptOutput:
     mixture: Tensor | None
     activity: Activity = ALL
     prefixes: Mapping[Slot, KeyValues] = field(default_factory=dict)
-
-    @property
-    def has_choices(self) -> bool:
-        """Whether a selector chose places or a number, or a pool weights."""
-        chosen = (self.mixture, self.placement.logits, self.activity.logits)
-        return any(one is not None for one in chosen)
+    has_choices: bool = False
 
 
 @final
@@ -166,7 +162,9 @@ class Prompt(nn.Module):
         if not self.depth.is_input:
             prefixes, rows = self.depth.prefixes(rows), rows[:, :0]
         places = placement.anchors[:, : rows.shape[1]]
-        return PromptOutput(rows, places, placement, mixture, activity, prefixes)
+        has_choices = mixture is not None or placement.logits is not None
+        has_choices = has_choices or activity.logits is not None
+        return PromptOutput(rows, places, placement, mixture, activity, prefixes, has_choices)
 
     def bake(self) -> Tensor:
         """Return the rows as inference needs them, without the network that trained them.

@@ -112,7 +112,9 @@ def arrange(
     """
     embeddings, mask, segments = tokens
     rows = embeddings[:, :0] if output.prefixes else output.rows
-    gates = None if output.prefixes else output.activity.gates
+    gates = None
+    if output.activity.weights is not None and not output.prefixes:
+        gates = output.activity.gates
     if gates is not None:
         ones = embeddings.new_ones(embeddings.shape[:2])
         embeddings, rows = _with_gates(embeddings, ones), _with_gates(rows, gates)
