@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,15 +18,8 @@ from softprompts.backbones.loading import load_backbone
 
 LENGTHS = (19, 7, 40, 33)
 ROUNDS = 12
-
-
-@pytest.fixture(autouse=True)
-def _switch_often() -> Iterator[None]:
-    """Let threads take turns every ten microseconds."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
+SECONDS = 1e-5
+"""After which threads take turns."""
 
 
 def reader(backbone: Any, seed: int, is_given: bool) -> Callable[[], list[Tensor]]:
@@ -57,8 +50,12 @@ def at_once(readers: list[Callable[[], list[Tensor]]]) -> None:
     """Call each function in a thread of its own, often, and compare with what it gives alone."""
     expected = [read() for read in readers]
     wrong: list[str] = []
+    before, go = sys.getswitchinterval(), threading.Event()
+    ready = [threading.Event() for _ in readers]
 
     def work(number: int) -> None:
+        ready[number].set()
+        go.wait()
         for _ in range(ROUNDS):
             try:
                 pairs = zip(readers[number](), expected[number], strict=True)
@@ -67,10 +64,16 @@ def at_once(readers: list[Callable[[], list[Tensor]]]) -> None:
                 wrong.append(repr(error))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(readers))]
-    for thread in threads:
+    for thread, one in zip(threads, ready, strict=True):
         thread.start()
-    for thread in threads:
-        thread.join()
+        one.wait()  # two that begin at once may not both be traced, as for coverage
+    sys.setswitchinterval(SECONDS)
+    try:
+        go.set()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
     assert wrong == []
 
 
