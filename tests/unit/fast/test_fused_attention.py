@@ -149,6 +149,17 @@ def test_queries_and_keys_may_be_of_other_numbers() -> None:
     assert not gradients[1][:, :, 75:84].any()  # keys that no query meets
 
 
+def test_an_input_without_keys_does_not_disturb_the_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = (draw(generator, 5, 2, 8), draw(generator, 3, 2, 8), draw(generator, 3, 2, 8))
+    found = attend_row(*states, spans_of([2, 3], [0, 3]), None, 0.2)
+    alone = attend_row(states[0][:, :, 2:], *states[1:], spans_of([3]), None, 0.2)
+    assert torch.equal(found[:, 2:], alone)
+    gradients = torch.autograd.grad(found[:, 2:].float().sum(), states)
+    for own, other in zip(gradients, torch.autograd.grad(alone.float().sum(), states), strict=True):
+        assert torch.equal(own[:, :, -3:], other[:, :, -3:])
+
+
 def test_an_input_is_not_touched_by_the_others() -> None:
     generator = torch.Generator().manual_seed(2)
     states = [draw(generator, 100, 4, 32) for _ in range(3)]

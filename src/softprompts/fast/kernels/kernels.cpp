@@ -1,8 +1,8 @@
 // Attention of inputs that stand one behind the other, and what layers do between products (GELU, SwiGLU, norms by
 // the root of the mean square, rotations of positions), forward and backward, in bfloat16.
 //
-// Attention: products are taken with the processor's bfloat16 instructions, AMX's where it has them, into float32; scores, weights and
-// their gradients are float32, and weights are computed again backwards. A score is
+// Attention: products are taken with the processor's bfloat16 instructions, where it has them AMX's, into float32;
+// scores, weights and their gradients are float32, and weights are computed again backwards. A score is
 // `scale * q.k + bias`. Tasks, an input and a head of its keys each, are shared among threads; what
 // a task writes no other writes, so results do not depend on their number.
 
@@ -242,7 +242,7 @@ bool uses_tiles = may_use_tiles();
 // C (+)= A B. A: rows x 2 depth. B: depth x columns of pairs. Columns are a multiple of 16.
 void product(const bf16* a, int64_t lda, const uint32_t* b, int64_t ldb, int64_t rows, int64_t columns,
              int64_t depth, float* c, int64_t ldc, bool is_added) {
-  if (uses_tiles) return product_of_tiles(a, lda, b, ldb, rows, columns, depth, c, ldc, is_added);
+  if (uses_tiles && depth > 0) return product_of_tiles(a, lda, b, ldb, rows, columns, depth, c, ldc, is_added);
   for (int64_t n = 0; n < columns; n += kTileVectors * kLanes) {
     const int64_t vectors = (columns - n) / kLanes;
     const int wide = vectors < kTileVectors ? int(vectors) : kTileVectors;
