@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import chain
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.quantized import as_bytes, plain_parts
+from softprompts.fast.kernels.building import find_capabilities
 
 CACHE_FORMAT = 2
 """Goes up when the files change, or what a reading is."""
@@ -120,14 +120,11 @@ def _digest(tensor: Tensor) -> str:
 
 def _machine(device: torch.device) -> list[str]:
     """Return what says which kernels run: the processor's kind, and the accelerator's."""
-    capabilities: Mapping[str, Any] = {}
-    if hasattr(torch.cpu, "get_capabilities"):
-        capabilities = torch.cpu.get_capabilities()
     about = [
         device.type,
         platform.machine(),
         torch.backends.cpu.get_cpu_capability(),
-        hashlib.sha256(repr(sorted(capabilities.items())).encode()).hexdigest(),
+        hashlib.sha256(repr(sorted(find_capabilities().items())).encode()).hexdigest(),
     ]
     if device.type == "cuda":
         backends: Any = torch.backends  # parts of it have no types

@@ -22,6 +22,7 @@ from torch.nn.utils import skip_init
 
 from softprompts.fast.fused_activation import gelu_slope
 from softprompts.fast.hints import Hints
+from softprompts.fast.kernels.building import find_capabilities
 from softprompts.fast.spans import Wanted
 
 _LOG = logging.getLogger(__name__)
@@ -37,8 +38,7 @@ def can_prepack(dtype: torch.dtype) -> bool:
             float32 it must be AMD's, and PyTorch's products MKL's.
     """
     if dtype == torch.bfloat16:
-        has_names = hasattr(torch.cpu, "get_capabilities")
-        known = torch.cpu.get_capabilities() if has_names else {}
+        known = find_capabilities()
         is_faster = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
     else:
         is_faster = dtype == torch.float32 and _is_slow_in_float32()

@@ -84,7 +84,7 @@ def _load(check: Check) -> ctypes.CDLL:
 
 def _file_name(runtime: Path | None) -> str:
     """Return a name that is another for other code, flags, library of threads, or products."""
-    has_tiles = bool(_capabilities().get("amx_bf16"))  # code that was tried without them may not
+    has_tiles = bool(find_capabilities().get("amx_bf16"))  # code tried without may be wrong
     about = (*_FLAGS, *_LINK_FLAGS, str(runtime), has_tiles, SOURCE.read_text(encoding="utf-8"))
     return f"kernels-{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.so"
 
@@ -138,7 +138,7 @@ def check_processor(capabilities: Mapping[str, Any] | None = None) -> None:
     """
     if sys.platform != "linux":
         raise BackboneError(f"compiled kernels must run on linux, but runs on {sys.platform!r}.")
-    capabilities = _capabilities() if capabilities is None else capabilities
+    capabilities = find_capabilities() if capabilities is None else capabilities
     missing = [name for name in CAPABILITIES if not capabilities.get(name)]
     if missing:
         raise BackboneError(
@@ -147,7 +147,8 @@ def check_processor(capabilities: Mapping[str, Any] | None = None) -> None:
         )
 
 
-def _capabilities() -> Mapping[str, Any]:
+def find_capabilities() -> Mapping[str, Any]:
+    """Return what the processor can do, as far as PyTorch tells."""
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
