@@ -81,7 +81,7 @@ def test_a_run_takes_the_steps_in_their_order(backbone_folder, data_dir, recipe,
     _, second, third = [t for t, (_, name) in enumerate(calls) if name == "update_pack"]
     update = calls[second:third]
     assert len(update) <= 180
-    assert len({file for file, _ in update}) <= 24
+    assert len({file for file, _ in update}) <= 23
     time = -1
     for step in steps():
         file, name = step.group(1), step.group(4)

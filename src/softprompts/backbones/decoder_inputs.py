@@ -1,17 +1,14 @@
-"""Parts of a forward: what a decoder reads, and states at chosen positions only."""
+"""What the decoder of an encoder-decoder reads, and positions that count from an offset on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from softprompts.errors import BackboneError
-
-T = TypeVar("T")
 
 
 @final
@@ -89,43 +86,6 @@ def decoder_start(model: Any, name: str) -> int:
     return start
 
 
-def gather_positions(states: Tensor, gather: Tensor) -> Tensor:
-    """Return states at positions. Shapes `(batch, tokens, hidden)` and `(batch, slots)`."""
-    batch, tokens, hidden = states.shape
-    check_gather(gather, batch)
-    firsts = torch.arange(batch, device=gather.device)[:, None] * tokens
-    flat = states.reshape(-1, hidden).index_select(0, (gather + firsts).flatten())
-    return flat.view(*gather.shape, hidden)  # whole rows: gathering entries takes six times as long
-
-
-def check_tokens(
-    shape: torch.Size, given: Mapping[str, Tensor | None], most: int | None, backbone: str
-) -> None:
-    """Check what comes with the embeddings of a batch.
-
-    Args:
-        shape: inputs and tokens of the batch.
-        given: what has an entry per token, by name.
-        most: most tokens, or `None`.
-        backbone: the backbone's name.
-
-    Raises:
-        BackboneError: if a shape or type is another, or tokens are too many.
-    """
-    for name, value in given.items():
-        if value is not None and value.shape != shape:
-            raise BackboneError(
-                f"{name} must have shape {tuple(shape)}, but has {tuple(value.shape)}."
-            )
-        if value is not None and value.is_floating_point():
-            raise BackboneError(f"{name} must hold whole numbers, but is {value.dtype}.")
-    if most is not None and shape[1] > most:
-        raise BackboneError(
-            f"tokens must be at most {most}, the context length of {backbone!r}, but are "
-            f"{shape[1]}."
-        )
-
-
 def positions_behind(
     attention_mask: Tensor, offsets: Tensor, most: int | None, name: str
 ) -> Tensor:
@@ -150,49 +110,3 @@ def positions_behind(
             f"{name!r}, but are {furthest}."
         )
     return places.clamp(max=most - 1)  # padding may lie beyond
-
-
-def check_gather(gather: Tensor, batch: int) -> None:
-    """Check that there are positions for each input.
-
-    Args:
-        gather: positions, long. Shape `(batch, slots)`.
-        batch: how many inputs there are.
-
-    Raises:
-        BackboneError: if its shape is another.
-    """
-    if gather.dim() != 2 or gather.shape[0] != batch or not gather.shape[1]:
-        raise BackboneError(
-            f"gather must have shape ({batch}, k) with k > 0, but has {tuple(gather.shape)}."
-        )
-
-
-def call_only_at(body: nn.Module, gather: Tensor, call: Callable[[], T]) -> T:
-    """Return what a call gives while `body` gives its last hidden state at some positions only.
-
-    Args:
-        body: the encoder or decoder.
-        gather: the positions, long. Shape `(batch, slots)`.
-        call: runs it once.
-
-    Raises:
-        BackboneError: if it does not.
-    """
-    num_calls = 0
-
-    def keep(_module: nn.Module, _arguments: Any, output: Any) -> Any:
-        nonlocal num_calls
-        num_calls += 1
-        states = output.last_hidden_state
-        output.last_hidden_state = gather_positions(states, gather.to(states.device))
-        return output
-
-    handle = body.register_forward_hook(keep)
-    try:
-        found = call()
-    finally:
-        handle.remove()
-    if num_calls != 1:
-        raise BackboneError(f"the body must run once before the head, but ran {num_calls} times.")
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -13,11 +14,8 @@ from torch import Tensor, nn
 from softprompts.backbones.attention import Pass
 from softprompts.backbones.decoder_inputs import (
     DecoderInputs,
-    call_only_at,
-    check_tokens,
     decoder_call,
     decoder_start,
-    gather_positions,
     positions_behind,
 )
 from softprompts.backbones.families import (
@@ -29,7 +27,7 @@ from softprompts.backbones.families import (
     takes,
     without_cache,
 )
-from softprompts.backbones.layers import MemoryPass, Stack
+from softprompts.backbones.layers import MemoryPass, Stack, call_only_at, gather_positions
 from softprompts.backbones.memory import Memory, Slot
 from softprompts.backbones.placing import device_of, is_spread
 from softprompts.errors import BackboneError
@@ -345,3 +343,31 @@ class FrozenModel(ABC):
             )  # (batch, tokens)
             inputs["position_ids"] = places + self.first_position
         return inputs
+
+
+def check_tokens(
+    shape: torch.Size, given: Mapping[str, Tensor | None], most: int | None, backbone: str
+) -> None:
+    """Check what comes with the embeddings of a batch.
+
+    Args:
+        shape: inputs and tokens of the batch.
+        given: what has an entry per token, by name.
+        most: most tokens, or `None`.
+        backbone: the backbone's name.
+
+    Raises:
+        BackboneError: if a shape or type is another, or tokens are too many.
+    """
+    for name, value in given.items():
+        if value is not None and value.shape != shape:
+            raise BackboneError(
+                f"{name} must have shape {tuple(shape)}, but has {tuple(value.shape)}."
+            )
+        if value is not None and value.is_floating_point():
+            raise BackboneError(f"{name} must hold whole numbers, but is {value.dtype}.")
+    if most is not None and shape[1] > most:
+        raise BackboneError(
+            f"tokens must be at most {most}, the context length of {backbone!r}, but are "
+            f"{shape[1]}."
+        )

@@ -321,3 +321,58 @@ def call_wrapped(
             del layer.forward
             if own is not None:  # a hook's
                 layer.forward = own
+
+
+def gather_positions(states: Tensor, gather: Tensor) -> Tensor:
+    """Return states at positions. Shapes `(batch, tokens, hidden)` and `(batch, slots)`."""
+    batch, tokens, hidden = states.shape
+    check_gather(gather, batch)
+    firsts = torch.arange(batch, device=gather.device)[:, None] * tokens
+    flat = states.reshape(-1, hidden).index_select(0, (gather + firsts).flatten())
+    return flat.view(*gather.shape, hidden)  # whole rows: gathering entries takes six times as long
+
+
+def check_gather(gather: Tensor, batch: int) -> None:
+    """Check that there are positions for each input.
+
+    Args:
+        gather: positions, long. Shape `(batch, slots)`.
+        batch: how many inputs there are.
+
+    Raises:
+        BackboneError: if its shape is another.
+    """
+    if gather.dim() != 2 or gather.shape[0] != batch or not gather.shape[1]:
+        raise BackboneError(
+            f"gather must have shape ({batch}, k) with k > 0, but has {tuple(gather.shape)}."
+        )
+
+
+def call_only_at(body: nn.Module, gather: Tensor, call: Callable[[], T]) -> T:
+    """Return what a call gives while `body` gives its last hidden state at some positions only.
+
+    Args:
+        body: the encoder or decoder.
+        gather: the positions, long. Shape `(batch, slots)`.
+        call: runs it once.
+
+    Raises:
+        BackboneError: if it does not.
+    """
+    num_calls = 0
+
+    def keep(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+        nonlocal num_calls
+        num_calls += 1
+        states = output.last_hidden_state
+        output.last_hidden_state = gather_positions(states, gather.to(states.device))
+        return output
+
+    handle = body.register_forward_hook(keep)
+    try:
+        found = call()
+    finally:
+        handle.remove()
+    if num_calls != 1:
+        raise BackboneError(f"the body must run once before the head, but ran {num_calls} times.")
+    return found

@@ -16,9 +16,8 @@ from softprompts.backbones.decoder_inputs import (
     DecoderInputs,
     count_copies,
     decoder_call,
-    gather_positions,
 )
-from softprompts.backbones.layers import Stack
+from softprompts.backbones.layers import Stack, gather_positions
 from softprompts.backbones.memory import Memory
 from softprompts.component import Component
 from softprompts.encoding.inputs import EncodedExample

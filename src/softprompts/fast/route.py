@@ -12,8 +12,7 @@ from typing import Any, TypeVar, final
 from torch import Tensor, nn
 
 from softprompts.backbones.attention import Given, Pass, attend, function_of
-from softprompts.backbones.decoder_inputs import check_gather
-from softprompts.backbones.layers import Stack
+from softprompts.backbones.layers import Stack, check_gather
 from softprompts.backbones.memory import Memory, Slot
 from softprompts.fast.compiling import CompiledLayer
 from softprompts.fast.fused_attention import NAME as FUSED

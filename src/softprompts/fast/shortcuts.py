@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.decoder_inputs import DecoderInputs, gather_positions
+from softprompts.backbones.decoder_inputs import DecoderInputs
+from softprompts.backbones.layers import gather_positions
 from softprompts.backbones.probing import is_same, run_low
 from softprompts.fast.compiling import parts_of
 from softprompts.fast.joined_inputs import JoinedInputs

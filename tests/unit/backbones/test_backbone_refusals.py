@@ -26,9 +26,10 @@ from transformers.models.auto import modeling_auto
 from backbones import scatter
 from reads import hidden, logits
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.decoder_inputs import DecoderInputs, call_only_at
+from softprompts.backbones.decoder_inputs import DecoderInputs
 from softprompts.backbones.families import REFUSED, find_class, find_family, names_head
 from softprompts.backbones.frame import Frame, probe_frame
+from softprompts.backbones.layers import call_only_at
 from softprompts.errors import BackboneError, SoftPromptsError
 
 IDS = torch.arange(12, 22).reshape(2, 5)

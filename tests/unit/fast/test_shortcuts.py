@@ -10,7 +10,7 @@ import torch
 from backbones import KINDS
 from memories import draw_memory
 from reads import hidden, logits, shortcuts, states_at
-from softprompts.backbones.decoder_inputs import gather_positions
+from softprompts.backbones.layers import gather_positions
 from softprompts.backbones.loading import load_backbone
 from softprompts.backbones.memory import Memory
 from softprompts.fast.joined_inputs import JoinedInputs
