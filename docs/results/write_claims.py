@@ -136,6 +136,8 @@ interval is on the other side, and else *not decided*. "As good" means that they
 refuted where it is wholly outside. `could be seen` is the least difference that such a test shows in 80 of 100 studies of this size, or the ratio that an F-test of level 5 % calls other than 1.
 Intervals are not corrected for their number: of {count} true "no difference" one in twenty would still be called.
 
+Forty updates of 8 rows are few, above all on TREC: what differs here may not [after 200](updates.md).
+
 Not tested here: that small models gain most (there is one language model), and that the loss becomes flatter on a language model ([on an encoder](ptp.md)). The picture
 is of one seed and 16 training rows of subj: along the gradient of the inputs the loss rises to about 3.4 without PTP, 2.1 with noise and 1.3 with gradient ascent.
 
