@@ -12,11 +12,7 @@ import torch
 from torch import Tensor
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.decoder_inputs import (
-    DecoderInputs,
-    count_copies,
-    decoder_call,
-)
+from softprompts.backbones.decoder_inputs import DecoderInputs, count_copies, decoder_call
 from softprompts.backbones.layers import Stack, gather_positions
 from softprompts.backbones.memory import Memory
 from softprompts.component import Component

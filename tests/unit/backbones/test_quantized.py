@@ -131,7 +131,7 @@ def test_int8_trains_a_prompt_and_gradients_are_those_of_plain_weights(
     assert (backbone.quantization, backbone.dtype) == ("torchao", torch.float32)
     assert torch.int8 in {part.dtype for part in plain_parts(layer.weight)}
     own, plain = gradient(backbone), gradient(plain_of(backbone, backbone_folder("llama")))
-    torch.testing.assert_close(own, plain, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(own, plain, atol=1e-5, rtol=1e-4)
     before = [part.clone() for part in plain_parts(layer.weight)]
     task = sp.load_task("bundled/sentiment", shots=4)
     result = sp.train(
