@@ -1,7 +1,7 @@
 """How long it takes from nothing to the first update of a prompt, part by part.
 
     python benchmarks/startup.py [--backbone minilm] [--readout linear] [--task superglue/cb]
-                                 [--data-dir FOLDER] [--threads N]
+                                 [--data-dir FOLDER] [--batch-size N] [--threads N]
 
 Prints seconds by part as one line of JSON. Run it twice with the same `SOFTPROMPTS_CACHE` to see
 what the second process finds done. `modules of transformers` is a part of `load weights`,
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--readout", default="linear")
     parser.add_argument("--task", default="bundled/entailment")
     parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=None)
     options = parser.parse_args()
     marks: dict[str, float] = {}
@@ -57,9 +58,6 @@ def main() -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     now = mark("import softprompts and torch", BEGAN)
-    import transformers  # noqa: F401
-
-    now = mark("import transformers", now)
     imported = _timed(loading, "find_class")
     backbone = load_backbone(options.backbone, dtype="auto")
     now = mark("load weights", now)
@@ -69,7 +67,9 @@ def main() -> None:
 
     spent = _timed(Tokenization, "encode")
     watch = Watch()
-    training = sp.TrainingConfig(steps=1, num_evaluations=1, selection="last")
+    training = sp.TrainingConfig(
+        steps=1, batch_size=options.batch_size, num_evaluations=1, selection="last"
+    )
     sp.train(backbone, task, readout=options.readout, training=training, progress=watch)
     assert watch.first is not None
     marks["to the first update"] = watch.first - now

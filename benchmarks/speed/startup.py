@@ -21,6 +21,8 @@ from .shapes import readout_of
 PROGRAM = Path(__file__).parents[1] / "startup.py"
 NUM_ROUNDS, WARM_PER_COLD = 3, 3
 CASES = (("minilm", "cb"), ("minilm", "rte"), ("smollm2", "cb"))
+BATCH_SIZES = {"minilm": 16, "smollm2": 8}
+"""As in section `training`."""
 
 
 def measure(place: Workplace, scope: Scope) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -51,6 +53,7 @@ def _add_round(
     """Start once with an empty cache, and some times with what that left."""
     command = [sys.executable, str(PROGRAM), "--backbone", model, "--task", TASKS[rows]]
     command += ["--readout", readout_of(model)]
+    command += ["--batch-size", str(BATCH_SIZES[model])]
     command += ["--threads", str(torch.get_num_threads())]
     if rows != "bundled" and place.data_dir is not None:
         command += ["--data-dir", place.data_dir]

@@ -109,7 +109,7 @@ class Backbone(FrozenModel):
         for start in range(0, self.vocabulary_size, _ROWS_AT_ONCE):
             stop = min(start + _ROWS_AT_ONCE, self.vocabulary_size)
             rows = self.embed(torch.arange(start, stop, device=self.device))
-            total += float(rows.double().square().sum())
+            total += float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
         return float((total / (self.vocabulary_size * self.embedding_size)) ** 0.5)
 
     @cached_property

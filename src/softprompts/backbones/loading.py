@@ -41,6 +41,7 @@ AUTO = "auto"
 _NUM_NAMED_KEYS = 3
 
 
+@uncollected()
 @torch.inference_mode(False)
 def load_backbone(
     name: str | Path | PreTrainedModel,
@@ -122,7 +123,7 @@ def _load(
     name: str, revision: str | None, placing: _Placing, has_checkpointing: bool, is_compiled: bool
 ) -> Backbone:
     """Load a backbone by its name; see `load_backbone`."""
-    with uncollected(), quiet(), unpacked(resolve(name, revision), placing.dtype) as source:
+    with quiet(), unpacked(resolve(name, revision), placing.dtype) as source:
         content = check_folder(source)
         config = _load_config(source, content, is_compiled)
         family = find_family(config)
