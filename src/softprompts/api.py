@@ -9,6 +9,8 @@ from typing import Any
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.placing import map_of
 from softprompts.errors import RecipeError
+from softprompts.problems import refuse
+from softprompts.recipes.checks import rate_problems
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.schema import PromptConfig
 from softprompts.recipes.training_config import TrainingConfig
@@ -78,6 +80,7 @@ def train(
         "seed": seed,
     }
     config = parse_run(recipe, "train")
+    refuse(rate_problems(config), "train")
     folder = Path(out) if out is not None else None
     told = progress or UpdateBar()
     return Result.of(execute(config, backbone, task, folder=folder, progress=told))

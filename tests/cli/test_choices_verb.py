@@ -128,6 +128,7 @@ def test_a_method_that_selects_nothing_is_refused(
     capsys, recipe, run, tmp_path, here, method, length
 ):
     run["prompt"] = {"method": method, "length": length}
+    run["training"]["learning_rate"] = 0.3 if length else None
     assert main(["train", recipe(run), "--out", str(tmp_path / "out")]) == 0
 
     refused(capsys, ["choices", str(tmp_path / "out")], f"nothing is selected by '{method}'")

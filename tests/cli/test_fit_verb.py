@@ -14,7 +14,16 @@ from cli_material import tree, write_rows
 import softprompts as sp
 from softprompts.cli.main import main
 from softprompts.errors import DataError, RunFolderError
-from softprompts.lab.fit.plan import FEWEST_UPDATES, METHODS, RATES, make_plan, read_budget
+from softprompts.lab.fit.card import commands
+from softprompts.lab.fit.plan import (
+    FEWEST_UPDATES,
+    METHODS,
+    MULTIPLES,
+    Candidate,
+    fitting_methods,
+    make_plan,
+    read_budget,
+)
 from softprompts.lab.fit.table import Splits, read_table, split_rows
 from softprompts.metrics.wilson import wilson_interval
 
@@ -124,15 +133,35 @@ def test_every_label_is_held_back_in_its_share(tmp_path, num_labels):
 def test_a_budget_buys_rates_then_methods_then_updates():
     splits = Splits([{}] * 200, [{}] * 50, ())
     wide, middle, narrow = (make_plan(s, 20.0, splits) for s in (1200, 120, 60))
-    assert (wide.methods, wide.rates) == (METHODS, RATES)
+    assert (wide.methods, wide.multiples) == (METHODS, MULTIPLES)
     assert wide.updates > FEWEST_UPDATES
     assert wide.seconds == pytest.approx(1200, rel=0.02)
-    assert (middle.methods, middle.rates) == (METHODS, (0.1,))
-    assert (narrow.methods, narrow.rates) == (METHODS[:1], (0.1,))
+    assert (middle.methods, middle.multiples) == (METHODS, (1.0,))
+    assert (narrow.methods, narrow.multiples) == (("stable",), (1.0,))
     less = make_plan(10, 20.0, splits)
     assert less.updates == FEWEST_UPDATES
     assert "more than the budget" in less.text(10)
     assert "more than" not in wide.text(1200)
+
+
+def test_rates_are_multiples_of_each_methods_own():
+    found = {method: [Candidate(method, one).rate for one in MULTIPLES] for method in METHODS}
+    assert found["prompt-tuning"] == found["residual"] == [0.03, 0.1, 0.3]
+    assert found["stable"] == [0.006, 0.02, 0.06]
+
+
+def test_what_a_backbone_cannot_have_or_nobody_wants_is_not_tried(tiny):
+    assert fitting_methods(tiny("llama"), False) == (METHODS, "")
+    assert fitting_methods(tiny("llama"), True) == (METHODS[:2], "")
+    methods, left_out = fitting_methods(tiny("deberta-v2"), False)
+    assert methods == METHODS[:2]
+    assert left_out.startswith("stable left out: ")
+
+
+def test_a_prompt_in_every_layer_is_exported_to_peft():
+    about = {"fields": ["text"], "method": "stable"}
+    assert any("--to peft" in line for line in commands("out", about))
+    assert not any("vocabulary" in line or "vllm" in line for line in commands("out", about))
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "-3m", "0s", "1d", "nan s"])
@@ -147,6 +176,7 @@ def made(backbone_folder, tmp_path_factory):
     place = tmp_path_factory.mktemp("fit")
     path = write_csv(place / "a.csv", table(120))
     command = ["fit", str(path), "--backbone", str(backbone_folder("llama")), "--budget", "10s"]
+    command += ["--words"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", stream := io.StringIO())
         assert main([*command, "--out", str(place / "out")]) == 0
@@ -193,7 +223,7 @@ def test_the_same_command_goes_on_and_another_is_refused(made, capsys):
     after = tree(out)
     changed = {name for name in before if before[name] != after.get(name)}
     assert changed <= {"study/report.html", "study/ensembles.json"}
-    assert main([*command[:-1], "20s", "--out", str(out)]) == 2
+    assert main([*command[:-2], "20s", "--words", "--out", str(out)]) == 2
     assert "of the same budget, but its budget is 10s, not 20s" in capsys.readouterr().err
 
 

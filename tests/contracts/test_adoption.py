@@ -218,7 +218,7 @@ def test_a_prompt_as_long_as_its_text_is_loaded_and_started_from(tiny, task, tmp
     assert first.model.prompt.length == num_tokens > 10
     loaded = sp.load(tmp_path / "first", backbone)
     assert_equal(loaded.model.state(), first.model.state())
-    for method in ("stable", "prompt-tuning"):
+    for method in ("stable", "p-tuning-v2"):
         own = {"length": None if method == "stable" else num_tokens}
         data["prompt"] = {"method": method, "from_run": str(tmp_path / "first"), **own}
         config = resolve(parse_run(data))

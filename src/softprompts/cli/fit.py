@@ -35,6 +35,9 @@ def fit(
     should_skip: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and count them.")
     ] = False,
+    words: Annotated[
+        bool, typer.Option("--words", help="Only prompts that can become words of a model file.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a prompt from a table of examples; the same command again goes on where it stopped."""
@@ -54,6 +57,7 @@ def fit(
             budget=budget,
             out=out,
             skip_bad_rows=should_skip,
+            words=words,
             progress=bar,
             tell=lambda line: print(visible(line), file=sys.stderr, flush=True),
         )
@@ -75,5 +79,5 @@ def fit(
     say(f"the most frequent label: {100 * about['majority']:.1f}")
     say(f"report: {out / 'study' / 'report.html'}")
     say("next:")
-    for command in commands(str(out), about["fields"]):
+    for command in commands(str(out), about):
         say(f"  {command}")

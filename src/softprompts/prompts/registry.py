@@ -274,6 +274,7 @@ DEPTHS.register(
     summary="rows are keys and values in every layer",
     reference="Liu et al. 2021, arXiv 2110.07602",
     options={"from_layer": Option(int, 0, "first layer that gets rows, from 0", {"ge": 0})},
+    defaults={"learning_rate": 0.02},
 )
 
 INITIALIZERS: Registry[type[Initializer]] = Registry(

@@ -30,7 +30,9 @@ from softprompts.recipes.task_checks import (
     writing_problems,
 )
 from softprompts.recipes.training_config import (
+    ABSOLUTE_LEARNING_RATE,
     DEFAULT_READOUT_LEARNING_RATE,
+    LEARNING_RATE,
     TrainingConfig,
     multiplier_field,
 )
@@ -197,6 +199,19 @@ def _context_problems(config: RunConfig) -> Iterator[Problem]:
     if prompt.num_demonstrations is not None and own != "demonstrations":
         rule = f"be left out with method {prompt.method}, which shows none, as in-context does"
         yield broken(rule, prompt.num_demonstrations, "prompt.num_demonstrations", "prompt.method")
+
+
+def rate_problems(config: RunConfig) -> list[Problem]:
+    """Find a learning rate of rows that somebody gave a run that has none.
+
+    What a folder keeps is not asked: there every rate is spelled out.
+    """
+    rate = config.training.learning_rate
+    if prompt_length(config.prompt) or rate in (None, LEARNING_RATE, ABSOLUTE_LEARNING_RATE):
+        return []
+    rule = "be left out where there are no rows; a backbone has `training.backbone_learning_rate`"
+    others = ("prompt.method", "training.backbone_learning_rate", "training.readout_learning_rate")
+    return [broken(rule, rate, "training.learning_rate", *others)]
 
 
 def _training_problems(config: RunConfig) -> Iterator[Problem]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from softprompts.errors import RecipeError
 from softprompts.problems import near, show
+from softprompts.recipes.checks import rate_problems
 from softprompts.recipes.overrides import parse_overrides, set_at
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.reading import read_yaml
 from softprompts.recipes.schema import RunConfig
-from softprompts.recipes.study import StudyConfig, parse_study
+from softprompts.recipes.study import StudyConfig, merged, parse_study, points
 from softprompts.storage import read_file
 
 _SUFFIX = ".yaml"
@@ -52,11 +53,26 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> RunC
         config = parse_study(data, source) if is_study else parse_run(data, source)
     except RecipeError as error:
         raise RecipeError([*problems, *error.problems], source) from None
-    if problems:
+    if problems := [*problems, *_idle_rates(config, source)]:
         raise RecipeError(problems, source)
     if isinstance(config, StudyConfig) and config.name is None:
         return config.model_copy(update={"name": Path(source).stem})
     return config
+
+
+def _idle_rates(config: RunConfig | StudyConfig, source: str) -> list[str]:
+    """Find rates of rows that a run, or a variant of a study by itself, gives where it has none.
+
+    A base may give them for other variants, and a grid for those that it sweeps.
+    """
+    if isinstance(config, RunConfig):
+        return [problem.text for problem in rate_problems(config)]
+    found: dict[str, None] = {}
+    for variant, point in points(config):
+        if "training.learning_rate" in config.variants[variant]:
+            run = parse_run(merged(config, variant, point), source)
+            found |= {f"variants.{variant}: {one.text}": None for one in rate_problems(run)}
+    return list(found)
 
 
 def looks_like_study(data: Mapping[str, Any]) -> bool:

@@ -51,6 +51,7 @@ class Preset:
 
 
 _LESTER = "Lester et al. 2021, arXiv 2104.08691"
+_LIU = "Liu et al. 2021, arXiv 2110.07602"
 _RESIDUAL = "Razdaibiedina et al. 2023, arXiv 2305.03937"
 _DYNAMIC = "Yang et al. 2023, arXiv 2303.02909"
 
@@ -73,7 +74,7 @@ METHODS: Mapping[str, Preset] = {
         Preset(
             "p-tuning-v2",
             "free keys and values in every layer",
-            "Liu et al. 2021, arXiv 2110.07602",
+            _LIU,
             depth="every-layer",
         ),
         Preset(
@@ -119,11 +120,11 @@ METHODS: Mapping[str, Preset] = {
         ),
         Preset(
             "stable",
-            "rows that start at the task's instruction, ranked answers, a rate that falls to 0",
-            _LESTER,
+            "keys and values in every layer that start as the task's instruction; ranked answers",
+            _LIU,
+            depth="every-layer",
             initializer="text",
             length="text",
-            training={"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
             objective="ranking",
         ),
         # a kind of rows or a pool and nothing else: their registry entry says so

@@ -11,6 +11,7 @@ from softprompts.backbones.adaptations.registry import ADAPTATIONS
 from softprompts.component import Component, ComponentOf
 from softprompts.errors import RecipeError
 from softprompts.problems import refuse
+from softprompts.prompts.registry import DEPTHS
 from softprompts.recipes.checks import adaptation_kind, combination_problems
 from softprompts.recipes.component_fields import ADAPTATION, AXES
 from softprompts.recipes.parsing import parse_run
@@ -87,12 +88,19 @@ def resolve_prompt(prompt: PromptConfig) -> PromptConfig:
     return prompt.model_copy(update={**others, **axes})
 
 
+def default_rate(depth: str) -> float:
+    """Return the learning rate of rows of a depth in their unit, where a recipe is silent."""
+    return float(DEPTHS.entry(depth).defaults.get("learning_rate", LEARNING_RATE))
+
+
 def _prompt_rates(training: TrainingConfig, prompt: PromptConfig) -> dict[str, Any]:
     """Return the learning rates of a prompt's parts; in absolute numbers all have that of rows."""
     is_relative = prompt.unit == "relative"
     rates: dict[str, Any] = {"learning_rate": training.learning_rate}
     if training.learning_rate is None:
-        rates["learning_rate"] = LEARNING_RATE if is_relative else ABSOLUTE_LEARNING_RATE
+        assert prompt.depth is not None
+        own = default_rate(prompt.depth.kind)
+        rates["learning_rate"] = own if is_relative else ABSOLUTE_LEARNING_RATE
     every = rate_multipliers(prompt) | training.multipliers if is_relative else {}
     further = {}
     for group, value in every.items():

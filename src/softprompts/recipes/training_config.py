@@ -13,7 +13,7 @@ from softprompts.registry import RATE_SUFFIX
 
 DEFAULT_EPOCHS = 20
 LEARNING_RATE, ABSOLUTE_LEARNING_RATE = 0.1, 0.01
-"""The learning rate of rows where a recipe is silent: in units of the embeddings, and without."""
+"""The rate of rows where a recipe is silent: in their unit, but for a depth's own, and without."""
 
 DEFAULT_READOUT_LEARNING_RATE = 0.01
 
@@ -28,7 +28,8 @@ class TrainingConfig(Section):
 
     Attributes:
         optimizer: the optimizer and its options.
-        learning_rate: of the prompt's rows, in its unit; null is 0.1, or 0.01 in absolute numbers.
+        learning_rate: of the prompt's rows, in its unit; null is 0.1, of rows in every layer 0.02,
+            and 0.01 in absolute numbers.
         network_rate_multiplier: learning rate of networks that make rows, as a multiple of
             `learning_rate`; null is the rows' own default, or 1 in absolute numbers.
         selector_rate_multiplier: learning rate of learned positions, active lengths and pools,

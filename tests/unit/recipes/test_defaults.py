@@ -51,3 +51,18 @@ def test_a_component_is_spelled_out():
 def test_a_recipe_that_is_wrong_is_refused():
     with pytest.raises(RecipeError, match="must be at least 1, but is -3"):
         value_and_default({**RUN, "training": {"steps": -3}}, "training.steps")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rate"),
+    [
+        ({"method": "p-tuning-v2"}, 0.02),
+        ({"method": "prefix-tuning"}, 0.02),
+        ({"method": "prompt-tuning", "depth": "every-layer"}, 0.02),
+        ({"method": "p-tuning-v2", "depth": "input"}, 0.1),
+        ({"method": "p-tuning-v2", "unit": "absolute"}, 0.01),
+    ],
+)
+def test_rows_in_every_layer_have_a_rate_of_their_own(prompt, rate):
+    data = {**RUN, "prompt": prompt, "training": {}}
+    assert value_and_default(data, "training.learning_rate") == (rate, rate)

@@ -288,3 +288,27 @@ def test_overrides_do_not_change_the_shipped_recipe():
     load_recipe("residual-cb", ["prompt.length=3", "training.batch_size=2"])
 
     assert load_recipe("residual-cb") == before
+
+
+RATE = r"`training\.learning_rate` must be left out where there are no rows; .*, but is 0\.001\."
+
+
+@pytest.mark.parametrize("method", ["lora", "fine-tuning", "head-only"])
+def test_a_rate_of_rows_is_refused_where_a_run_has_none(method, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(f"{RUN}prompt: {{method: {method}}}\ntraining: {{learning_rate: 0.001}}\n")
+    with pytest.raises(RecipeError, match=RATE):
+        load_recipe(file)
+    assert load_recipe(file, ["prompt.method=prompt-tuning"]).training.learning_rate == 0.001
+
+
+def test_a_rate_of_rows_is_refused_of_a_variant_without_and_not_of_a_base_for_others(tmp_path):
+    file = tmp_path / "study.yaml"
+    lines = "base:\n  backbone: {name: minilm}\n  task: {name: bundled/sentiment}\n"
+    lines += "  training: {learning_rate: 0.001}\nvariants:\n  plain:\n"
+    file.write_text(f"{lines}  lora: {{prompt.method: lora}}\n")
+    lora = expand(load_recipe(file))[-1].config.training
+    assert (lora.learning_rate, lora.backbone_learning_rate) == (0.001, 2e-4)
+    file.write_text(f"{lines}  lora: {{prompt.method: lora, training.learning_rate: 0.001}}\n")
+    with pytest.raises(RecipeError, match=rf"variants\.lora: {RATE}"):
+        load_recipe(file)

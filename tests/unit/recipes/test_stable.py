@@ -13,9 +13,9 @@ from softprompts.recipes.training_config import TrainingConfig
 
 RUN = {"backbone": {"name": "smollm2"}, "task": {"name": "bundled/sentiment"}, "readout": "text"}
 PARTS = {
-    "prompt": {"method": "prompt-tuning", "initializer": "text", "length": "text"},
+    "prompt": {"method": "p-tuning-v2", "initializer": "text", "length": "text"},
     "readout": {"kind": "text", "objective": "ranking"},
-    "training": {"schedule": {"kind": "cosine", "warmup_fraction": 0.1}},
+    "training": {"learning_rate": 0.02},
 }
 
 
@@ -30,7 +30,8 @@ def test_it_is_what_its_parts_say():
     ("section", "field", "value"),
     [
         ("training", "average", "tail"),
-        ("training", "schedule", {"kind": "constant"}),
+        ("training", "schedule", {"kind": "cosine"}),
+        ("training", "learning_rate", 0.1),
         ("readout", "objective", "likelihood"),
         ("prompt", "initializer", "vocabulary"),
     ],
@@ -51,8 +52,9 @@ def test_what_the_recipe_says_wins(section, field, value):
         ({}, "text"),
         ({"length": 10}, 10),
         ({"initializer": "labels"}, 10),
-        ({"position": "instance"}, 10),
-        ({"active_length": "task"}, 10),
+        ({"depth": "input"}, "text"),
+        ({"depth": "input", "position": "instance"}, 10),
+        ({"depth": "input", "active_length": "task"}, 10),
         ({"pool": "attention"}, 10),
         ({"from_run": {"folder": "runs/a", "digest": "0" * 64}}, 10),
         ({"initializer": {"kind": "text", "text": "one"}}, "text"),
@@ -85,5 +87,5 @@ def test_configurations_made_in_python_are_filled_in_too():
         prompt=PromptConfig(method="stable"),
         training=TrainingConfig(steps=4),
     )
-    assert (config.training.schedule.kind, config.training.steps) == ("cosine", 4)
+    assert config.training.steps == 4
     assert config.readout.options["objective"] == "ranking"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from softprompts.lab.fit.plan import becomes_words
+
 _CARD = """---
 library_name: softprompts
 tags: [soft-prompt, prompt-tuning]
@@ -51,20 +53,25 @@ def card(about: Mapping[str, Any]) -> str:
         "untouched": line,
         "majority": 100 * about["majority"],
         "remarks": f"{remarks}\n" if remarks else "",
-        "commands": "\n".join(commands("my-prompt", about["fields"])),
+        "commands": "\n".join(commands("my-prompt", about)),
     }
     return _CARD.format(**{**about, **said})
 
 
-def commands(folder: str, fields: list[str]) -> list[str]:
+def commands(folder: str, about: Mapping[str, Any]) -> list[str]:
     """Return what one may do with a fitted prompt, a command each."""
+    export = [f"softprompts export {folder}/prompt --to peft --out adapter"]
+    if becomes_words(about["method"]):
+        export = [
+            f"softprompts export {folder}/prompt --to vocabulary --out model --gguf model.gguf",
+            "llama-server -m model.gguf  # llama.cpp",
+            "vllm serve model            # vLLM",
+        ]
     return [
         f"softprompts try {folder}",
         f"softprompts predict {folder}/ensemble --input new.jsonl --output answers.jsonl  # rows "
-        f"with {', '.join(fields)}",
-        f"softprompts export {folder}/prompt --to vocabulary --out model --gguf model.gguf",
-        "llama-server -m model.gguf  # llama.cpp",
-        "vllm serve model            # vLLM",
+        f"with {', '.join(about['fields'])}",
+        *export,
     ]
 
 

@@ -23,6 +23,7 @@ from softprompts.lab.fit.plan import (
     Plan,
     base_recipe,
     final_study,
+    fitting_methods,
     make_plan,
     num_kept,
     read_budget,
@@ -84,6 +85,7 @@ def fit(
     budget: str = "10m",
     out: str | Path = "my-prompt",
     skip_bad_rows: bool = False,
+    words: bool = False,
     progress: StudyProgress | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Fit:
@@ -102,6 +104,7 @@ def fit(
         budget: about how long it may take, such as `90s`, `10m` or `2h`.
         out: the folder of all that is made.
         skip_bad_rows: leave out rows that lack a value or cannot be read, and count them.
+        words: try only prompts that can become words of a model, as other programs run them.
         progress: told of every run and update.
         tell: told in words what is done.
 
@@ -116,18 +119,21 @@ def fit(
     splits = split_rows(table)
     folder, progress = Path(out), progress or StudyBar()
     wishes = {"rows": _digest(table, splits), "backbone": str(backbone), "budget": budget}
+    wishes["words"] = "words" if words else "any"
     _check_folder(folder, wishes)
-    base = base_recipe(table, load_backbone(str(backbone), dtype="auto"), folder.resolve() / "data")
+    loaded = load_backbone(str(backbone), dtype="auto")
+    base = base_recipe(table, loaded, folder.resolve() / "data")
+    methods, left_out = fitting_methods(loaded, words)
     make_folder(folder / "data")
     with lock(folder / ".lock"):
-        for remark in splits.remarks:
+        for remark in (*splits.remarks, *filter(None, [left_out])):
             warnings.warn(f"{remark}.", SoftPromptsWarning, stacklevel=2)
         _write_rows(folder / "data", splits)
         if is_there(folder / _PLAN):
             names = [one.name for one in fields(Plan)]
             plan = _kept_plan(read_record(folder / _PLAN, names))
         else:
-            plan = make_plan(seconds, _speed(folder / "timing", base, progress), splits)
+            plan = make_plan(seconds, _speed(folder / "timing", base, progress), splits, methods)
             write_json(folder / _PLAN, {**wishes, **asdict(plan)})
         tell(plan.text(seconds))
         winner, tried = _search(folder, base, plan, progress)
@@ -187,16 +193,17 @@ def _speed(folder: Path, base: Mapping[str, Any], progress: StudyProgress) -> fl
 
 
 def _kept_plan(kept: Mapping[str, Any]) -> Plan:
-    return Plan(tuple(kept["methods"]), tuple(kept["rates"]), kept["updates"], kept["seconds"])
+    numbers = (tuple(kept["multiples"]), kept["updates"], kept["seconds"])
+    return Plan(tuple(kept["methods"]), *numbers)
 
 
 def _search(
     folder: Path, base: Mapping[str, Any], plan: Plan, progress: StudyProgress
 ) -> tuple[Candidate, list[dict[str, Any]]]:
     """Return the candidate that did best on held-out rows, and what was tried."""
-    going = [Candidate(method, rate) for method in plan.methods for rate in plan.rates]
+    going = [Candidate(method, one) for method in plan.methods for one in plan.multiples]
     tried = []
-    rungs = [plan.updates // 2, plan.updates] if len(plan.rates) > 1 else [plan.updates]
+    rungs = [plan.updates // 2, plan.updates] if len(plan.multiples) > 1 else [plan.updates]
     for number, updates in enumerate(rungs if len(going) > 1 else []):
         variants = {one.name: one.changes for one in going}
         study = search_study("rung", base, variants, [SEARCH_SEED], steps=updates)
@@ -204,13 +211,13 @@ def _search(
         summary = run_study(parse_study(study, "rung"), out, OnHeldOut(progress))
         scores = {one: _cell(summary, one.name)["held_out"]["mean"] for one in going}
         tried += [
-            {**asdict(one), "updates": updates, "held_out_score": score}
+            {"method": one.method, "rate": one.rate, "updates": updates, "held_out_score": score}
             for one, score in scores.items()
         ]
         going = [one for one in going if scores[one] is not None]
         going.sort(key=lambda one: -scores[one])  # stable: the simplest first where equal
         if updates < plan.updates:
-            keep = num_kept(len(plan.rates))
+            keep = num_kept(len(plan.multiples))
             going = [c for m in plan.methods for c in [o for o in going if o.method == m][:keep]]
     if not going:
         raise TuningError(f"no candidate could be trained; {folder / 'search'} says why.")

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.errors import DataError
+from softprompts.errors import BackboneError, DataError
 from softprompts.lab.fit.table import Splits, Table
+from softprompts.recipes.presets import METHODS as PRESETS
+from softprompts.recipes.resolving import default_rate
 
 METHODS = ("prompt-tuning", "residual", "stable")
-"""What is tried, the simplest first: it wins where scores are equal."""
+"""What is tried, the simplest first: it wins where scores are equal. The last is tried alone where
+there is time for one."""
 
-RATES = (0.03, 0.1, 0.3)
+MULTIPLES = (0.3, 1.0, 3.0)
+"""Rates that are tried, as multiples of a method's own."""
+
 SEARCH_SEED = 1000
 NUM_SEEDS = 5
 UNTOUCHED = "zero-shot"
@@ -28,20 +33,21 @@ _SCORING = 0.4
 
 @dataclass(frozen=True)
 class Plan:
-    """How a budget is spent: methods that are tried at rates, and what all is expected to take.
+    """How a budget is spent: on methods at multiples of their rates; and what all of it takes.
 
     Updates are those of each run of the last rung, and of the runs that are kept.
     """
 
     methods: tuple[str, ...]
-    rates: tuple[float, ...]
+    multiples: tuple[float, ...]
     updates: int
     seconds: float
 
     def text(self, budget_seconds: float) -> str:
         """Say what is done, and where that does not fit the budget."""
-        rates = ", ".join(f"{rate:g}" for rate in self.rates)
-        what = f"{', '.join(self.methods)} at rate{'s' * (len(self.rates) > 1)} {rates}"
+        what = ", ".join(self.methods)
+        if len(self.multiples) > 1:
+            what += f" at {', '.join(f'{one:g}' for one in self.multiples)} times their rates"
         took = f"about {shown_time(self.seconds)}"
         if self.seconds > budget_seconds:
             took += f", more than the budget of {shown_time(budget_seconds)}, the least that tells"
@@ -53,7 +59,12 @@ class Candidate:
     """A method at a learning rate."""
 
     method: str
-    rate: float
+    multiple: float
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return float(f"{self.multiple * default_rate(PRESETS[self.method].depth):g}")
 
     @property
     def name(self) -> str:
@@ -63,10 +74,34 @@ class Candidate:
     @property
     def changes(self) -> dict[str, Any]:
         """What its variant sets."""
-        return {"prompt.method": self.method, "training.learning_rate": self.rate}
+        changes = {"prompt.method": self.method, "training.learning_rate": self.rate}
+        return changes if becomes_words(self.method) else {**changes, "prompt.position": None}
 
 
-def make_plan(budget_seconds: float, examples_per_second: float, splits: Splits) -> Plan:
+def becomes_words(method: str) -> bool:
+    """Return whether a method's rows are embeddings, which can become words of a model."""
+    return PRESETS[method].depth == "input"
+
+
+def fitting_methods(backbone: Backbone, needs_words: bool) -> tuple[tuple[str, ...], str]:
+    """Return the methods that a backbone can have, and why another is left out, if one is."""
+    outer = tuple(filter(becomes_words, METHODS))
+    if needs_words:
+        return outer, ""
+    try:
+        _ = backbone.slots  # found, and tried, when they are first asked for
+    except BackboneError as error:
+        inner = ", ".join(method for method in METHODS if method not in outer)
+        return outer, f"{inner} left out: {str(error).rstrip('.')}"
+    return METHODS, ""
+
+
+def make_plan(
+    budget_seconds: float,
+    examples_per_second: float,
+    splits: Splits,
+    methods: tuple[str, ...] = METHODS,
+) -> Plan:
     """Return the widest plan that a budget has room for: methods and rates, else one method.
 
     Where not even the narrowest fits, that is returned, with what it is expected to take by the
@@ -74,18 +109,18 @@ def make_plan(budget_seconds: float, examples_per_second: float, splits: Splits)
     """
     rate = 1 / examples_per_second
     num_held_out = round(0.2 * len(splits.train))
-    for methods, rates in ((METHODS, RATES), (METHODS, RATES[1:2]), (METHODS[:1], RATES[1:2])):
-        num = len(methods) * len(rates)
+    for some, multiples in ((methods, MULTIPLES), (methods, (1.0,)), (methods[-1:], (1.0,))):
+        num = len(some) * len(multiples)
         rungs = [] if num == 1 else [(num, 1.0)]
-        if len(rates) > 1:
-            rungs = [(num, 1 / _KEEP), (len(methods) * num_kept(len(rates)), 1.0)]
+        if len(multiples) > 1:
+            rungs = [(num, 1 / _KEEP), (len(some) * num_kept(len(multiples)), 1.0)]
         runs = sum(count * part for count, part in rungs) + NUM_SEEDS
         scored = (sum(count for count, _ in rungs) + NUM_SEEDS) * 3 * num_held_out
         fixed = rate * _SCORING * (scored + (2 * NUM_SEEDS + 1) * len(splits.held_back))
         each = runs * BATCH_SIZE * rate
         updates = int((budget_seconds - fixed) / each)
         num_updates = min(max(updates, FEWEST_UPDATES), MOST_UPDATES)
-        plan = Plan(methods, rates, num_updates, fixed + each * num_updates)
+        plan = Plan(some, multiples, num_updates, fixed + each * num_updates)
         if updates >= FEWEST_UPDATES:
             break
     return plan
