@@ -137,6 +137,8 @@ refuted where it is wholly outside. `could be seen` is the least difference that
 Intervals are not corrected for their number: of {count} true "no difference" one in twenty would still be called.
 
 Forty updates of 8 rows are few, above all on TREC: what differs here may not [after 200](updates.md).
+`stable` is in these runs what it was until [decision 0031](../decisions/0031-a-rate-for-every-layer.md), plain rows from the instruction; and LoRA ran at 0.0002, at which it
+learns too little: the recipe of then gave it a rate of rows, which had no part in it. With rates that were chosen alike, both are in [layers](layers.md).
 
 Not tested here: that small models gain most (there is one language model), and that the loss becomes flatter on a language model ([on an encoder](ptp.md)). The picture
 is of one seed and 16 training rows of subj: along the gradient of the inputs the loss rises to about 3.4 without PTP, 2.1 with noise and 1.3 with gradient ascent.

@@ -127,8 +127,9 @@ def test_each_sort_of_parameter_has_its_rate(tiny, task, method, unit):
     assert len(rate) == sum(map(len, groups.values())) == len(model.parameters)
     assert groups["rows"]
     assert bool(groups["network"]) == (method != "adap-ins-vec-pos")
-    network = {"residual": 0.003, "p-tuning": 0.001, "prefix-tuning": 0.01}.get(method)
-    expected = {"rows": 0.1, "network": network, "selector": 0.01, "readout": 0.01}
+    network = {"residual": 0.003, "p-tuning": 0.001, "prefix-tuning": 0.002}.get(method)
+    rows = 0.02 if method == "prefix-tuning" else 0.1
+    expected = {"rows": rows, "network": network, "selector": 0.01, "readout": 0.01}
     if unit == "absolute":
         expected = dict.fromkeys(expected, 0.01)
     for name, parameters in groups.items():

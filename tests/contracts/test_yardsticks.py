@@ -370,7 +370,7 @@ def test_recomputed_layers_give_the_same_gradient(tiny, backbone_folder, task, m
 
 def test_rates_of_backbone_and_readout_are_apart(tiny, task):
     backbone = tiny("bert")
-    for method, default in (("fine-tuning", 2e-5), ("lora", 2e-4)):
+    for method, default in (("fine-tuning", 2e-5), ("lora", 1e-3)):
         for training, rate in (({}, default), ({"backbone_learning_rate": 0.5}, 0.5)):
             config = run_config(backbone, method, "linear", **training)
             assert config.training.backbone_learning_rate == rate
@@ -424,7 +424,7 @@ def test_from_python(tiny, task):
     training = sp.TrainingConfig(steps=2, selection="last")
     result = sp.train(tiny("bert"), task, prompt=prompt, adaptation={"rank": 2}, training=training)
     assert result.config.adaptation.options["rank"] == 2
-    assert result.config.training.backbone_learning_rate == 2e-4
+    assert result.config.training.backbone_learning_rate == 1e-3
     assert result.summary["trainable_parameters"] == 4 * (2 * 32 + 32 * 2) + 99
     (label,) = result.predict([{"text": "good bread", "aspect": "price"}])
     assert label in task.format.labels

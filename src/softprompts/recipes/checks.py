@@ -202,12 +202,13 @@ def _context_problems(config: RunConfig) -> Iterator[Problem]:
 
 
 def rate_problems(config: RunConfig) -> list[Problem]:
-    """Find a learning rate of rows that somebody gave a run that has none.
+    """Find a learning rate of rows that somebody gave a run that trains something else.
 
     What a folder keeps is not asked: there every rate is spelled out.
     """
-    rate = config.training.learning_rate
-    if prompt_length(config.prompt) or rate in (None, LEARNING_RATE, ABSOLUTE_LEARNING_RATE):
+    rate, prompt = config.training.learning_rate, config.prompt
+    is_idle = METHODS[prompt.method].is_trained and not prompt_length(prompt)
+    if not is_idle or rate in (None, LEARNING_RATE, ABSOLUTE_LEARNING_RATE):
         return []
     rule = "be left out where there are no rows; a backbone has `training.backbone_learning_rate`"
     others = ("prompt.method", "training.backbone_learning_rate", "training.readout_learning_rate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,6 +110,22 @@ def multiples(value: float) -> list[float]:
     return [value if factor == 1 else float(f"{value * factor:.3g}") for factor in FACTORS]
 
 
+def spanning(low: float, high: float) -> list[float]:
+    """Return candidates from a tenth of one number to ten times another, evenly by their ratios.
+
+    Example:
+        >>> spanning(0.02, 0.1)
+        [0.002, 0.00693, 0.024, 0.0833, 0.289, 1.0]
+        >>> spanning(4, 10)
+        [1, 3, 9, 30, 100]
+    """
+    count = 4 + round(2 * math.log10(high / low))
+    found = [low / 10 * (100 * high / low) ** (number / count) for number in range(count + 1)]
+    if isinstance(low, int) and isinstance(high, int):
+        return list(dict.fromkeys(max(1, round(value)) for value in found))
+    return [float(f"{value:.3g}") for value in found]
+
+
 def is_number(value: Any) -> bool:
     """Return whether a value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -141,7 +158,8 @@ def candidates(tune: TuneConfig, runs: Sequence[Tunable]) -> list[Any]:
     """Return the candidates of a field, the same for every run that `tune_problems` finds right."""
     if tune.values is not None:
         return list(tune.values)
-    return list(multiples(_own_values(tune, runs[:1])[0]))
+    own = _own_values(tune, runs)
+    return multiples(own[0]) if min(own) == max(own) else spanning(min(own), max(own))
 
 
 def tuned(run: Tunable, field: str, value: Any) -> tuple[dict[str, Any], str]:
@@ -210,20 +228,14 @@ def _value_problems(tune: TuneConfig, runs: Sequence[Tunable]) -> Iterator[Probl
     """Find candidates that are missing, of the wrong kind, or there twice."""
     field = tune.field
     if tune.values is None:
-        values = _own_values(tune, runs)
-        own = dict(zip(map(show, values), runs, strict=True))
-        wanted = "`tune.values` must be given, at least 2,"
-        value = values[0]
-        if len(own) > 1:
-            said = ", ".join(f"{text} ({run.variant})" for text, run in own.items())
-            text = f"{wanted} where runs differ in `{field}`, but are null and it is {said}."
-            yield Problem(("tune.values",), text)
-        elif not (is_number(value) and value > 0):
-            text = (
-                f"{wanted} where the recipe says no positive number, but are null and "
-                f"`{field}` is {show(value)}."
-            )
-            yield Problem(("tune.values",), text)
+        for run, value in zip(runs, _own_values(tune, runs), strict=True):
+            if not (is_number(value) and value > 0):
+                text = (
+                    "`tune.values` must be given, at least 2, where the recipe says no positive "
+                    f"number, but are null and `{field}` is {show(value)} ({run.variant})."
+                )
+                yield Problem(("tune.values",), text)
+                return
         return
     start, _, rest = field.partition(".")
     is_component = field in NAMED_FIELDS or (start == "regularizers" and rest.isdecimal())

@@ -68,7 +68,7 @@ def test_a_yardstick_is_a_name_for_its_adaptation():
             "named": {"prompt": {"method": "head-only"}, "adaptation": {"kind": "lora"}},
             "rate": {
                 "prompt": {"method": "lora"},
-                "training": {"backbone_learning_rate": 2e-4},
+                "training": {"backbone_learning_rate": 1e-3},
             },
             "rank": {"prompt": {"method": "lora"}, "adaptation": {"rank": 4}},
             "full": {"prompt": {"method": "fine-tuning"}},
@@ -101,7 +101,7 @@ def test_options_can_be_set_from_outside(tmp_path):
     cells = [resolve(cell.config) for cell in expand(load_recipe(path))]
     assert [cell.adaptation.options.get("rank") for cell in cells] == [None, None, 2, 16]
     rates = [cell.training.backbone_learning_rate for cell in cells]
-    assert rates == [None, 1e-4, 2e-4, 2e-4]
+    assert rates == [None, 1e-4, 1e-3, 1e-3]
 
 
 def test_a_resolved_recipe_says_what_is_trained_of_the_backbone():

@@ -308,7 +308,7 @@ def test_a_rate_of_rows_is_refused_of_a_variant_without_and_not_of_a_base_for_ot
     lines += "  training: {learning_rate: 0.001}\nvariants:\n  plain:\n"
     file.write_text(f"{lines}  lora: {{prompt.method: lora}}\n")
     lora = expand(load_recipe(file))[-1].config.training
-    assert (lora.learning_rate, lora.backbone_learning_rate) == (0.001, 2e-4)
+    assert (lora.learning_rate, lora.backbone_learning_rate) == (0.001, 1e-3)
     file.write_text(f"{lines}  lora: {{prompt.method: lora, training.learning_rate: 0.001}}\n")
     with pytest.raises(RecipeError, match=rf"variants\.lora: {RATE}"):
         load_recipe(file)

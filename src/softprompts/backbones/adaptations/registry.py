@@ -28,7 +28,7 @@ ADAPTATIONS.register(
     "softprompts.backbones.adaptations.lora:LoraAdaptation",
     summary="a product of two narrow matrices is added to projections; needs the extra `lora`",
     reference="Hu et al. 2021, arXiv 2106.09685",
-    defaults={"backbone_learning_rate": 2e-4},
+    defaults={"backbone_learning_rate": 1e-3},
     options={
         "rank": Option(int, 8, "width between the two matrices", {"ge": 1, "le": 8192}),
         "alpha": Option(float, 16.0, "the product is scaled by alpha / rank", {"gt": 0.0}),

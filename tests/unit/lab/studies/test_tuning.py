@@ -235,15 +235,13 @@ def test_a_candidate_that_fits_one_variant_alone_is_named_with_the_others():
     assert found.endswith("(variant plain)")
 
 
-def test_own_values_that_differ_need_candidates():
-    variants = {"slow": {}, "fast": {RATE: 3.0}}
-    (found,) = problems({"field": RATE}, variants=variants)
-    assert (
-        "where runs differ in `training.learning_rate`, but are null and it is 0.3 (slow), 3"
-        in (found)
-    )
-    other = {"slow": {}, "fast": {RATE: 3.0, "prompt.length": 5}}
-    parse_study(study({"field": RATE, "values": [1.0, 2.0]}, variants=other))
+def test_own_values_that_differ_have_candidates_around_all_of_them():
+    variants = {"slow": {}, "fast": {RATE: 3.0, "prompt.length": 5}}
+    tuned = parse_study(study({"field": RATE}, variants=variants))
+    found = candidates(tuned.tune, tunable(tuned))
+    assert found == [0.03, 0.0949, 0.3, 0.949, 3.0, 9.49, 30.0]
+    (wrong,) = problems({"field": "prompt.rows.bottleneck"}, variants={"a": {}, "b": {RATE: 1.0}})
+    assert "where the recipe says no positive number, but are null" in wrong
 
 
 def test_what_else_would_set_the_field_is_refused():
