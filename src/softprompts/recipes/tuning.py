@@ -117,7 +117,7 @@ def spanning(low: float, high: float) -> list[float]:
         >>> spanning(0.02, 0.1)
         [0.002, 0.00693, 0.024, 0.0833, 0.289, 1.0]
         >>> spanning(4, 10)
-        [1, 3, 9, 30, 100]
+        [1, 4, 11, 33, 100]
     """
     count = 4 + round(2 * math.log10(high / low))
     found = [low / 10 * (100 * high / low) ** (number / count) for number in range(count + 1)]
