@@ -4,8 +4,8 @@
                                  [--data-dir FOLDER] [--batch-size N] [--threads N]
 
 Prints seconds by part as one line of JSON. Run it twice with the same `SOFTPROMPTS_CACHE` to see
-what the second process finds done. `modules of transformers` is a part of `load weights`,
-`tokenization` of `to the first update`.
+what the second process finds done. `load weights` imports transformers, `tokenization` is a part of
+`to the first update`.
 """
 
 from __future__ import annotations
@@ -53,12 +53,9 @@ def main() -> None:
     load_backbone = sp.load_backbone
     import torch
 
-    from softprompts.backbones import loading
-
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     now = mark("import softprompts and torch", BEGAN)
-    imported = _timed(loading, "find_class")
     backbone = load_backbone(options.backbone, dtype="auto")
     now = mark("load weights", now)
     task = sp.load_task(options.task, data_dir=options.data_dir)
@@ -73,7 +70,6 @@ def main() -> None:
     sp.train(backbone, task, readout=options.readout, training=training, progress=watch)
     assert watch.first is not None
     marks["to the first update"] = watch.first - now
-    marks["modules of transformers"] = imported[0]
     marks["tokenization"] = spent[0]
     marks["whole"] = watch.first - BEGAN
     print(json.dumps({name: round(seconds, 4) for name, seconds in marks.items()}))

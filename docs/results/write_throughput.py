@@ -233,8 +233,8 @@ def _startup(section: Mapping[str, Any]) -> str:
     text = (
         f"Seconds from the start to the first update, in fresh processes; at most "
         f"{MOST_SECONDS:.0f} are wanted of the warm one, 5 of `smollm2`, which finds what the "
-        "cold one left on disk. Medians of runs in turns. `modules of transformers` is a part of `load weights`, "
-        "`tokenization` of `to the first update`.\n\n"
+        "cold one left on disk. Medians of runs in turns. `load weights` imports transformers, "
+        "`tokenization` is a part of `to the first update`.\n\n"
     )
     text += f"| case | cache | {' | '.join(parts)} | reached |\n"
     text += "| --- | --- |" + " ---: |" * len(parts) + " --- |\n"
