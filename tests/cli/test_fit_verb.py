@@ -215,6 +215,20 @@ def test_a_fit_says_what_to_expect_and_what_to_do_next(made, capsys, tmp_path):
     capsys.readouterr()
 
 
+def test_where_there_is_time_for_one_method_it_is_stable(backbone_folder, tmp_path, capsys):
+    path = write_csv(tmp_path / "a.csv", table(120))
+    command = ["fit", str(path), "--backbone", str(backbone_folder("llama")), "--budget", "0.01s"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    about = json.loads((tmp_path / "out" / "fit.json").read_text())
+    assert (about["method"], about["rate"], about["tried"]) == ("stable", 0.02, [])
+    assert "--to peft" in capsys.readouterr().out
+    adapter = tmp_path / "adapter"
+    prompt = str(tmp_path / "out" / "prompt")
+    assert main(["export", prompt, "--to", "peft", "--out", str(adapter)]) == 0
+    assert (adapter / "adapter_config.json").is_file()
+    capsys.readouterr()
+
+
 def test_the_same_command_goes_on_and_another_is_refused(made, capsys):
     command, out, printed = made
     before = tree(out)

@@ -368,6 +368,14 @@ def test_recomputed_layers_give_the_same_gradient(tiny, backbone_folder, task, m
     assert sum(float(g.abs().sum()) for g in gradients[0]) > 0
 
 
+def test_a_rate_of_rows_is_refused_where_there_are_none(tiny, task):
+    training = sp.TrainingConfig(learning_rate=0.5, steps=1)
+    with pytest.raises(
+        sp.RecipeError, match=r"`training\.learning_rate` must be left out .* is 0\.5"
+    ):
+        sp.train(tiny("bert"), task, prompt=sp.PromptConfig(method="lora"), training=training)
+
+
 def test_rates_of_backbone_and_readout_are_apart(tiny, task):
     backbone = tiny("bert")
     for method, default in (("fine-tuning", 2e-5), ("lora", 1e-3)):
