@@ -204,7 +204,7 @@ def _context_problems(config: RunConfig) -> Iterator[Problem]:
 def rate_problems(config: RunConfig) -> list[Problem]:
     """Find a learning rate of rows that somebody gave a run that trains something else.
 
-    What a folder keeps is not asked: there every rate is spelled out.
+    The two defaults pass: a run that was resolved, and saved as a recipe, spells one of them out.
     """
     rate, prompt = config.training.learning_rate, config.prompt
     is_idle = METHODS[prompt.method].is_trained and not prompt_length(prompt)
