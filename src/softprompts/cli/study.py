@@ -171,12 +171,14 @@ def _print(
     """Print what was tuned, scores, what follows from them, what to take and how to use it."""
     from softprompts.lab.reports import robustness
     from softprompts.lab.reports.advice import advice, verdicts
+    from softprompts.lab.reports.learning import still_learning
     from softprompts.lab.reports.table import HEADINGS, notes, score_rows
 
     for text in tuning:
         say(text)
     print_table(HEADINGS, score_rows(summary))
-    for text in (*notes(summary), *verdicts(summary)):
+    learning = still_learning(cells, folder)
+    for text in (*notes(summary), *verdicts(summary), *([learning] if learning else [])):
         say(text)
     swept = robustness.robustness_rows(summary)
     if swept:

@@ -10,6 +10,7 @@ from typing import Any
 from softprompts.lab.analysis.comparisons import difference_range
 from softprompts.lab.analysis.statistics import looks_skewed
 from softprompts.lab.analysis.study_statistics import point_words
+from softprompts.lab.reports.learning import still_learning
 from softprompts.lab.reports.study_record import Entry, StudyRecord, point_label
 from softprompts.lab.reports.tabular import spelled
 from softprompts.recipes.study_size import RATE
@@ -186,6 +187,8 @@ def _certainty(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
             f"The scores of {who} look skewed: a few seeds lie far from the others. Their interval "
             "allows for that, but not for rare seeds that were not seen; look at every seed."
         )
+    if learning := still_learning([cell for _, cell in record.runs], record.path):
+        said.append(f"{learning[:1].upper()}{learning[1:]}.")
     said.append(
         "Intervals are of the mean over seeds, on these items; other items and other tasks are "
         "another matter."
