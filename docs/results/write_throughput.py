@@ -118,16 +118,18 @@ def page(found: Mapping[str, Any], gpu: Mapping[str, Any] | None) -> str:
             cases = {n: c for n, c in found[section]["cases"].items() if "skipped" not in c}
             text += f"\n## {section.capitalize()}\n\n{_about(found[section]['about'])}\n\n"
             text += write({**found[section], "cases": cases})
+            apart: dict[str, list[str]] = {}
             for name, case in found[section]["cases"].items():
                 text += f"\nSkipped: {name}, {case['skipped']}.\n" if "skipped" in case else ""
-                text += _apart(name, case["about"]) if "about" in case else ""
+                if "about" in case:
+                    apart.setdefault(_apart(case["about"]), []).append(name)
+            text += "".join(f"\nBy itself: {', '.join(who)}, on {how}\n" for how, who in apart.items())
     return text + (_gpu(gpu) if gpu else "")
 
 
-def _apart(name: str, about: Mapping[str, Any]) -> str:
+def _apart(about: Mapping[str, Any]) -> str:
     """Return how a case was measured that was measured by itself."""
-    rates = f" {_rates(about)}" if "matrix_gflops" in about else ""
-    return f"\nBy itself: {name}, on {_about(about)}{rates}\n"
+    return _about(about) + (f" {_rates(about)}" if "matrix_gflops" in about else "")
 
 
 def _rates(about: Mapping[str, Any]) -> str:
