@@ -100,14 +100,15 @@ def advice(summary: Mapping[str, Any], cells: Sequence[Cell], folder: Path) -> l
 
 
 def _score(best: Lines, interval: Sequence[float] | None) -> str:
-    """Return the leader's mean, its spread, and its interval in brackets where there is one."""
+    """Return the leader's mean, its spread, and its interval within 0 to 100 where there is one."""
     said = f"{100 * mean_of(best):.1f}"
     if best[0]["std"] is not None:
         said += f" ± {100 * spread_of(best):.1f}"
     if len(best) > 1:
         said += f" over {len(best)} tasks"
     if interval is not None:
-        said += f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+        low, high = 100 * max(interval[0], 0.0), 100 * min(interval[1], 1.0)
+        said += f" (95 % interval {low:.1f} to {high:.1f})"
     return said
 
 

@@ -58,6 +58,12 @@ def test_of_equal_means_the_steadier_is_taken_and_its_run_is_named():
     assert more == "softprompts study 'a b/study.json' --out 'a b' --seeds auto"
 
 
+def test_no_interval_leaves_what_a_score_may_be():
+    summary, cells = study({"low": [0.02, 0.03], "high": [0.01, 0.99]})
+    summary["cells"][1]["interval"] = (-5.7, 6.7)
+    assert "(95 % interval 0.0 to 100.0)" in advice(summary, cells, Path("s"))[0]
+
+
 @pytest.mark.parametrize(
     ("base", "to"),
     [
