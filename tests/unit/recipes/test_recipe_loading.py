@@ -26,8 +26,7 @@ seeds: [3, 4]
 
 SHIPPED_RUNS = {
     "fewglue": 105,
-    "language-model": 150,
-    "language-model-300": 50,
+    "language-model": 280,
     "multitask-superglue": 15,
     "precision": 10,
     "presets": 160,
@@ -102,7 +101,7 @@ def test_a_file_without_a_mapping(write, text, sentence):
 def test_a_missing_file_lists_the_shipped_recipes(tmp_path):
     with pytest.raises(
         RecipeError,
-        match=r"one of fewglue, language-model, language-model-300, multitask-superglue, "
+        match=r"one of fewglue, language-model, multitask-superglue, "
         r"precision, presets, presets-fewglue, presets-rte, ptp, ptp-conditions, ptp-readout, "
         r"quickstart, quickstart-encoder, residual-cb, stability, stable, "
         r"sweep-bottleneck, sweep-initializer, sweep-learning-rate, sweep-length, "
