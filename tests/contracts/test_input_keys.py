@@ -340,6 +340,11 @@ def test_the_latest_are_kept_within_the_limit_and_an_evaluation_displaces_none()
     assert len(reads) == 7
     store.find("digits", [b"def"], read)  # something else of the same input
     assert len(reads) == 8
+    with torch.no_grad():  # the store is full: what all inputs share is read once all the same
+        for shared in (b"xyz", b"xyz", b"uvw", b"xyz"):
+            store.find("letters", [shared, shared], read)
+    assert reads[8:] == [[b"xyz"], [b"uvw"], [b"xyz"]]
+    assert store.num_bytes == 24
 
 
 @pytest.mark.parametrize(

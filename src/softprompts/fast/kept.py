@@ -42,6 +42,7 @@ class Kept:
         self.num_bytes = self.num_read = 0
         self._at_once = _AT_ONCE[device.type]
         self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._latest: dict[Hashable, Tensor] = {}
         self._is_able: dict[str, bool] = {}
 
     def is_able(self, what: str, find_out: Callable[[], bool]) -> bool:
@@ -61,7 +62,8 @@ class Kept:
         """Return what is known of inputs, read where it is not kept.
 
         What is read while gradients are off, as in an evaluation, is kept where there is room and
-        displaces nothing.
+        displaces nothing; what all inputs of a call share, as demonstrations, is so until the next
+        that share something else.
 
         Args:
             what: says what is read of them.
@@ -79,6 +81,8 @@ class Kept:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 found[one] = self._kept[key]
+            elif key in self._latest:
+                found[one] = self._latest[key]
             else:
                 missing.append(one)
         for start in range(0, len(missing), self._at_once):
@@ -89,6 +93,8 @@ class Kept:
             for one, value in zip(group, values, strict=True):
                 found[one] = value
                 self._keep((what, switches, one), value)
+        if len(found) == 1:
+            self._latest = {(what, switches, one): value for one, value in found.items()}
         return [found[one] for one in wanted]
 
     def _keep(self, key: Hashable, value: Tensor) -> None:
