@@ -111,6 +111,9 @@ def main(arguments: Sequence[str]) -> None:
         }
         (KEPT / f"{folder.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
     studies = {file.stem: json.loads(file.read_text()) for file in sorted(KEPT.glob("*.json"))}
+    studies = dict(
+        sorted(studies.items(), key=lambda one: (one[1]["backbone"] != "smollm2", one[0]))
+    )
     text = [_head(), *(line for name, kept in studies.items() for line in _study(name, kept))]
     for file in sorted(KEPT.glob("*.yaml")):
         text += ["", f"## `{file.name}`", "", "```yaml", file.read_text().rstrip(), "```"]

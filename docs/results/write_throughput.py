@@ -123,7 +123,9 @@ def page(found: Mapping[str, Any], gpu: Mapping[str, Any] | None) -> str:
                 text += f"\nSkipped: {name}, {case['skipped']}.\n" if "skipped" in case else ""
                 if "about" in case:
                     apart.setdefault(_apart(case["about"]), []).append(name)
-            text += "".join(f"\nBy itself: {', '.join(who)}, on {how}\n" for how, who in apart.items())
+            text += "".join(
+                f"\nBy itself: {', '.join(who)}, on {how}\n" for how, who in apart.items()
+            )
     return text + (_gpu(gpu) if gpu else "")
 
 
