@@ -26,7 +26,7 @@ seeds: [3, 4]
 
 SHIPPED_RUNS = {
     "fewglue": 105,
-    "language-model": 280,
+    "language-model": 240,
     "multitask-superglue": 15,
     "precision": 10,
     "presets": 160,
