@@ -177,8 +177,7 @@ def _print(
     for text in tuning:
         say(text)
     print_table(HEADINGS, score_rows(summary))
-    learning = still_learning(cells, folder)
-    for text in (*notes(summary), *verdicts(summary), *([learning] if learning else [])):
+    for text in (*notes(summary), *verdicts(summary), *still_learning(cells, folder)):
         say(text)
     swept = robustness.robustness_rows(summary)
     if swept:

@@ -187,8 +187,8 @@ def _certainty(record: StudyRecord, main: Sequence[Comparison]) -> list[str]:
             f"The scores of {who} look skewed: a few seeds lie far from the others. Their interval "
             "allows for that, but not for rare seeds that were not seen; look at every seed."
         )
-    if learning := still_learning([cell for _, cell in record.runs], record.path):
-        said.append(f"{learning[:1].upper()}{learning[1:]}.")
+    learning = still_learning([cell for _, cell in record.runs], record.path)
+    said += [f"{text[:1].upper()}{text[1:]}." for text in learning]
     said.append(
         "Intervals are of the mean over seeds, on these items; other items and other tasks are "
         "another matter."

@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 
+from softprompts.errors import StorageError
+from softprompts.lab.analysis.study_statistics import point_words
 from softprompts.lab.reports.records import read_curves
 from softprompts.lab.studies.summary import grouped, read_cell, run_folder
 from softprompts.recipes.grid import Cell
@@ -24,19 +26,17 @@ _ERRORS = 2.0
 _MOST_NAMED = 4
 
 
-def still_learning(cells: Sequence[Cell], folder: Path) -> str | None:
-    """Say which variants were still learning when their updates ended, or return `None`.
+def still_learning(cells: Sequence[Cell], folder: Path) -> list[str]:
+    """Say which variants were still learning when their updates ended, in one text or none.
 
     They are those whose mean training loss in the last fifth of their updates is above a tenth of
     that in the first, and a tenth below that in the fourth: by more than two standard errors over
-    seeds, of which there must be two. Runs that diverged, or may stop early, tell nothing.
+    seeds, of which there must be two. Runs that diverged, may stop early or have broken records
+    tell nothing; a report, which shows their curves, says what is broken.
 
     Args:
         cells: the runs of a study.
         folder: the study's folder.
-
-    Raises:
-        StorageError: if the records of a run are broken.
     """
     found = []
     for group in grouped(cells):
@@ -44,15 +44,16 @@ def still_learning(cells: Sequence[Cell], folder: Path) -> str | None:
         if len(runs) > 1 and _is_learning(runs):
             before, last = (fmean(run[place] for run in runs) for place in (3, 4))
             one = group[0]
-            found.append(f"{one.variant} on {one.task} ({before:.2f}, then {last:.2f})")
+            name = f"{one.variant} {point_words(one.point)}".strip()
+            found.append(f"{name} on {one.task} ({before:.2f}, then {last:.2f})")
     if not found:
-        return None
-    more = len(found) - _MOST_NAMED
-    named = [*found[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])]
-    return (
-        f"still learning when the updates ended: {', '.join(named)}, by the training loss in the "
-        "last two fifths of them; more updates could help"
-    )
+        return []
+    named, more = found[:_MOST_NAMED], found[_MOST_NAMED:]
+    listed = ", ".join([*named, *[f"and {len(more)} more"] * bool(more)])
+    return [
+        f"still learning when the updates ended: {listed}, by the training loss in the last two "
+        "fifths of them; more updates could help"
+    ]
 
 
 def _fifths(cell: Cell, folder: Path) -> Sequence[float] | None:
@@ -60,7 +61,10 @@ def _fifths(cell: Cell, folder: Path) -> Sequence[float] | None:
     result = read_cell(folder, cell)
     if result is None or result["status"] != "finished" or cell.config.training.patience:
         return None
-    losses, _ = read_curves(run_folder(folder, cell))
+    try:
+        losses, _ = read_curves(run_folder(folder, cell))
+    except StorageError:
+        return None
     if len(losses) < _FEWEST:
         return None
     values = [losses[step] for step in sorted(losses)]

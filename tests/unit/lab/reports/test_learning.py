@@ -31,11 +31,11 @@ def said(tmp_path, fifths, *, steps=20, outcome=lambda cell: {}, **changes):
 
 def test_it_is_said_with_the_losses_that_show_it_and_stands_in_the_report(tmp_path):
     found = said(tmp_path, lambda seed: STEADY)
-    assert found == (
+    assert found == [
         "still learning when the updates ended: plain on bundled/sentiment (1.00, then 0.80), by "
         "the training loss in the last two fifths of them; more updates could help"
-    )
-    assert f"S{found[1:]}." in write_report(tmp_path / "study")["certainty"]
+    ]
+    assert f"S{found[0][1:]}." in write_report(tmp_path / "study")["certainty"]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_it_is_said_with_the_losses_that_show_it_and_stands_in_the_report(tmp_pa
     ],
 )
 def test_who_has_learned_or_learns_no_more_is_not_named(tmp_path, fifths, why):
-    assert said(tmp_path, fifths) is None, why
+    assert said(tmp_path, fifths) == [], why
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,14 @@ def test_who_has_learned_or_learns_no_more_is_not_named(tmp_path, fifths, why):
     ],
 )
 def test_runs_that_tell_nothing_are_left_out(tmp_path, changes):
-    assert said(tmp_path, lambda seed: STEADY, **changes) is None
+    assert said(tmp_path, lambda seed: STEADY, **changes) == []
+
+
+def test_points_of_a_grid_have_names_and_broken_records_tell_nothing(tmp_path):
+    (text,) = said(tmp_path, lambda seed: STEADY, grid={"prompt.length": [2, 4]})
+    assert "plain prompt.length=2 on bundled/sentiment" in text
+    assert "plain prompt.length=4 on bundled/sentiment" in text
+    for file in (tmp_path / "study").glob("runs/*/metrics.jsonl"):
+        file.write_text("{step\n")
+    content = study_like(seeds=3, variants={"plain": {}}, grid={"prompt.length": [2, 4]})
+    assert still_learning(expand(parse_study(content)), tmp_path / "study") == []
