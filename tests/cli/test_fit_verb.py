@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,18 @@ from cli_material import tree, write_rows
 import softprompts as sp
 from softprompts.cli.main import main
 from softprompts.errors import DataError, RunFolderError
-from softprompts.lab.fit.card import commands
+from softprompts.lab.fit.card import NAMES, above, commands, verdict
 from softprompts.lab.fit.plan import (
     FEWEST_UPDATES,
     METHODS,
     MULTIPLES,
     Candidate,
+    base_recipe,
+    cost_of_yardsticks,
     fitting_methods,
     make_plan,
     read_budget,
+    yardsticks,
 )
 from softprompts.lab.fit.table import Splits, read_table, split_rows
 from softprompts.metrics.wilson import wilson_interval
@@ -158,6 +162,52 @@ def test_what_a_backbone_cannot_have_or_nobody_wants_is_not_tried(tiny):
     assert left_out.startswith("stable left out: ")
 
 
+SHOWN_ABOVE = {"method": "zero-shot", "above": 0.2, "interval": [0.1, 0.3]}
+NOT_SHOWN = {"method": "in-context", "above": 0.02, "interval": [-0.1, 0.14]}
+SHOWN_BELOW = {"method": "in-context", "above": -0.2, "interval": [-0.3, -0.1]}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([SHOWN_ABOVE], "worth training: one prompt is shown to be above all"),
+        ([SHOWN_ABOVE, NOT_SHOWN], "not shown to be worth .* above the model shown answered rows$"),
+        ([{**SHOWN_ABOVE, "interval": None}], "not shown to be worth .* the model untouched$"),
+        ([SHOWN_ABOVE, SHOWN_BELOW], "not worth training: the model shown answered rows shown to"),
+    ],
+)
+def test_a_fit_says_whether_a_prompt_was_worth_training(found, said):
+    assert re.match(said, verdict(found))
+
+
+def test_how_far_a_prompt_is_above_what_needs_none():
+    assert above(SHOWN_ABOVE) == "20.0 above (+10.0 to +30.0 with other seeds and rows)"
+    assert above(SHOWN_BELOW).startswith("20.0 below (−30.0 to −10.0 ")
+    assert above({"above": None, "interval": None}) == "not compared with"
+
+
+def test_what_a_prompt_must_beat_follows_from_how_the_backbone_is_read(tmp_path, tiny):
+    many = read_table(str(write_csv(tmp_path / "a.csv", table(120, 20))))
+    base = base_recipe(many, tiny("llama"), tmp_path)
+    assert yardsticks(base)["in-context"] == {"prompt.num_demonstrations": 20}
+    assert cost_of_yardsticks(base, "decoder") < cost_of_yardsticks(base, "encoder-decoder")
+    base = base_recipe(many, tiny("bert"), tmp_path)
+    assert (list(yardsticks(base)), cost_of_yardsticks(base, "encoder")) == (["head-only"], 5)
+
+
+@pytest.mark.parametrize(("kind", "method"), [("bert", "head-only"), ("t5", "in-context")])
+def test_other_families_are_fitted_beside_what_they_can_do_untouched(
+    backbone_folder, tmp_path, capsys, kind, method
+):
+    path = write_csv(tmp_path / "a.csv", table(60))
+    command = ["fit", str(path), "--backbone", str(backbone_folder(kind)), "--budget", "0.01s"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    about = json.loads((tmp_path / "out" / "fit.json").read_text())
+    assert about["yardsticks"][-1]["method"] == method
+    assert about["yardsticks"][-1]["interval"] is not None
+    assert f"\n{NAMES[method]}: " in capsys.readouterr().out
+
+
 def test_a_prompt_in_every_layer_is_exported_to_peft():
     about = {"fields": ["text"], "method": "stable"}
     assert any("--to peft" in line for line in commands("out", about))
@@ -189,7 +239,13 @@ def test_a_fit_says_what_to_expect_and_what_to_do_next(made, capsys, tmp_path):
     score, num = about["expected"]["score"], about["expected"]["num_items"]
     assert (num, about["num_train"]) == (24, 96)
     assert tuple(about["expected"]["interval"]) == wilson_interval(score, num)
-    assert about["untouched"] is not None
+    assert [one["method"] for one in about["yardsticks"]] == ["zero-shot", "in-context"]
+    untouched, shown = about["yardsticks"]
+    assert untouched["above"] == pytest.approx(about["single"]["mean"] - untouched["mean"])
+    assert (untouched["std"], shown["interval"][0] <= shown["above"]) == (0.0, True)
+    for line in (f"one prompt is {above(one)}" for one in about["yardsticks"]):
+        assert line in printed
+    assert verdict(about["yardsticks"]) in printed
     assert f"expect on new rows: {100 * score:.1f} % right" in printed
     assert f"softprompts predict {out}/ensemble" in printed
     ensemble, best = sp.load(out / "ensemble"), sp.load(out / "prompt")

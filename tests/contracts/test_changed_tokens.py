@@ -12,8 +12,7 @@ from softprompts.errors import PromptError, RecipeError
 from softprompts.prompts.depths.every_layer import EveryLayerDepth
 from softprompts.prompts.depths.input import InputDepth
 from softprompts.prompts.pools.task import TaskPool
-from softprompts.prompts.positions.fixed import FixedPosition
-from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.prompt import FixedPosition, Prompt
 from softprompts.prompts.registry import ROWS
 from softprompts.prompts.rows.base import Rows
 from softprompts.prompts.rows.plain import PlainRows

@@ -10,10 +10,9 @@ import torch
 
 from contracts.conftest import run_config
 from softprompts.errors import RecipeError
-from softprompts.prompts.active_lengths.fixed import FixedActiveLength
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.positions.base import Edges, Position
-from softprompts.prompts.positions.fixed import FixedPosition
+from softprompts.prompts.prompt import FixedActiveLength, FixedPosition
 from softprompts.prompts.registry import ACTIVE_LENGTHS, POSITIONS
 from softprompts.readouts.registry import READOUTS
 from softprompts.recipes.component_fields import COMPONENTS

@@ -20,8 +20,7 @@ from softprompts.errors import PromptError, RecipeError, StorageError
 from softprompts.fast import READER, cache_key, readings
 from softprompts.fast.disk_cache import _read
 from softprompts.fast.reader import Ways
-from softprompts.prompts.positions.fixed import FixedPosition
-from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.prompt import FixedPosition, Prompt
 from softprompts.prompts.registry import ACTIVE_LENGTHS, POOLS, POSITIONS
 from softprompts.prompts.rows.plain import PlainRows
 from softprompts.readouts.linear import LinearReadout

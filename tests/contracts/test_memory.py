@@ -17,12 +17,10 @@ from softprompts.backbones import gating
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.memory import KeyValues, Memory
 from softprompts.errors import PromptError, RecipeError
-from softprompts.prompts.active_lengths.fixed import FixedActiveLength
 from softprompts.prompts.active_lengths.instance import InstanceActiveLength
 from softprompts.prompts.active_lengths.task import TaskActiveLength
 from softprompts.prompts.draws import Draws
-from softprompts.prompts.positions.fixed import FixedPosition
-from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.prompt import FixedActiveLength, FixedPosition, Prompt
 from softprompts.prompts.rows.plain import PlainRows
 from softprompts.recipes.parsing import parse_run
 from softprompts.training.building import build_model

@@ -19,10 +19,9 @@ from softprompts.prompts.draws import Draws
 from softprompts.prompts.initializers.vocabulary import VocabularyInitializer
 from softprompts.prompts.pools.attention import AttentionPool
 from softprompts.prompts.positions.base import Edges, anchors
-from softprompts.prompts.positions.fixed import FixedPosition
 from softprompts.prompts.positions.instance import InstancePosition
 from softprompts.prompts.positions.task import TaskPosition
-from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.prompt import FixedPosition, Prompt
 from softprompts.prompts.rows.plain import PlainRows
 from softprompts.prompts.selection import select
 from softprompts.prompts.splice import splice

@@ -9,8 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import softprompts as sp
 from parity.material import padded
-from softprompts.prompts.positions.fixed import FixedPosition
-from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.prompt import FixedPosition, Prompt
 from softprompts.prompts.rows.plain import PlainRows
 
 LENGTH = 5

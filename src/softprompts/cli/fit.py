@@ -45,7 +45,7 @@ def fit(
     announce_threads()
     with uncollected():
         from softprompts.cli.progress import Bar
-        from softprompts.lab.fit.card import commands
+        from softprompts.lab.fit.card import NAMES, above, commands, spread_of, verdict
         from softprompts.lab.fit.fitting import fit as make
 
     with Bar() as bar:
@@ -74,9 +74,11 @@ def fit(
         f"expect on new rows: {100 * about['expected']['score']:.1f} % right, from {low:.1f} to "
         f"{high:.1f} (95 %)"
     )
-    if about["untouched"] is not None:
-        say(f"the model untouched: {100 * about['untouched']:.1f}")
+    say(f"one prompt: {spread_of(about['single'])}")
+    for one in about["yardsticks"]:
+        say(f"{NAMES[one['method']]}: {spread_of(one)}; one prompt is {above(one)}")
     say(f"the most frequent label: {100 * about['majority']:.1f}")
+    say(verdict(about["yardsticks"]))
     say(f"report: {out / 'study' / 'report.html'}")
     say("next:")
     for command in commands(str(out), about):

@@ -1,24 +1,23 @@
-"""The prompt: rows, where they go, and how many of them take part."""
+"""The prompt: rows, where they go, how many take part, and each of these axes at its plainest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, final, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.errors import PromptError
-from softprompts.prompts.active_lengths.base import ALL, ActiveLength, Activity
-from softprompts.prompts.active_lengths.fixed import FixedActiveLength
+from softprompts.prompts.active_lengths.base import ALL, ActiveLength, Activity, check_count
 from softprompts.prompts.depths.base import Depth
 from softprompts.prompts.depths.input import InputDepth
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.part import Part
 from softprompts.prompts.pools.base import Pool
-from softprompts.prompts.pools.single import SinglePool
 from softprompts.prompts.positions.base import Edges, Placement, Position
 from softprompts.prompts.rows.base import Rows
 
@@ -48,6 +47,91 @@ class PromptOutput:
     activity: Activity = ALL
     prefixes: Mapping[Slot, KeyValues] = field(default_factory=dict)
     has_choices: bool = False
+
+
+@final
+class SinglePool(Pool):
+    """The first and only set of rows."""
+
+    def __init__(self, sets: Sequence[Rows], width: int, generator: Generator) -> None:
+        super().__init__(sets, width, generator)
+        (self.rows,) = sets
+        self.changes_tokens = self.rows.changes_tokens
+
+    @torch.no_grad()
+    def bake(self) -> Tensor:
+        """Return the set. Shape `(1, length, hidden)`."""
+        rows: Tensor = self.rows(None)
+        return rows.detach().clone()[None]
+
+    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Return what the set makes of tokens. Shape `(batch, tokens, hidden)`."""
+        return self.rows.embed(embeddings, ids)
+
+    def forward(
+        self, batch: int, instances: Tensor | None, draws: Draws | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the same rows for every input."""
+        dropout = draws.generator("dropout") if draws is not None and self.rows.draws else None
+        rows: Tensor = self.rows(dropout)
+        return rows.expand(batch, -1, -1), None
+
+
+@final
+class FixedPosition(Position):
+    """`[P_1..P_s ; X ; P_{s+1}..P_l]` with a fixed `s`.
+
+    Rows in front of an encoder's input always stand behind the tokens that it begins with.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        width: int = 0,
+        generator: Generator | None = None,
+        split: int | None = None,
+        after_bos: bool = False,
+    ) -> None:
+        super().__init__(length, width, generator or Generator())
+        if split is not None and not 0 <= split <= length:
+            raise PromptError(f"`prompt.position.split` must be 0 to {length}, but is {split}.")
+        self.split = length if split is None else split
+        self.has_front = self.split > 0
+        self.after_bos = after_bos
+        is_front = torch.arange(length) < self.split
+        self.register_buffer("_is_front", is_front, persistent=False)
+
+    def forward(self, edges: Edges, instances: Tensor | None, draws: Draws | None) -> Placement:
+        """Return the same split for every input."""
+        return Placement(
+            torch.where(self.get_buffer("_is_front"), edges.start[:, None], edges.end[:, None])
+        )
+
+
+@final
+class FixedActiveLength(ActiveLength):
+    """The first `count` rows are active, the others are there but hidden from attention."""
+
+    def __init__(
+        self,
+        length: int,
+        width: int = 0,
+        generator: Generator | None = None,
+        *,
+        count: int | None = None,
+    ) -> None:
+        super().__init__(length, width, generator or Generator())
+        check_count("count", count, length)
+        self.count = length if count is None else count
+        self.is_whole = self.count == length
+        weights = functional.one_hot(torch.tensor(self.count), length + 1).float()
+        self.register_buffer("_weights", weights, persistent=False)
+
+    def forward(self, batch: int, instances: Tensor | None, draws: Draws | None) -> Activity:
+        """Return the same number for every input."""
+        if self.is_whole:
+            return ALL
+        return Activity(self.get_buffer("_weights").expand(batch, -1))
 
 
 @final
@@ -82,7 +166,7 @@ class Prompt(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(rows, Rows):
-            rows = SinglePool([rows], 0, torch.Generator())
+            rows = SinglePool([rows], 0, Generator())
         self.pool: Pool = rows
         self.position: Position = position
         self.active_length: ActiveLength = active_length or FixedActiveLength(position.length)

@@ -132,7 +132,7 @@ POSITIONS: Registry[type[Position]] = Registry(
 )
 POSITIONS.register(
     "fixed",
-    "softprompts.prompts.positions.fixed:FixedPosition",
+    "softprompts.prompts.prompt:FixedPosition",
     summary="a fixed number of rows before the input, the others after it",
     reference=_LESTER,
     options={
@@ -175,7 +175,7 @@ POSITIONS.register(
 POOLS: Registry[type[Pool]] = Registry("pool", "softprompts.prompts.pools.base:Pool")
 POOLS.register(
     "single",
-    "softprompts.prompts.pools.single:SinglePool",
+    "softprompts.prompts.prompt:SinglePool",
     summary="one set of rows for every input",
 )
 _SIZE = {"size": Option(int, 4, "number of sets", {"ge": 1, "le": 4096})}
@@ -237,7 +237,7 @@ _START = {
 }
 ACTIVE_LENGTHS.register(
     "fixed",
-    "softprompts.prompts.active_lengths.fixed:FixedActiveLength",
+    "softprompts.prompts.prompt:FixedActiveLength",
     summary="the same number of active rows for every input",
     options={"count": Option(int | None, None, "active rows; null is all", {"ge": 0})},
 )

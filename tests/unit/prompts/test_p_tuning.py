@@ -8,8 +8,7 @@ from torch import nn
 
 import softprompts as sp
 from softprompts.errors import PromptError, RecipeError
-from softprompts.prompts.positions.fixed import FixedPosition
-from softprompts.prompts.prompt import Prompt
+from softprompts.prompts.prompt import FixedPosition, Prompt
 from softprompts.prompts.registry import ROWS
 from softprompts.prompts.rows.p_tuning import PTuningRows
 from softprompts.recipes.resolving import resolve_prompt

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softprompts.lab.analysis.comparisons import difference_range
 from softprompts.lab.fit.plan import becomes_words
 
 _CARD = """---
@@ -22,9 +23,13 @@ Trained by softprompts from {num_train} rows of `{source}`: {method} at a learni
 | five prompts together (`ensemble/`) | {expected} |
 | the best of them on other rows (`prompt/`) | {best} |
 | one prompt, over seeds | {single} | |
-{untouched}| the most frequent label | {majority:.1f} | |
+{yardsticks}| the most frequent label | {majority:.1f} | |
 
 The interval is Wilson's over rows: what to expect on new rows like these. The rows decided nothing.
+One prompt is
+{beside}.
+
+{verdict}.
 {remarks}
 ## Use
 
@@ -37,10 +42,50 @@ All that was tried is in `fit.json`, the recipe in `study/study.json`, the repor
 """
 
 
+NAMES = {
+    "zero-shot": "the model untouched",
+    "in-context": "the model shown answered rows",
+    "head-only": "a head on the model untouched",
+}
+"""What the yardsticks of a fit are called."""
+
+
+def spread_of(scores: Mapping[str, Any]) -> str:
+    """Return mean and standard deviation over seeds, in percent."""
+    if scores["mean"] is None:
+        return "no score"
+    deviation = "" if scores["std"] is None else f" ± {100 * scores['std']:.1f}"
+    return f"{100 * scores['mean']:.1f}{deviation}"
+
+
+def above(yardstick: Mapping[str, Any]) -> str:
+    """Say how far one prompt is above a yardstick, in points, with other seeds and rows too."""
+    gap, ends = yardstick["above"], yardstick["interval"]
+    if gap is None:
+        return "not compared with"
+    between = f" ({difference_range(ends)} with other seeds and rows)" if ends else ""
+    return f"{100 * abs(gap):.1f} {'above' if gap >= 0 else 'below'}{between}"
+
+
+def verdict(yardsticks: Sequence[Mapping[str, Any]]) -> str:
+    """Say whether a prompt was worth training, by 95 % intervals over seeds and rows."""
+    best, unknown = [], []
+    for one in yardsticks:
+        low, high = one["interval"] or (0.0, 0.0)
+        if high < 0:
+            best.append(NAMES[one["method"]])
+        elif low <= 0:
+            unknown.append(NAMES[one["method"]])
+    if best:
+        return f"not worth training: {' and '.join(best)} shown to do better than one prompt"
+    if unknown:
+        names = " and ".join(unknown)
+        return f"not shown to be worth training: one prompt is not shown to be above {names}"
+    return "worth training: one prompt is shown to be above all that needs no training of one"
+
+
 def card(about: Mapping[str, Any]) -> str:
     """Return the text of `README.md`."""
-    untouched = about["untouched"]
-    line = "" if untouched is None else f"| the model untouched | {100 * untouched:.1f} | |\n"
     remarks = "".join(f"\n- {remark}." for remark in about["remarks"])
     single = about["single"]
     said = {
@@ -49,8 +94,14 @@ def card(about: Mapping[str, Any]) -> str:
         "labels": ", ".join(f"`{label}`" for label in about["labels"]),
         "expected": _scored(about["expected"]),
         "best": _scored(about["best"]),
-        "single": f"{100 * single['mean']:.1f} ± {100 * single['std']:.1f}",
-        "untouched": line,
+        "single": spread_of(single),
+        "yardsticks": "".join(
+            f"| {NAMES[one['method']]} | {spread_of(one)} | |\n" for one in about["yardsticks"]
+        ),
+        "beside": ",\n".join(
+            f"- {above(one)} {NAMES[one['method']]}" for one in about["yardsticks"]
+        ),
+        "verdict": verdict(about["yardsticks"]).capitalize(),
         "majority": 100 * about["majority"],
         "remarks": f"{remarks}\n" if remarks else "",
         "commands": "\n".join(commands("my-prompt", about)),

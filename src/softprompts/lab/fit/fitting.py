@@ -18,16 +18,17 @@ from softprompts.lab.fit.card import card
 from softprompts.lab.fit.plan import (
     NUM_SEEDS,
     SEARCH_SEED,
-    UNTOUCHED,
     Candidate,
     Plan,
     base_recipe,
+    cost_of_yardsticks,
     final_study,
     fitting_methods,
     make_plan,
     num_kept,
     read_budget,
     search_study,
+    yardsticks,
 )
 from softprompts.lab.fit.table import Splits, Table, read_table, split_rows
 from softprompts.lab.reports.report import write_report
@@ -133,7 +134,9 @@ def fit(
             names = [one.name for one in fields(Plan)]
             plan = _kept_plan(read_record(folder / _PLAN, names))
         else:
-            plan = make_plan(seconds, _speed(folder / "timing", base, progress), splits, methods)
+            speed = _speed(folder / "timing", base, progress)
+            cost = cost_of_yardsticks(base, loaded.family)
+            plan = make_plan(seconds, speed, splits, methods, cost)
             write_json(folder / _PLAN, {**wishes, **asdict(plan)})
         tell(plan.text(seconds))
         winner, tried = _search(folder, base, plan, progress)
@@ -147,6 +150,7 @@ def fit(
         team = ensemble_study(folder / "study", winner.name, size, folder / "ensemble")["cells"][0]
         about = _about(table, splits, plan, summary, team, winner)
         about |= {**wishes, "tried": tried, "best": _keep_best(folder)}
+        about["yardsticks"] = _beside(summary, list(yardsticks(base)))
         write_report(folder / "study")
         write_bytes(folder / "README.md", card(about).encode())
         write_json(folder / FILE, about)
@@ -253,7 +257,6 @@ def _about(
     winner: Candidate,
 ) -> dict[str, Any]:
     cell, score = _cell(summary, winner.name), team["ensembles"]["mean"]
-    untouched = next((c["mean"] for c in summary["cells"] if c["variant"] == UNTOUCHED), None)
     interval = wilson_interval(score, cell["num_items"])
     return {
         "source": table.name,
@@ -268,7 +271,20 @@ def _about(
         "plan": asdict(plan),
         "expected": {"score": score, "interval": list(interval), "num_items": cell["num_items"]},
         "single": {"mean": cell["mean"], "std": cell["std"], "scores": cell["scores"]},
-        "untouched": untouched,
         "majority": cell["majority"],
         "metric": cell["metric"],
     }
+
+
+def _beside(summary: Mapping[str, Any], methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what yardsticks score on the rows held back, and how far one prompt is above each."""
+    found = []
+    for method in methods:
+        cell = _cell(summary, method)
+        (one,) = (c for c in summary["comparisons"] if c["variant"] == method)
+        gap, ends = one["difference"], one["interval_with_items"]
+        above = None if gap is None else -gap
+        interval = None if ends is None else [-ends[1], -ends[0]]
+        scores = {"mean": cell["mean"], "std": cell["std"]}
+        found.append({"method": method, **scores, "above": above, "interval": interval})
+    return found

@@ -23,7 +23,9 @@ MULTIPLES = (0.3, 1.0, 3.0)
 
 SEARCH_SEED = 1000
 NUM_SEEDS = 5
-UNTOUCHED = "zero-shot"
+SHOWN = 8
+"""Rows with their answers that the untouched model is shown at most; one of each label if more."""
+
 BATCH_SIZE = 8
 FEWEST_UPDATES, MOST_UPDATES = 20, 400
 _KEEP = 2
@@ -101,11 +103,12 @@ def make_plan(
     examples_per_second: float,
     splits: Splits,
     methods: tuple[str, ...] = METHODS,
+    beside: float = 1,
 ) -> Plan:
     """Return the widest plan that a budget has room for: methods and rates, else one method.
 
     Where not even the narrowest fits, that is returned, with what it is expected to take by the
-    examples that a run trained here per second.
+    examples that a run trained here per second. `beside` is what `cost_of_yardsticks` says.
     """
     rate = 1 / examples_per_second
     num_held_out = round(0.2 * len(splits.train))
@@ -116,7 +119,7 @@ def make_plan(
             rungs = [(num, 1 / _KEEP), (len(some) * num_kept(len(multiples)), 1.0)]
         runs = sum(count * part for count, part in rungs) + NUM_SEEDS
         scored = (sum(count for count, _ in rungs) + NUM_SEEDS) * 3 * num_held_out
-        fixed = rate * _SCORING * (scored + (2 * NUM_SEEDS + 1) * len(splits.held_back))
+        fixed = rate * _SCORING * (scored + (2 * NUM_SEEDS + beside) * len(splits.held_back))
         each = runs * BATCH_SIZE * rate
         updates = int((budget_seconds - fixed) / each)
         num_updates = min(max(updates, FEWEST_UPDATES), MOST_UPDATES)
@@ -199,16 +202,42 @@ def search_study(
     return {"name": name, "base": base, "variants": variants, "seeds": seeds}
 
 
+def yardsticks(base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a prompt must beat to be worth training, by method: all without one.
+
+    The model untouched, without and with answered rows in front of the input; of an encoder, a
+    head on what it says untouched.
+    """
+    if base["readout"]["kind"] != "text":
+        return {"head-only": {}}
+    shown = max(SHOWN, len(base["task"]["options"]["labels"]))
+    return {"zero-shot": {}, "in-context": {"prompt.num_demonstrations": shown}}
+
+
+def cost_of_yardsticks(base: Mapping[str, Any], family: str) -> float:
+    """Return how often all yardsticks together read a row that is scored.
+
+    A decoder reads demonstrations once for all inputs; others read them again with each.
+    """
+    shown = yardsticks(base).get("in-context")
+    if shown is None:
+        return NUM_SEEDS
+    times = 2 if family == "decoder" else 1 + shown["prompt.num_demonstrations"]
+    return 1 + NUM_SEEDS * times
+
+
 def final_study(base: Mapping[str, Any], plan: Plan, winner: Candidate) -> dict[str, Any]:
-    """Return the study of the method that won, with the untouched model beside it."""
-    variants: dict[str, Any] = {}
-    if base["readout"]["kind"] == "text":
-        variants[UNTOUCHED] = {"prompt.method": UNTOUCHED, "prompt.position": None}
+    """Return the study of the method that won, with its yardsticks beside it."""
+    without = {"prompt.position": None} if base["prompt"] else {}
+    variants: dict[str, Any] = {
+        method: {"prompt.method": method, **without, **changes}
+        for method, changes in yardsticks(base).items()
+    }
     variants[winner.name] = winner.changes
     return {
         "name": "fit",
         "base": {**base, "training": {**base["training"], "steps": plan.updates}},
         "variants": variants,
-        "baseline": next(iter(variants)),
+        "baseline": winner.name,
         "seeds": NUM_SEEDS,
     }
