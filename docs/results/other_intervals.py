@@ -29,7 +29,7 @@ from softprompts.lab.analysis.statistics import (
     stratified_mean,
 )
 
-NUM_RESAMPLES = 9999
+NUM_RESAMPLES, CHUNK = 9999, 256
 MEAN_METHODS = ("t", "percentile", "bca", "studentized")
 ONE_TASK_METHODS = ("t", "hall", "bca", "studentized")
 RATIO_METHODS = ("jackknife", "f", "bootstrap")
@@ -201,4 +201,31 @@ def _ratio_bootstrap(
     with np.errstate(divide="ignore"):
         ratios = np.sqrt(tops[usable] / bottoms[usable])
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def crossed_interval(
+    first: Sequence[Sequence[float]],
+    second: Sequence[Sequence[float]],
+    generator: np.random.Generator,
+    *,
+    over_seeds: bool = True,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Interval:
+    """Return the pigeonhole bootstrap's interval of a difference, from answers `(seeds, items)`.
+
+    Items are drawn again, the same for both variants, and seeds, independently of them; with
+    `over_seeds=False` items alone. Owen 2007, arXiv 0712.1111.
+    """
+    gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    num_seeds, num_items = gaps.shape
+    means = []
+    for start in range(0, num_resamples, CHUNK):
+        size = min(CHUNK, num_resamples - start)
+        seeds = np.ones((size, num_seeds), dtype=np.int64)
+        if over_seeds:
+            seeds = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, size=size)
+        items = generator.multinomial(num_items, [1 / num_items] * num_items, size=size)
+        means.append(((seeds @ gaps) * items).sum(axis=1) / gaps.size)
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

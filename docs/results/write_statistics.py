@@ -27,6 +27,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from other_intervals import (
     MEAN_METHODS,
     ONE_TASK_METHODS,
     RATIO_METHODS,
+    crossed_interval,
     improvement_by,
     mean_by,
     ratio_by,
@@ -43,7 +45,6 @@ from scipy import stats
 
 from softprompts.lab.analysis.comparisons import compare
 from softprompts.lab.analysis.improvement import improvement_interval
-from softprompts.lab.analysis.limits import crossed_interval
 from softprompts.lab.analysis.permutations import sign_flip_test
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio_interval
@@ -174,10 +175,14 @@ def item_intervals(n: int, generator: np.random.Generator) -> Iterator[tuple[str
         for seed, score in enumerate(rights.mean(axis=1))
     ]
     (found,) = compare(ScoreTable(runs, {"task": NUM_ITEMS}), "B", generator)
+    texts = ["".join(map(str, line.astype(int))) for rights in answers for line in rights]
+    known = [replace(run, answers=text) for run, text in zip(runs, texts, strict=True)]
+    (paired,) = compare(ScoreTable(known), "B", np.random.default_rng(0))
     crossed = crossed_interval(*answers, generator, num_resamples=NUM_RESAMPLES)
     for name, made in (
         ("over seeds: `interval`", found.interval),
-        ("over seeds and items: `interval_with_items`", found.interval_with_items),
+        ("over seeds and items: `interval_with_items`, answers known", paired.interval_with_items),
+        ("over seeds and items: `interval_with_items`, scores alone", found.interval_with_items),
         ("over seeds and items: `crossed_interval`", crossed),
     ):
         yield name, holds(made, 0), made[1] - made[0]

@@ -128,6 +128,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda out: edit(out / "result.json", "score", value=None),
         "result.json: `score` must be a number, but is null",
     ),
+    "answers that are neither right nor wrong": (
+        lambda out: edit(out / "result.json", "answers", value="10x"),
+        "result.json: `answers` must be text that matches",
+    ),
     "text as seconds": (
         lambda out: edit(out / "result.json", "seconds", value="x"),
         "result.json: `seconds` must be a number, but is 'x'",

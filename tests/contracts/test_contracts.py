@@ -290,7 +290,14 @@ def test_rows_with_choices_of_their_own(tiny, choice_task, kind, readout):
         pytest.skip(f"{readout} is not for {backbone.family}")
     outcome = execute(run_config(backbone, "prompt-tuning", readout), backbone, choice_task)
     assert outcome.result["num_items"] == 8
-    result = sp.Result.of(outcome)
+    result, answers = sp.Result.of(outcome), outcome.result["answers"]
+    assert answers.count("1") / len(answers) == outcome.result["score"]
+    said = [result.predict_examples([row])[0]["label"] for row in choice_task.validation]
+    right = [
+        row.choices.index(x) in row.answers
+        for x, row in zip(said, choice_task.validation, strict=True)
+    ]
+    assert [*map(int, answers)] == right
     row = choice_task.validation[1]
     found = result.predict_scores([{**row.fields, "choices": list(row.choices)}])[0]
     assert set(found["scores"]) == set(row.choices)

@@ -74,9 +74,9 @@ def fit(
         f"expect on new rows: {100 * about['expected']['score']:.1f} % right, from {low:.1f} to "
         f"{high:.1f} (95 %)"
     )
-    say(f"one prompt: {spread_of(about['single'])}")
+    say(f"one prompt, over five seeds: {spread_of(about['single'])}")
     for one in about["yardsticks"]:
-        say(f"{NAMES[one['method']]}: {spread_of(one)}; one prompt is {above(one)}")
+        say(f"{NAMES[one['method']]}: {spread_of(one)}; the five are {above(one)}")
     say(f"the most frequent label: {100 * about['majority']:.1f}")
     say(verdict(about["yardsticks"]))
     say(f"report: {out / 'study' / 'report.html'}")

@@ -36,7 +36,7 @@ from softprompts.lab.ensemble_record import (
     read_ensemble,
 )
 from softprompts.machine_memory import free_memory, is_out_of_memory
-from softprompts.metrics.scoring import compute, mean_score
+from softprompts.metrics.scoring import answers_of, compute, mean_score
 from softprompts.readouts.writing import WritingReadout
 from softprompts.results import Result, check_choices
 from softprompts.results import load as load_run
@@ -166,7 +166,8 @@ class Ensemble:
         for backbone, _ in self._readers(task):
             find_reader().save(backbone)
         score, loss = mean_score(metrics), fmean(losses)
-        return Evaluation(scores, metrics, score, loss, num_cut, texts=tuple(texts))
+        right = answers_of(predictions, examples, form)
+        return Evaluation(scores, metrics, score, loss, num_cut, texts=tuple(texts), answers=right)
 
     def cost(self, examples: Sequence[Example], task: str | None = None) -> Cost:
         """Return what it costs to answer some examples; nothing is read for it."""

@@ -38,6 +38,17 @@ def compute(
     return {name: METRICS.load(name)(columns, examples, form) for name in names}
 
 
+def answers_of(predictions: Sequence[Any], examples: Sequence[Example], form: TaskFormat) -> str:
+    """Return a `1` for each row that is answered rightly, a `0` for others, in their order.
+
+    Empty where the score is no share of right answers: accuracy alone is.
+    """
+    if tuple(form.metrics) != ("accuracy",):
+        return ""
+    pairs = zip(predictions, examples, strict=True)
+    return "".join(str(int(column in row.answers)) for column, row in pairs)
+
+
 def mean_score(values: Mapping[str, float]) -> float:
     """Return the score that metrics come to: the mean of those that are shares."""
     return fmean(values[name] for name in scored(values))

@@ -91,6 +91,7 @@ def _line(
         "majority": majority(reported.examples, task.format),
         "num_items": len(reported),
         "split": task.validation_name,
+        **({"answers": selected.answers} if selected and selected.answers else {}),
         **written,
     }
 

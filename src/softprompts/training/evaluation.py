@@ -16,7 +16,7 @@ from softprompts.encoding.inputs import EncodedExample
 from softprompts.errors import MemoryShortageError, SoftPromptsWarning
 from softprompts.examples import Example, TaskFormat
 from softprompts.machine_memory import free_memory, is_out_of_memory
-from softprompts.metrics.scoring import compute, mean_score
+from softprompts.metrics.scoring import answers_of, compute, mean_score
 from softprompts.metrics.writing import Written
 from softprompts.prompts.choices import ChoiceLog
 from softprompts.prompts.prompt import Prompt
@@ -55,6 +55,7 @@ class Evaluation:
         num_cut: inputs that were cut to fit.
         choices: what the prompt chose; see `ChoiceLog.summary`.
         texts: what was written for each example, in a task of writing.
+        answers: which examples were answered rightly; see `answers_of`.
     """
 
     scores: tuple[tuple[float, ...], ...]
@@ -64,6 +65,7 @@ class Evaluation:
     num_cut: int = 0
     choices: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+    answers: str = ""
 
 
 @torch.no_grad()
@@ -201,7 +203,8 @@ def evaluate(
     found = choices.summary(format.labels)
     num_cut = sum(example.is_cut for example in split.encoded)
     score = mean_score(metrics)
-    return Evaluation(tuple(scores), metrics, score, loss, num_cut, found, tuple(texts))
+    answers = answers_of(predictions, split.examples, format)
+    return Evaluation(tuple(scores), metrics, score, loss, num_cut, found, tuple(texts), answers)
 
 
 def as_written(texts: Sequence[str], scores: Sequence[Sequence[float]]) -> list[Written]:

@@ -62,6 +62,7 @@ class Scores(Stored):
     majority: Fraction
     num_items: Count
     split: str
+    answers: Annotated[str, Field(pattern="^[01]+$")] | None = None
     written: list[ShownText] | None = None
 
 

@@ -16,6 +16,7 @@ from softprompts.examples import Example, TaskFormat
 from softprompts.metrics.record import normalize_answer, text_equal, text_f1
 from softprompts.metrics.registry import METRICS, is_of_texts, scored
 from softprompts.metrics.scoring import compute, majority, mean_score, score
+from softprompts.metrics.wilson import matched_interval
 from softprompts.metrics.writing import Written
 from softprompts.tasks.base import Task
 from softprompts.tasks.checking import check_task
@@ -295,3 +296,20 @@ def test_a_library_that_is_not_there_names_its_extra(monkeypatch: pytest.MonkeyP
     task = Task(replace(WRITING, metrics=("chrf",)), (), (), ())
     with pytest.raises(DataError, match=match):  # before anything is trained
         check_task(task)
+
+
+def test_matched_interval_is_walds_with_half_a_row_in_each_cell():
+    better, worse, alike = 20, 5, 35
+    count = better + worse + alike + 2
+    gap = (better - worse) / count
+    error = ((better + worse + 1) / count - gap**2) ** 0.5 / count**0.5
+    found = matched_interval([1] * better + [-1] * worse + [0] * alike)
+    assert found == pytest.approx((gap - 1.959964 * error, gap + 1.959964 * error))
+    assert matched_interval([1])[1] == 1
+    assert matched_interval([0.2] * 8)[0] < 0 < matched_interval([0.2] * 40)[0]
+
+
+def test_matched_interval_holds_as_often_as_it_says():
+    draws = np.random.default_rng(0).multinomial(24, [0.3, 0.1, 0.6], size=4000)
+    found = [matched_interval([1] * a + [-1] * b + [0] * c) for a, b, c in draws]
+    assert np.mean([low <= 0.2 <= high for low, high in found]) == pytest.approx(0.95, abs=0.02)

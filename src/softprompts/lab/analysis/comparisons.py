@@ -16,7 +16,7 @@ from scipy import stats
 
 from softprompts.errors import DataError
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
-from softprompts.lab.analysis.limits import detectable_difference, item_variance
+from softprompts.lab.analysis.limits import crossed_variances, detectable_difference, item_variance
 from softprompts.lab.analysis.permutations import Looks, corrected_p, least_p, sign_flip_test
 from softprompts.lab.analysis.scores import ScoreTable, check_variant, describe_missing
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio, std_ratio_interval
@@ -144,7 +144,7 @@ def _compare(
         p_spread=brown_forsythe(first, second),
         improvement=probability_of_improvement(first, second),
         improvement_interval=improvement_interval(first, second) if several else None,
-        **(_limits(gaps, _variance_of_items(table, pairs)) if several else {}),
+        **(_limits(gaps, _variances_of_items(table, names, pairs)) if several else {}),
     )
 
 
@@ -163,26 +163,37 @@ def _pairs(table: ScoreTable, names: tuple[str, str], tasks: Sequence[str]) -> _
     return found
 
 
-def _variance_of_items(table: ScoreTable, pairs: _Pairs) -> float | None:
-    """Return the variance that other items would add to the mean difference, if it is known."""
-    total = 0.0
-    for task, (_, *both) in pairs.items():
+def _variances_of_items(
+    table: ScoreTable, names: tuple[str, str], pairs: _Pairs
+) -> tuple[float, float] | None:
+    """Return what other items add to the variance of the mean difference, if it is known.
+
+    And how much of that is in the variance over seeds already.
+    """
+    found = []
+    for task, (seeds, *both) in pairs.items():
+        answers = table.answer_gaps(names, task, seeds)
+        if answers is not None and answers.shape[1] > 1:
+            found.append(crossed_variances(answers))
+            continue
         means = [float(scores.mean()) for scores in both]
         num_items = table.num_items.get(task)
         if num_items is None or not all(0 <= mean <= 1 for mean in means):
             return None
-        total += sum(item_variance(mean, num_items) for mean in means)
-    return total / len(pairs) ** 2
+        found.append((sum(item_variance(mean, num_items) for mean in means), 0.0))
+    items, shared = (sum(own) / len(pairs) ** 2 for own in zip(*found, strict=True))
+    return items, shared
 
 
-def _limits(gaps: Sequence[Floats], items: float | None) -> dict[str, Any]:
+def _limits(gaps: Sequence[Floats], items: tuple[float, float] | None) -> dict[str, Any]:
     """Return how wide the uncertainty is with items, and what could have been shown."""
     limits: dict[str, Any] = {}
     error, df = (0.0, np.inf) if all(map(is_constant, gaps)) else standard_error(gaps)
     if error:
         limits["detectable"] = detectable_difference(error, df)
-    if items is not None and (error or items):
-        total = float(np.sqrt(error**2 + items))
+    if items is not None and (error or items[0]):
+        more, shared = items
+        total = float(np.sqrt(max(error**2 + more - shared, error**2, more)))
         wider = df * total**4 / error**4 if error else np.inf
         half = total * float(stats.t.ppf((1 + LEVEL) / 2, wider))
         mean = stratified_mean(gaps)

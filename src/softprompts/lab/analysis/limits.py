@@ -7,17 +7,15 @@ that are right, `m` items.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 from scipy import optimize, special, stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.statistics import LEVEL, NUM_RESAMPLES, Interval, check_level
+from softprompts.lab.analysis.statistics import LEVEL, Floats, check_level
 
 POWER = 0.8
-_CHUNK = 256
 _KNOWN_DF = 1e4
 _NUM_NODES = 200
 _leggauss = cache(np.polynomial.legendre.leggauss)
@@ -38,51 +36,24 @@ def item_variance(score: float, num_items: int) -> float:
     return score * (1 - score) / num_items
 
 
-def crossed_interval(
-    first: Sequence[Sequence[float]],
-    second: Sequence[Sequence[float]],
-    generator: np.random.Generator,
-    *,
-    over_seeds: bool = True,
-    num_resamples: int = NUM_RESAMPLES,
-) -> Interval:
-    """Return a bootstrap 95 % interval of two variants' difference, from their answers per item.
+def crossed_variances(gaps: Floats) -> tuple[float, float]:
+    """Return what items add to the variance of a mean difference, and how much of it seeds have.
 
-    Items are drawn again, the same for both variants; with `over_seeds` so are seeds, independently
-    of the items. That is wider than it need be, never narrower.
+    `V(d_i) / m` and `v / (n m)`: `d_i` are means over the `n` seeds, `V` their variance over the
+    `m` items, `v` that of what is left of a difference without the means of its seed and its item.
+    Items on which both variants are alike add nothing, where `item_variance` takes each by itself.
 
     Args:
-        first: what a variant scored on each item, such as 0 or 1. Shape `(seeds, items)`.
-        second: the other, on the same seeds and items. Shape `(seeds, items)`.
-        generator: draws the resamples.
-        over_seeds: whether seeds are drawn, too; else the interval is for these very prompts.
-        num_resamples: how often items, and seeds, are drawn.
-
-    Raises:
-        DataError: if the shapes differ, are not two axes or empty, or a number is not finite.
+        gaps: one variant's answers minus the other's. Shape `(seeds, items)`, at least 2 of each.
 
     Reference:
-        Owen 2007, arXiv 0712.1111, the pigeonhole bootstrap.
+        Searle, Casella and McCulloch 1992, Variance Components, on two-way crossed designs.
     """
-    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if one.shape != other.shape or one.ndim != 2 or not one.size:
-        raise DataError(
-            f"answers must be (seeds, items) alike, but have shapes {one.shape} and {other.shape}."
-        )
-    gaps = one - other  # (seeds, items)
-    if not np.isfinite(gaps).all():
-        raise DataError("answers must be finite numbers, but have NaN or infinity.")
     num_seeds, num_items = gaps.shape
-    means = []
-    for start in range(0, num_resamples, _CHUNK):
-        size = min(_CHUNK, num_resamples - start)
-        seeds = np.ones((size, num_seeds), dtype=np.int64)
-        if over_seeds:
-            seeds = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, size=size)
-        items = generator.multinomial(num_items, [1 / num_items] * num_items, size=size)
-        means.append(((seeds @ gaps) * items).sum(axis=1) / gaps.size)
-    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    means = gaps.mean(axis=0)
+    left = gaps - means - gaps.mean(axis=1, keepdims=True) + gaps.mean()
+    own = (left**2).sum() / ((num_seeds - 1) * (num_items - 1)) / (num_seeds * num_items)
+    return float(means.var(ddof=1) / num_items), float(own)
 
 
 def detectable_difference(

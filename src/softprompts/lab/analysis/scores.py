@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.statistics import Spread, sample, spread
+from softprompts.lab.analysis.statistics import Floats, Spread, sample, spread
 
 UNFINISHED, DIVERGED, FAILED = "unfinished", "diverged", "failed"
 
@@ -21,13 +21,17 @@ BENCHMARKS = {
 
 @dataclass(frozen=True)
 class SeedScore:
-    """One run of a study: its score, or the reason for having none, such as `diverged`."""
+    """One run of a study: its score, or the reason for having none, such as `diverged`.
+
+    `answers` has a `1` for each item that was answered rightly, a `0` for others, if it is known.
+    """
 
     variant: str
     task: str
     seed: int
     score: float | None
     reason: str = ""
+    answers: str = ""
 
 
 class ScoreTable:
@@ -67,6 +71,18 @@ class ScoreTable:
     def scores(self, variant: str, task: str) -> dict[int, float]:
         """Return the scores of one variant on one task, by seed."""
         return {run.seed: run.score for run in self._of(variant, task) if run.score is not None}
+
+    def answer_gaps(self, names: tuple[str, str], task: str, seeds: Sequence[int]) -> Floats | None:
+        """Return one variant's answers minus another's, -1 to 1; `None` if some are not known.
+
+        Shape `(seeds, items)`.
+        """
+        found = [[self._runs[name, task, seed].answers for seed in seeds] for name in names]
+        if len({len(own) for line in found for own in line}) > 1 or not found[0][0]:
+            return None
+        both = np.array([[list(map(float, own)) for own in line] for line in found])
+        gaps: Floats = both[0] - both[1]
+        return gaps
 
     def missing(self, variant: str, task: str) -> dict[int, str]:
         """Return why runs of one variant on one task have no score, by seed."""

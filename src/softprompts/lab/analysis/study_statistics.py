@@ -61,8 +61,9 @@ def _table(lines: Sequence[Mapping[str, Any]]) -> ScoreTable:
     items: dict[str, set[int | None]] = {}
     for line in lines:
         place = (line["variant"], line["task"])
-        scores = zip(line["seeds"], line["scores"], strict=True)
-        runs += [SeedScore(*place, seed, score) for seed, score in scores]
+        answers = line.get("answers") or [""] * len(line["seeds"])
+        scores = zip(line["seeds"], line["scores"], answers, strict=True)
+        runs += [SeedScore(*place, seed, score, answers=own) for seed, score, own in scores]
         runs += [SeedScore(*place, gap["seed"], None, gap["reason"]) for gap in line["missing"]]
         num_items = None if "tasks" in line else line["num_items"]
         items.setdefault(line["task"], set()).add(num_items)

@@ -26,10 +26,9 @@ Trained by softprompts from {num_train} rows of `{source}`: {method} at a learni
 {yardsticks}| the most frequent label | {majority:.1f} | |
 
 The interval is Wilson's over rows: what to expect on new rows like these. The rows decided nothing.
-One prompt is
-{beside}.
 
-{verdict}.
+{beside}
+- {verdict}.
 {remarks}
 ## Use
 
@@ -52,36 +51,33 @@ NAMES = {
 
 def spread_of(scores: Mapping[str, Any]) -> str:
     """Return mean and standard deviation over seeds, in percent."""
-    if scores["mean"] is None:
-        return "no score"
     deviation = "" if scores["std"] is None else f" ± {100 * scores['std']:.1f}"
     return f"{100 * scores['mean']:.1f}{deviation}"
 
 
 def above(yardstick: Mapping[str, Any]) -> str:
-    """Say how far one prompt is above a yardstick, in points, with other seeds and rows too."""
-    gap, ends = yardstick["above"], yardstick["interval"]
-    if gap is None:
-        return "not compared with"
-    between = f" ({difference_range(ends)} with other seeds and rows)" if ends else ""
-    return f"{100 * abs(gap):.1f} {'above' if gap >= 0 else 'below'}{between}"
+    """Say how far an ensemble is above a yardstick on the same rows, in points."""
+    gap, between = yardstick["above"], difference_range(yardstick["interval"])
+    return f"{100 * abs(gap):.1f} {'above' if gap >= 0 else 'below'} it ({between})"
 
 
 def verdict(yardsticks: Sequence[Mapping[str, Any]]) -> str:
-    """Say whether a prompt was worth training, by 95 % intervals over seeds and rows."""
+    """Say whether prompts were worth training, by 95 % intervals over rows."""
     best, unknown = [], []
     for one in yardsticks:
-        low, high = one["interval"] or (0.0, 0.0)
+        low, high = one["interval"]
         if high < 0:
             best.append(NAMES[one["method"]])
         elif low <= 0:
             unknown.append(NAMES[one["method"]])
     if best:
-        return f"not worth training: {' and '.join(best)} shown to do better than one prompt"
+        return f"not worth training: {' and '.join(best)} shown to do better"
     if unknown:
         names = " and ".join(unknown)
-        return f"not shown to be worth training: one prompt is not shown to be above {names}"
-    return "worth training: one prompt is shown to be above all that needs no training of one"
+        return f"not shown to be worth training: not shown to be above {names}"
+    if not yardsticks:
+        return "not shown to be worth training: nothing was held beside the prompts"
+    return "worth training: shown to be above all that needs no prompt"
 
 
 def card(about: Mapping[str, Any]) -> str:
@@ -98,8 +94,9 @@ def card(about: Mapping[str, Any]) -> str:
         "yardsticks": "".join(
             f"| {NAMES[one['method']]} | {spread_of(one)} | |\n" for one in about["yardsticks"]
         ),
-        "beside": ",\n".join(
-            f"- {above(one)} {NAMES[one['method']]}" for one in about["yardsticks"]
+        "beside": "\n".join(
+            f"- {NAMES[one['method']].capitalize()}: five prompts together are {above(one)}."
+            for one in about["yardsticks"]
         ),
         "verdict": verdict(about["yardsticks"]).capitalize(),
         "majority": 100 * about["majority"],

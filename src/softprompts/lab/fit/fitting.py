@@ -36,7 +36,7 @@ from softprompts.lab.studies.ensembles import ensemble_study
 from softprompts.lab.studies.progress import OnHeldOut, StudyBar, StudyProgress
 from softprompts.lab.studies.runner import run_study
 from softprompts.locks import lock
-from softprompts.metrics.wilson import wilson_interval
+from softprompts.metrics.wilson import matched_interval, wilson_interval
 from softprompts.recipes.study import parse_study
 from softprompts.results import Result
 from softprompts.results import load as load_run
@@ -150,7 +150,11 @@ def fit(
         team = ensemble_study(folder / "study", winner.name, size, folder / "ensemble")["cells"][0]
         about = _about(table, splits, plan, summary, team, winner)
         about |= {**wishes, "tried": tried, "best": _keep_best(folder)}
-        about["yardsticks"] = _beside(summary, list(yardsticks(base)))
+        cells = [_cell(summary, method) for method in yardsticks(base)]
+        answers = team["groups"][0]["answers"]
+        about["yardsticks"] = [_beside(cell, answers) for cell in cells if cell["seeds"]]
+        lost = [f"{cell['variant']} has no score" for cell in cells if not cell["seeds"]]
+        about["remarks"] = [*about["remarks"], *lost]
         write_report(folder / "study")
         write_bytes(folder / "README.md", card(about).encode())
         write_json(folder / FILE, about)
@@ -276,15 +280,14 @@ def _about(
     }
 
 
-def _beside(summary: Mapping[str, Any], methods: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what yardsticks score on the rows held back, and how far one prompt is above each."""
-    found = []
-    for method in methods:
-        cell = _cell(summary, method)
-        (one,) = (c for c in summary["comparisons"] if c["variant"] == method)
-        gap, ends = one["difference"], one["interval_with_items"]
-        above = None if gap is None else -gap
-        interval = None if ends is None else [-ends[1], -ends[0]]
-        scores = {"mean": cell["mean"], "std": cell["std"]}
-        found.append({"method": method, **scores, "above": above, "interval": interval})
-    return found
+def _beside(cell: Mapping[str, Any], answers: str) -> dict[str, Any]:
+    """Return what a yardstick scores on the rows held back, and how far the ensemble is above."""
+    others = [sum(map(int, own)) / len(own) for own in zip(*cell["answers"], strict=True)]
+    gaps = [int(own) - other for own, other in zip(answers, others, strict=True)]
+    return {
+        "method": cell["variant"],
+        "mean": cell["mean"],
+        "std": cell["std"],
+        "above": sum(gaps) / len(gaps),
+        "interval": list(matched_interval(gaps)),
+    }

@@ -78,7 +78,8 @@ def summarize(
     Returns:
         `name`, `num_runs`, `num_finished`, and `cells`: per variant, task and grid point the
         seeds, scores, mean, standard deviation, extremes, interval, majority score, number of
-        items, seconds, and how many runs diverged, failed or are missing, with `missing` naming
+        items, which of them each seed answered rightly (`answers`, where the score is their share),
+        seconds, and how many runs diverged, failed or are missing, with `missing` naming
         their seeds; of a mixture also `tasks`, with scores and majority of each. Then
         `baseline`, `comparisons` with it and `averages` over tasks, as `statistics_of` has
         them, `robustness`, the curves of swept fields, as `robustness_of` has it, and where seeds
@@ -129,6 +130,7 @@ def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, An
             spread([s for _, r in done if (s := r.get("held_out_score")) is not None])
         ),
         **{key: any_result.get(key) for key in _SCORED},
+        **_answers([r for _, r in done]),
         "updates": max((r["steps"] for _, r in done), default=None),
         "trainable_parameters": any_result.get("trainable_parameters"),
         "seconds": sum(r["seconds"] for r in ended),
@@ -146,6 +148,12 @@ def _line(cells: Sequence[Cell], result: Result, error: Failure) -> dict[str, An
     if cells[0].config.mixture is not None:
         line["tasks"] = _by_task([r for _, r in done], any_result)
     return line
+
+
+def _answers(results: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return which reported rows each seed answered rightly, where all runs say so."""
+    found = [r.get("answers") for r in results]
+    return {"answers": [str(one) for one in found]} if found and all(found) else {}
 
 
 def _reason(result: Mapping[str, Any] | None, error: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from scipy import stats
 from softprompts.errors import DataError
 from softprompts.lab.analysis.comparisons import Comparison, compare, holm
 from softprompts.lab.analysis.improvement import improvement_interval, probability_of_improvement
-from softprompts.lab.analysis.limits import detectable_difference
+from softprompts.lab.analysis.limits import crossed_variances, detectable_difference
 from softprompts.lab.analysis.permutations import sign_flip_test
 from softprompts.lab.analysis.scores import ScoreTable, SeedScore
 from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio, std_ratio_interval
@@ -69,6 +69,54 @@ def test_items_add_their_variance():
     assert found.interval_with_items == pytest.approx((gap - half, gap + half))
     assert found.detectable_with_items == pytest.approx(detectable_difference(total**0.5, df))
     assert found.detectable < found.detectable_with_items
+
+
+def answered(shares, num_items=40):
+    """Return a table of runs whose answers are known, right on items drawn at these shares."""
+    draws, runs = generator(3), []
+    for variant, share in shares.items():
+        easy = draws.random(num_items)
+        for seed in range(5):
+            right = (easy + 0.3 * draws.random(num_items) < share).astype(int)
+            text = "".join(map(str, right))
+            runs.append(SeedScore(variant, "cb", seed, right.mean(), answers=text))
+    return ScoreTable(runs, {"cb": num_items}), runs
+
+
+def test_answers_pair_the_items():
+    scores, runs = answered({"new": 0.9, "plain": 0.6})
+    found, gaps = only(scores), np.empty((5, 40))
+    for seed, (one, other) in enumerate(zip(runs[:5], runs[5:], strict=True)):
+        gaps[seed] = np.array([*map(int, one.answers)]) - np.array([*map(int, other.answers)])
+    seeds, (items, shared) = stats.sem(gaps.mean(axis=1)) ** 2, crossed_variances(gaps)
+    total = max(seeds + items - shared, seeds, items)
+    half = stats.t.ppf(0.975, 4 * total**2 / seeds**2) * total**0.5
+    expected = (gaps.mean() - half, gaps.mean() + half)
+    assert found.interval_with_items == pytest.approx(expected)
+    alone = only(ScoreTable([replace(run, answers="") for run in runs], {"cb": 40}))
+    assert np.ptp(found.interval_with_items) < np.ptp(alone.interval_with_items)
+    assert found.interval == alone.interval
+
+
+def test_items_that_both_variants_answer_alike_add_nothing():
+    """Variants that differ by whole seeds, each right on all items or on none of them."""
+    lines = {"plain": "10110", "new": "11010"}
+    runs = [
+        SeedScore(variant, "cb", seed, float(one), answers=one * 40)
+        for variant, line in lines.items()
+        for seed, one in enumerate(line)
+    ]
+    found = only(ScoreTable(runs, {"cb": 40}))
+    assert found.interval_with_items == pytest.approx(found.interval)
+
+
+def test_answers_that_some_runs_lack_or_count_otherwise_are_not_paired():
+    scores, runs = answered({"new": 0.9, "plain": 0.6})
+    expected = only(ScoreTable([replace(run, answers="") for run in runs], {"cb": 40}))
+    for text in ("", "1" * 39):
+        changed = ScoreTable([replace(runs[0], answers=text), *runs[1:]], {"cb": 40})
+        assert only(changed) == expected
+    assert only(scores) != expected
 
 
 def test_several_tasks_come_each_and_together():

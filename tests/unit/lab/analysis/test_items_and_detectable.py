@@ -8,10 +8,15 @@ import math
 import numpy as np
 import pytest
 from analysis_material import generator, is_quantile
+from other_intervals import crossed_interval
 from scipy import stats
 
 from softprompts.errors import DataError
-from softprompts.lab.analysis.limits import crossed_interval, detectable_difference, item_variance
+from softprompts.lab.analysis.limits import (
+    crossed_variances,
+    detectable_difference,
+    item_variance,
+)
 
 
 def test_items_of_a_share():
@@ -42,12 +47,19 @@ def test_crossed_interval_is_that_of_all_resamples():
         assert is_quantile(end, alone, share)
 
 
-def test_answers_must_fit_together():
+def test_variances_of_crossed_answers_are_those_of_an_analysis_of_variance():
     first, second = answers()
-    with pytest.raises(DataError, match=r"have shapes \(3, 4\) and \(3, 2\)"):
-        crossed_interval(first, second[:, :2], generator())
-    with pytest.raises(DataError, match="finite numbers, but have NaN"):
-        crossed_interval(first, second * np.nan, generator())
+    gaps, (num_seeds, num_items) = first - second, first.shape
+    seeds, items = (gaps.mean(axis=axis, keepdims=True) for axis in (1, 0))
+    of_items = num_seeds * ((items - gaps.mean()) ** 2).sum() / (num_items - 1)
+    left = sum(
+        (gaps[s, i] - seeds[s, 0] - items[0, i] + gaps.mean()) ** 2
+        for s in range(num_seeds)
+        for i in range(num_items)
+    ) / ((num_seeds - 1) * (num_items - 1))
+    assert left > 0
+    assert crossed_variances(gaps) == pytest.approx((of_items / gaps.size, left / gaps.size))
+    assert crossed_variances(gaps * 0) == (0, 0)
 
 
 @pytest.mark.parametrize("df", [2, 4, 9.5, 40, 3000])

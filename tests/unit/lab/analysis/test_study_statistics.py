@@ -87,3 +87,10 @@ def test_a_point_without_the_baseline_has_no_comparison():
     found = statistics_of(LINES[2:], "plain")
     assert found["comparisons"] == []
     assert statistics_of(LINES[:1], "plain")["averages"] == []
+
+
+def test_answers_go_with_their_seeds():
+    own = line("plain", "cb", [0.5, 0.75], num_items=4) | {"answers": ["1010", "1110"]}
+    ((_, table),) = score_tables([own, own | {"variant": "new", "answers": ["0010", "1011"]}])
+    gaps = table.answer_gaps(("plain", "new"), "cb", [0, 1])
+    assert gaps.tolist() == [[1, 0, 0, 0], [0, 1, 0, -1]]
