@@ -14,8 +14,9 @@ from cli_material import tree, write_rows
 
 import softprompts as sp
 from softprompts.cli.main import main
-from softprompts.errors import DataError, RunFolderError
+from softprompts.errors import DataError, RunFolderError, SoftPromptsWarning
 from softprompts.lab.fit.card import NAMES, above, commands, verdict
+from softprompts.lab.fit.fitting import _yardsticks
 from softprompts.lab.fit.plan import (
     FEWEST_UPDATES,
     METHODS,
@@ -183,6 +184,21 @@ def test_a_fit_says_whether_a_prompt_was_worth_training(found, said):
 def test_how_far_prompts_are_above_what_needs_none():
     assert above(SHOWN_ABOVE) == "20.0 above it (+10.0 to +30.0)"
     assert above(SHOWN_BELOW) == "20.0 below it (−30.0 to −10.0)"
+
+
+def test_a_yardstick_without_a_score_is_said_and_left_out():
+    cells = [
+        {"variant": "zero-shot", "mean": 0.5, "std": 0.0, "seeds": [0], "answers": ["0101"]},
+        {"variant": "in-context", "mean": None, "std": None, "seeds": []},
+    ]
+    with pytest.warns(SoftPromptsWarning, match="in-context has no score: the prompts are not"):
+        found = _yardsticks({"cells": cells}, ["zero-shot", "in-context"], "1101")
+    (one,) = found["yardsticks"]
+    assert (one["method"], one["above"], found["without_score"]) == (
+        "zero-shot",
+        0.25,
+        ["in-context"],
+    )
 
 
 def test_what_a_prompt_must_beat_follows_from_how_the_backbone_is_read(tmp_path, tiny):

@@ -45,7 +45,7 @@ def fit(
     announce_threads()
     with uncollected():
         from softprompts.cli.progress import Bar
-        from softprompts.lab.fit.card import NAMES, above, commands, spread_of, verdict
+        from softprompts.lab.fit.card import commands, expectations
         from softprompts.lab.fit.fitting import fit as make
 
     with Bar() as bar:
@@ -65,20 +65,8 @@ def fit(
     if as_json:
         print_json({**about, "folder": str(out)})
         return
-    low, high = (100 * end for end in about["expected"]["interval"])
-    say(
-        f"{about['source']}: {about['label']} of {', '.join(about['fields'])}; "
-        f"{about['num_train']} rows trained on, {about['num_held_back']} held back"
-    )
-    say(
-        f"expect on new rows: {100 * about['expected']['score']:.1f} % right, from {low:.1f} to "
-        f"{high:.1f} (95 %)"
-    )
-    say(f"one prompt, over five seeds: {spread_of(about['single'])}")
-    for one in about["yardsticks"]:
-        say(f"{NAMES[one['method']]}: {spread_of(one)}; the five are {above(one)}")
-    say(f"the most frequent label: {100 * about['majority']:.1f}")
-    say(verdict(about["yardsticks"]))
+    for line in expectations(about):
+        say(line)
     say(f"report: {out / 'study' / 'report.html'}")
     say("next:")
     for command in commands(str(out), about):

@@ -40,7 +40,7 @@ def matched_interval(gaps: Sequence[float], level: float = 0.95) -> tuple[float,
     Example:
         >>> low, high = matched_interval([1] * 20 + [-1] * 5 + [0] * 35)
         >>> round(low, 3), round(high, 3)
-        (0.085, 0.399)
+        (0.092, 0.391)
     """
     z, count = NormalDist().inv_cdf((1 + level) / 2), len(gaps) + 2
     mean = sum(gaps) / count

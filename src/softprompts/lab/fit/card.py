@@ -80,6 +80,25 @@ def verdict(yardsticks: Sequence[Mapping[str, Any]]) -> str:
     return "worth training: shown to be above all that needs no prompt"
 
 
+def expectations(about: Mapping[str, Any]) -> list[str]:
+    """Return what to expect of fitted prompts, and whether they were worth training, by line."""
+    low, high = (100 * end for end in about["expected"]["interval"])
+    beside = [
+        f"{NAMES[one['method']]}: {spread_of(one)}; the five are {above(one)}"
+        for one in about["yardsticks"]
+    ]
+    return [
+        f"{about['source']}: {about['label']} of {', '.join(about['fields'])}; "
+        f"{about['num_train']} rows trained on, {about['num_held_back']} held back",
+        f"expect on new rows: {100 * about['expected']['score']:.1f} % right, from {low:.1f} to "
+        f"{high:.1f} (95 %)",
+        f"one prompt, over five seeds: {spread_of(about['single'])}",
+        *beside,
+        f"the most frequent label: {100 * about['majority']:.1f}",
+        verdict(about["yardsticks"]),
+    ]
+
+
 def card(about: Mapping[str, Any]) -> str:
     """Return the text of `README.md`."""
     remarks = "".join(f"\n- {remark}." for remark in about["remarks"])

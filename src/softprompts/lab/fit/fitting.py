@@ -131,30 +131,22 @@ def fit(
             warnings.warn(f"{remark}.", SoftPromptsWarning, stacklevel=2)
         _write_rows(folder / "data", splits)
         if is_there(folder / _PLAN):
-            names = [one.name for one in fields(Plan)]
-            plan = _kept_plan(read_record(folder / _PLAN, names))
+            plan = _kept_plan(read_record(folder / _PLAN, [one.name for one in fields(Plan)]))
         else:
-            speed = _speed(folder / "timing", base, progress)
             cost = cost_of_yardsticks(base, loaded.family)
+            speed = _speed(folder / "timing", base, progress)
             plan = make_plan(seconds, speed, splits, methods, cost)
             write_json(folder / _PLAN, {**wishes, **asdict(plan)})
         tell(plan.text(seconds))
         winner, tried = _search(folder, base, plan, progress)
-        tell(
-            f"{winner.name} is best on rows held out of the training rows; it is trained with "
-            f"{NUM_SEEDS} seeds."
-        )
+        tell(f"{winner.name} is best on held-out rows; it is trained with {NUM_SEEDS} seeds.")
         study = final_study(base, plan, winner)
         summary = run_study(parse_study(study, "fit"), folder / "study", progress)
         size = len(_cell(summary, winner.name)["seeds"])
         team = ensemble_study(folder / "study", winner.name, size, folder / "ensemble")["cells"][0]
         about = _about(table, splits, plan, summary, team, winner)
         about |= {**wishes, "tried": tried, "best": _keep_best(folder)}
-        cells = [_cell(summary, method) for method in yardsticks(base)]
-        answers = team["groups"][0]["answers"]
-        about["yardsticks"] = [_beside(cell, answers) for cell in cells if cell["seeds"]]
-        lost = [f"{cell['variant']} has no score" for cell in cells if not cell["seeds"]]
-        about["remarks"] = [*about["remarks"], *lost]
+        about |= _yardsticks(summary, list(yardsticks(base)), team["groups"][0]["answers"])
         write_report(folder / "study")
         write_bytes(folder / "README.md", card(about).encode())
         write_json(folder / FILE, about)
@@ -278,6 +270,17 @@ def _about(
         "majority": cell["majority"],
         "metric": cell["metric"],
     }
+
+
+def _yardsticks(summary: Mapping[str, Any], methods: Sequence[str], answers: str) -> dict[str, Any]:
+    """Return what an ensemble is held beside, and which of these methods have no score."""
+    cells = [_cell(summary, method) for method in methods]
+    lost = [cell["variant"] for cell in cells if not cell["seeds"]]
+    if lost:
+        text = f"{' and '.join(lost)} has no score: the prompts are not held beside it."
+        warnings.warn(text, SoftPromptsWarning, stacklevel=3)
+    beside = [_beside(cell, answers) for cell in cells if cell["seeds"]]
+    return {"yardsticks": beside, "without_score": lost}
 
 
 def _beside(cell: Mapping[str, Any], answers: str) -> dict[str, Any]:
