@@ -123,7 +123,7 @@ def main(arguments: Sequence[str]) -> None:
 def _kept(cell: Cell) -> dict[str, Any]:
     """Return what is kept of a cell."""
     fields = ("variant", "task", "seeds", "scores", "majority", "num_items", "seconds", "updates")
-    own = {field: cell[field] for field in fields}
+    own = {field: cell[field] for field in (*fields, *(["answers"] if "answers" in cell else []))}
     return {**own, "point": {}, "missing": [], "metric": cell["metric"]}
 
 
