@@ -203,14 +203,16 @@ def test_a_yardstick_without_a_score_is_said_and_left_out():
 
 def test_what_a_prompt_must_beat_follows_from_how_the_backbone_is_read(tmp_path, tiny):
     many = read_table(str(write_csv(tmp_path / "a.csv", table(120, 20))))
-    base = base_recipe(many, tiny("llama"), tmp_path)
-    assert yardsticks(base)["in-context"] == {"prompt.num_demonstrations": 20}
-    assert cost_of_yardsticks(base, "decoder") < cost_of_yardsticks(base, "encoder-decoder")
-    base = base_recipe(many, tiny("bert"), tmp_path)
-    assert (list(yardsticks(base)), cost_of_yardsticks(base, "encoder")) == (["head-only"], 5)
+    found = {
+        kind: yardsticks(base_recipe(many, tiny(kind), tmp_path), tiny(kind).family)
+        for kind in ("llama", "t5", "bert")
+    }
+    assert found["llama"] == {"zero-shot": {}, "in-context": {"prompt.num_demonstrations": 20}}
+    assert [list(found[kind]) for kind in ("t5", "bert")] == [["zero-shot"], ["head-only"]]
+    assert [cost_of_yardsticks(one) for one in found.values()] == [11, 1, 5]
 
 
-@pytest.mark.parametrize(("kind", "method"), [("bert", "head-only"), ("t5", "in-context")])
+@pytest.mark.parametrize(("kind", "method"), [("bert", "head-only"), ("t5", "zero-shot")])
 def test_other_families_are_fitted_beside_what_they_can_do_untouched(
     backbone_folder, tmp_path, capsys, kind, method
 ):

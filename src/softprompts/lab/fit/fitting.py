@@ -125,6 +125,7 @@ def fit(
     loaded = load_backbone(str(backbone), dtype="auto")
     base = base_recipe(table, loaded, folder.resolve() / "data")
     methods, left_out = fitting_methods(loaded, words)
+    beside = yardsticks(base, loaded.family)
     make_folder(folder / "data")
     with lock(folder / ".lock"):
         for remark in (*splits.remarks, *filter(None, [left_out])):
@@ -133,20 +134,19 @@ def fit(
         if is_there(folder / _PLAN):
             plan = _kept_plan(read_record(folder / _PLAN, [one.name for one in fields(Plan)]))
         else:
-            cost = cost_of_yardsticks(base, loaded.family)
             speed = _speed(folder / "timing", base, progress)
-            plan = make_plan(seconds, speed, splits, methods, cost)
+            plan = make_plan(seconds, speed, splits, methods, cost_of_yardsticks(beside))
             write_json(folder / _PLAN, {**wishes, **asdict(plan)})
         tell(plan.text(seconds))
         winner, tried = _search(folder, base, plan, progress)
         tell(f"{winner.name} is best on held-out rows; it is trained with {NUM_SEEDS} seeds.")
-        study = final_study(base, plan, winner)
+        study = final_study(base, plan, winner, beside)
         summary = run_study(parse_study(study, "fit"), folder / "study", progress)
         size = len(_cell(summary, winner.name)["seeds"])
         team = ensemble_study(folder / "study", winner.name, size, folder / "ensemble")["cells"][0]
         about = _about(table, splits, plan, summary, team, winner)
         about |= {**wishes, "tried": tried, "best": _keep_best(folder)}
-        about |= _yardsticks(summary, list(yardsticks(base)), team["groups"][0]["answers"])
+        about |= _yardsticks(summary, list(beside), team["groups"][0]["answers"])
         write_report(folder / "study")
         write_bytes(folder / "README.md", card(about).encode())
         write_json(folder / FILE, about)

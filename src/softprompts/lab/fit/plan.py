@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def make_plan(
     examples_per_second: float,
     splits: Splits,
     methods: tuple[str, ...] = METHODS,
-    beside: float = 1,
+    beside: int = 1,
 ) -> Plan:
     """Return the widest plan that a budget has room for: methods and rates, else one method.
 
@@ -202,36 +202,37 @@ def search_study(
     return {"name": name, "base": base, "variants": variants, "seeds": seeds}
 
 
-def yardsticks(base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a prompt must beat to be worth training, by method: all without one.
+def yardsticks(base: Mapping[str, Any], family: str) -> dict[str, dict[str, Any]]:
+    """Return what a prompt must beat to be worth training, by method: all that has none.
 
-    The model untouched, without and with answered rows in front of the input; of an encoder, a
-    head on what it says untouched.
+    A model that writes is left untouched, and a decoder is also shown answered rows, which it reads
+    once for all inputs; an encoder has a trained head.
     """
     if base["readout"]["kind"] != "text":
         return {"head-only": {}}
+    if family != "decoder":
+        return {"zero-shot": {}}
     shown = max(SHOWN, len(base["task"]["options"]["labels"]))
     return {"zero-shot": {}, "in-context": {"prompt.num_demonstrations": shown}}
 
 
-def cost_of_yardsticks(base: Mapping[str, Any], family: str) -> float:
-    """Return how often all yardsticks together read a row that is scored.
-
-    A decoder reads demonstrations once for all inputs; others read them again with each.
-    """
-    shown = yardsticks(base).get("in-context")
-    if shown is None:
-        return NUM_SEEDS
-    times = 2 if family == "decoder" else 1 + shown["prompt.num_demonstrations"]
-    return 1 + NUM_SEEDS * times
+def cost_of_yardsticks(methods: Iterable[str]) -> int:
+    """Return about how often all of them together read a row that is scored."""
+    times = {"zero-shot": 1, "in-context": 2 * NUM_SEEDS, "head-only": NUM_SEEDS}
+    return sum(times[method] for method in methods)
 
 
-def final_study(base: Mapping[str, Any], plan: Plan, winner: Candidate) -> dict[str, Any]:
+def final_study(
+    base: Mapping[str, Any],
+    plan: Plan,
+    winner: Candidate,
+    beside: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     """Return the study of the method that won, with its yardsticks beside it."""
     without = {"prompt.position": None} if base["prompt"] else {}
     variants: dict[str, Any] = {
         method: {"prompt.method": method, **without, **changes}
-        for method, changes in yardsticks(base).items()
+        for method, changes in beside.items()
     }
     variants[winner.name] = winner.changes
     return {
