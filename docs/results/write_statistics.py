@@ -51,7 +51,7 @@ from softprompts.lab.analysis.spreads import brown_forsythe, std_ratio_interval
 from softprompts.lab.analysis.statistics import mean_interval
 
 SEEDS = (5, 10)
-NUM_STUDIES, NUM_ITEM_STUDIES, NUM_RESAMPLES = 2500, 1000, 999
+NUM_STUDIES, NUM_ITEM_STUDIES, NUM_RESAMPLES = 2500, 4000, 999
 NUM_TASKS, NUM_ITEMS, CORRELATION = 3, 56, 0.3
 START, END = "<!-- simulation -->\n", "<!-- end of simulation -->\n"
 Scores = np.ndarray

@@ -14,9 +14,9 @@ from cli_material import tree, write_rows
 
 import softprompts as sp
 from softprompts.cli.main import main
-from softprompts.errors import DataError, RunFolderError, SoftPromptsWarning
-from softprompts.lab.fit.card import NAMES, above, commands, verdict
-from softprompts.lab.fit.fitting import _yardsticks
+from softprompts.errors import DataError, RunFolderError, TuningError
+from softprompts.lab.fit.card import NAMES, above, commands, spread_of, verdict
+from softprompts.lab.fit.fitting import _check_size, _yardsticks
 from softprompts.lab.fit.plan import (
     FEWEST_UPDATES,
     METHODS,
@@ -30,7 +30,7 @@ from softprompts.lab.fit.plan import (
     yardsticks,
 )
 from softprompts.lab.fit.table import Splits, read_table, split_rows
-from softprompts.metrics.wilson import wilson_interval
+from softprompts.metrics.wilson import matched_interval, wilson_interval
 
 pytestmark = pytest.mark.filterwarnings("always::softprompts.errors.SoftPromptsWarning")
 
@@ -173,7 +173,7 @@ SHOWN_BELOW = {"method": "in-context", "above": -0.2, "interval": [-0.3, -0.1]}
     [
         ([SHOWN_ABOVE], "worth training: shown to be above all that needs no"),
         ([SHOWN_ABOVE, NOT_SHOWN], "not shown to be worth .* above the model shown answered rows$"),
-        ([], "not shown to be worth training: nothing was held beside"),
+        ([{**SHOWN_ABOVE, "interval": None}], "not shown to be worth .* the model untouched$"),
         ([SHOWN_ABOVE, SHOWN_BELOW], "not worth training: the model shown answered rows shown to"),
     ],
 )
@@ -186,19 +186,30 @@ def test_how_far_prompts_are_above_what_needs_none():
     assert above(SHOWN_BELOW) == "20.0 below it (−30.0 to −10.0)"
 
 
-def test_a_yardstick_without_a_score_is_said_and_left_out():
+def test_prompts_are_held_beside_what_needs_none_row_by_row():
     cells = [
-        {"variant": "zero-shot", "mean": 0.5, "std": 0.0, "seeds": [0], "answers": ["0101"]},
-        {"variant": "in-context", "mean": None, "std": None, "seeds": []},
+        {"variant": "stable", "answers": ["1101", "1001"]},
+        {"variant": "zero-shot", "mean": 0.5, "std": 0.0, "answers": ["0101"]},
+        {"variant": "in-context", "mean": None, "std": None},
     ]
-    with pytest.warns(SoftPromptsWarning, match="in-context has no score: the prompts are not"):
-        found = _yardsticks({"cells": cells}, ["zero-shot", "in-context"], "1101")
-    (one,) = found["yardsticks"]
-    assert (one["method"], one["above"], found["without_score"]) == (
-        "zero-shot",
-        0.25,
-        ["in-context"],
-    )
+    rows = [{"mood": label} for label in "aabb"]
+    splits = Splits([*rows, {"mood": "b"}], rows, ())
+    methods = ("zero-shot", "in-context")
+    found = _yardsticks({"cells": cells}, "stable", methods, splits, "mood")
+    assert [one["above"] for one in found] == [0.125, None, 0.125]
+    assert found[0]["interval"] == [*matched_interval([1, -0.5, 0, 0])]
+    assert found[2]["interval"] == [*matched_interval([1, 0.5, -1, 0])]
+    assert spread_of(found[1]) == "no score"
+    assert verdict(found).endswith("the model shown answered rows and the most frequent label")
+    old = [{**cells[0], "answers": []}, *cells[1:]]
+    found = _yardsticks({"cells": old}, "stable", methods, splits, "mood")
+    assert [above(one) for one in found] == ["not known beside it"] * 3
+
+
+def test_fewer_than_two_prompts_do_not_answer_together(tmp_path):
+    assert _check_size(2, tmp_path) == 2
+    with pytest.raises(TuningError, match=r"at least 2 of 5 runs must have a score .*, but 1 has"):
+        _check_size(1, tmp_path)
 
 
 def test_what_a_prompt_must_beat_follows_from_how_the_backbone_is_read(tmp_path, tiny):
@@ -220,7 +231,7 @@ def test_other_families_are_fitted_beside_what_they_can_do_untouched(
     command = ["fit", str(path), "--backbone", str(backbone_folder(kind)), "--budget", "0.01s"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     about = json.loads((tmp_path / "out" / "fit.json").read_text())
-    assert about["yardsticks"][-1]["method"] == method
+    assert about["yardsticks"][0]["method"] == method
     assert f"\n{NAMES[method]}: " in capsys.readouterr().out
 
 
@@ -255,13 +266,13 @@ def test_a_fit_says_what_to_expect_and_what_to_do_next(made, capsys, tmp_path):
     score, num = about["expected"]["score"], about["expected"]["num_items"]
     assert (num, about["num_train"]) == (24, 96)
     assert tuple(about["expected"]["interval"]) == wilson_interval(score, num)
-    assert [one["method"] for one in about["yardsticks"]] == ["zero-shot", "in-context"]
-    untouched, shown = about["yardsticks"]
-    assert untouched["std"] == 0
-    for one in (untouched, shown):
-        assert one["above"] == pytest.approx(score - one["mean"])
+    methods = ["zero-shot", "in-context", "majority"]
+    assert [one["method"] for one in about["yardsticks"]] == methods
+    assert about["yardsticks"][0]["std"] == 0
+    for one in about["yardsticks"]:
+        assert one["above"] == pytest.approx(about["single"]["mean"] - one["mean"])
         assert one["interval"][0] < one["above"] < one["interval"][1]
-        assert f"the five are {above(one)}\n" in printed
+        assert f"one prompt is {above(one)}\n" in printed
     assert verdict(about["yardsticks"]) in printed
     assert f"expect on new rows: {100 * score:.1f} % right" in printed
     assert f"softprompts predict {out}/ensemble" in printed

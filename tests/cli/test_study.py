@@ -15,6 +15,7 @@ from softprompts.cli.main import main
 from softprompts.cli.progress import _varied
 from softprompts.errors import BackboneError
 from softprompts.lab.studies import worker_loop
+from softprompts.lab.studies.summary import _answers
 from softprompts.recipes.grid import Cell
 
 LINE = {"variant", "task", "scores", "mean", "std", "min", "max", "interval", "median"}
@@ -112,9 +113,15 @@ def test_the_summary_is_that_of_the_runs(capsys, recipe, study, tmp_path):
         assert line["scores"] == [own[0], own[1]]
         assert line["mean"] == pytest.approx(statistics.fmean(own.values()))
         assert line["std"] == pytest.approx(statistics.stdev(own.values()))
+        assert [a.count("1") / len(a) for a in line["answers"]] == line["scores"]
         assert (line["min"], line["max"]) == (min(own.values()), max(own.values()))
         assert line["interval"][0] <= line["mean"] <= line["interval"][1]
         assert (line["num_diverged"], line["num_failed"], line["num_missing"]) == (0, 0, 0)
+
+
+def test_answers_are_told_where_all_runs_of_a_line_have_them():
+    assert _answers([{"answers": "01"}, {"answers": "11"}]) == {"answers": ["01", "11"]}
+    assert _answers([{"answers": "01"}, {}]) == _answers([]) == {}
 
 
 def test_variants_are_compared_with_the_baseline(capsys, recipe, study, tmp_path):

@@ -127,6 +127,7 @@ def test_probabilities_are_the_mean_of_the_members(tiny, kind, readout, task):
     losses = [
         -math.log(line[row.answers[0]]) for line, row in zip(found, task.validation, strict=True)
     ]
+    assert evaluated.answers == "".join(str(int(one)) for one in right)
     assert evaluated.metrics == {"accuracy": sum(right) / len(right)}
     assert evaluated.score == evaluated.metrics["accuracy"]
     assert evaluated.loss == pytest.approx(sum(losses) / len(losses), abs=1e-9)

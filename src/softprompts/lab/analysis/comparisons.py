@@ -144,7 +144,7 @@ def _compare(
         p_spread=brown_forsythe(first, second),
         improvement=probability_of_improvement(first, second),
         improvement_interval=improvement_interval(first, second) if several else None,
-        **(_limits(gaps, _variances_of_items(table, names, pairs)) if several else {}),
+        **(_limits(gaps, _variance_of_items(table, names, pairs)) if several else {}),
     )
 
 
@@ -163,38 +163,49 @@ def _pairs(table: ScoreTable, names: tuple[str, str], tasks: Sequence[str]) -> _
     return found
 
 
-def _variances_of_items(
-    table: ScoreTable, names: tuple[str, str], pairs: _Pairs
-) -> tuple[float, float] | None:
-    """Return what other items add to the variance of the mean difference, if it is known.
+@dataclass(frozen=True)
+class _OfItems:
+    """What other items add to the variance of a mean difference over tasks.
 
-    And how much of that is in the variance over seeds already.
+    `shared` is how much of it is in the variance over seeds already, `square_by_df` the sum over
+    tasks of the square of its part by its degrees of freedom.
     """
-    found = []
+
+    variance: float
+    shared: float
+    square_by_df: float
+
+
+def _variance_of_items(table: ScoreTable, names: tuple[str, str], pairs: _Pairs) -> _OfItems | None:
+    """Return what other items add to the variance of the mean difference, if it is known."""
+    items, shared, square = 0.0, 0.0, 0.0
     for task, (seeds, *both) in pairs.items():
         answers = table.answer_gaps(names, task, seeds)
         if answers is not None and answers.shape[1] > 1:
-            found.append(crossed_variances(answers))
+            more, own = crossed_variances(answers)
+            items, shared = items + more, shared + own
+            square += more**2 / (answers.shape[1] - 1)
             continue
         means = [float(scores.mean()) for scores in both]
         num_items = table.num_items.get(task)
         if num_items is None or not all(0 <= mean <= 1 for mean in means):
             return None
-        found.append((sum(item_variance(mean, num_items) for mean in means), 0.0))
-    items, shared = (sum(own) / len(pairs) ** 2 for own in zip(*found, strict=True))
-    return items, shared
+        items += sum(item_variance(mean, num_items) for mean in means)
+    scale = 1 / len(pairs) ** 2
+    return _OfItems(items * scale, shared * scale, square * scale**2)
 
 
-def _limits(gaps: Sequence[Floats], items: tuple[float, float] | None) -> dict[str, Any]:
+def _limits(gaps: Sequence[Floats], items: _OfItems | None) -> dict[str, Any]:
     """Return how wide the uncertainty is with items, and what could have been shown."""
     limits: dict[str, Any] = {}
     error, df = (0.0, np.inf) if all(map(is_constant, gaps)) else standard_error(gaps)
     if error:
         limits["detectable"] = detectable_difference(error, df)
-    if items is not None and (error or items[0]):
-        more, shared = items
-        total = float(np.sqrt(max(error**2 + more - shared, error**2, more)))
-        wider = df * total**4 / error**4 if error else np.inf
+    if items is not None and (error or items.variance):
+        sums = error**2 + items.variance - items.shared
+        total = float(np.sqrt(max(sums, error**2, items.variance)))
+        by_df = (error**4 / df if error else 0.0) + items.square_by_df
+        wider = total**4 / by_df if by_df else np.inf
         half = total * float(stats.t.ppf((1 + LEVEL) / 2, wider))
         mean = stratified_mean(gaps)
         limits["interval_with_items"] = (mean - half, mean + half)

@@ -16,15 +16,14 @@ base_model: {backbone}
 # A prompt for `{label}`
 
 Trained by softprompts from {num_train} rows of `{source}`: {method} at a learning rate of
-{rate:g}, {updates} updates, five seeds. It reads {fields} and answers one of {labels}.
+{rate:g}, {updates} updates, {size} seeds. It reads {fields} and answers one of {labels}.
 
 | on {num_held_back} rows that were held back | {metric} | 95 % |
 | --- | ---: | ---: |
-| five prompts together (`ensemble/`) | {expected} |
+| {size} prompts together (`ensemble/`) | {expected} |
 | the best of them on other rows (`prompt/`) | {best} |
 | one prompt, over seeds | {single} | |
-{yardsticks}| the most frequent label | {majority:.1f} | |
-
+{yardsticks}
 The interval is Wilson's over rows: what to expect on new rows like these. The rows decided nothing.
 
 {beside}
@@ -41,42 +40,42 @@ All that was tried is in `fit.json`, the recipe in `study/study.json`, the repor
 """
 
 
+MOST = "majority"
 NAMES = {
     "zero-shot": "the model untouched",
     "in-context": "the model shown answered rows",
     "head-only": "a head on the model untouched",
+    MOST: "the most frequent label",
 }
-"""What the yardsticks of a fit are called."""
+"""What needs no prompt, and what it is called."""
 
 
 def spread_of(scores: Mapping[str, Any]) -> str:
     """Return mean and standard deviation over seeds, in percent."""
+    if scores["mean"] is None:
+        return "no score"
     deviation = "" if scores["std"] is None else f" ± {100 * scores['std']:.1f}"
     return f"{100 * scores['mean']:.1f}{deviation}"
 
 
 def above(yardstick: Mapping[str, Any]) -> str:
-    """Say how far an ensemble is above a yardstick on the same rows, in points."""
-    gap, between = yardstick["above"], difference_range(yardstick["interval"])
+    """Say how far one prompt is above a yardstick on the same rows, in points."""
+    gap = yardstick["above"]
+    if gap is None:
+        return "not known beside it"
+    between = difference_range(yardstick["interval"])
     return f"{100 * abs(gap):.1f} {'above' if gap >= 0 else 'below'} it ({between})"
 
 
 def verdict(yardsticks: Sequence[Mapping[str, Any]]) -> str:
-    """Say whether prompts were worth training, by 95 % intervals over rows."""
-    best, unknown = [], []
-    for one in yardsticks:
-        low, high = one["interval"]
-        if high < 0:
-            best.append(NAMES[one["method"]])
-        elif low <= 0:
-            unknown.append(NAMES[one["method"]])
-    if best:
-        return f"not worth training: {' and '.join(best)} shown to do better"
-    if unknown:
-        names = " and ".join(unknown)
-        return f"not shown to be worth training: not shown to be above {names}"
-    if not yardsticks:
-        return "not shown to be worth training: nothing was held beside the prompts"
+    """Say whether a prompt was worth training, by 95 % intervals over rows."""
+    ends = {NAMES[one["method"]]: one["interval"] or (-1.0, 1.0) for one in yardsticks}
+    better = [name for name, (_, high) in ends.items() if high < 0]
+    unclear = [name for name, (low, _) in ends.items() if low <= 0]
+    if better:
+        return f"not worth training: {' and '.join(better)} shown to do better"
+    if unclear:
+        return f"not shown to be worth training: not shown to be above {' and '.join(unclear)}"
     return "worth training: shown to be above all that needs no prompt"
 
 
@@ -84,17 +83,17 @@ def expectations(about: Mapping[str, Any]) -> list[str]:
     """Return what to expect of fitted prompts, and whether they were worth training, by line."""
     low, high = (100 * end for end in about["expected"]["interval"])
     beside = [
-        f"{NAMES[one['method']]}: {spread_of(one)}; the five are {above(one)}"
+        f"{NAMES[one['method']]}: {spread_of(one)}; one prompt is {above(one)}"
         for one in about["yardsticks"]
     ]
+    single = about["single"]
     return [
         f"{about['source']}: {about['label']} of {', '.join(about['fields'])}; "
         f"{about['num_train']} rows trained on, {about['num_held_back']} held back",
         f"expect on new rows: {100 * about['expected']['score']:.1f} % right, from {low:.1f} to "
         f"{high:.1f} (95 %)",
-        f"one prompt, over five seeds: {spread_of(about['single'])}",
+        f"one prompt, over {len(single['scores'])} seeds: {spread_of(single)}",
         *beside,
-        f"the most frequent label: {100 * about['majority']:.1f}",
         verdict(about["yardsticks"]),
     ]
 
@@ -114,11 +113,11 @@ def card(about: Mapping[str, Any]) -> str:
             f"| {NAMES[one['method']]} | {spread_of(one)} | |\n" for one in about["yardsticks"]
         ),
         "beside": "\n".join(
-            f"- {NAMES[one['method']].capitalize()}: five prompts together are {above(one)}."
+            f"- {NAMES[one['method']].capitalize()}: one prompt is {above(one)}."
             for one in about["yardsticks"]
         ),
         "verdict": verdict(about["yardsticks"]).capitalize(),
-        "majority": 100 * about["majority"],
+        "size": len(single["scores"]),
         "remarks": f"{remarks}\n" if remarks else "",
         "commands": "\n".join(commands("my-prompt", about)),
     }

@@ -6,15 +6,17 @@ import hashlib
 import json
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from statistics import fmean
 from typing import Any, final
 
 from softprompts.backbones.loading import load_backbone
 from softprompts.errors import RunFolderError, SoftPromptsWarning, TuningError
 from softprompts.lab.ensembles import Ensemble, load
-from softprompts.lab.fit.card import card
+from softprompts.lab.fit.card import MOST, card
 from softprompts.lab.fit.plan import (
     NUM_SEEDS,
     SEARCH_SEED,
@@ -142,11 +144,12 @@ def fit(
         tell(f"{winner.name} is best on held-out rows; it is trained with {NUM_SEEDS} seeds.")
         study = final_study(base, plan, winner, beside)
         summary = run_study(parse_study(study, "fit"), folder / "study", progress)
-        size = len(_cell(summary, winner.name)["seeds"])
+        size = _check_size(len(_cell(summary, winner.name)["seeds"]), folder)
         team = ensemble_study(folder / "study", winner.name, size, folder / "ensemble")["cells"][0]
         about = _about(table, splits, plan, summary, team, winner)
         about |= {**wishes, "tried": tried, "best": _keep_best(folder)}
-        about |= _yardsticks(summary, list(beside), team["groups"][0]["answers"])
+        rows = (splits, table.label)
+        about["yardsticks"] = _yardsticks(summary, winner.name, list(beside), *rows)
         write_report(folder / "study")
         write_bytes(folder / "README.md", card(about).encode())
         write_json(folder / FILE, about)
@@ -224,6 +227,15 @@ def _search(
     return going[0], tried
 
 
+def _check_size(size: int, folder: Path) -> int:
+    if size < 2:
+        raise TuningError(
+            f"at least 2 of {NUM_SEEDS} runs must have a score to answer together, but {size} "
+            f"has; {folder / 'study'} says why."
+        )
+    return size
+
+
 def _cell(summary: Mapping[str, Any], variant: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = next(c for c in summary["cells"] if c["variant"] == variant)
     return found
@@ -267,30 +279,34 @@ def _about(
         "plan": asdict(plan),
         "expected": {"score": score, "interval": list(interval), "num_items": cell["num_items"]},
         "single": {"mean": cell["mean"], "std": cell["std"], "scores": cell["scores"]},
-        "majority": cell["majority"],
         "metric": cell["metric"],
     }
 
 
-def _yardsticks(summary: Mapping[str, Any], methods: Sequence[str], answers: str) -> dict[str, Any]:
-    """Return what an ensemble is held beside, and which of these methods have no score."""
-    cells = [_cell(summary, method) for method in methods]
-    lost = [cell["variant"] for cell in cells if not cell["seeds"]]
-    if lost:
-        text = f"{' and '.join(lost)} has no score: the prompts are not held beside it."
-        warnings.warn(text, SoftPromptsWarning, stacklevel=3)
-    beside = [_beside(cell, answers) for cell in cells if cell["seeds"]]
-    return {"yardsticks": beside, "without_score": lost}
+def _yardsticks(
+    summary: Mapping[str, Any], winner: str, methods: Sequence[str], splits: Splits, label: str
+) -> list[dict[str, Any]]:
+    """Return what needs no prompt, by method, and how far one prompt is above it, row by row.
+
+    Means over seeds, so that neither side gains by answering together. A gap is `None` where runs
+    have no score, or come from a version that did not keep which rows they answered rightly.
+    """
+    prompts, found = _shares(_cell(summary, winner)), []
+    for cell in (_cell(summary, method) for method in methods):
+        scores = {"method": cell["variant"], "mean": cell["mean"], "std": cell["std"]}
+        found.append({**scores, **_gap(prompts, _shares(cell))})
+    ((most, _),) = Counter(row[label] for row in splits.train).most_common(1)
+    hits = [float(row[label] == most) for row in splits.held_back]
+    return [*found, {"method": MOST, "mean": fmean(hits), "std": None, **_gap(prompts, hits)}]
 
 
-def _beside(cell: Mapping[str, Any], answers: str) -> dict[str, Any]:
-    """Return what a yardstick scores on the rows held back, and how far the ensemble is above."""
-    others = [sum(map(int, own)) / len(own) for own in zip(*cell["answers"], strict=True)]
-    gaps = [int(own) - other for own, other in zip(answers, others, strict=True)]
-    return {
-        "method": cell["variant"],
-        "mean": cell["mean"],
-        "std": cell["std"],
-        "above": sum(gaps) / len(gaps),
-        "interval": list(matched_interval(gaps)),
-    }
+def _shares(cell: Mapping[str, Any]) -> list[float]:
+    """Return the share of seeds that answered each row rightly, if it is known."""
+    return [fmean(map(int, own)) for own in zip(*cell.get("answers", ()), strict=True)]
+
+
+def _gap(own: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    if not own or not other:
+        return {"above": None, "interval": None}
+    gaps = [one - two for one, two in zip(own, other, strict=True)]
+    return {"above": fmean(gaps), "interval": list(matched_interval(gaps))}

@@ -229,7 +229,6 @@ class _Measuring:
             "tokens": tokens,
             "tokens_of_one": tokens / len(joint.members),
             "is_same_data": all(are_same),
-            **({"answers": evaluations[0].answers} if len(found) == 1 else {}),
         }
 
     def _load(self, folder: Path) -> Result:

@@ -90,12 +90,53 @@ def test_answers_pair_the_items():
         gaps[seed] = np.array([*map(int, one.answers)]) - np.array([*map(int, other.answers)])
     seeds, (items, shared) = stats.sem(gaps.mean(axis=1)) ** 2, crossed_variances(gaps)
     total = max(seeds + items - shared, seeds, items)
-    half = stats.t.ppf(0.975, 4 * total**2 / seeds**2) * total**0.5
+    df = total**2 / (seeds**2 / 4 + items**2 / 39)
+    half = stats.t.ppf(0.975, df) * total**0.5
     expected = (gaps.mean() - half, gaps.mean() + half)
     assert found.interval_with_items == pytest.approx(expected)
     alone = only(ScoreTable([replace(run, answers="") for run in runs], {"cb": 40}))
     assert np.ptp(found.interval_with_items) < np.ptp(alone.interval_with_items)
     assert found.interval == alone.interval
+
+
+def runs_of(**lines):
+    return [
+        SeedScore(variant, "cb", seed, np.mean([*map(int, line)]), answers=line)
+        for variant, own in lines.items()
+        for seed, line in enumerate(own)
+    ]
+
+
+def test_an_interval_with_items_is_never_narrower_than_seeds_or_items_alone():
+    """Noise at each seed and item alone is in both, and taken out once, but not from more."""
+    draws, floors = generator(8), set()
+    for _ in range(40):
+        new, plain = draws.integers(0, 2, (2, 3, 12))
+        runs = runs_of(new=map("".join, new.astype(str)), plain=map("".join, plain.astype(str)))
+        found, gaps = only(ScoreTable(runs)), new - plain
+        items, shared = crossed_variances(gaps)
+        seeds = stats.sem(gaps.mean(axis=1)) ** 2
+        floors.add((items - shared < 0, seeds - shared < 0))
+        total = max(seeds + items - shared, seeds, items)
+        df = total**2 / (seeds**2 / 2 + items**2 / 11)
+        half = stats.t.ppf(0.975, df) * total**0.5
+        assert np.ptp(found.interval_with_items) == pytest.approx(2 * half)
+    assert {(True, False), (False, True)} <= floors
+
+
+def test_seeds_that_are_all_alike_leave_the_items():
+    runs = runs_of(new=["11110111"] * 5, plain=["10110100"] * 5)
+    found = only(ScoreTable(runs))
+    gaps = np.array([0, 1, 0, 0, 0, 0, 1, 1])
+    half = stats.t.ppf(0.975, 7) * stats.sem(gaps)
+    expected = (gaps.mean() - half, gaps.mean() + half)
+    assert found.interval_with_items == pytest.approx(expected)
+
+
+def test_one_item_is_not_paired():
+    runs = runs_of(new=list("110"), plain=list("010"))
+    alone = only(ScoreTable([replace(run, answers="") for run in runs], {"cb": 1}))
+    assert only(ScoreTable(runs, {"cb": 1})) == alone
 
 
 def test_items_that_both_variants_answer_alike_add_nothing():
