@@ -196,8 +196,13 @@ class Result:
         return texts
 
     def evaluate(self, examples: Sequence[Example], task: str | None = None) -> Evaluation:
-        """Evaluate on labelled examples of the task's format; see `predict` for the task."""
+        """Evaluate on labelled examples of the task's format; see `predict` for the task.
+
+        Raises:
+            DataError: if one is no `Example`, or its answers are no columns of it.
+        """
         track = self.model.track(task)
+        check_labelled(examples, track.format)
         encoded = tuple(map(track.readout.encode, examples))
         split = EncodedSplit(tuple(examples), encoded)
         return evaluate(self.model.backbone, track.prompt, track.readout, split, track.format)
@@ -265,6 +270,23 @@ def _choices(value: Mapping[str, Any], format: TaskFormat, source: str) -> tuple
         raise DataError(reason, file=source, field="choices")
     refuse_wrong_texts({f"choices[{i}]": one for i, one in enumerate(choices)}, source)
     return tuple(choices)
+
+
+def check_labelled(examples: Sequence[Example], form: TaskFormat) -> None:
+    """Raise a `DataError` where something is no example, or an answer no column of it."""
+    for place, example in enumerate(examples):
+        if not isinstance(example, Example):
+            reason = f"must be an Example with its answers, but is {shown(example)}."
+            raise DataError(reason, file=f"example {place + 1}")
+        names = example.choices if form.has_choices else form.labels
+        wrong = [one for one in example.answers if one not in range(len(names))]
+        if wrong and not form.is_writing:
+            raise DataError(
+                f"must be places of {', '.join(names)}, from 0 to {len(names) - 1}, but has "
+                f"{wrong[0]!r}.",
+                file=example.source or f"example {place + 1}",
+                field="answers",
+            )
 
 
 def check_choices(example: Example) -> None:

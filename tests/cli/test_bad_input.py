@@ -173,6 +173,7 @@ def test_predictions_do_not_overwrite_their_rows_or_folders(capsys, tmp_path, fi
         (source, "must be a file other than the input, but is the input"),
         (str(out), "must be a file other than the input, but is a folder"),
         (str(tmp_path / "none" / "g.jsonl"), "must be in a folder that exists"),
+        (str(tmp_path / "g.csv"), "`--output` must be a file of JSON lines, but is"),
     ):
         refused(capsys, ["predict", str(out), "--input", source, "--output", target], text)
     missing = str(tmp_path / "missing.jsonl")

@@ -72,3 +72,16 @@ def test_a_disk_that_tokenizers_find_full_is_said_in_one_line(tmp_path):
         with pytest.raises(kind, match=match), new_places(tmp_path / "out"):
             raise error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trained_head_that_an_adapter_cannot_hold_is_said(
+    capsys, recipe, run, backbone_folder, tmp_path
+):
+    task = {**run["task"], "options": {**run["task"]["options"], "template": "{text}"}}
+    own = {**run, "backbone": {"name": str(backbone_folder("bert"))}, "task": task}
+    own["readout"] = "linear"
+    assert main(["train", recipe(own), "--out", str(tmp_path / "head")]) == 0
+    capsys.readouterr()
+    place = str(tmp_path / "adapter")
+    assert main(["export", str(tmp_path / "head"), "--to", "peft", "--out", place]) == 0
+    assert "not in it: the trained readout" in capsys.readouterr().out

@@ -295,6 +295,9 @@ def test_a_fit_says_what_to_expect_and_what_to_do_next(made, capsys, tmp_path):
     assert main(["export", str(out / "prompt"), "--to", "vocabulary", "--out", str(model)]) == 0
     assert (model / "tokenizer.json").is_file()
     card = (out / "README.md").read_text()
+    assert f"softprompts predict {out}/ensemble" in card
+    assert main(["evaluate", str(out)]) == 2
+    assert f"is that of a fit. Name {out / 'ensemble'}, or" in capsys.readouterr().err
     assert f"{100 * score:.1f} |" in card
     capsys.readouterr()
 

@@ -501,3 +501,15 @@ def test_wrong_sizes_are_one_line_and_nothing_is_written(capsys, tmp_path, optio
     assert re.search(said, told.err)
     assert told.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_finished_runs_of_another_form_of_a_study_are_told(capsys, recipe, study, tmp_path):
+    out = tmp_path / "out"
+    assert main(["study", recipe(study), "--out", str(out), "--no-report"]) == 0
+    assert "not of this recipe" not in capsys.readouterr().err
+    changed = {**study, "base": {**study["base"], "training": {**study["base"]["training"]}}}
+    changed["base"]["training"]["steps"] = 3
+    assert main(["study", recipe(changed), "--out", str(out), "--no-report"]) == 0
+    assert "has 4 finished runs that are not of this recipe as it is now" in capsys.readouterr().err
+    assert main(["study", recipe(study), "--out", str(out), "--no-report", "--set", "seeds=1"]) == 0
+    assert "has 6 finished runs that are not of" in capsys.readouterr().err

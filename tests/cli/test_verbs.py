@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_material import files_task, printed, rows, tree, write_rows
+from cli_material import files_task, printed, refused, rows, tree, write_rows
 
 import softprompts as sp
 from softprompts.cli.main import main
 from softprompts.cli.predict import _places
+from softprompts.errors import DataError
 from softprompts.examples import Example
 
 RESULT = {
@@ -159,6 +160,42 @@ def test_predict_on_rows_without_labels(capsys, finished, tmp_path):
     truth = [row["label"] for row in rows(100, 116)]
     hits = [line["label"] == label for line, label in zip(predictions, truth, strict=True)]
     assert sum(hits) / len(hits) == score
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_evaluate_scores_labelled_rows_of_a_file(capsys, finished, tmp_path, ending):
+    out, source = finished[1], tmp_path / f"new.{ending}"
+    own = rows(100, 116)
+    write_rows(source, own)
+    if ending == "csv":
+        lines = [",".join(json.dumps(row[key]) for key in ("text", "label")) for row in own]
+        source.write_text("\n".join(["text,label", *lines]))
+    kept = printed(capsys, "evaluate", str(out))
+    found = printed(capsys, "evaluate", str(out), "--input", str(source))
+    assert found == {**kept, "split": str(source), "is_same_data": None}
+    assert main(["evaluate", str(out), "--input", str(source)]) == 0
+    assert capsys.readouterr().out.endswith(f" on 16 items of {source}; majority 50.0\n")
+
+
+def test_evaluate_on_a_file_wants_labels_and_nothing_else(capsys, finished, tmp_path):
+    source = write_rows(tmp_path / "new.jsonl", [*rows(0, 2), {"text": "fine"}])
+    ask = ["evaluate", str(finished[1]), "--input", str(source)]
+    refused(capsys, ask, f"{source}:3: must have its label to be scored, but has none")
+    for option, value in (("--split", "train"), ("--data-dir", str(tmp_path))):
+        refused(capsys, [*ask, option, value], f"`{option}` must be left out with --input")
+
+
+@pytest.mark.parametrize(
+    ("example", "text"),
+    [
+        ({"text": "fine"}, "example 2: must be an Example with its answers, but is {"),
+        (Example({"text": "fine"}, answers=("good",)), "`answers`: must be places of bad, good, "),
+        (Example({"text": "fine"}, answers=(2,)), "from 0 to 1, but has 2"),
+    ],
+)
+def test_python_refuses_answers_that_are_no_places(finished, example, text):
+    with pytest.raises(DataError, match=re.escape(text)):
+        sp.load(finished[1]).evaluate([Example({"text": "fine"}, answers=(1,)), example])
 
 
 def test_predict_on_a_bundled_task(capsys, recipe, run, tmp_path):

@@ -56,6 +56,10 @@ def export(
         print_json({"to": target, "out": str(out), "gguf": gguf and str(gguf), **about})
         return
     say(f"{target} of {about['task']} in {out}")
+    if about.get("left_out"):
+        say(
+            f"not in it: the trained {' and '.join(about['left_out'])}, which peft has no place for"
+        )
     if gguf is not None:
         say(f"gguf: {gguf}")
     if "max_difference" in about:

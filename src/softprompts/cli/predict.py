@@ -50,6 +50,8 @@ def predict(
         from softprompts.tasks.loading import load_examples
 
     check_output(output, source, run_dir)
+    if output.suffix.lower() in (".csv", ".parquet", ".tsv"):
+        raise DataError(f"`--output` must be a file of JSON lines, but is {str(output)!r}.")
     config, task_name = read_task(run_dir, name)
     own = config.tasks[task_name]
     result = load(run_dir, backbone)

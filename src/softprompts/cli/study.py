@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from softprompts.cli.options import Overrides, require_lab
-from softprompts.cli.output import announce_threads, print_json, print_table, say
+from softprompts.cli.output import announce_threads, print_json, print_table, say, visible
 from softprompts.cli.pictures import check_page
 from softprompts.collecting import uncollected
 from softprompts.errors import DataError, RecipeError, SoftPromptsError, SoftPromptsWarning
+from softprompts.storage import entries, is_there
 
 
 def study(
@@ -99,6 +101,7 @@ def study(
         if config.tune is not None:
             config = tune_study(config, folder, bar, where)
             tracking = build_tracking(trackers or (), name, folder / "tracking", all_runs(config))
+        _tell_strays(folder, all_runs(config))
         summary = run_study(config, folder, bar, where, tracking)
     page = None if is_without_report else _write_report(folder)
     tuning = read_tuning(folder, config.tune)
@@ -109,6 +112,20 @@ def study(
         _print(summary, expand(config), folder, page, () if tuning is None else tuning.lines())
     if _is_failure(summary["cells"]):
         raise typer.Exit(1)
+
+
+def _tell_strays(folder: Path, cells: Sequence[Any]) -> None:
+    """Tell of finished runs of a study's folder that are not of the study as it is now."""
+    runs, own = folder / "runs", {cell.identity for cell in cells}
+    held = entries(runs) if is_there(folder / "study.json") and is_there(runs) else []
+    strays = [one for one in held if one not in own and is_there(runs / one / "result.json")]
+    if strays:
+        text = (
+            f"{folder} has {len(strays)} finished runs that are not of this recipe as it is now: "
+            "they are kept, and its tables and report leave them out. Choose another --out to have "
+            "both."
+        )
+        print(visible(f"note: {text}"), file=sys.stderr, flush=True)
 
 
 def _sizes(

@@ -38,7 +38,7 @@ from softprompts.lab.ensemble_record import (
 from softprompts.machine_memory import free_memory, is_out_of_memory
 from softprompts.metrics.scoring import answers_of, compute, mean_score
 from softprompts.readouts.writing import WritingReadout
-from softprompts.results import Result, check_choices
+from softprompts.results import Result, check_choices, check_labelled
 from softprompts.results import load as load_run
 from softprompts.storage import is_there, make_new_folder, remove_file, remove_parts, write_json
 from softprompts.training.batching import by_length
@@ -147,6 +147,7 @@ class Ensemble:
 
         Its `scores` are the mean probabilities; it has no `choices`: those are the members'.
         """
+        check_labelled(examples, self.members[0].model.track(task).format)
         encoded = self._encode(examples, task)
         found = self._log_probabilities(encoded, task)
         scores = tuple(tuple(logs.exp().tolist()) for logs in found)

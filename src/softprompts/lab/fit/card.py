@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,8 +99,8 @@ def expectations(about: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def card(about: Mapping[str, Any]) -> str:
-    """Return the text of `README.md`."""
+def card(about: Mapping[str, Any], folder: str) -> str:
+    """Return the text of `README.md` of a folder."""
     remarks = "".join(f"\n- {remark}." for remark in about["remarks"])
     single = about["single"]
     said = {
@@ -119,13 +120,14 @@ def card(about: Mapping[str, Any]) -> str:
         "verdict": verdict(about["yardsticks"]).capitalize(),
         "size": len(single["scores"]),
         "remarks": f"{remarks}\n" if remarks else "",
-        "commands": "\n".join(commands("my-prompt", about)),
+        "commands": "\n".join(commands(folder, about)),
     }
     return _CARD.format(**{**about, **said})
 
 
 def commands(folder: str, about: Mapping[str, Any]) -> list[str]:
     """Return what one may do with a fitted prompt, a command each."""
+    folder = shlex.quote(folder)
     export = [f"softprompts export {folder}/prompt --to peft --out adapter"]
     if becomes_words(about["method"]):
         export = [

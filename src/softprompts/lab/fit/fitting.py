@@ -136,12 +136,14 @@ def fit(
         if is_there(folder / _PLAN):
             plan = _kept_plan(read_record(folder / _PLAN, [one.name for one in fields(Plan)]))
         else:
+            tell("a run of four updates, to time this machine: its score means nothing")
             speed = _speed(folder / "timing", base, progress)
             plan = make_plan(seconds, speed, splits, methods, cost_of_yardsticks(beside))
             write_json(folder / _PLAN, {**wishes, **asdict(plan)})
         tell(plan.text(seconds))
         winner, tried = _search(folder, base, plan, progress)
-        tell(f"{winner.name} is best on held-out rows; it is trained with {NUM_SEEDS} seeds.")
+        chosen = "is best on held-out rows" if tried else "is taken, as no search fits the budget"
+        tell(f"{winner.name} {chosen}; it is trained with {NUM_SEEDS} seeds.")
         study = final_study(base, plan, winner, beside)
         summary = run_study(parse_study(study, "fit"), folder / "study", progress)
         size = _check_size(len(_cell(summary, winner.name)["seeds"]), folder)
@@ -151,7 +153,7 @@ def fit(
         rows = (splits, table.label)
         about["yardsticks"] = _yardsticks(summary, winner.name, list(beside), *rows)
         write_report(folder / "study")
-        write_bytes(folder / "README.md", card(about).encode())
+        write_bytes(folder / "README.md", card(about, str(out)).encode())
         write_json(folder / FILE, about)
     return Fit(folder, about)
 
@@ -188,7 +190,7 @@ def _write_rows(folder: Path, splits: Splits) -> None:
 def _speed(folder: Path, base: Mapping[str, Any], progress: StudyProgress) -> float:
     """Return how many examples per second this machine trains on, by a few updates."""
     training = {"steps": 4, "num_evaluations": 1, "selection": "last"}
-    study = search_study("timing", base, {"plain": {}}, 1, **training)
+    study = search_study("timing", base, {"timing": {}}, 1, **training)
     run_study(parse_study(study, "timing"), folder, progress)
     (name,) = entries(folder / "runs")
     result = read_record(folder / "runs" / name / "result.json", ["examples_per_second"])

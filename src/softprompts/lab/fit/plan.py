@@ -53,7 +53,8 @@ class Plan:
         took = f"about {shown_time(self.seconds)}"
         if self.seconds > budget_seconds:
             took += f", more than the budget of {shown_time(budget_seconds)}, the least that tells"
-        return f"tried: {what}; {self.updates} updates a run, {NUM_SEEDS} seeds of the best; {took}"
+        runs = f"{self.updates} updates a run, {NUM_SEEDS} seeds of the best"
+        return f"to be tried: {what}; {runs}; {took}"
 
 
 @dataclass(frozen=True)

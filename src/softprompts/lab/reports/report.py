@@ -61,8 +61,8 @@ _SECTIONS: Final[tuple[Callable[[StudyRecord], Section | None], ...]] = (
 
 _SCORED = ("variant", "task", "point", "seeds", "mean", "std", "interval", "majority")
 _ROWS = """\
-A line of rows.jsonl is a row as in the task's own files, such as {"text": "…"}; its
-label may be left out. The run is the first seed's; `softprompts ensemble` lets all seeds answer."""
+A line of rows.jsonl is a row as in the task's own files; its label may be left out. The run is
+that of the first task and seed; `softprompts ensemble` lets all seeds answer."""
 
 
 def write_report(study: Path, html: Path | None = None) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def card(folder: Path) -> str:
         ],
     }  # fmt: skip
     folder.mkdir()
-    (folder / "README.md").write_text(fit_card(about), "utf-8")
+    (folder / "README.md").write_text(fit_card(about, "my-prompt"), "utf-8")
     return write_screens.from_markdown(folder / "README.md", folder).read_text("utf-8")
 
 
