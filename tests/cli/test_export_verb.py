@@ -79,7 +79,7 @@ def test_a_trained_head_that_an_adapter_cannot_hold_is_said(
 ):
     task = {**run["task"], "options": {**run["task"]["options"], "template": "{text}"}}
     own = {**run, "backbone": {"name": str(backbone_folder("bert"))}, "task": task}
-    own["readout"] = "linear"
+    own |= {"readout": "linear", "prompt": {"method": "p-tuning-v2", "length": 3}}
     assert main(["train", recipe(own), "--out", str(tmp_path / "head")]) == 0
     capsys.readouterr()
     place = str(tmp_path / "adapter")
