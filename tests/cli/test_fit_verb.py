@@ -371,6 +371,7 @@ WRONG = {
     "a.txt": ("a", "must end in one of .jsonl, .csv, .parquet, .json, but ends in '.txt'"),
     "broken.jsonl": ('{"text": "a b", "label": 1}\n{', "broken.jsonl:2: must be one JSON"),
     "cells.csv": ("text,label\na b,x\na b,x,y\n", "must have 2 cells, as the header has"),
+    "semicolons.csv": ("text;label\na b;x\n", "cells must stand between commas, but the header is"),
     "not.parquet": ("text", "must be a parquet file, but cannot be read"),
     "empty.jsonl": ("", "must hold at least one row, but has none"),
     "one.jsonl": (

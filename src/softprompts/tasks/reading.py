@@ -259,6 +259,10 @@ def _read_csv(path: Path, needs_label: bool) -> Iterator[Item]:
 
 
 def _distinct(columns: list[str], path: Path) -> list[str]:
+    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+        raise DataError(
+            f"cells must stand between commas, but the header is {columns[0]!r}.", file=path, line=1
+        )
     for column in columns:
         if not column.strip():
             raise DataError("column names must not be blank, but one is.", file=path, line=1)

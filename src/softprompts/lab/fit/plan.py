@@ -238,6 +238,11 @@ def final_study(
     variants[winner.name] = winner.changes
     return {
         "name": "fit",
+        "description": (
+            f"Single runs of {winner.name}, which was chosen on other rows, beside what needs no "
+            "prompt. What to expect of its seeds together, and whether they were worth training, "
+            "is in README.md of the fit."
+        ),
         "base": {**base, "training": {**base["training"], "steps": plan.updates}},
         "variants": variants,
         "baseline": winner.name,
