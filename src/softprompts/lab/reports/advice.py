@@ -87,7 +87,8 @@ def advice(summary: Mapping[str, Any], cells: Sequence[Cell], folder: Path) -> l
         if (cell.variant, cell.point) == (first["variant"], first["point"])
     )
     place = shlex.quote(str(run))
-    commands = [f"softprompts predict {place} --input rows.jsonl --output answers.jsonl"]
+    on = f"  # {first['task']}" if len(best) > 1 else ""
+    commands = [f"softprompts predict {place} --input rows.jsonl --output answers.jsonl{on}"]
     parts = (config.readout, config.prompt.depth, config.adaptation)
     reads, depth, adapted = (getattr(part, "kind", "none") for part in parts)
     if is_trained(config) and adapted == "none" and reads != "linear":

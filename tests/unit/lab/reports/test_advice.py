@@ -182,6 +182,7 @@ def test_over_several_tasks_the_mean_decides_and_a_lack_is_passed_over():
         "take a: 66.0 ± 1.4 over 2 tasks (95 % interval 61.0 to 70.0); not shown to beat b "
         "(p = 0.5); 1 more seed could tell"
     )
+    assert said[1].endswith(" --output answers.jsonl  # bundled/sentiment")
 
 
 @pytest.mark.parametrize(("tests", "seeds"), [(1, 6), (2, 7), (4, 8), (50, 11)])
