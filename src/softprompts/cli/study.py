@@ -117,7 +117,8 @@ def study(
 def _tell_strays(folder: Path, cells: Sequence[Any]) -> None:
     """Tell of finished runs of a study's folder that are not of the study as it is now."""
     runs, own = folder / "runs", {cell.identity for cell in cells}
-    held = entries(runs) if is_there(folder / "study.json") and is_there(runs) else []
+    is_begun = is_there(folder) and is_there(folder / "study.json") and is_there(runs)
+    held = entries(runs) if is_begun else []
     strays = [one for one in held if one not in own and is_there(runs / one / "result.json")]
     if strays:
         text = (
