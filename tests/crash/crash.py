@@ -152,7 +152,7 @@ def start(arguments: Sequence[str], place: Path, plan: Callable[[], None] = lamb
 
         per_device.get_context = lambda kind: multiprocessing.get_context("fork")
         make = fitting.make_plan  # by a speed that is not measured, so that all plans are one
-        fitting.make_plan = lambda budget, speed, splits: make(budget, 200.0, splits)
+        fitting.make_plan = lambda budget, _, *rest: make(budget, 200.0, *rest)
 
         code = run(list(arguments))
         sys.stdout.flush()
