@@ -164,17 +164,17 @@ def test_what_a_backbone_cannot_have_or_nobody_wants_is_not_tried(tiny):
 
 
 SHOWN_ABOVE = {"method": "zero-shot", "above": 0.2, "interval": [0.1, 0.3]}
-NOT_SHOWN = {"method": "in-context", "above": 0.02, "interval": [-0.1, 0.14]}
-SHOWN_BELOW = {"method": "in-context", "above": -0.2, "interval": [-0.3, -0.1]}
+NOT_SHOWN = {"method": "in-context", "shown": 8, "above": 0.02, "interval": [-0.1, 0.14]}
+SHOWN_BELOW = {"method": "in-context", "shown": 8, "above": -0.2, "interval": [-0.3, -0.1]}
 
 
 @pytest.mark.parametrize(
     ("found", "said"),
     [
         ([SHOWN_ABOVE], "worth training: shown to be above all that needs no"),
-        ([SHOWN_ABOVE, NOT_SHOWN], "not shown to be worth .* above the model shown answered rows$"),
+        ([SHOWN_ABOVE, NOT_SHOWN], "not shown to be worth .* above the model shown up to 8 answered rows$"),
         ([{**SHOWN_ABOVE, "interval": None}], "not shown to be worth .* the model untouched$"),
-        ([SHOWN_ABOVE, SHOWN_BELOW], "not worth training: the model shown answered rows shown to"),
+        ([SHOWN_ABOVE, SHOWN_BELOW], "not worth training: the model shown up to 8 answered rows shown"),
     ],
 )
 def test_a_fit_says_whether_a_prompt_was_worth_training(found, said):
@@ -194,13 +194,13 @@ def test_prompts_are_held_beside_what_needs_none_row_by_row():
     ]
     rows = [{"mood": label} for label in "aabb"]
     splits = Splits([*rows, {"mood": "b"}], rows, ())
-    methods = ("zero-shot", "in-context")
+    methods = {"zero-shot": {}, "in-context": {"prompt.num_demonstrations": 9}}
     found = _yardsticks({"cells": cells}, "stable", methods, splits, "mood")
     assert [one["above"] for one in found] == [0.125, None, 0.125]
     assert found[0]["interval"] == [*matched_interval([1, -0.5, 0, 0])]
     assert found[2]["interval"] == [*matched_interval([1, 0.5, -1, 0])]
     assert spread_of(found[1]) == "no score"
-    assert verdict(found).endswith("the model shown answered rows and the most frequent label")
+    assert verdict(found).endswith("shown up to 9 answered rows and the most frequent label")
     old = [{**cells[0], "answers": []}, *cells[1:]]
     found = _yardsticks({"cells": old}, "stable", methods, splits, "mood")
     assert [above(one) for one in found] == ["not known beside it"] * 3

@@ -58,7 +58,7 @@ class Evaluation:
         answers: which examples were answered rightly; see `answers_of`.
     """
 
-    scores: tuple[tuple[float, ...], ...]
+    scores: tuple[tuple[float, ...], ...] = field(repr=False)
     metrics: dict[str, float]
     score: float
     loss: float

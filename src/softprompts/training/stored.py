@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from softprompts.errors import RunFolderError
 from softprompts.problems import describe
@@ -64,6 +65,15 @@ class Scores(Stored):
     split: str
     answers: Annotated[str, Field(pattern="^[01]+$")] | None = None
     written: list[ShownText] | None = None
+
+    @field_validator("answers")
+    @classmethod
+    def _one_each(cls, answers: str | None, info: ValidationInfo) -> str | None:
+        num_items = info.data.get("num_items")
+        if answers is not None and num_items is not None and len(answers) != num_items:
+            constraint = f"a digit for each of the {num_items} items"
+            raise PydanticCustomError("constraint", "wrong length", {"constraint": constraint})
+        return answers
 
 
 class Ended(Stored):

@@ -44,11 +44,15 @@ All that was tried is in `fit.json`, the recipe in `study/study.json`, the repor
 MOST = "majority"
 NAMES = {
     "zero-shot": "the model untouched",
-    "in-context": "the model shown answered rows",
+    "in-context": "the model shown up to {shown} answered rows",
     "head-only": "a head on the model untouched",
     MOST: "the most frequent label",
 }
 """What needs no prompt, and what it is called."""
+
+
+def _name(yardstick: Mapping[str, Any]) -> str:
+    return NAMES[yardstick["method"]].format_map(yardstick)
 
 
 def spread_of(scores: Mapping[str, Any]) -> str:
@@ -70,7 +74,7 @@ def above(yardstick: Mapping[str, Any]) -> str:
 
 def verdict(yardsticks: Sequence[Mapping[str, Any]]) -> str:
     """Say whether a prompt was worth training, by 95 % intervals over rows."""
-    ends = {NAMES[one["method"]]: one["interval"] or (-1.0, 1.0) for one in yardsticks}
+    ends = {_name(one): one["interval"] or (-1.0, 1.0) for one in yardsticks}
     better = [name for name, (_, high) in ends.items() if high < 0]
     unclear = [name for name, (low, _) in ends.items() if low <= 0]
     if better:
@@ -84,7 +88,7 @@ def expectations(about: Mapping[str, Any]) -> list[str]:
     """Return what to expect of fitted prompts, and whether they were worth training, by line."""
     low, high = (100 * end for end in about["expected"]["interval"])
     beside = [
-        f"{NAMES[one['method']]}: {spread_of(one)}; one prompt is {above(one)}"
+        f"{_name(one)}: {spread_of(one)}; one prompt is {above(one)}"
         for one in about["yardsticks"]
     ]
     single = about["single"]
@@ -111,10 +115,10 @@ def card(about: Mapping[str, Any], folder: str) -> str:
         "best": _scored(about["best"]),
         "single": spread_of(single),
         "yardsticks": "".join(
-            f"| {NAMES[one['method']]} | {spread_of(one)} | |\n" for one in about["yardsticks"]
+            f"| {_name(one)} | {spread_of(one)} | |\n" for one in about["yardsticks"]
         ),
         "beside": "\n".join(
-            f"- {NAMES[one['method']].capitalize()}: one prompt is {above(one)}."
+            f"- {_name(one).capitalize()}: one prompt is {above(one)}."
             for one in about["yardsticks"]
         ),
         "verdict": verdict(about["yardsticks"]).capitalize(),

@@ -151,7 +151,7 @@ def fit(
         about = _about(table, splits, plan, summary, team, winner)
         about |= {**wishes, "tried": tried, "best": _keep_best(folder)}
         rows = (splits, table.label)
-        about["yardsticks"] = _yardsticks(summary, winner.name, list(beside), *rows)
+        about["yardsticks"] = _yardsticks(summary, winner.name, beside, *rows)
         write_report(folder / "study")
         write_bytes(folder / "README.md", card(about, str(out)).encode())
         write_json(folder / FILE, about)
@@ -286,7 +286,11 @@ def _about(
 
 
 def _yardsticks(
-    summary: Mapping[str, Any], winner: str, methods: Sequence[str], splits: Splits, label: str
+    summary: Mapping[str, Any],
+    winner: str,
+    methods: Mapping[str, Mapping[str, Any]],
+    splits: Splits,
+    label: str,
 ) -> list[dict[str, Any]]:
     """Return what needs no prompt, by method, and how far one prompt is above it, row by row.
 
@@ -294,8 +298,11 @@ def _yardsticks(
     have no score, or come from a version that did not keep which rows they answered rightly.
     """
     prompts, found = _shares(_cell(summary, winner)), []
-    for cell in (_cell(summary, method) for method in methods):
-        scores = {"method": cell["variant"], "mean": cell["mean"], "std": cell["std"]}
+    for method, options in methods.items():
+        cell = _cell(summary, method)
+        scores = {"method": method, "mean": cell["mean"], "std": cell["std"]}
+        if (shown := options.get("prompt.num_demonstrations")) is not None:
+            scores["shown"] = shown
         found.append({**scores, **_gap(prompts, _shares(cell))})
     ((most, _),) = Counter(row[label] for row in splits.train).most_common(1)
     hits = [float(row[label] == most) for row in splits.held_back]

@@ -29,6 +29,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("metric", 5, "text"),
     ("num_cut", 3, "a mapping"),
     ("tasks", [], "a mapping"),
+    ("answers", "1", "a digit for each of the "),
 ]
 
 
