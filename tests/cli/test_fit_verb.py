@@ -172,9 +172,15 @@ SHOWN_BELOW = {"method": "in-context", "shown": 8, "above": -0.2, "interval": [-
     ("found", "said"),
     [
         ([SHOWN_ABOVE], "worth training: shown to be above all that needs no"),
-        ([SHOWN_ABOVE, NOT_SHOWN], "not shown to be worth .* above the model shown up to 8 answered rows$"),
+        (
+            [SHOWN_ABOVE, NOT_SHOWN],
+            "not shown to be worth .* above the model shown up to 8 answered rows$",
+        ),
         ([{**SHOWN_ABOVE, "interval": None}], "not shown to be worth .* the model untouched$"),
-        ([SHOWN_ABOVE, SHOWN_BELOW], "not worth training: the model shown up to 8 answered rows shown"),
+        (
+            [SHOWN_ABOVE, SHOWN_BELOW],
+            "not worth training: the model shown up to 8 answered rows shown",
+        ),
     ],
 )
 def test_a_fit_says_whether_a_prompt_was_worth_training(found, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -128,11 +129,30 @@ def _overridden(
     """Return `data` with the overrides set, and what is wrong with those that could not be set."""
     values, problems = parse_overrides(overrides)
     for field, value in values.items():
-        if is_study:
+        if not is_study:
+            problems.append(set_at(data, field.split("."), value))
+        elif inside := _inside_grid(data.get("grid"), field):
+            problems.extend(set_at(data, path, copy.deepcopy(value)) for path in inside)
+        else:
             problems.extend(_beaten(data, field))
-        path = _study_path(field) if is_study else field.split(".")
-        problems.append(set_at(data, path, value))
+            problems.append(set_at(data, _study_path(field), value))
     return data, [problem for problem in problems if problem]
+
+
+def _inside_grid(grid: Any, field: str) -> list[list[str]]:
+    """Return where a field lies inside of values of the grid: in all, or in the one it names."""
+    whole = field.removeprefix("base.").removeprefix("grid.")
+    for key, values in grid.items() if isinstance(grid, Mapping) else ():
+        if not isinstance(values, list | Mapping) or not whole.startswith(f"{key}."):
+            continue
+        rest = whole.removeprefix(f"{key}.").split(".")
+        held = values if isinstance(values, Mapping) else dict(enumerate(values))
+        names = {str(name): isinstance(value, Mapping) for name, value in held.items()}
+        if field.startswith("grid."):
+            return [["grid", key, *rest]] if rest[0] in names else []
+        if all(names.values()):
+            return [["grid", key, name, *rest] for name in names]
+    return []
 
 
 def _study_path(field: str) -> list[str]:

@@ -51,6 +51,8 @@ def _lies_in(field: str, whole: str) -> bool:
     """Return whether setting `whole` would undo what was set in a field of it."""
     if whole == "base" and field.split(".")[0] in RunConfig.model_fields:
         return True
+    if whole.startswith("grid.") and not field.startswith("grid."):
+        return f"{_in_run(field)}.".startswith(f"{whole.removeprefix('grid.')}.")
     return field.startswith(f"{whole}.") or _in_run(field).startswith(f"{_in_run(whole)}.")
 
 

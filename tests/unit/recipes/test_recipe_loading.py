@@ -282,6 +282,42 @@ def test_an_override_that_a_variant_or_the_grid_would_undo_is_refused(write):
         load_recipe(write(STUDY), ["base.training.learning_rate=4"])
 
 
+NAMED = """
+base: {backbone: {name: minilm}, prompt: {method: prompt-tuning}}
+variants: {a: {}}
+grid:
+  task: {one: {name: bundled/sentiment, num_items: 9}, two: {name: bundled/entailment, num_items: 9}}
+seeds: 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "sizes"),
+    [
+        ("task.num_items=2", [2, 2]),
+        ("base.task.num_items=2", [2, 2]),
+        ("grid.task.two.num_items=2", [9, 2]),
+        ("grid.task.one={name: bundled/sentiment, num_items: 3}", [3, 9]),
+    ],
+)
+def test_an_override_reaches_into_values_of_the_grid(write, override, sizes):
+    cells = expand(load_recipe(write(NAMED), [override]))
+    assert [cell.config.task.num_items for cell in cells] == sizes
+
+
+def test_an_override_reaches_into_listed_values_of_the_grid(write):
+    listed = NAMED.replace("{one: {", "[{").replace("two: {", "{").replace("9}}", "9}]")
+    cells = expand(load_recipe(write(listed), ["task.num_items=2", "grid.task.1.num_items=3"]))
+    assert [cell.config.task.num_items for cell in cells] == [2, 3]
+
+
+@pytest.mark.parametrize("field", ["task.num_items", "training.steps"])
+def test_a_grid_that_would_undo_an_override_before_it_is_refused(field):
+    grid = f"grid.{field.replace('.num_items', '')}"
+    _, (problem,) = parse_overrides([f"{field}=1", f"{grid}=[2]"])
+    assert f"`{grid}` must come before `{field}`, which it would undo" in problem
+
+
 def test_overrides_do_not_change_the_shipped_recipe():
     before = load_recipe("residual-cb")
     load_recipe("residual-cb", ["prompt.length=3", "training.batch_size=2"])

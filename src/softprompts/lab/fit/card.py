@@ -88,8 +88,7 @@ def expectations(about: Mapping[str, Any]) -> list[str]:
     """Return what to expect of fitted prompts, and whether they were worth training, by line."""
     low, high = (100 * end for end in about["expected"]["interval"])
     beside = [
-        f"{_name(one)}: {spread_of(one)}; one prompt is {above(one)}"
-        for one in about["yardsticks"]
+        f"{_name(one)}: {spread_of(one)}; one prompt is {above(one)}" for one in about["yardsticks"]
     ]
     single = about["single"]
     return [
