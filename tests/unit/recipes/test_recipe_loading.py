@@ -308,7 +308,7 @@ def test_an_override_reaches_into_values_of_the_grid(write, override, sizes):
 
 
 def test_an_override_reaches_into_listed_values_of_the_grid(write):
-    listed = NAMED.replace("one:", "-").replace("two:", "-")
+    listed = NAMED.replace("    one:", "    -").replace("    two:", "    -")
     cells = expand(load_recipe(write(listed), ["task.num_items=2", "grid.task.1.num_items=3"]))
     assert [cell.config.task.num_items for cell in cells] == [2, 3]
 
