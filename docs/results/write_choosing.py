@@ -60,6 +60,9 @@ the encoder, residual rows 2.3 on `smollm2`, and spreads more. What plain rows h
 over samples), about as much as other rows do besides: ten seeds with rows of their own spread by 1.4 and 4.9. A tail average, which should be rid of the last updates' noise, has 76.2 on TREC with 2.0 for 77.6 with 2.9, and on subj's first sample 81.2 with 5.3 for 79.4 with
 3.7. An order in which the classes take turns (tried, not kept) has 76.9 with 2.6. So neither is a gain, and `stable` stays as it is; several prompts together are what [helps](../ensembles.md). A falling rate, more updates and PTP's noise were not run here.
 
+Nor is it a leaning of each prompt to some classes, which could be taken off its scores afterwards (tried, not kept; three samples of TREC, subj, question-type and sentiment, five seeds each). Where a constant per class makes the mean probability of each class the share
+that it has among the rows, scores rise from 86.7 to 88.4, but their spread is 3.2 for 2.9; where all classes are taken to be as frequent, 87.0 with 3.3. Half of that constant has 87.7 with 2.7, and Batch Calibration (Zhou et al. 2024, arXiv 2309.17249) 87.2 with 3.0.
+
 | task | rows | start | length | rate | network | schedule | average | precision | score | seeds | items |
 | --- | --- | --- | ---: | ---: | ---: | --- | --- | --- | ---: | ---: | ---: |
 """
