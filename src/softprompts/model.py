@@ -10,7 +10,6 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from transformers.loss.loss_utils import ForCausalLMLoss, ForMaskedLMLoss
 from transformers.utils import ModelOutput
 
 from softprompts import prompt_folder
@@ -18,16 +17,19 @@ from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.generation import check_written, generate
 from softprompts.errors import BackboneError
 from softprompts.hub_transfer import upload
-from softprompts.named_prompts import ONLY, build, check_names, choose, resolved
+from softprompts.named_prompts import ONLY, Given, build, check_names, choose
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.prompt import Prompt
+from softprompts.recipes.resolving import resolve_prompt
 from softprompts.recipes.schema import PromptConfig
 from softprompts.recipes.sources import without_source
+from softprompts.results import require_backbone
 from softprompts.token_inputs import (
     check_given,
     check_tokens,
     decoder_logits,
     logits_of,
+    loss_of,
     read_tokens,
     states_of,
 )
@@ -66,7 +68,7 @@ class SoftPromptModel(nn.Module):
 
     Args:
         backbone: from `load_backbone`.
-        prompt: how the prompt is made, or a `Prompt` that exists already; or several by name.
+        prompt: how the prompt is made, a `Result` of a run or a `Prompt`; or several by name.
         seed: draws the first rows and, in training mode, dropout.
         with_logits: return vocabulary logits instead of hidden states; of an encoder-decoder those
             of its decoder.
@@ -75,7 +77,7 @@ class SoftPromptModel(nn.Module):
 
     Attributes:
         config: a copy of the backbone's configuration.
-        generation_config: likewise; `None` where it writes no text.
+        generation_config: likewise, and what `generate` goes by; `None` where it writes no text.
 
     Raises:
         BackboneError: if logits are asked of a backbone without a language head.
@@ -98,13 +100,14 @@ class SoftPromptModel(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        prompt: PromptConfig | Prompt | Mapping[str, PromptConfig | Prompt] | None = None,
+        prompt: Given | Mapping[str, Given] = None,
         *,
         seed: int = 0,
         with_logits: bool = False,
         with_decoder: bool = False,
     ) -> None:
         super().__init__()
+        require_backbone(backbone)
         if with_logits and not backbone.has_language_head:
             raise BackboneError(
                 f"`with_logits` must be False for {backbone.name}: it has no trained language head."
@@ -113,13 +116,9 @@ class SoftPromptModel(nn.Module):
         self.seed, self.with_logits = seed, with_logits
         self.with_decoder = with_decoder or (with_logits and backbone.family == "encoder-decoder")
         given = prompt if isinstance(prompt, Mapping) else {ONLY: prompt}
-        self._configs = {
-            name: None if isinstance(one, Prompt) else resolved(one) for name, one in given.items()
-        }
-        built = {
-            name: build(backbone, self._configs[name] or one, seed, self.with_decoder)
-            for name, one in given.items()
-        }
+        both = {n: build(backbone, one, seed, self.with_decoder) for n, one in given.items()}
+        self._configs = {name: config for name, (_, config) in both.items()}
+        built = {name: one for name, (one, _) in both.items()}
         if isinstance(prompt, Mapping):
             check_names(prompt)
             self.prompts = nn.ModuleDict(built)
@@ -159,23 +158,38 @@ class SoftPromptModel(nn.Module):
         """Whether layers are computed again in the backward pass."""
         return self.backbone.has_checkpointing
 
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    is_activation_checkpointing = is_gradient_checkpointing
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
     ) -> None:
         """Compute layers again in the backward pass, to save memory; of all models on the backbone.
 
-        The only argument that may be told is `use_reentrant: False`, which it does.
+        Raises:
+            BackboneError: if it is told something else than what it does: without reentrance, every
+                layer, and nothing offloaded.
         """
-        if gradient_checkpointing_kwargs not in (None, {}, {"use_reentrant": False}):
-            raise BackboneError(
-                "`gradient_checkpointing_kwargs` must be {'use_reentrant': False}, but is "
-                f"{gradient_checkpointing_kwargs}."
-            )
+        told = {**(activation_checkpointing_kwargs or {}), "every_n_layers": every_n_layers}
+        told = {"use_reentrant": False, **told, "offload": offload}
+        only = {"use_reentrant": False, "every_n_layers": 1, "offload": False}
+        if told != only:
+            raise BackboneError(f"checkpointing must be {only}, but is {told}.")
         self.backbone.has_checkpointing = True
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Do `activation_checkpointing_enable`, by the name that older releases have for it."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep what layers compute for the backward pass; for all models on the backbone."""
         self.backbone.has_checkpointing = False
+
+    activation_checkpointing_disable = gradient_checkpointing_disable
 
     def can_generate(self) -> bool:
         """Return whether the backbone writes text."""
@@ -204,7 +218,8 @@ class SoftPromptModel(nn.Module):
                 `(batch, tokens)`.
             token_type_ids: segment ids; zeros when `None`. Shape `(batch, tokens)`.
             labels: what the logits are to say, -100 where nothing; a decoder is to say the next
-                token. Shape `(batch, tokens)`, or of an encoder-decoder `(batch, targets)`.
+                token, but for the first behind padding. Shape `(batch, tokens)`, or of an
+                encoder-decoder `(batch, targets)`.
             decoder_input_ids: what the decoder of an encoder-decoder reads; made of the labels when
                 `None`. Shape `(batch, targets)`.
             prompt_names: the prompt of each input, in a model with several.
@@ -215,13 +230,14 @@ class SoftPromptModel(nn.Module):
 
         Raises:
             BackboneError: if labels or decoder inputs do not fit the backbone.
-            DataError: if ids, mask or segments are not of their shape or kind.
+            DataError: if ids, mask, segments or labels are not of their shape or kind.
             PromptError: if the input and the prompt together are longer than the context, or names
                 are missing or unknown.
         """
         backbone = self._backbone[0]
-        check_given(backbone, labels, decoder_input_ids, with_logits=self.with_logits)
         tokens = check_tokens(input_ids, attention_mask, token_type_ids)
+        shape = tuple(input_ids.shape)
+        check_given(backbone, labels, decoder_input_ids, shape, with_logits=self.with_logits)
         order: Any = slice(None)
         back, prompts = order, [(self.prompt, len(input_ids))] if "prompt" in self._modules else []
         if prompt_names is not None or not prompts:
@@ -243,8 +259,7 @@ class SoftPromptModel(nn.Module):
             logits = logits_of(backbone, requests, tokens[1])[back]
         loss = None
         if labels is not None:
-            measure = ForCausalLMLoss if backbone.family == "decoder" else ForMaskedLMLoss
-            loss = measure(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
+            loss = loss_of(backbone, logits, labels, attention_mask, num_items_in_batch)
         return SoftPromptOutput(loss=loss, logits=logits)
 
     @torch.no_grad()
@@ -282,6 +297,7 @@ class SoftPromptModel(nn.Module):
             PromptError: if the input and the prompt alone are, or names are missing or unknown.
         """
         given = check_tokens(input_ids, attention_mask, token_type_ids)
+        options.setdefault("generation_config", self.generation_config)
         order, prompts = choose(self._named, prompt_names, input_ids)
         tokens = (given[0][order], given[1][order], given[2][order])
         joint = join(self.backbone, read_tokens(self.backbone, tokens, prompts, None))
@@ -338,7 +354,7 @@ class SoftPromptModel(nn.Module):
         tensors.pop("rows", None)
         prompt_folder.check_tensors(name, tensors, model.state_dict())
         model.load_state_dict(tensors)
-        model._configs = {n: resolved(one) for n, one in configs.items()}
+        model._configs = {n: resolve_prompt(one) for n, one in configs.items()}
         return model
 
     def _about(self) -> dict[str, Any]:

@@ -2,51 +2,76 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
-from softprompts.errors import PromptError
+from softprompts.errors import PromptError, SoftPromptsWarning
 from softprompts.prompts.prompt import Prompt
 from softprompts.recipes.presets import METHODS
 from softprompts.recipes.resolving import resolve_prompt
 from softprompts.recipes.schema import PromptConfig
+from softprompts.results import Result
 from softprompts.training.prompt_building import build_prompt
 
 ONLY = ""
 """The name of the prompt of a model that has one."""
 
+_WHAT = "PromptConfig, a Prompt, a Result, or a mapping of these by name"
+
+
+Given: TypeAlias = PromptConfig | Prompt | Result | None
+"""How a prompt is made, or one that is there already."""
+
 
 def build(
-    backbone: Backbone, given: PromptConfig | Prompt | None, seed: int, with_decoder: bool
-) -> Prompt:
-    """Return a prompt that is there already, or build it from its resolved configuration."""
-    if not isinstance(given, Prompt):
-        config = resolved(given)
-        if METHODS[config.method].is_length_fixed:
-            raise PromptError(
-                f"`prompt.method` must be one that trains a prompt here, but is {config.method!r}: "
-                "sp.train runs all methods."
-            )
-        if config.from_run is not None:
-            raise PromptError(
-                "`prompt.from_run` must be left out here, since only a run checks its source, but "
-                f"is {config.from_run.folder!r}."
-            )
-        given = build_prompt(config, backbone, (), seed, with_decoder)
-    if given.position.needs_marks:
+    backbone: Backbone, given: Given, seed: int, with_decoder: bool
+) -> tuple[Prompt, PromptConfig | None]:
+    """Return a prompt, built or there already, and how it is made, where that is known."""
+    if isinstance(given, Result):
+        prompt = given.prompt()
+        changes = {"length": prompt.length, "from_run": None}
+        return _placed(prompt), given.config.prompt.model_copy(update=changes)
+    if isinstance(given, Prompt):
+        return _placed(given), None
+    if not isinstance(given, PromptConfig | None):
+        raise PromptError(f"`prompt` must be a {_WHAT}, but is {given!r}.")
+    config = resolve_prompt(given or PromptConfig())
+    if METHODS[config.method].is_length_fixed:
+        raise PromptError(
+            f"`prompt.method` must be one that trains a prompt here, but is {config.method!r}: "
+            "sp.train runs all methods."
+        )
+    if config.from_run is not None:
+        raise PromptError(
+            "`prompt.from_run` must be left out here, since only a run checks its source, but "
+            f"is {config.from_run.folder!r}."
+        )
+    start = config.initializer
+    if start is not None and start.kind == "labels":
+        raise PromptError("`prompt.initializer` must not be labels here, as there is no task.")
+    if start is not None and start.kind == "text" and not start.options["text"]:
+        warnings.warn(
+            "`prompt.initializer` text starts at random words here, as no task gives it an "
+            "instruction: give it one, {'kind': 'text', 'text': ...}.",
+            SoftPromptsWarning,
+            stacklevel=4,
+        )
+    return _placed(build_prompt(config, backbone, (), seed, with_decoder)), config
+
+
+def _placed(prompt: Prompt) -> Prompt:
+    """Return the prompt, unless its rows stand where only a template says."""
+    if prompt.position.needs_marks:
         raise PromptError(
             "`prompt.position` must have places of its own here, such as fixed, but is marked: "
             "token ids come without a template that could mark places."
         )
-    return given
-
-
-def resolved(config: PromptConfig | None) -> PromptConfig:
-    """Return a configuration with every axis explicit."""
-    return resolve_prompt(config or PromptConfig())
+    return prompt
 
 
 def check_names(prompts: Mapping[str, object]) -> None:

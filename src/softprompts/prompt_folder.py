@@ -16,6 +16,7 @@ from softprompts.hub_transfer import fetch, is_hub_name
 from softprompts.recipes.schema import PromptConfig
 from softprompts.storage import (
     PROMPT_FILE,
+    is_there,
     make_new_folder,
     read_record,
     read_tensors,
@@ -56,8 +57,8 @@ def describe(
     """Return what is said of prompts, by how each is made, and of their backbone."""
     if None in configs.values():
         raise PromptError(
-            "`prompt` must be a PromptConfig to be saved, but is a Prompt that existed before: "
-            "save the `state_dict` instead."
+            "`prompt` must be a PromptConfig or a Result to be saved, but is a Prompt that existed "
+            "before: save the `state_dict` instead."
         )
     about = {
         "name": backbone.name,
@@ -81,6 +82,11 @@ def read_prompts(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what `write_prompts` wrote, from a folder or a repository of a hub."""
     folder = fetch(str(name), revision) if is_hub_name(name) else Path(name)
+    if is_there(folder / "result.json"):
+        raise StorageError(
+            f"{name} must be what save_pretrained wrote, but is the folder of a run: give the "
+            "Result that sp.load reads from it."
+        )
     about = read_record(folder / ABOUT_FILE, required(_About))
     check_stored(folder / ABOUT_FILE, about, _About)
     tensors, _ = read_tensors(folder / PROMPT_FILE)

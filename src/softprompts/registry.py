@@ -66,7 +66,8 @@ class Entry:
         defaults: values for fields of `training` where a recipe is silent, by name; the multiplier
             of a group of parameters of its own as `<group>_rate_multiplier`.
         reference: the paper, when there is one.
-        is_method: whether it is a method by itself, so that a recipe may name it as one.
+        is_method: whether it is a method by itself, so that a recipe may name it as one; built-in
+            ones alone.
         facts: what the class says of itself, where common recipes need it before torch is there.
     """
 
@@ -173,9 +174,15 @@ class Registry(Generic[T]):
 
         Raises:
             UnknownNameError: if there is none.
-            RegistryError: if it does not derive from the registry's base.
+            RegistryError: if it does not load, or not derive from the registry's base.
         """
-        component = self.entry(name).load()
+        entry = self.entry(name)
+        try:
+            component = entry.load()
+        except (AttributeError, ImportError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            text = f"{self.kind} {name!r} must load from {entry.target}, but that raises {reason}."
+            raise RegistryError(text) from error
         if self.base:
             base = pkgutil.resolve_name(self.base)
             if not (isinstance(component, type) and issubclass(component, base)):
@@ -221,6 +228,8 @@ class Registry(Generic[T]):
             entry = load_point(point, what)
         except RegistryError as error:
             return str(error)
+        if isinstance(entry, Entry) and entry.is_method:
+            return f"{wrong_target(point, what)}is one with `is_method`: only built-in ones may."
         return entry if isinstance(entry, Entry) else f"{wrong_target(point, what)}is {entry!r}."
 
     def _taken(self, entry: Entry, entries: Mapping[str, Entry]) -> str:

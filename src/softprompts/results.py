@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -16,13 +17,14 @@ from softprompts.errors import BackboneError, DataError, RunFolderError, Storage
 from softprompts.examples import Example, TaskFormat
 from softprompts.html_card import html_card
 from softprompts.problems import misfits, show
+from softprompts.prompts.prompt import Prompt
 from softprompts.readouts.text import TextReadout
 from softprompts.readouts.writing import WritingReadout
 from softprompts.recipes.parsing import parse_kept_run
 from softprompts.recipes.schema import BackboneConfig, RunConfig
 from softprompts.recipes.sources import without_source
 from softprompts.storage import make_new_folder, write_json, write_tensors
-from softprompts.tasks.checking import Format
+from softprompts.tasks.checking import Format, check_choices, check_labelled
 from softprompts.tasks.files import chat_turns
 from softprompts.tasks.rows import Row, refuse_wrong_texts, shown
 from softprompts.training.building import build_model
@@ -82,6 +84,10 @@ class Result:
         """Labels, templates and metrics of the task, where there is only one."""
         return self.model.track().format
 
+    def prompt(self, task: str | None = None) -> Prompt:
+        """Return the trained prompt, as `SoftPromptModel` takes it; see `predict` for the task."""
+        return self.model.track(task).prompt
+
     def digest(self, task: str) -> str:
         """Return the fingerprint of the rows that a task had in training."""
         found: str = self.about.get("task_digests", {task: self.about["data_digest"]})[task]
@@ -115,8 +121,8 @@ class Result:
         """Return the label, the chosen text, or what is written, for each input.
 
         Args:
-            inputs: a mapping of the template's fields each; a plain string where the template has
-                one field. Choice tasks also need `choices`, a list of texts.
+            inputs: a mapping of the template's fields each, or a data frame of them; a plain string
+                where the template has one field. Choice tasks also need `choices`, a list of texts.
             task: the task, by its name in the mixture; `None` in a run of one task.
 
         Returns:
@@ -232,6 +238,8 @@ class Result:
         format = self.model.track(task).format
         if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
             raise DataError(f"must be a list of inputs, but is {shown(inputs)}.", file="inputs")
+        if hasattr(inputs, "columns") and hasattr(inputs, "to_dict"):
+            inputs = inputs.to_dict("records")  # of a data frame of pandas, which gives columns
         return [self._example(value, place, format) for place, value in enumerate(inputs)]
 
     def _example(self, value: str | Mapping[str, Any], place: int, format: TaskFormat) -> Example:
@@ -249,11 +257,18 @@ class Result:
         if fields == ("messages",) and format.is_writing:
             turns, _ = chat_turns(Row(value, source, 1, needs_label=False), "messages")
             return Example(turns, source=source)
-        texts = {k: v for k, v in value.items() if k != "choices"}
+        read = {k: v for k, v in value.items() if k in fields or isinstance(v, str)}
+        texts = {name: _text(one) for name, one in read.items() if name != "choices"}
         if not texts:
             raise DataError("must be given, but is missing.", file=source, field=fields[0])
         refuse_wrong_texts(texts, source)
         return Example(texts, choices=_choices(value, format, source), source=source)
+
+
+def _text(value: Any) -> Any:
+    """Return a finite number as text, as files may have it, and anything else as it is."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number and math.isfinite(value) else value
 
 
 def _choices(value: Mapping[str, Any], format: TaskFormat, source: str) -> tuple[str, ...]:
@@ -270,33 +285,6 @@ def _choices(value: Mapping[str, Any], format: TaskFormat, source: str) -> tuple
         raise DataError(reason, file=source, field="choices")
     refuse_wrong_texts({f"choices[{i}]": one for i, one in enumerate(choices)}, source)
     return tuple(choices)
-
-
-def check_labelled(examples: Sequence[Example], form: TaskFormat) -> None:
-    """Raise a `DataError` where something is no example, or an answer no column of it."""
-    for place, example in enumerate(examples):
-        if not isinstance(example, Example):
-            reason = f"must be an Example with its answers, but is {shown(example)}."
-            raise DataError(reason, file=f"example {place + 1}")
-        names = example.choices if form.has_choices else form.labels
-        wrong = [one for one in example.answers if one not in range(len(names))]
-        if wrong and not form.is_writing:
-            raise DataError(
-                f"must be places of {', '.join(names)}, from 0 to {len(names) - 1}, but has "
-                f"{wrong[0]!r}.",
-                file=example.source or f"example {place + 1}",
-                field="answers",
-            )
-
-
-def check_choices(example: Example) -> None:
-    """Raise a `DataError` where two choices of a row are the same text."""
-    if len(set(example.choices)) < len(example.choices):
-        raise DataError(
-            f"must be different texts, but are {example.choices}.",
-            file=example.source or None,
-            field="choices",
-        )
 
 
 def load(folder: str | Path, backbone: Backbone | str | Path | None = None) -> Result:

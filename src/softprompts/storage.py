@@ -244,6 +244,11 @@ def check_run_folder(path: Path) -> None:
                 f"{path} must be the folder of a run, but is that of {what}. "
                 f"Name one of the folders in {path / runs}."
             )
+    if is_there(path / "prompt_config.json"):
+        raise StorageError(
+            f"{path} must be the folder of a run, but is that of a SoftPromptModel, which its "
+            "from_pretrained reads."
+        )
     if is_there(path / "fit.json"):
         raise StorageError(
             f"{path} must be the folder of a run, but is that of a fit. Name {path / 'ensemble'}, "

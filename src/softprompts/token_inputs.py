@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers.loss.loss_utils import ForCausalLMLoss, ForMaskedLMLoss
 
 from softprompts.backbones.backbone import Backbone
 from softprompts.backbones.decoder_inputs import DecoderInputs
@@ -16,6 +17,8 @@ from softprompts.prompts.positions.base import Edges
 from softprompts.prompts.prompt import Prompt
 from softprompts.prompts.splice import arrange, splice
 from softprompts.training.reader import PlainReader, Request, find_reader, join
+
+_NO_LABEL = -100
 
 
 def read_tokens(
@@ -69,10 +72,16 @@ def check_given(
     backbone: Backbone,
     labels: Tensor | None,
     decoder_input_ids: Tensor | None,
+    shape: tuple[int, ...],
     *,
     with_logits: bool,
 ) -> None:
-    """Check that labels and decoder inputs fit what a model returns, or raise a `BackboneError`."""
+    """Check that labels and decoder inputs fit what a model returns and inputs of this shape.
+
+    Raises:
+        BackboneError: if something is missing or too much.
+        DataError: if labels are of another shape, or no token ids.
+    """
     name = backbone.name
     if labels is not None and not with_logits:
         raise BackboneError(
@@ -90,6 +99,45 @@ def check_given(
             f"`decoder_input_ids` must be left out for {name}: they are for logits of an "
             "encoder-decoder."
         )
+    if labels is None:
+        return
+    if is_pair:
+        shape = (shape[0], labels.shape[-1] if labels.dim() > 1 else 0)
+    if labels.shape != shape or labels.is_floating_point():
+        said = f"{tuple(labels.shape)} and {labels.dtype}"
+        raise DataError(f"`labels` must be of shape {shape} and whole numbers, but are {said}.")
+    vocab = backbone.vocabulary_size
+    wrong = labels[((labels < 0) | (labels >= vocab)) & (labels != _NO_LABEL)]
+    if len(wrong):
+        rule = f"from 0 to {vocab - 1}, or {_NO_LABEL}"
+        raise DataError(f"`labels` must be token ids {rule}, but have {wrong[0].item()}.")
+
+
+def loss_of(
+    backbone: Backbone,
+    logits: Tensor,
+    labels: Tensor,
+    mask: Tensor | None,
+    num_items: Tensor | int | None,
+) -> Tensor:
+    """Return the cross-entropy of labels: of a decoder, those of the next tokens.
+
+    Nothing is said at padding, so the first token behind it counts as little as the first of all.
+
+    Args:
+        backbone: what said the logits.
+        logits: shape `(batch, tokens, vocab)`.
+        labels: token ids, or -100. Shape `(batch, tokens)`.
+        mask: 1 on tokens that a decoder read, 0 on padding; all ones when `None`. As `labels`.
+        num_items: divides the sum; the number of labels that count when `None`.
+    """
+    vocab = logits.shape[-1]
+    if backbone.family != "decoder":
+        return ForMaskedLMLoss(logits, labels, vocab, num_items_in_batch=num_items)  # type: ignore[no-any-return]
+    if mask is not None:
+        labels = labels.clone()
+        labels[:, 1:].masked_fill_(mask[:, :-1] == 0, _NO_LABEL)
+    return ForCausalLMLoss(logits, labels, vocab, num_items_in_batch=num_items)  # type: ignore[no-any-return]
 
 
 def check_tokens(

@@ -437,8 +437,8 @@ def test_python_refuses_inputs_that_lack_a_field(capsys, recipe, run, tmp_path):
     printed(capsys, "train", recipe(run), "--out", str(tmp_path / "out"))
     result = sp.load(tmp_path / "out")
 
-    with pytest.raises(sp.DataError, match="input 2, field `text`: must be text, but is 7"):
-        result.predict([{"text": "fine"}, {"text": 7}])
+    with pytest.raises(sp.DataError, match="input 2, field `text`: must be text, but is nan"):
+        result.predict([{"text": "fine"}, {"text": float("nan")}])
     with pytest.raises(sp.DataError, match="`text`"):
         result.predict([{"txt": "fine"}])
 

@@ -10,7 +10,16 @@ import torch
 import softprompts as sp
 from contracts.conftest import run_config
 from softprompts.backbones.loading import load_backbone
-from softprompts.errors import DataError, PromptError, SoftPromptsWarning
+from softprompts.errors import DataError, PromptError, RegistryError, SoftPromptsWarning
+from softprompts.examples import Example
+from softprompts.interop.peft import export_peft
+from softprompts.metrics import classification
+from softprompts.prompts.initializers.base import Initializer
+from softprompts.prompts.registry import INITIALIZERS, ROWS
+from softprompts.prompts.rows.plain import PlainRows
+from softprompts.registry import Registry
+from softprompts.regularizers.base import Penalty, Regularizer
+from softprompts.regularizers.registry import REGULARIZERS
 from softprompts.results import Result
 from softprompts.training.execution import execute
 
@@ -82,6 +91,160 @@ def test_wrong_choices_are_named(tiny, choice_task, name):
 def test_inputs_may_come_one_by_one(result):
     expected = result.predict(["fine", "cold"])
     assert result.predict({"text": text} for text in ("fine", "cold")) == expected
+
+
+def test_inputs_may_be_numbers_as_in_files_and_other_columns_do_not_matter(result):
+    expected = result.predict_scores(["7", "0.5"])
+    assert result.predict_scores([{"text": 7, "more": [1]}, {"text": 0.5, "id": None}]) == expected
+    with pytest.raises(DataError, match="input 1, field `text`: must be text, but is inf"):
+        result.predict([{"text": float("inf")}])
+
+
+def test_a_data_frame_is_read_by_rows(result):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"id": [1, 2, 3], "text": ["fine", "cold", "warm"]})
+    assert result.predict(frame) == result.predict(["fine", "cold", "warm"])
+
+
+@pytest.mark.parametrize(
+    ("example", "text"),
+    [
+        (Example({"text": "a"}), "example 1, field `answers`: must be given, but are none"),
+        (Example({"text": "a"}, 1), "example 1: must be an Example with its answers, but is"),
+        (Example({"text": "a"}, (7,)), "example 1, field `answers`: must be places of .*has 7"),
+    ],
+)
+def test_examples_without_right_answers_are_not_scored(result, example, text):
+    with pytest.raises(DataError, match=text):
+        result.evaluate([example])
+
+
+def test_a_task_is_no_backbone_and_a_folder_no_result(tiny, task, tmp_path):
+    with pytest.raises(
+        DataError, match=r"`result` must be a Result, as sp.load returns, but is 'a'"
+    ):
+        export_peft("a", tmp_path / "out")
+    with pytest.raises(sp.BackboneError, match="must be what load_backbone returns") as caught:
+        sp.load(tmp_path, tiny("bert").model)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, 37.0, None, "x"])
+def test_a_metric_that_is_no_share_is_named_before_training(
+    tiny, task, tmp_path, monkeypatch, value
+):
+    monkeypatch.setattr(classification, "macro_f1", lambda *given: value)
+    own = replace(task, format=replace(task.format, metrics=("macro-f1",)))
+    with pytest.raises(DataError, match="metric 'macro-f1' must return a share from 0 to 1, but"):
+        sp.train(tiny("bert"), own, training=sp.TrainingConfig(steps=1), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_metric_may_return_any_kind_of_number(tiny, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(classification, "macro_f1", lambda *given: torch.tensor(0.5))
+    own = replace(task, format=replace(task.format, metrics=("macro-f1",)))
+    few = sp.TrainingConfig(steps=1, num_evaluations=1)
+    assert sp.train(tiny("bert"), own, training=few, out=tmp_path / "run").score == 0.5
+
+
+def rows_of(make):
+    """Return a kind of plain rows that returns something else."""
+
+    class Own(PlainRows):
+        def forward(self, generator=None):
+            return make(super().forward(generator))
+
+    return Own
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda rows: rows[1:],
+            r"rows 'plain' must return a tensor of shape \(4, hidden\).* \(3, ",
+        ),
+        (lambda rows: rows[None], r"must return a tensor of shape \(4, hidden\), but .* \(1, 4, "),
+        (lambda rows: None, "but returned None"),
+        (lambda rows: rows.detach(), "rows 'plain' must depend on their parameters, but do not"),
+    ],
+)
+def test_rows_of_a_wrong_shape_or_without_a_gradient_are_named(tiny, task, monkeypatch, make, text):
+    monkeypatch.setattr(ROWS, "load", lambda name: rows_of(make))
+    with pytest.raises(PromptError, match=text):
+        sp.train(tiny("bert"), task, prompt=sp.PromptConfig(length=4, unit="absolute"))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda rows: rows[1:],
+            r"initializer 'normal' must return .* \(4, \d+\), but returned \(3, ",
+        ),
+        (lambda rows: rows[:, 1:], r"initializer 'normal' must return a tensor of shape"),
+        (lambda rows: rows.numpy(), r"must return a tensor of shape .*, but returned array"),
+    ],
+)
+def test_initial_rows_of_a_wrong_shape_are_named(tiny, task, monkeypatch, change, text):
+    class Own(Initializer):
+        def __init__(self):
+            pass
+
+        def __call__(self, length, context):
+            return change(torch.zeros(length, context.backbone.embedding_size))
+
+    monkeypatch.setattr(INITIALIZERS, "load", lambda name: Own)
+    config = sp.PromptConfig(length=4, initializer="normal")
+    with pytest.raises(PromptError, match=text):
+        sp.train(tiny("bert"), task, prompt=config)
+
+
+def test_initial_rows_may_be_of_another_precision(tiny, task, monkeypatch):
+    class Own(Initializer):
+        def __init__(self):
+            pass
+
+        def __call__(self, length, context):
+            return torch.ones(length, context.backbone.embedding_size, dtype=torch.bfloat16)
+
+    monkeypatch.setattr(INITIALIZERS, "load", lambda name: Own)
+    model = sp.SoftPromptModel(tiny("bert"), sp.PromptConfig(length=4, initializer="normal"))
+    assert model.prompt.bake().eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (
+            lambda batch: Penalty(torch.zeros(batch + 1)),
+            r"with values of shape \(2,\), but is \(3,\)",
+        ),
+        (lambda batch: Penalty(torch.zeros(())), r"with values of shape \(2,\), but is \(\)"),
+        (lambda batch: torch.zeros(batch), r"must be a Penalty with values .*, but is tensor"),
+    ],
+)
+def test_a_penalty_that_is_none_of_each_example_is_named(tiny, task, monkeypatch, values, text):
+    class Own(Regularizer):
+        def __init__(self, backbone, **options):
+            super().__init__(backbone, **options)
+
+        def penalty(self, seen):
+            return values(2)
+
+    monkeypatch.setattr(REGULARIZERS, "load", lambda name: Own)
+    few = sp.TrainingConfig(steps=1, batch_size=2)
+    with pytest.raises(PromptError, match=text):
+        sp.train(tiny("bert"), task, regularizers=[{"kind": "row-norm"}], training=few)
+
+
+def test_a_word_without_its_parts_is_refused(tmp_path):
+    wrong = Registry("thing")
+    wrong.register("own", "softprompts.errors:Nope")
+    with pytest.raises(
+        RegistryError, match=r"thing 'own' must load from softprompts.errors:Nope, "
+    ):
+        wrong.load("own")
 
 
 def test_a_wrong_task_is_refused_before_training(tiny, task, tmp_path):

@@ -29,7 +29,13 @@ from transformers import (
 import softprompts as sp
 from parity.material import padded
 from softprompts import prompt_folder
-from softprompts.errors import BackboneError, PromptError, RunFolderError, StorageError
+from softprompts.errors import (
+    BackboneError,
+    PromptError,
+    RunFolderError,
+    SoftPromptsWarning,
+    StorageError,
+)
 
 KINDS = ["bert", "gpt2", "llama", "t5"]
 FEW = ["gpt2", "t5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bert", "llama"))]
@@ -110,7 +116,7 @@ def test_what_does_not_fit_is_refused(tiny):
         make(tiny("gpt2"))(ids, decoder_input_ids=ids)
     with pytest.raises(BackboneError, match="`labels` must be left out for hidden states of"):
         sp.SoftPromptModel(tiny("gpt2"))(ids, labels=ids)
-    with pytest.raises(BackboneError, match=r"must be {'use_reentrant': False}, but is {'a': 1}"):
+    with pytest.raises(BackboneError, match=r"but is {'use_reentrant': False, 'a': 1, "):
         make(tiny("gpt2")).gradient_checkpointing_enable({"a": 1})
 
 
@@ -297,7 +303,9 @@ def test_folders_that_do_not_fit_are_refused(tiny, backbone_folder, tmp_path):
     ):
         sp.SoftPromptModel.from_pretrained(tmp_path / "one", tiny("llama"))
     existing = sp.SoftPromptModel(tiny("gpt2"), make(tiny("gpt2")).prompt)
-    with pytest.raises(PromptError, match="`prompt` must be a PromptConfig to be saved, but is a"):
+    with pytest.raises(
+        PromptError, match="`prompt` must be a PromptConfig or a Result to be saved, but is a"
+    ):
         existing.save_pretrained(tmp_path / "two")
     assert not (tmp_path / "two").exists()
     (tmp_path / "one" / "prompt_config.json").unlink()
@@ -386,3 +394,132 @@ def test_two_processes_train_as_one(backbone_folder, tmp_path):
     torch.testing.assert_close(*rows)
     start = make(sp.load_backbone(str(backbone_folder("gpt2")))).prompt.bake()
     assert not torch.allclose(rows[0], start, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_is_the_same_under_left_padding(tiny, kind, method):
+    backbone = tiny(kind)
+    model = make(backbone, sp.PromptConfig(method=method, length=3)).eval()
+    ids, mask = padded(backbone, TEXTS)
+    shifts = (mask == 0).sum(dim=1)
+    assert shifts.max() > 0
+    pairs = zip(range(len(ids)), shifts.tolist(), strict=True)
+    left = torch.stack([ids[row].roll(shift) for row, shift in pairs])
+    pairs = zip(range(len(ids)), shifts.tolist(), strict=True)
+    left_mask = torch.stack([mask[row].roll(shift) for row, shift in pairs])
+    losses = [
+        model(x, m, labels=x.masked_fill(m == 0, -100)).loss
+        for x, m in ((ids, mask), (left, left_mask))
+    ]
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (torch.tensor([[1, 2]]), r"shape \(1, 3\) and whole numbers, but are \(1, 2\)"),
+        (torch.ones(1, 3), "but are .* and torch.float32"),
+        (torch.tensor([[1, 2, -7]]), "token ids from 0 to .*, or -100, but have -7"),
+        (torch.tensor([[1, 2, 10**6]]), "but have 1000000"),
+    ],
+)
+def test_wrong_labels_are_named(tiny, labels, text):
+    with pytest.raises(sp.DataError, match=text):
+        make(tiny("gpt2"))(torch.tensor([[5, 6, 7]]), labels=labels)
+
+
+def test_labels_of_an_encoder_decoder_have_a_length_of_their_own(tiny):
+    model, ids = make(tiny("t5")), torch.tensor([[5, 6, 7]])
+    assert model(ids, labels=ids[:, :2]).logits.shape[:2] == (1, 2)
+    with pytest.raises(sp.DataError, match=r"must be of shape \(1, 0\)"):
+        model(ids, labels=ids[0])
+
+
+def test_trainer_switches_checkpointing_on(backbone_folder, tmp_path):
+    backbone = sp.load_backbone(str(backbone_folder("gpt2")))
+    weights = []
+    for is_on in (False, True):
+        model = make(backbone)
+        given = arguments(tmp_path / str(is_on), activation_checkpointing=is_on)
+        Trainer(model=model, args=given, train_dataset=examples(backbone)).train()
+        assert model.is_gradient_checkpointing == model.is_activation_checkpointing == is_on
+        weights.append(next(model.parameters()).detach().clone())
+    assert torch.equal(*weights)
+    saved = load_file(tmp_path / "True" / "checkpoint-4" / "model.safetensors")
+    again = make(backbone)
+    again.load_state_dict(saved)
+    assert torch.equal(next(again.parameters()), weights[1])
+    with pytest.raises(BackboneError, match=r"'every_n_layers': 2"):
+        model.activation_checkpointing_enable(every_n_layers=2)
+    model.activation_checkpointing_disable()
+    assert not model.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_text_is_written_as_its_own_generation_config_says(tiny, kind):
+    backbone = tiny(kind)
+    model, ids = make(backbone).eval(), torch.tensor([[5, 6, 7]])
+    options = {"do_sample": False, "eos_token_id": None}
+    told = model.generate(ids, max_new_tokens=3, num_beams=2, **options)
+    for name, value in {**options, "max_new_tokens": 3, "num_beams": 2}.items():
+        setattr(model.generation_config, name, value)
+    assert torch.equal(model.generate(ids), told)
+    assert model.generate(ids, max_new_tokens=5).shape[1] == told.shape[1] + 2
+    own = transformers.GenerationConfig(max_new_tokens=2, **options)
+    assert model.generate(ids, generation_config=own).shape[1] == told.shape[1] - 1
+    assert backbone.model.generation_config.max_new_tokens is None
+
+
+def test_what_cannot_be_written_is_refused(tiny):
+    model, ids = make(tiny("gpt2")), torch.tensor([[5, 6, 7]])
+    with pytest.raises(BackboneError, match="`return_dict_in_generate` must be left out, since"):
+        model.generate(ids, return_dict_in_generate=True)
+    with pytest.raises(BackboneError, match="`assistant_model` must be left out, since it would"):
+        model.generate(ids, assistant_model=model.backbone.model)
+    with pytest.raises(BackboneError, match="must be what transformers can write, but it says"):
+        model.generate(ids, max_new_tokens=-1)
+
+
+def test_what_a_model_is_built_of_is_checked(tiny):
+    with pytest.raises(BackboneError, match="must be what load_backbone returns, but is 'minilm'"):
+        sp.SoftPromptModel("minilm")
+    for wrong in ({"length": 4}, 4):
+        with pytest.raises(
+            PromptError, match=r"`prompt` must be a PromptConfig, a Prompt, .* is 4"
+        ):
+            sp.SoftPromptModel(tiny("gpt2"), wrong)
+    with pytest.raises(PromptError, match="must not be labels here"):
+        sp.SoftPromptModel(tiny("gpt2"), sp.PromptConfig(initializer="labels"))
+    with pytest.warns(SoftPromptsWarning, match="text starts at random words here"):
+        sp.SoftPromptModel(tiny("gpt2"), sp.PromptConfig(method="stable"))
+    text = {"kind": "text", "text": "the soup was good"}
+    model = sp.SoftPromptModel(tiny("gpt2"), sp.PromptConfig(initializer=text, length=2))
+    words = model.backbone.tokenizer(text["text"])["input_ids"][:2]
+    torch.testing.assert_close(model.prompt.bake(), model.backbone.embed(torch.tensor(words)))
+
+
+@pytest.mark.parametrize("method", ["residual", "stable"])
+def test_results_are_prompts_of_a_model(backbone_folder, tmp_path, method):
+    task = sp.load_task("bundled/sentiment")
+    backbone = sp.load_backbone(str(backbone_folder("llama")))
+    few = sp.TrainingConfig(steps=2, num_evaluations=1)
+    prompt = sp.PromptConfig(method=method)
+    one, two = (
+        sp.train(backbone, task, prompt=prompt, readout="text", training=few, seed=seed)
+        for seed in (1, 2)
+    )
+    model = sp.SoftPromptModel(backbone, {"one": one, "two": two}, with_logits=True).eval()
+    ids, mask = padded(backbone, TEXTS)
+    logits = model(ids, mask, prompt_names=["two", "one"]).logits
+    alone = sp.SoftPromptModel(backbone, one.prompt(), with_logits=True).eval()
+    torch.testing.assert_close(logits[1], alone(ids, mask).logits[1])
+    assert not torch.equal(logits, model(ids, mask, prompt_names=["one", "two"]).logits)
+    model.save_pretrained(tmp_path / "both")
+    again = sp.SoftPromptModel.from_pretrained(tmp_path / "both", backbone).eval()
+    assert torch.equal(again(ids, mask, prompt_names=["two", "one"]).logits, logits)
+    one.save(tmp_path / "run")
+    with pytest.raises(StorageError, match=r"is the folder of a run: give the Result"):
+        sp.SoftPromptModel.from_pretrained(tmp_path / "run", backbone)
+    with pytest.raises(StorageError, match=r"is that of a SoftPromptModel, which its from_pret"):
+        sp.load(tmp_path / "both", backbone)

@@ -43,6 +43,13 @@ def test_what_others_add_comes_behind(install):
     assert [entry.target for entry in things] == ["a:b", "c:d"]
 
 
+def test_what_others_add_is_no_method_by_itself(install):
+    text = "X = Entry('theirs', 'c:d', is_method=True)"
+    things = install({"plug_bad": text}, x="plug_bad:X")
+    with pytest.warns(SoftPromptsWarning, match="is one with `is_method`: only built-in ones may"):
+        assert things.names() == ("own",)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +22,15 @@ from softprompts.errors import BackboneError
 _DEFAULT_NEW_TOKENS = 20
 """What transformers writes where no length is told."""
 
-_OURS = ("inputs_embeds", "input_ids", "attention_mask", "position_ids", "encoder_outputs")
+_OURS = {
+    **dict.fromkeys(
+        ("inputs_embeds", "input_ids", "attention_mask", "position_ids", "encoder_outputs"),
+        "it is made from the input",
+    ),
+    "assistant_model": "it would not have the prompt",
+    "return_dict_in_generate": "token ids are returned",
+}
+"""What may not be told, and why."""
 
 
 @torch.no_grad()
@@ -42,7 +51,8 @@ def generate(
             them. Shape `(batch, tokens, embedding)`, and `(batch, tokens)` for the others.
         memory: what attention is given beside the input.
         options: arguments of `generate` of transformers, such as `max_new_tokens`, `num_beams`,
-            `do_sample` or `use_cache`.
+            `do_sample`, `use_cache` or a `generation_config`; what it leaves open is as in that of
+            the backbone's model.
 
     Returns:
         Token ids, without the input; of an encoder-decoder with its start token; several sequences
@@ -53,25 +63,46 @@ def generate(
             f"backbone {backbone.name!r} must be a decoder or encoder-decoder with a trained "
             f"language head to write text, but is of family {backbone.family!r}."
         )
-    wrong = sorted(set(options) & set(_OURS))
-    if wrong:
-        raise BackboneError(f"`{wrong[0]}` must be left out, since it is made from the input.")
-    options.setdefault("pad_token_id", backbone.tokenizer.pad_token_id)
-    copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
-    batch = torch.arange(len(inputs[0]), device=backbone.device).repeat_interleave(copies)
     try:
+        settings, given = _settled(backbone, options)
+        copies = max(settings.num_beams or 1, settings.num_return_sequences or 1)
+        batch = torch.arange(len(inputs[0]), device=backbone.device).repeat_interleave(copies)
+        given["generation_config"] = settings
         if backbone.family == "encoder-decoder":
             encoded, mask = backbone.read(*inputs, memory), _hide_closed(inputs[1], memory)
-            given = {"encoder_outputs": encoded, "attention_mask": mask}
-            return _write(backbone, memory, batch, given | options)
-        return _write_on(backbone, inputs[0], inputs[1], memory, batch, options)
+            given |= {"encoder_outputs": encoded, "attention_mask": mask}
+            return _write(backbone, memory, batch, given)
+        return _write_on(backbone, inputs[0], inputs[1], memory, batch, given)
     except ValueError as error:
         if isinstance(error, BackboneError):
             raise
-        raise BackboneError(
-            f"what {backbone.name!r} is asked to write must be what transformers can write, but "
-            f"it says: {first_line(error)}"
-        ) from error
+        raise _refusal(backbone, error) from error
+
+
+def _refusal(backbone: Backbone, error: ValueError) -> BackboneError:
+    return BackboneError(
+        f"what {backbone.name!r} is asked to write must be what transformers can write, but it "
+        f"says: {first_line(error)}"
+    )
+
+
+def _settled(backbone: Backbone, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return a `GenerationConfig` of all that is told, and the options that are none of it."""
+    options, own = dict(options), backbone.model.generation_config
+    settings = copy.deepcopy(options.pop("generation_config", None) or own)
+    try:
+        rest = settings.update(**options)
+    except ValueError as error:
+        raise _refusal(backbone, error) from error
+    for name, value in own.to_dict().items():
+        if getattr(settings, name, None) is None:
+            setattr(settings, name, value)
+    for name, reason in _OURS.items():
+        if name in rest or getattr(settings, name, None):
+            raise BackboneError(f"`{name}` must be left out, since {reason}.")
+    if settings.pad_token_id is None:
+        settings.pad_token_id = backbone.tokenizer.pad_token_id
+    return settings, rest
 
 
 def num_new_tokens(
@@ -82,13 +113,9 @@ def num_new_tokens(
     `num_given` are positions before the first of them. With `None`, and options that say how long
     the whole may be, it is what a decoder's context is to keep free so that one token fits.
     """
-    settings = options.get("generation_config") or backbone.model.generation_config
-
-    def told(name: str) -> int | None:
-        value: int | None = options.get(name)
-        return getattr(settings, name, None) if value is None else value
-
-    new, whole = told("max_new_tokens"), told("max_length")
+    settings, _ = _settled(backbone, options)
+    new: int | None = settings.max_new_tokens
+    whole: int | None = settings.max_length
     if new is not None:
         return new
     if whole is None:
@@ -159,7 +186,8 @@ def _write_on(
         part, whole = embeddings[rows, :length], mask[rows, :length]
         ids = _continue(backbone, part, whole, own, each, options)
         parts |= dict(zip(rows.tolist(), ids.chunk(len(rows)), strict=True))
-    width, padding = max(ids.shape[1] for ids in parts.values()), options["pad_token_id"]
+    width = max(ids.shape[1] for ids in parts.values())
+    padding = options["generation_config"].pad_token_id
     ordered = (parts[row] for row in range(len(mask)))
     return torch.cat([pad(ids, (0, width - ids.shape[1]), value=padding) for ids in ordered])
 

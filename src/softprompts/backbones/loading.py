@@ -48,7 +48,7 @@ def load_backbone(
     *,
     tokenizer: Any = None,
     revision: str | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     device: str | None = None,
     attention: str | None = None,
     gradient_checkpointing: bool = False,
@@ -88,6 +88,7 @@ def load_backbone(
         BackboneError: if the name cannot be found, or what is found or given cannot be a backbone;
             the text says why in one line.
     """
+    dtype = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
     if not isinstance(name, str | Path):
         places = {"revision": revision, "device_map": device_map, "max_memory": max_memory}
         _check_left_out({**places, "compile": compile or None}, "a given model")

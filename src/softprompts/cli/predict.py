@@ -93,7 +93,7 @@ def _usable(
     members: Sequence[Result], examples: Sequence[Example], name: str | None
 ) -> tuple[Example, ...]:
     """Return the rows that can be read and whose choices can be told apart; at least one."""
-    from softprompts.results import check_choices
+    from softprompts.tasks.checking import check_choices
 
     readouts, usable = [member.model.track(name).readout for member in members], []
     first: DataError | None = None

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from softprompts.backbones.memory import KeyValues, Slot
 from softprompts.encoding.template import num_marks
-from softprompts.errors import BackboneError, PromptError
+from softprompts.errors import BackboneError, DataError, PromptError
 from softprompts.prompts.positions.base import Edges
 from softprompts.prompts.prompt import Prompt
 from softprompts.results import Result
+from softprompts.tasks.rows import shown
 from softprompts.training.trainable import Track
 
 
@@ -38,7 +39,9 @@ class Baked:
 
 
 def check_exported(result: Result) -> None:
-    """Check that a run's backbone is one that others have."""
+    """Check that it is a run's result, and that its backbone is one that others have."""
+    if not isinstance(result, Result):
+        raise DataError(f"`result` must be a Result, as sp.load returns, but is {shown(result)}.")
     adaptation = result.config.adaptation
     if adaptation is not None and adaptation.kind != "none":
         raise BackboneError(

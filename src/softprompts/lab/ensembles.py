@@ -38,9 +38,10 @@ from softprompts.lab.ensemble_record import (
 from softprompts.machine_memory import free_memory, is_out_of_memory
 from softprompts.metrics.scoring import answers_of, compute, mean_score
 from softprompts.readouts.writing import WritingReadout
-from softprompts.results import Result, check_choices, check_labelled
+from softprompts.results import Result
 from softprompts.results import load as load_run
 from softprompts.storage import is_there, make_new_folder, remove_file, remove_parts, write_json
+from softprompts.tasks.checking import check_choices, check_labelled
 from softprompts.training.batching import by_length
 from softprompts.training.evaluation import Evaluation, as_written, best_column, write_examples
 from softprompts.training.forward import Part, score

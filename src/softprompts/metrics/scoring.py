@@ -35,7 +35,19 @@ def compute(
     if form.is_writing:
         return _written(names, predictions, examples)
     columns = _check(predictions, examples, form)
-    return {name: METRICS.load(name)(columns, examples, form) for name in names}
+    return {name: _value(name, columns, examples, form) for name in names}
+
+
+def _value(name: str, *given: Any) -> float:
+    """Return the value of a metric as a number that a file can hold, or refuse it."""
+    found = METRICS.load(name)(*given)
+    try:
+        value = float(found)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not (0 <= value <= 1 or (isinstance(found, float) and name not in scored([name]))):
+        raise DataError(f"metric {name!r} must return a share from 0 to 1, but returned {found!r}.")
+    return value
 
 
 def answers_of(predictions: Sequence[Any], examples: Sequence[Example], form: TaskFormat) -> str:
@@ -107,7 +119,7 @@ def _written(
             raise DataError(f"{row.source}: row to score must have a reference, but has none.")
     check_metrics(names)
     references = [row.references for row in examples]
-    return {name: METRICS.load(name)(predictions, references) for name in names}
+    return {name: _value(name, predictions, references) for name in names}
 
 
 def _check(predictions: Sequence[Any], examples: Sequence[Example], form: TaskFormat) -> list[int]:

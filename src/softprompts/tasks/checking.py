@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -114,3 +114,33 @@ def _check_row(row: Example, form: TaskFormat, place: str, needs_answer: bool) -
     is_right = all(type(one) is int and 0 <= one <= most for one in row.answers)
     require(is_right, "answers", f"columns from 0 to {most}")
     require(not needs_answer or len(row.answers) > 0, "answers", "at least one column to train on")
+
+
+def check_labelled(examples: Sequence[Example], form: TaskFormat) -> None:
+    """Raise a `DataError` where something is no example, or an answer no column of it."""
+    for place, example in enumerate(examples):
+        if not isinstance(example, Example) or not isinstance(example.answers, tuple | list):
+            reason = f"must be an Example with its answers, but is {shown(example)}."
+            raise DataError(reason, file=f"example {place + 1}")
+        names = example.choices if form.has_choices else form.labels
+        source = example.source or f"example {place + 1}"
+        if not example.answers and not example.references:
+            raise DataError("must be given, but are none.", file=source, field="answers")
+        wrong = [one for one in example.answers if one not in range(len(names))]
+        if wrong and not form.is_writing:
+            raise DataError(
+                f"must be places of {', '.join(names)}, from 0 to {len(names) - 1}, but has "
+                f"{wrong[0]!r}.",
+                file=source,
+                field="answers",
+            )
+
+
+def check_choices(example: Example) -> None:
+    """Raise a `DataError` where two choices of a row are the same text."""
+    if len(set(example.choices)) < len(example.choices):
+        raise DataError(
+            f"must be different texts, but are {example.choices}.",
+            file=example.source or None,
+            field="choices",
+        )

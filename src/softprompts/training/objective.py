@@ -164,9 +164,21 @@ def _penalties(
     for number, one, factor in share.regularizers:
         copies = [(copy, next(copied)) for copy in reading.copies[number]]
         penalty = one.penalty(_seen(backbone, reading, scores, number, one, copies))
+        _check_penalty(one, penalty, share.part.batch.size)
         share.note(number, penalty)
         found.append(penalty.values.sum() * (share.weight * factor))
     return found
+
+
+def _check_penalty(one: Regularizer, penalty: object, size: int) -> None:
+    """Refuse what a regularizer says if it is no penalty of each example."""
+    if isinstance(penalty, Penalty) and penalty.values.shape == (size,):
+        return
+    said = tuple(penalty.values.shape) if isinstance(penalty, Penalty) else repr(penalty)
+    raise PromptError(
+        f"the penalty of {type(one).__name__} must be a Penalty with values of shape ({size},), "
+        f"but is {said}."
+    )
 
 
 def _seen(

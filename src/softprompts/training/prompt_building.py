@@ -170,11 +170,24 @@ def _build_sets(
             many = VocabularyInitializer()(options.pop("num_words"), around(generator=draws))
             options["words"] = many
         rows = build(kind, partial(kind, **options), initial, draw)
+        _check_rows(config.rows.kind, rows, len(initial))
         sets.append(rows)
     if config.from_run is not None and config.from_run.is_frozen:
         for rows in sets:
             rows.requires_grad_(False)
     return sets
+
+
+def _check_rows(kind: str, rows: Rows, length: int) -> None:
+    """Refuse a kind of rows that gives others than its parameters make, or too few."""
+    found: object = rows()
+    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != length:
+        said = tuple(found.shape) if isinstance(found, Tensor) else repr(found)
+        raise PromptError(
+            f"rows {kind!r} must return a tensor of shape ({length}, hidden), but returned {said}."
+        )
+    if any(one.requires_grad for one in rows.parameters()) and not found.requires_grad:
+        raise PromptError(f"rows {kind!r} must depend on their parameters, but do not.")
 
 
 def _build_depth(config: Any, backbone: Backbone, reads_decoder: bool) -> Depth:
@@ -201,7 +214,15 @@ def _initial_rows(
     seen: set[bytes] = set()
     for number in range(config.pool.options.get("size", 1)):
         draws = generator(seed, "initialization", "rows", *((number,) if number else ()))
-        initial = start(config.length, around(generator=draws))
+        context = around(generator=draws)
+        initial = start(config.length, context)
+        shape = (config.length, context.backbone.embedding_size)
+        if not isinstance(initial, Tensor) or initial.shape != shape:
+            said = tuple(initial.shape) if isinstance(initial, Tensor) else repr(initial)
+            raise PromptError(
+                f"initializer {kind!r} must return a tensor of shape {shape}, but returned {said}."
+            )
+        initial = initial.float()
         known = sha256((initial.detach() + 0.0).numpy().tobytes()).digest()  # 0 and -0 are equal
         if initial.numel() and known in seen:
             raise PromptError(

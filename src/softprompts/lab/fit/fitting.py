@@ -84,7 +84,7 @@ def fit(
     backbone: str = "smollm2",
     *,
     label: str | None = None,
-    text: Sequence[str] = (),
+    text: str | Sequence[str] = (),
     budget: str = "10m",
     out: str | Path = "my-prompt",
     skip_bad_rows: bool = False,
@@ -103,7 +103,7 @@ def fit(
         source: a `.jsonl`, `.csv` or `.parquet` file, or a hub set whose split `train` is read.
         backbone: a registered name, a folder, a GGUF file or a hub id.
         label: the column with the label; found when `None`.
-        text: the columns to read; found when empty.
+        text: the columns to read, or the one; found when empty.
         budget: about how long it may take, such as `90s`, `10m` or `2h`.
         out: the folder of all that is made.
         skip_bad_rows: leave out rows that lack a value or cannot be read, and count them.
@@ -118,7 +118,8 @@ def fit(
         TuningError: if no candidate could be trained.
     """
     seconds = read_budget(budget)
-    table = read_table(str(source), label, text, skip_bad_rows=skip_bad_rows)
+    columns = (text,) if isinstance(text, str) else text
+    table = read_table(str(source), label, columns, skip_bad_rows=skip_bad_rows)
     splits = split_rows(table)
     folder, progress = Path(out), progress or StudyBar()
     wishes = {"rows": _digest(table, splits), "backbone": str(backbone), "budget": budget}

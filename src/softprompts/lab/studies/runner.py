@@ -19,7 +19,7 @@ from softprompts.training.resources import Resources
 
 def run_study(
     study: StudyConfig,
-    out: Path,
+    out: str | Path,
     progress: StudyProgress | None = None,
     executor: Executor | None = None,
     tracking: RunObserver = NO_OBSERVER,
@@ -49,7 +49,7 @@ def run_study(
             cannot work.
         TuningError: if a run of the tuning failed.
     """
-    progress, executor = progress or StudyBar(), executor or InProcess()
+    out, progress, executor = Path(out), progress or StudyBar(), executor or InProcess()
     if tune is not None:
         content = {**study.model_dump(mode="json"), "tune": tune.model_dump(mode="json")}
         study = parse_study(content, study.name or "study")
