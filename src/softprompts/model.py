@@ -28,6 +28,7 @@ from softprompts.token_inputs import (
     check_given,
     check_tokens,
     decoder_logits,
+    first_told,
     logits_of,
     loss_of,
     read_tokens,
@@ -245,7 +246,9 @@ class SoftPromptModel(nn.Module):
             back, tokens = order.argsort(), (tokens[0][order], tokens[1][order], tokens[2][order])
         draws, is_pair = self._new_draws(len(input_ids)), backbone.family == "encoder-decoder"
         needs_head = self.with_logits and not is_pair
-        requests = read_tokens(backbone, tokens, prompts, draws, needs_head=needs_head)
+        told = first_told(backbone, labels)
+        told = told if told is None else told[order]
+        requests = read_tokens(backbone, tokens, prompts, draws, needs_head=needs_head, told=told)
         if not self.with_logits:
             states, rows = states_of(backbone, requests, tokens[1])
             return SoftPromptOutput(last_hidden_state=states[back], prompt_hidden_state=rows[back])

@@ -15,7 +15,7 @@ from softprompts.errors import BackboneError, DataError, PromptError
 from softprompts.prompts.draws import Draws
 from softprompts.prompts.positions.base import Edges
 from softprompts.prompts.prompt import Prompt
-from softprompts.prompts.splice import arrange, splice
+from softprompts.prompts.splice import Spliced, arrange, splice
 from softprompts.training.reader import PlainReader, Request, find_reader, join
 
 _NO_LABEL = -100
@@ -28,8 +28,12 @@ def read_tokens(
     draws: Draws | None,
     *,
     needs_head: bool = False,
+    told: Tensor | None = None,
 ) -> list[Request]:
     """Put prompts among token ids, without columns that are all padding, one request a prompt.
+
+    Where a decoder is to say some of the tokens, the input ends before them: rows behind it stand
+    there, as they do when it writes, and the first of them is said by the last row.
 
     Args:
         backbone: the frozen model.
@@ -37,6 +41,8 @@ def read_tokens(
         prompts: each prompt, and how many inputs it has: the first ones, the next ones, and so on.
         draws: noise and dropout; `None` means evaluation.
         needs_head: ask for logits at tokens rather than for states everywhere.
+        told: index of the first token that is to be said; their number where none is. Shape
+            `(batch,)`.
     """
     (all_ids, all_masks, all_segments), found, first = tokens, [], 0
     for prompt, count in prompts:
@@ -44,12 +50,19 @@ def read_tokens(
         ids, mask, segments = all_ids[own], all_masks[own], all_segments[own]
         first += count
         start, end = _edges(backbone, prompt, ids, mask)
+        if told is not None:
+            end = torch.maximum(torch.minimum(end, told[own]), start)
+            if prompt.changes_tokens and bool((start == end).any()):
+                raise DataError(
+                    "`labels` must be -100 at some tokens of each input for a prompt that changes "
+                    "how they are read, but are not."
+                )
         embeddings, instances = backbone.embed(ids), None
         if prompt.needs_instances:
             instances = _instances(backbone, prompt, (embeddings, mask, segments))
         output = prompt(Edges(start, end, mask[:, :0]), instances, draws)
         if prompt.changes_tokens:
-            embeddings = prompt.embed(embeddings, ids)
+            embeddings = prompt.embed(embeddings, ids, _places(mask, told if told is None else end))
         spliced = arrange(output, (embeddings, mask, segments), (start, end))
         taken = longest = int(spliced.lengths.max())
         limit = backbone.context_length
@@ -63,7 +76,7 @@ def read_tokens(
             )
         if longest < spliced.embeddings.shape[1]:
             spliced = spliced.cut(longest)
-        places = spliced.token_positions.clamp(max=longest - 1) if needs_head else None
+        places = _said_at(spliced, start, end).clamp(max=longest - 1) if needs_head else None
         found.append(Request(output, spliced, places, needs_head))
     return found
 
@@ -111,6 +124,14 @@ def check_given(
     if len(wrong):
         rule = f"from 0 to {vocab - 1}, or {_NO_LABEL}"
         raise DataError(f"`labels` must be token ids {rule}, but have {wrong[0].item()}.")
+
+
+def first_told(backbone: Backbone, labels: Tensor | None) -> Tensor | None:
+    """Return the index of the first label of each input of a decoder. Shape `(batch,)`."""
+    if labels is None or backbone.family != "decoder":
+        return None
+    ends = functional.pad(labels, (0, 1), value=0)  # so that one is there
+    return (ends != _NO_LABEL).long().argmax(dim=1)
 
 
 def loss_of(
@@ -220,6 +241,26 @@ def decoder_logits(backbone: Backbone, requests: Sequence[Request], ids: Tensor)
     one = joint.spliced
     given = (one.embeddings, one.attention_mask, one.segment_ids)
     return backbone.logits(*given, gather=places, decoder=decoder, memory=joint.memory)
+
+
+def _places(mask: Tensor, end: Tensor | None) -> Tensor:
+    """Return which token of its input each is, -1 for others. Shape `(batch, tokens)`."""
+    if end is not None:
+        mask = mask * (torch.arange(mask.shape[1], device=mask.device) < end[:, None])
+    return (mask.cumsum(dim=1) - 1).where(mask > 0, -1)
+
+
+def _said_at(spliced: Spliced, start: Tensor, end: Tensor) -> Tensor:
+    """Return where what follows each token is said: behind the rows that end an input.
+
+    `start` and `end` are as `arrange` takes them. Shape `(batch, tokens)`.
+    """
+    at = spliced.token_positions  # (batch, tokens)
+    follows = functional.pad(at, (0, 1), value=at.shape[1] + spliced.row_positions.shape[1])
+    before = torch.minimum(follows.gather(1, end[:, None])[:, 0], spliced.lengths)
+    last = (end - 1).clamp(min=0)[:, None]
+    said = torch.where(end > start, spliced.last_active(before), at.gather(1, last)[:, 0])
+    return at.scatter(1, last, said[:, None])
 
 
 def _edges(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, final
 
 import pytest
 import torch
 
 from contracts.conftest import run_config
+from softprompts.encoding.batch import collate
+from softprompts.encoding.template import Role
 from softprompts.errors import PromptError, RecipeError
 from softprompts.prompts.depths.every_layer import EveryLayerDepth
 from softprompts.prompts.depths.input import InputDepth
+from softprompts.prompts.draws import Draws
 from softprompts.prompts.pools.task import TaskPool
 from softprompts.prompts.prompt import FixedPosition, Prompt
 from softprompts.prompts.registry import ROWS
@@ -20,7 +24,10 @@ from softprompts.recipes.identity import identity
 from softprompts.recipes.parsing import parse_run
 from softprompts.recipes.resolving import resolve
 from softprompts.registry import Entry
+from softprompts.regularizers.perturbations.masking import Masking
 from softprompts.training.building import build_model, build_optimizer
+from softprompts.training.forward import Part, embed
+from softprompts.training.objective import _inputs
 
 
 @final
@@ -38,8 +45,8 @@ class Shifted(Rows):
     def forward(self, generator=None):
         return self.weight
 
-    def embed(self, embeddings, ids):
-        return embeddings + self.shift * (ids > 0)[..., None]
+    def embed(self, embeddings, ids, places):
+        return embeddings + self.shift * ((ids > 0) & (places >= 0))[..., None]
 
 
 @pytest.fixture
@@ -62,19 +69,60 @@ def draws():
 def test_other_rows_leave_tokens_alone():
     prompt, embeddings = prompt_of(PlainRows), torch.randn(2, 5, 4)
     assert not prompt.changes_tokens
-    assert prompt.embed(embeddings, torch.ones(2, 5).long()) is embeddings
+    ones = torch.ones(2, 5).long()
+    assert prompt.embed(embeddings, ones, ones) is embeddings
 
 
 def test_rows_change_tokens_in_their_unit():
     embeddings, ids = torch.randn(2, 5, 4), torch.tensor([[0, 1, 2, 3, 4], [1, 1, 1, 1, 0]])
     for unit in (None, 0.25):
         prompt = prompt_of(Shifted, unit)
-        found = prompt.embed(embeddings, ids)
-        expected = embeddings + (unit or 1.0) * (ids > 0)[..., None]
+        places = torch.arange(5).expand(2, 5) - 1
+        found = prompt.embed(embeddings, ids, places)
+        expected = embeddings + (unit or 1.0) * ((ids > 0) & (places >= 0))[..., None]
         assert prompt.changes_tokens
         assert torch.equal(found, expected)
         found.sum().backward()
         assert prompt.pool.get_parameter(("rows.rows" if unit else "rows") + ".shift").grad.any()
+
+
+@pytest.mark.parametrize("readout", ["text", "writing"])
+def test_tokens_to_be_said_are_read_as_they_are(tiny, task, shifted, readout):
+    backbone = tiny("llama")
+    form = task.format
+    if readout == "writing":
+        form = replace(form, labels=(), verbalizer={}, templates={readout: "review: {text}"})
+        form = replace(form, metrics=("exact-match",))
+    given = run_config(backbone, "prompt-tuning", readout).model_dump(mode="json")
+    given["prompt"]["rows"] = {"kind": "shifted"}
+    if readout == "writing":
+        given["readout"]["max_new_tokens"] = 5
+    model = build_model(resolve(parse_run(given)), backbone, form)
+    row = replace(task.validation[0], references=("hard to say",), answers=(0,))
+    batch = collate([model.readout.encode(row)], backbone.tokenizer.pad_token_id)
+    assert batch.continuations.any()
+    changed = (embed(backbone, model.prompt, batch) != backbone.embed(batch.ids)).any(dim=-1)
+    said = batch.roles == Role.LABEL
+    assert said.any()
+    assert torch.equal(changed, (batch.attention_mask > 0) & ~said & (batch.ids > 0))
+
+
+def test_replaced_words_are_read_as_the_prompt_reads_them(tiny, task, shifted):
+    backbone = tiny("bert")
+    given = run_config(backbone, "prompt-tuning", "linear").model_dump(mode="json")
+    given["prompt"]["rows"] = {"kind": "shifted"}
+    model = build_model(resolve(parse_run(given)), backbone, task.format)
+    batch = collate(list(map(model.readout.encode, task.train)), backbone.tokenizer.pad_token_id)
+    draws = Draws(0, 0, 0, torch.arange(batch.size), batch.size, 1.0)
+    inputs = _inputs(backbone, Part(model.prompt, model.readout, batch, draws))
+    masked = Masking(backbone, fraction=1.0).perturb(inputs, 0, None).embeddings
+    mask_id = backbone.tokenizer.mask_token_id
+    touched = (masked != inputs.embeddings).any(dim=-1)
+    assert touched.any()
+    expected = embed(
+        backbone, model.prompt, replace(batch, ids=batch.ids.masked_fill(touched, mask_id))
+    )
+    torch.testing.assert_close(masked, expected)
 
 
 def test_several_sets_and_rows_in_every_layer_leave_tokens_alone():

@@ -12,12 +12,24 @@ from contracts.conftest import covering, run_config
 from softprompts.errors import BackboneError, DataError
 from softprompts.training.execution import execute
 
+METHODS_OF_RECIPES = (
+    "prompt-tuning",
+    "adap-ins-pos",
+    "adap-len",
+    "dept",
+    "p-tuning-v2",
+    "prefix-tuning",
+)
 WRITERS = ("gpt2", "llama", "qwen3", "gemma3", "t5", "bart")
 METHODS = {
     "prompt-tuning": {},
     "split": {"position": {"split": 2}},
     "adap-ins-pos": {},
     "adap-len": {"active_length": {"start": 2}},
+    "behind": {"position": {"split": 0}},
+    "closed behind": {"position": {"split": 0}, "active_length": {"kind": "fixed", "count": 2}},
+    "closed anywhere": {"method": "adap-pos", "active_length": {"kind": "task", "start": 1}},
+    "dept": {},
     "p-tuning-v2": {},
     "prefix-tuning": {},
     "pool-len": {
@@ -29,10 +41,14 @@ METHODS = {
 
 
 def model(backbone, method, **options):
-    known = method in ("split", "pool-len")
-    config = {"method": "prompt-tuning" if known else method, "length": 4, **METHODS[method]}
+    known = method in METHODS_OF_RECIPES
+    config = {"method": method if known else "prompt-tuning", "length": 4, **METHODS[method]}
     prompt = sp.PromptConfig.model_validate(config)
-    return sp.SoftPromptModel(backbone, prompt, with_decoder=True, **options)
+    soft = sp.SoftPromptModel(backbone, prompt, with_decoder=True, **options)
+    if method == "dept":
+        with torch.no_grad():
+            soft.prompt.pool.rows.right.normal_(generator=torch.Generator().manual_seed(0))
+    return soft
 
 
 def batch(backbone, side):
@@ -65,7 +81,13 @@ def test_the_text_is_the_same_with_and_without_a_cache(tiny, kind, method):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma3"])
-@pytest.mark.parametrize("method", ["prompt-tuning", "adap-len", "p-tuning-v2", "pool-len"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("prompt-tuning", "adap-len", "p-tuning-v2", "pool-len", "split"),
+        *("behind", "closed behind", "closed anywhere", "dept"),
+    ],
+)
 def test_each_token_written_is_the_likeliest(tiny, kind, method):
     """Against logits of the whole text, read at once by another path."""
     backbone = tiny(kind)
@@ -77,9 +99,49 @@ def test_each_token_written_is_the_likeliest(tiny, kind, method):
     options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
     written = soft.generate(ids, mask, **options)
     whole = torch.cat([ids, written], dim=1)
+    labels = torch.cat([torch.full_like(ids, -100), written], dim=1)
     with torch.no_grad():
-        logits = soft(whole).logits[0, ids.shape[1] - 1 : -1]
+        logits = soft(whole, labels=labels).logits[0, ids.shape[1] - 1 : -1]
+        first = soft(ids).logits[0, -1]
     assert torch.equal(logits.argmax(dim=1), written[0])
+    torch.testing.assert_close(first, logits[0])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("method", ["behind", "closed behind", "dept"])
+def test_what_is_to_be_said_is_no_input(tiny, kind, method):
+    """The loss of a text behind an input, in a batch, on either side of padding, and alone."""
+    soft = model(tiny(kind), method, with_logits=True).eval()
+    losses = []
+    for side in ("left", "right"):
+        ids, mask = batch(soft.backbone, side)
+        count = (mask.cumsum(dim=1) * mask).long()
+        labels = ids.masked_fill(count < 3, -100)
+        output = soft(ids, mask, labels=labels)
+        losses.append(output.loss)
+    torch.testing.assert_close(*losses)
+    ids = ids[:1, : int(mask[0].sum())]
+    labels = ids.clone()
+    labels[:, :2] = -100
+    alone = soft(ids, labels=labels)
+    torch.testing.assert_close(alone.logits[0], output.logits[0, : ids.shape[1]])
+    alone.loss.backward()
+    assert all(one.grad.any() for one in soft.parameters() if one.requires_grad)
+
+
+def test_a_prompt_that_changes_tokens_needs_some(tiny):
+    soft = model(tiny("gpt2"), "dept", with_logits=True)
+    ids = torch.tensor([[5, 6, 7]])
+    with pytest.raises(DataError, match="`labels` must be -100 at some tokens of each input"):
+        soft(ids, labels=ids)
+
+
+def test_a_head_that_is_not_called_is_no_reason_to_write_something_else(tiny, monkeypatch):
+    soft = model(tiny("gpt2"), "closed behind")
+    other = torch.nn.Linear(1, 1)
+    monkeypatch.setattr(soft.backbone.model, "get_output_embeddings", lambda: other)
+    with pytest.raises(BackboneError, match=r"rows behind the input of .* must be active where it"):
+        soft.generate(*batch(soft.backbone, "right"), max_new_tokens=2)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5"])

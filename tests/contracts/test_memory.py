@@ -293,11 +293,18 @@ def test_rows_from_a_text_are_that_text_before_the_input(tiny, kind):
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    covering(list(product(REACHED, ("p-tuning-v2", "adap-len", "adap-ins-len"))), 1),
+    [
+        *covering(list(product(REACHED, ("p-tuning-v2", "adap-len", "adap-ins-len"))), 1),
+        *(("llama", "dept"), ("t5", "dept"), ("bert", "dept")),
+    ],
 )
 def test_left_padding_equals_right_padding(tiny, kind, method):
     backbone = tiny(kind)
     model = sp.SoftPromptModel(backbone, sp.PromptConfig(method=method, length=4)).eval()
+    if method == "dept":
+        torch.nn.init.normal_(
+            model.prompt.pool.rows.right, generator=torch.Generator().manual_seed(0)
+        )
     lines = [list(backbone.tokenizer(t)["input_ids"]) for t in ("the river", "rain all day long")]
     width, pad = max(map(len, lines)), backbone.tokenizer.pad_token_id
     states = {}

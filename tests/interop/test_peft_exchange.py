@@ -11,7 +11,8 @@ import torch
 from interop_material import TEXTS, trained, writer
 
 import softprompts as sp
-from backbones import build
+from architectures import build_any
+from backbones import KINDS, build, build_tokenizer
 from parity.material import padded
 from softprompts.errors import PromptError, RunFolderError, StorageError
 from softprompts.interop.peft import export_peft
@@ -257,6 +258,19 @@ def test_rows_of_peft_are_where_training_starts(tiny, tmp_path):
         prompt = sp.PromptConfig.model_validate({"length": LENGTH, "initializer": start})
         model = sp.SoftPromptModel(backbone, prompt)
         torch.testing.assert_close(model.prompt.bake(), rows)
+
+
+def test_rows_in_front_of_tokens_that_are_scaled_behind_their_table_are_refused(tmp_path):
+    folder = build_any("pegasus", tmp_path / "pegasus")
+    build_tokenizer(KINDS["t5"]).save_pretrained(folder)
+    backbone = sp.load_backbone(str(folder))
+    assert backbone.embedding_scale > 1
+    config = peft.PromptTuningConfig(
+        task_type="SEQ_2_SEQ_LM", num_virtual_tokens=LENGTH, num_transformer_submodules=1
+    )
+    saved(backbone, config, tmp_path / "adapter")
+    with pytest.raises(PromptError, match="must be scaled in its table for rows of peft"):
+        sp.from_peft(tmp_path / "adapter", backbone)
 
 
 def test_what_is_not_read_is_refused(tiny, tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -207,12 +209,47 @@ def _continue(
     positions = places.clamp(min=0) + backbone.first_position
     if memory is not None and memory.offsets is not None:
         positions = positions + memory.offsets[:, None]
-    given = {
+    given = options | {
         "inputs_embeds": embeddings.gather(1, sources[..., None].expand_as(embeddings)),
         "attention_mask": _hide_closed(whole, memory).gather(1, sources),
         "position_ids": positions,
     }
-    return _write(backbone, memory, batch, given | options)
+    last = (given["attention_mask"] * torch.arange(width, device=whole.device)).argmax(dim=1)
+    if int(last.min()) == width - 1:
+        return _write(backbone, memory, batch, given)
+    if "logits_to_keep" in inspect.signature(backbone.model.forward).parameters:
+        given["logits_to_keep"] = 0  # states of all reach the head
+    with _saying_at(backbone, width, last[batch]):
+        return _write(backbone, memory, batch, given)
+
+
+@contextmanager
+def _saying_at(backbone: Backbone, width: int, places: Tensor) -> Iterator[None]:
+    """Let the first new token be said at places of the input, in front of rows that are closed.
+
+    These keep their positions, so that they cannot become padding. Shape `(rows,)`.
+    """
+    thread, count = threading.get_ident(), 0
+
+    def choose(head: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        nonlocal count
+        states, *rest = given  # (rows, tokens, hidden)
+        if threading.get_ident() != thread or states.shape[:2] != (len(places), width):
+            return None
+        count += 1
+        said = states[torch.arange(len(places), device=states.device), places]
+        return torch.cat([states[:, :-1], said[:, None]], dim=1), *rest
+
+    handle = backbone.model.get_output_embeddings().register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not count:
+        raise BackboneError(
+            f"rows behind the input of {backbone.name} must be active where it writes, but some "
+            "are not, and what its language head reads cannot be told."
+        )
 
 
 def _write(

@@ -132,6 +132,7 @@ class Tokenization:
         *,
         num_masks: int = 0,
         continuation: Sequence[int] = (),
+        longest: int = 0,
         num_reserved: int = 0,
         source: str = "",
     ) -> tuple[EncodedInput, bool]:
@@ -142,6 +143,7 @@ class Tokenization:
             values: text per place, `choice` included where the template names it.
             num_masks: mask tokens at `{mask}`.
             continuation: label tokens to append (decoders).
+            longest: most mask or label tokens of an input of this row, so that all are cut alike.
             num_reserved: positions of the context to keep free for what will be written.
             source: `file:line` for messages.
         """
@@ -155,6 +157,7 @@ class Tokenization:
         if not template.has_frame:
             prefix = suffix = ()
         overhead = len(prefix) + len(middle) + len(suffix) + len(continuation)
+        overhead += max(longest - num_masks - len(continuation), 0)
         is_cut = self._cut(tokens, overhead, self._budget(num_reserved), source)
         special = [[_Token(i, Role.SPECIAL) for i in ids] for ids in (prefix, suffix)]
         first = special[0] + tokens[0] + [_Token(i, Role.SPECIAL) for i in middle]

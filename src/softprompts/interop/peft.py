@@ -243,6 +243,11 @@ def _rows(folder: Path, about: Mapping[str, Any], task: int) -> Tensor:
 def _check_taken(backbone: Backbone, is_prefix: bool) -> None:
     """Check that the library has rows that do what peft's do in front of a backbone."""
     if not is_prefix:
+        if backbone.embedding_scale != 1:
+            raise PromptError(
+                f"embeddings of {backbone.name} must be scaled in its table for rows of peft, but "
+                "are scaled behind it, which peft leaves out."
+            )
         if backbone.family != "decoder" and backbone.frame.prefix:
             token = backbone.tokenizer.decode(backbone.frame.prefix)
             raise PromptError(

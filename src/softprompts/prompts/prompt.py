@@ -64,9 +64,9 @@ class SinglePool(Pool):
         rows: Tensor = self.rows(None)
         return rows.detach().clone()[None]
 
-    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+    def embed(self, embeddings: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Return what the set makes of tokens. Shape `(batch, tokens, hidden)`."""
-        return self.rows.embed(embeddings, ids)
+        return self.rows.embed(embeddings, ids, places)
 
     def forward(
         self, batch: int, instances: Tensor | None, draws: Draws | None
@@ -216,13 +216,13 @@ class Prompt(nn.Module):
                 groups.setdefault(kinds.get(parameter, "selector"), []).append(parameter)
         return groups
 
-    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+    def embed(self, embeddings: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Return what the backbone reads for input tokens: what it embeds, or what rows make of it.
 
         Those given are of the frozen table; what rows make of them has a gradient. Shapes
-        `(batch, tokens, hidden)` of both.
+        `(batch, tokens, hidden)` of both; see `Rows.embed`.
         """
-        return self.pool.embed(embeddings, ids)
+        return self.pool.embed(embeddings, ids, places)
 
     def forward(
         self,

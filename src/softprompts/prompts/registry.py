@@ -109,6 +109,7 @@ ROWS.register(
     "superposition",
     "softprompts.prompts.rows.superposition:SuperpositionRows",
     summary="rows as weighted sums of the vocabulary's embeddings",
+    version=2,
     reference="Ali Sadraei Javaheri et al. 2024, arXiv 2406.05279",
     options={"num_words": Option(int, 128, "words that rows are sums of", _WIDTH)},
     is_method=True,
@@ -118,6 +119,7 @@ ROWS.register(
     "dept",
     "softprompts.prompts.rows.dept:DecomposedRows",
     summary="free rows, and a low-rank change of how tokens are embedded",
+    version=2,
     reference="Shi and Lipani 2023, arXiv 2309.05173",
     options={
         "rank": Option(int, 8, "rank of the change", _WIDTH),
@@ -290,7 +292,6 @@ INITIALIZERS.register(
     "text",
     "softprompts.prompts.initializers.text:TextInitializer",
     summary="embeddings of a text's tokens, with random vocabulary rows before them if need be",
-    version=2,
     options={
         "text": Option(
             str | None,

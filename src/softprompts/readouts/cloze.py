@@ -71,9 +71,10 @@ class ClozeReadout(Readout):
         """Return one input per number of label tokens."""
         labels = self.labels or tuple(map(self.tokenization.words, example.choices))
         values = self.template.values(example.fields, example.source)
-        inputs, is_cut = [], False
+        inputs, is_cut, longest = [], False, max(map(len, labels))
         for count in sorted(set(map(len, labels))):
-            item, cut = self.asking.encode(values, example.source, num_masks=count)
+            given = {"num_masks": count, "longest": longest}
+            item, cut = self.asking.encode(values, example.source, **given)
             targets = tuple(Target(c, ids) for c, ids in enumerate(labels) if len(ids) == count)
             inputs.append(replace(item, targets=targets))
             is_cut |= cut

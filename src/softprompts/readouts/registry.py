@@ -28,6 +28,7 @@ READOUTS.register(
     "cloze",
     "softprompts.readouts.cloze:ClozeReadout",
     summary="label words scored at mask tokens by the masked-language head",
+    version=2,
     reference="Schick and Schütze 2021, arXiv 2001.07676",
     facts={"has_parameters": False},
     options={
@@ -45,6 +46,7 @@ READOUTS.register(
     "text",
     "softprompts.readouts.text:TextReadout",
     summary="label strings scored by the likelihood of a decoder or encoder-decoder",
+    version=2,
     facts={"has_parameters": False},
     options={
         "is_length_normalized": Option(bool, False, "mean instead of sum over a label's tokens"),

@@ -84,9 +84,10 @@ class TextReadout(Readout):
             beginning = ids[:-1] if self.family == "decoder" else ()
             groups.setdefault(beginning, []).append(Target(column, ids))
         inputs: list[EncodedInput] = []
-        is_cut = False
+        is_cut, longest = False, max(map(len, groups), default=0)
         for beginning, targets in groups.items():
-            item, cut = self.asking.encode(values, example.source, continuation=beginning)
+            given = {"continuation": beginning, "longest": longest}
+            item, cut = self.asking.encode(values, example.source, **given)
             inputs.append(replace(item, targets=tuple(targets)))
             is_cut |= cut
         return EncodedExample(tuple(inputs), len(labels), example.answers, is_cut)

@@ -33,6 +33,8 @@ class Inputs:
         held_loss: from input embeddings to the readout's loss per example, with the prompt held:
             it is found once for all calls, from the clean input, and has no gradient. Shape
             `(inputs, tokens, embedding)` to `(batch,)`.
+        embed: from token ids to how the prompt lets them be read. Shape `(inputs, tokens)` to
+            `(inputs, tokens, embedding)`.
         similarity: from input embeddings of some inputs, and which inputs they are, to the cosine
             between the mean-pooled states of the bare backbone before and after, without gradient.
             Shapes `(inputs, tokens, embedding)` and `(inputs,)` to `(inputs,)`.
@@ -44,6 +46,7 @@ class Inputs:
     draws: Draws
     number: int = 0
     held_loss: Callable[[Tensor], Tensor] = _unread
+    embed: Callable[[Tensor], Tensor] = _unread
     similarity: Callable[[Tensor, Tensor], Tensor] = _unread
 
 

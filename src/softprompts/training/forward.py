@@ -95,7 +95,11 @@ def emit(backbone: Backbone, part: Part) -> PromptOutput:
 def embed(backbone: Backbone, prompt: Prompt, batch: Batch) -> Tensor:
     """Return a batch's tokens as they are embedded with a prompt."""
     embeddings = backbone.embed(batch.ids)
-    return prompt.embed(embeddings, batch.ids) if prompt.changes_tokens else embeddings
+    if not prompt.changes_tokens:
+        return embeddings
+    places = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
+    own = batch.attention_mask.sum(dim=1) - batch.continuations  # (inputs,)
+    return prompt.embed(embeddings, batch.ids, places.where(places < own[:, None], -1))
 
 
 def ask(backbone: Backbone, part: Part, output: PromptOutput) -> Request:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -149,11 +149,12 @@ def _inputs(backbone: Backbone, part: Part) -> Inputs:
         now = vectors_of(backbone, part.batch, embeddings, chosen=chosen)
         return functional.cosine_similarity(clean, now, dim=1)
 
-    embeddings = embed(backbone, part.prompt, part.batch)
+    def read(ids: Tensor) -> Tensor:
+        return embed(backbone, part.prompt, replace(part.batch, ids=ids))
+
+    about: dict[str, Any] = {"held_loss": held_loss, "embed": read, "similarity": similarity}
     fields = FieldTokens.of(part.batch)
-    return Inputs(
-        part.batch, embeddings, fields, part.draws, held_loss=held_loss, similarity=similarity
-    )
+    return Inputs(part.batch, read(part.batch.ids), fields, part.draws, **about)
 
 
 def _penalties(

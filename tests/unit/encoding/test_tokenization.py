@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from torch import Generator
 
 from backbones import KINDS
 from softprompts.encoding.template import Role, parse_template
 from softprompts.encoding.tokenization import Tokenization
 from softprompts.errors import DataError
+from softprompts.examples import Example, TaskFormat
+from softprompts.readouts.base import Setting
+from softprompts.readouts.registry import READOUTS
 
 A, B = "the soup was cold and the waiter forgot us", "rain all day"
 ENCODERS = ("bert", "roberta", "albert", "deberta-v2", "electra", "modernbert")
@@ -94,6 +98,23 @@ def test_the_longest_field_is_cut_and_nothing_else(tiny):
     assert words.count("rain") == everything.count("rain") - (len(full.ids) - 24)
     assert [w for w in words if w != "rain"] == [w for w in everything if w != "rain"]
     assert item.ids[-1] == full.ids[-1]
+
+
+@pytest.mark.parametrize(("kind", "readout"), [("gpt2", "text"), ("t5", "text"), ("bert", "cloze")])
+def test_all_inputs_of_a_row_are_cut_alike(tiny, kind, readout):
+    backbone = tiny(kind)
+    words = {"short": "bad", "long": "hard to say today", "middle": "good bread"}
+    template = "{text} it was {mask}" if readout == "cloze" else "{text} it was"
+    form = TaskFormat("t", 1, tuple(words), {readout: template}, words, ("accuracy",))
+    setting = Setting(backbone, form, Tokenization(backbone, max_tokens=24), Generator())
+    encoded = READOUTS.load(readout)(setting).encode(Example({"text": "rain " * 40}, (0,)))
+    fields = [
+        [i for i, role in zip(one.ids, one.roles, strict=True) if role is Role.FIELD]
+        for one in encoded.inputs
+    ]
+    assert encoded.is_cut
+    assert all(one == fields[0] for one in fields)
+    assert max(len(one.ids) for one in encoded.inputs) == 24
 
 
 def test_equal_fields_are_cut_evenly(tiny):

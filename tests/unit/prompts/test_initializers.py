@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AddedToken
 
 from softprompts.errors import PromptError
 from softprompts.prompts.initializers.base import InitializerContext
+from softprompts.prompts.initializers.vocabulary import ordinary_ids
 from softprompts.prompts.registry import INITIALIZERS
 from softprompts.storage import write_tensors
 
@@ -33,6 +35,21 @@ def test_vocabulary_rows_are_distinct_and_not_special(tiny, kind):
     assert not set(ids) & set(backbone.tokenizer.all_special_ids)
     assert torch.equal(rows, draw(backbone, "vocabulary", length=40))
     assert not torch.equal(rows, draw(backbone, "vocabulary", length=40, seed=1))
+
+
+def test_added_special_tokens_are_not_drawn_and_move_no_other_draw(tiny, monkeypatch):
+    backbone = tiny("gpt2")
+    before = draw(backbone, "vocabulary", length=40)
+    table = backbone.embed(torch.arange(backbone.vocabulary_size)).float()
+    drawn = [int((table == row).all(dim=1).nonzero()[0]) for row in before]
+    special = {drawn[3]: AddedToken("<file>", special=True), drawn[5]: AddedToken("x")}
+    kind = type(backbone.tokenizer)
+    monkeypatch.setattr(kind, "added_tokens_decoder", property(lambda self: special))
+    after = draw(backbone, "vocabulary", length=40)
+    assert torch.equal(after[:3], before[:3])
+    assert torch.equal(after[3:39], before[4:])
+    assert drawn[3] not in ordinary_ids(backbone)
+    assert drawn[5] in ordinary_ids(backbone)
 
 
 def test_a_prompt_longer_than_the_vocabulary(tiny):

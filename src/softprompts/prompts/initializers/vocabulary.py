@@ -23,15 +23,26 @@ class VocabularyInitializer(Initializer):
 
     def __call__(self, length: int, context: InitializerContext) -> Tensor:
         """Return the first rows, float32. Shape `(length, hidden)`."""
-        backbone, ids = context.backbone, ordinary_ids(context.backbone)
+        backbone, ids = context.backbone, _named_ids(context.backbone)
         order = torch.randperm(len(ids), generator=context.generator)
+        ids = ids[order]
+        ids = ids[
+            torch.isin(ids, ordinary_ids(backbone))
+        ]  # behind the draw, to move no other
         repeats = -(-length // len(ids)) if length else 1
-        chosen = ids[order].repeat(repeats)[:length]
-        return backbone.embed(chosen).float().cpu()
+        return backbone.embed(ids.repeat(repeats)[:length]).float().cpu()
 
 
 def ordinary_ids(backbone: Backbone) -> Tensor:
     """Return the ids of a backbone's tokens without special ones. Shape `(vocab,)`."""
+    added = backbone.tokenizer.added_tokens_decoder
+    special = torch.tensor([i for i, one in added.items() if one.special], dtype=torch.long)
+    ids = _named_ids(backbone)
+    return ids[~torch.isin(ids, special)]
+
+
+def _named_ids(backbone: Backbone) -> Tensor:
+    """Return the ids without special tokens that the tokenizer has a name for. Shape `(vocab,)`."""
     special = set(backbone.tokenizer.all_special_ids)
     known = min(len(backbone.tokenizer), backbone.vocabulary_size)
     return torch.tensor([i for i in range(known) if i not in special])

@@ -41,7 +41,7 @@ class Pool(Part):
     def bake(self) -> Tensor:
         """Return all sets as inference needs them, detached. Shape `(pool, length, hidden)`."""
 
-    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+    def embed(self, embeddings: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Return what the backbone reads for input tokens; see `Rows.embed`."""
         return embeddings
 

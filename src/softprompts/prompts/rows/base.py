@@ -66,11 +66,13 @@ class Rows(nn.Module, ABC):
         Dropout is drawn from the generator; `None` means evaluation. Shape `(length, hidden)`.
         """
 
-    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+    def embed(self, embeddings: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Return what the backbone reads for input tokens; a kind may replace this.
 
         Those are the `embeddings` of the frozen table, unless the kind says `changes_tokens`. Shape
-        `(batch, tokens, hidden)`.
+        `(batch, tokens, hidden)`. `places` count the tokens of each input from 0; -1 is none of
+        it: padding, or what is to be said, which is read as it is when a decoder writes it. Shape
+        `(batch, tokens)`.
         """
         return embeddings
 
@@ -90,6 +92,6 @@ class RowsInUnit(Rows):
         rows: Tensor = self.rows(generator)
         return rows * self.unit
 
-    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+    def embed(self, embeddings: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Return what the kind makes of tokens in the unit. Shape `(batch, tokens, hidden)`."""
-        return self.rows.embed(embeddings / self.unit, ids) * self.unit
+        return self.rows.embed(embeddings / self.unit, ids, places) * self.unit

@@ -15,9 +15,9 @@ class DecomposedRows(Rows):
     """Free rows `P`, and tokens that are read as `E + A B`.
 
     `A (tokens, rank)` has a row for each place of the input, counted from its first token, and
-    `B (rank, hidden)`. Tokens beyond the last place are read as they are. `B` starts at 0, so that
-    training starts at the plain input. In a unit `u`, `P = u w` and tokens are `E + u A B`.
-    Trainable numbers: `l d + r (s + d)` for `s` places.
+    `B (rank, hidden)`. Tokens beyond the last place, and those to be said, are read as they are.
+    `B` starts at 0, so that training starts at the plain input. In a unit `u`, `P = u w` and tokens
+    are `E + u A B`. Trainable numbers: `l d + r (s + d)` for `s` places.
 
     Reference:
         Shi and Lipani (2023), DePT, arXiv 2309.05173, section 3.
@@ -51,8 +51,9 @@ class DecomposedRows(Rows):
         """Return `P`. Shape `(length, hidden)`."""
         return self.weight * self.unit
 
-    def embed(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+    def embed(self, embeddings: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Return `E + A B`. Shape `(batch, tokens, hidden)`."""
         change = self.left[: embeddings.shape[1]] @ self.right * self.unit  # (places, hidden)
-        beyond = embeddings.shape[1] - len(change)
-        return embeddings + nn.functional.pad(change, (0, 0, 0, beyond)).to(embeddings)
+        change = nn.functional.pad(change, (0, 0, 0, 1)).to(embeddings)  # the last is none
+        is_there = (places >= 0) & (places < len(change) - 1)
+        return embeddings + nn.functional.embedding(places.where(is_there, len(change) - 1), change)

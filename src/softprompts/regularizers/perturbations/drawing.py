@@ -73,7 +73,7 @@ def replaced(inputs: Inputs, backbone: Backbone, swaps: Sequence[Mapping[int, in
             own[example, number] = token
     taken = own.to(ids.device)[fields.examples[:, None], fields.numbers]  # (inputs, tokens)
     is_new = fields.mask & (taken >= 0) & (taken != ids)
-    embeddings = backbone.embed(torch.where(is_new, taken, ids))
+    embeddings = inputs.embed(torch.where(is_new, taken, ids))
     embeddings = torch.where(is_new[..., None], embeddings, inputs.embeddings)
     changed = torch.zeros(fields.num_examples, device=ids.device)
     changed = changed.index_add(0, fields.examples, is_new.any(dim=1).to(changed))
