@@ -28,7 +28,6 @@ from softprompts.token_inputs import (
     check_given,
     check_tokens,
     decoder_logits,
-    first_told,
     logits_of,
     loss_of,
     read_tokens,
@@ -238,7 +237,7 @@ class SoftPromptModel(nn.Module):
         backbone = self._backbone[0]
         tokens = check_tokens(input_ids, attention_mask, token_type_ids)
         shape = tuple(input_ids.shape)
-        check_given(backbone, labels, decoder_input_ids, shape, with_logits=self.with_logits)
+        told = check_given(backbone, labels, decoder_input_ids, shape, with_logits=self.with_logits)
         order: Any = slice(None)
         back, prompts = order, [(self.prompt, len(input_ids))] if "prompt" in self._modules else []
         if prompt_names is not None or not prompts:
@@ -246,7 +245,6 @@ class SoftPromptModel(nn.Module):
             back, tokens = order.argsort(), (tokens[0][order], tokens[1][order], tokens[2][order])
         draws, is_pair = self._new_draws(len(input_ids)), backbone.family == "encoder-decoder"
         needs_head = self.with_logits and not is_pair
-        told = first_told(backbone, labels)
         told = told if told is None else told[order]
         requests = read_tokens(backbone, tokens, prompts, draws, needs_head=needs_head, told=told)
         if not self.with_logits:

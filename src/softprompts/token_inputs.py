@@ -88,8 +88,11 @@ def check_given(
     shape: tuple[int, ...],
     *,
     with_logits: bool,
-) -> None:
+) -> Tensor | None:
     """Check that labels and decoder inputs fit what a model returns and inputs of this shape.
+
+    Returns:
+        The index of the first label of each input of a decoder; `None` without. Shape `(batch,)`.
 
     Raises:
         BackboneError: if something is missing or too much.
@@ -113,7 +116,7 @@ def check_given(
             "encoder-decoder."
         )
     if labels is None:
-        return
+        return None
     if is_pair:
         shape = (shape[0], labels.shape[-1] if labels.dim() > 1 else 0)
     if labels.shape != shape or labels.is_floating_point():
@@ -124,11 +127,7 @@ def check_given(
     if len(wrong):
         rule = f"from 0 to {vocab - 1}, or {_NO_LABEL}"
         raise DataError(f"`labels` must be token ids {rule}, but have {wrong[0].item()}.")
-
-
-def first_told(backbone: Backbone, labels: Tensor | None) -> Tensor | None:
-    """Return the index of the first label of each input of a decoder. Shape `(batch,)`."""
-    if labels is None or backbone.family != "decoder":
+    if backbone.family != "decoder":
         return None
     ends = functional.pad(labels, (0, 1), value=0)  # so that one is there
     return (ends != _NO_LABEL).long().argmax(dim=1)
