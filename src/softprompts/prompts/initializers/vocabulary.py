@@ -26,9 +26,7 @@ class VocabularyInitializer(Initializer):
         backbone, ids = context.backbone, _named_ids(context.backbone)
         order = torch.randperm(len(ids), generator=context.generator)
         ids = ids[order]
-        ids = ids[
-            torch.isin(ids, ordinary_ids(backbone))
-        ]  # behind the draw, to move no other
+        ids = ids[torch.isin(ids, ordinary_ids(backbone))]  # moves no other draw
         repeats = -(-length // len(ids)) if length else 1
         return backbone.embed(ids.repeat(repeats)[:length]).float().cpu()
 
