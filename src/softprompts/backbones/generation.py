@@ -233,8 +233,10 @@ def _saying_at(backbone: Backbone, width: int, places: Tensor) -> Iterator[None]
 
     def choose(head: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         nonlocal count
+        if threading.get_ident() != thread or not given:
+            return None
         states, *rest = given  # (rows, tokens, hidden)
-        if threading.get_ident() != thread or states.shape[:2] != (len(places), width):
+        if states.shape[:2] != (len(places), width):
             return None
         count += 1
         said = states[torch.arange(len(places), device=states.device), places]

@@ -500,3 +500,14 @@ def test_a_claim_is_confirmed_refuted_or_not_decided():
         row = write_claims._row(claim, cells)
         assert verdict in row.rsplit("|", 2)[1], row
     assert "+10.0 [" in write_claims._row(claims["residual", "plain", "mean"], cells)
+
+
+def test_two_runs_of_one_recipe_are_read_together_seed_by_seed():
+    first = claim_cells(plain=(0.6, 0.0), residual=(0.7, 1.0))
+    second = claim_cells(plain=(0.6, 0.0), residual=(0.66, -1.0))
+    lines = list(write_claims._together([first, second]))
+    (line,) = [one for one in lines if one.startswith("| residual | better")]
+    assert line.endswith("| residual | plain | +10.0 | +6.0 | +8.0 [+8.0, +8.0] |")  # noise cancels
+    assert not [one for one in lines if "adap-pos" in one or "steadier" in one]
+    second[-1]["seeds"], second[-1]["scores"] = [0, 9], [0.66, 0.7]
+    assert not [one for one in write_claims._together([first, second]) if "better" in one]
