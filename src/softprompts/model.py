@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 from softprompts import prompt_folder
 from softprompts.backbones.backbone import Backbone
-from softprompts.backbones.generation import check_written, generate
+from softprompts.backbones.generation import check_written, generate, with_settings
 from softprompts.errors import BackboneError
 from softprompts.hub_transfer import upload
 from softprompts.named_prompts import ONLY, Given, build, check_names, choose
@@ -236,8 +236,9 @@ class SoftPromptModel(nn.Module):
         """
         backbone = self._backbone[0]
         tokens = check_tokens(input_ids, attention_mask, token_type_ids)
-        shape = tuple(input_ids.shape)
-        told = check_given(backbone, labels, decoder_input_ids, shape, with_logits=self.with_logits)
+        labels, inputs = check_given(
+            backbone, labels, decoder_input_ids, tokens[1], with_logits=self.with_logits
+        )
         order: Any = slice(None)
         back, prompts = order, [(self.prompt, len(input_ids))] if "prompt" in self._modules else []
         if prompt_names is not None or not prompts:
@@ -245,8 +246,9 @@ class SoftPromptModel(nn.Module):
             back, tokens = order.argsort(), (tokens[0][order], tokens[1][order], tokens[2][order])
         draws, is_pair = self._new_draws(len(input_ids)), backbone.family == "encoder-decoder"
         needs_head = self.with_logits and not is_pair
-        told = told if told is None else told[order]
-        requests = read_tokens(backbone, tokens, prompts, draws, needs_head=needs_head, told=told)
+        inputs = inputs if inputs is None else inputs[order]
+        given: dict[str, Any] = {"needs_head": needs_head, "inputs": inputs}
+        requests = read_tokens(backbone, tokens, prompts, draws, **given)
         if not self.with_logits:
             states, rows = states_of(backbone, requests, tokens[1])
             return SoftPromptOutput(last_hidden_state=states[back], prompt_hidden_state=rows[back])
@@ -260,7 +262,7 @@ class SoftPromptModel(nn.Module):
             logits = logits_of(backbone, requests, tokens[1])[back]
         loss = None
         if labels is not None:
-            loss = loss_of(backbone, logits, labels, attention_mask, num_items_in_batch)
+            loss = loss_of(backbone, logits, labels, num_items_in_batch)
         return SoftPromptOutput(loss=loss, logits=logits)
 
     @torch.no_grad()
@@ -298,7 +300,7 @@ class SoftPromptModel(nn.Module):
             PromptError: if the input and the prompt alone are, or names are missing or unknown.
         """
         given = check_tokens(input_ids, attention_mask, token_type_ids)
-        options.setdefault("generation_config", self.generation_config)
+        options = with_settings(self.backbone, self.generation_config, options)
         order, prompts = choose(self._named, prompt_names, input_ids)
         tokens = (given[0][order], given[1][order], given[2][order])
         joint = join(self.backbone, read_tokens(self.backbone, tokens, prompts, None))

@@ -33,9 +33,7 @@ def build(
 ) -> tuple[Prompt, PromptConfig | None]:
     """Return a prompt, built or there already, and how it is made, where that is known."""
     if isinstance(given, Result):
-        prompt = given.prompt()
-        changes = {"length": prompt.length, "from_run": None}
-        return _placed(prompt), given.config.prompt.model_copy(update=changes)
+        return _placed(given.prompt()), _config_of(given, backbone, with_decoder)
     if isinstance(given, Prompt):
         return _placed(given), None
     if not isinstance(given, PromptConfig | None):
@@ -62,6 +60,30 @@ def build(
             stacklevel=4,
         )
     return _placed(build_prompt(config, backbone, (), seed, with_decoder)), config
+
+
+def _config_of(result: Result, backbone: Backbone, with_decoder: bool) -> PromptConfig:
+    """Return how the prompt of a run is made, if it is one of this backbone, by itself."""
+    config, adaptation = result.config.prompt, result.config.adaptation
+    is_changed = adaptation is not None and adaptation.kind != "none"
+    if METHODS[config.method].is_length_fixed or is_changed:
+        raise PromptError(
+            f"`prompt` must be a Result of rows on a frozen backbone, but is {result!r}."
+        )
+    if result.backbone.fingerprint != backbone.fingerprint:
+        raise PromptError(
+            f"`prompt` must be a Result on the weights of {backbone.name}, but is on "
+            f"{result.backbone.fingerprint}."
+        )
+    prompt = result.prompt()
+    reached = {slot.stack for slot in getattr(prompt.depth, "slots", ())}
+    is_pair = backbone.family == "encoder-decoder" and len(reached) > 0
+    if is_pair and with_decoder != ("decoder" in reached):
+        raise PromptError(
+            f"`with_decoder` must be {not with_decoder} for this Result, whose rows reach "
+            f"the {' and the '.join(sorted(reached))}."
+        )
+    return config.model_copy(update={"length": prompt.length, "from_run": None})
 
 
 def _placed(prompt: Prompt) -> Prompt:

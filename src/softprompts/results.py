@@ -121,8 +121,9 @@ class Result:
         """Return the label, the chosen text, or what is written, for each input.
 
         Args:
-            inputs: a mapping of the template's fields each, or a data frame of them; a plain string
-                where the template has one field. Choice tasks also need `choices`, a list of texts.
+            inputs: a mapping of the template's fields each, or a data frame of pandas; a plain
+                string where the template has one field. Choice tasks also need `choices`, a list of
+                texts.
             task: the task, by its name in the mixture; `None` in a run of one task.
 
         Returns:
@@ -238,8 +239,8 @@ class Result:
         format = self.model.track(task).format
         if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
             raise DataError(f"must be a list of inputs, but is {shown(inputs)}.", file="inputs")
-        if hasattr(inputs, "columns") and hasattr(inputs, "to_dict"):
-            inputs = inputs.to_dict("records")  # of a data frame of pandas, which gives columns
+        if hasattr(inputs, "iterrows") and hasattr(inputs, "to_dict"):
+            inputs = inputs.to_dict("records")  # a data frame of pandas gives its columns
         return [self._example(value, place, format) for place, value in enumerate(inputs)]
 
     def _example(self, value: str | Mapping[str, Any], place: int, format: TaskFormat) -> Example:

@@ -28,12 +28,12 @@ def read_tokens(
     draws: Draws | None,
     *,
     needs_head: bool = False,
-    told: Tensor | None = None,
+    inputs: Tensor | None = None,
 ) -> list[Request]:
     """Put prompts among token ids, without columns that are all padding, one request a prompt.
 
     Where a decoder is to say some of the tokens, the input ends before them: rows behind it stand
-    there, as they do when it writes, and the first of them is said by the last row.
+    there, as they do when it writes, and what follows its last token is said by the last row.
 
     Args:
         backbone: the frozen model.
@@ -41,28 +41,23 @@ def read_tokens(
         prompts: each prompt, and how many inputs it has: the first ones, the next ones, and so on.
         draws: noise and dropout; `None` means evaluation.
         needs_head: ask for logits at tokens rather than for states everywhere.
-        told: index of the first token that is to be said; their number where none is. Shape
-            `(batch,)`.
+        inputs: 1 on tokens that are input, 0 on padding and what is to be said; the mask when
+            `None`. Shape `(batch, tokens)`.
     """
     (all_ids, all_masks, all_segments), found, first = tokens, [], 0
     for prompt, count in prompts:
         own = slice(first, first + count)
         ids, mask, segments = all_ids[own], all_masks[own], all_segments[own]
         first += count
-        start, end = _edges(backbone, prompt, ids, mask)
-        if told is not None:
-            end = torch.maximum(torch.minimum(end, told[own]), start)
-            if prompt.changes_tokens and bool((start == end).any()):
-                raise DataError(
-                    "`labels` must be -100 at some tokens of each input for a prompt that changes "
-                    "how they are read, but are not."
-                )
+        is_input = mask if inputs is None else inputs[own]
+        start, end = _edges(backbone, prompt, ids, is_input)
         embeddings, instances = backbone.embed(ids), None
         if prompt.needs_instances:
-            instances = _instances(backbone, prompt, (embeddings, mask, segments))
+            instances = _instances(backbone, prompt, (embeddings, is_input, segments))
         output = prompt(Edges(start, end, mask[:, :0]), instances, draws)
         if prompt.changes_tokens:
-            embeddings = prompt.embed(embeddings, ids, _places(mask, told if told is None else end))
+            places = (is_input.cumsum(dim=1) - 1).where(is_input > 0, -1)
+            embeddings = prompt.embed(embeddings, ids, places)
         spliced = arrange(output, (embeddings, mask, segments), (start, end))
         taken = longest = int(spliced.lengths.max())
         limit = backbone.context_length
@@ -76,8 +71,11 @@ def read_tokens(
             )
         if longest < spliced.embeddings.shape[1]:
             spliced = spliced.cut(longest)
-        places = _said_at(spliced, start, end).clamp(max=longest - 1) if needs_head else None
-        found.append(Request(output, spliced, places, needs_head))
+        at = None
+        if needs_head:
+            said = _said_at(spliced, end) if backbone.family == "decoder" else None
+            at = (spliced.token_positions if said is None else said).clamp(max=longest - 1)
+        found.append(Request(output, spliced, at, needs_head))
     return found
 
 
@@ -85,14 +83,16 @@ def check_given(
     backbone: Backbone,
     labels: Tensor | None,
     decoder_input_ids: Tensor | None,
-    shape: tuple[int, ...],
+    mask: Tensor,
     *,
     with_logits: bool,
-) -> Tensor | None:
-    """Check that labels and decoder inputs fit what a model returns and inputs of this shape.
+) -> tuple[Tensor | None, Tensor | None]:
+    """Check that labels and decoder inputs fit what a model returns and the inputs.
 
     Returns:
-        The index of the first label of each input of a decoder; `None` without. Shape `(batch,)`.
+        The labels that count, and the tokens that are input; of a decoder, what stands before the
+        first label, or all where that is the first token. Nothing is said at padding, so the first
+        token behind it counts as little as the first of all.
 
     Raises:
         BackboneError: if something is missing or too much.
@@ -116,48 +116,49 @@ def check_given(
             "encoder-decoder."
         )
     if labels is None:
-        return None
-    if is_pair:
-        shape = (shape[0], labels.shape[-1] if labels.dim() > 1 else 0)
-    if labels.shape != shape or labels.is_floating_point():
-        said = f"{tuple(labels.shape)} and {labels.dtype}"
-        raise DataError(f"`labels` must be of shape {shape} and whole numbers, but are {said}.")
-    vocab = backbone.vocabulary_size
+        return None, None
+    _check_labels(labels, backbone.vocabulary_size, mask.shape[:1] if is_pair else mask.shape)
+    if backbone.family != "decoder":
+        return labels, None
+    labels = labels.masked_fill(mask == 0, _NO_LABEL)
+    is_input = mask * ((labels != _NO_LABEL).cumsum(dim=1) == 0)
+    is_input = torch.where(is_input.any(dim=1, keepdim=True), is_input, mask)
+    return labels.masked_fill(functional.pad(mask[:, :-1], (1, 0)) == 0, _NO_LABEL), is_input
+
+
+def _check_labels(labels: object, vocab: int, shape: Sequence[int]) -> None:
+    """Check that labels are token ids of a shape, or of one that begins so."""
+    if (
+        not isinstance(labels, Tensor)
+        or labels.is_floating_point()
+        or labels.dim() != 2
+        or labels.shape[: len(shape)] != tuple(shape)
+    ):
+        said = type(labels).__name__
+        if isinstance(labels, Tensor):
+            said = f"{tuple(labels.shape)} and {labels.dtype}"
+        wanted = tuple(shape) if len(shape) > 1 else f"({shape[0]}, targets)"
+        raise DataError(f"`labels` must be of shape {wanted} and whole numbers, but are {said}.")
     wrong = labels[((labels < 0) | (labels >= vocab)) & (labels != _NO_LABEL)]
     if len(wrong):
         rule = f"from 0 to {vocab - 1}, or {_NO_LABEL}"
         raise DataError(f"`labels` must be token ids {rule}, but have {wrong[0].item()}.")
-    if backbone.family != "decoder":
-        return None
-    ends = functional.pad(labels, (0, 1), value=0)  # so that one is there
-    return (ends != _NO_LABEL).long().argmax(dim=1)
 
 
 def loss_of(
-    backbone: Backbone,
-    logits: Tensor,
-    labels: Tensor,
-    mask: Tensor | None,
-    num_items: Tensor | int | None,
+    backbone: Backbone, logits: Tensor, labels: Tensor, num_items: Tensor | int | None
 ) -> Tensor:
     """Return the cross-entropy of labels: of a decoder, those of the next tokens.
-
-    Nothing is said at padding, so the first token behind it counts as little as the first of all.
 
     Args:
         backbone: what said the logits.
         logits: shape `(batch, tokens, vocab)`.
         labels: token ids, or -100. Shape `(batch, tokens)`.
-        mask: 1 on tokens that a decoder read, 0 on padding; all ones when `None`. As `labels`.
         num_items: divides the sum; the number of labels that count when `None`.
     """
-    vocab = logits.shape[-1]
-    if backbone.family != "decoder":
-        return ForMaskedLMLoss(logits, labels, vocab, num_items_in_batch=num_items)  # type: ignore[no-any-return]
-    if mask is not None:
-        labels = labels.clone()
-        labels[:, 1:].masked_fill_(mask[:, :-1] == 0, _NO_LABEL)
-    return ForCausalLMLoss(logits, labels, vocab, num_items_in_batch=num_items)  # type: ignore[no-any-return]
+    measure = ForCausalLMLoss if backbone.family == "decoder" else ForMaskedLMLoss
+    loss: Tensor = measure(logits, labels, logits.shape[-1], num_items_in_batch=num_items)
+    return loss
 
 
 def check_tokens(
@@ -242,24 +243,15 @@ def decoder_logits(backbone: Backbone, requests: Sequence[Request], ids: Tensor)
     return backbone.logits(*given, gather=places, decoder=decoder, memory=joint.memory)
 
 
-def _places(mask: Tensor, end: Tensor | None) -> Tensor:
-    """Return which token of its input each is, -1 for others. Shape `(batch, tokens)`."""
-    if end is not None:
-        mask = mask * (torch.arange(mask.shape[1], device=mask.device) < end[:, None])
-    return (mask.cumsum(dim=1) - 1).where(mask > 0, -1)
+def _said_at(spliced: Spliced, end: Tensor) -> Tensor:
+    """Return where a decoder says what follows each token: behind the rows that end an input.
 
-
-def _said_at(spliced: Spliced, start: Tensor, end: Tensor) -> Tensor:
-    """Return where what follows each token is said: behind the rows that end an input.
-
-    `start` and `end` are as `arrange` takes them. Shape `(batch, tokens)`.
+    `end` is the index behind its last token, of shape `(batch,)`. Shape `(batch, tokens)`.
     """
     at = spliced.token_positions  # (batch, tokens)
     follows = functional.pad(at, (0, 1), value=at.shape[1] + spliced.row_positions.shape[1])
     before = torch.minimum(follows.gather(1, end[:, None])[:, 0], spliced.lengths)
-    last = (end - 1).clamp(min=0)[:, None]
-    said = torch.where(end > start, spliced.last_active(before), at.gather(1, last)[:, 0])
-    return at.scatter(1, last, said[:, None])
+    return at.scatter(1, (end - 1).clamp(min=0)[:, None], spliced.last_active(before)[:, None])
 
 
 def _edges(

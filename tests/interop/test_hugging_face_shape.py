@@ -432,7 +432,7 @@ def test_wrong_labels_are_named(tiny, labels, text):
 def test_labels_of_an_encoder_decoder_have_a_length_of_their_own(tiny):
     model, ids = make(tiny("t5")), torch.tensor([[5, 6, 7]])
     assert model(ids, labels=ids[:, :2]).logits.shape[:2] == (1, 2)
-    with pytest.raises(sp.DataError, match=r"must be of shape \(1, 0\)"):
+    with pytest.raises(sp.DataError, match=r"must be of shape \(1, targets\) .*, but are \(3,\)"):
         model(ids, labels=ids[0])
 
 
@@ -518,8 +518,35 @@ def test_results_are_prompts_of_a_model(backbone_folder, tmp_path, method):
     model.save_pretrained(tmp_path / "both")
     again = sp.SoftPromptModel.from_pretrained(tmp_path / "both", backbone).eval()
     assert torch.equal(again(ids, mask, prompt_names=["two", "one"]).logits, logits)
+    other = sp.load_backbone(str(backbone_folder("gpt2")))
+    with pytest.raises(PromptError, match=r"must be a Result on the weights of .*, but is on"):
+        sp.SoftPromptModel(other, one)
     one.save(tmp_path / "run")
+    with torch.no_grad():
+        assert sp.load(tmp_path / "run", backbone).score == one.score
     with pytest.raises(StorageError, match=r"is the folder of a run: give the Result"):
         sp.SoftPromptModel.from_pretrained(tmp_path / "run", backbone)
     with pytest.raises(StorageError, match=r"is that of a SoftPromptModel, which its from_pret"):
         sp.load(tmp_path / "both", backbone)
+
+
+@pytest.mark.parametrize("method", ["lora", "zero-shot"])
+def test_results_without_rows_are_no_prompts(backbone_folder, method):
+    backbone = sp.load_backbone(str(backbone_folder("llama")))
+    task, few = sp.load_task("bundled/sentiment"), sp.TrainingConfig(steps=1, num_evaluations=1)
+    given = {} if method == "zero-shot" else {"training": few}
+    result = sp.train(
+        backbone, task, prompt=sp.PromptConfig(method=method), readout="text", **given
+    )
+    with pytest.raises(PromptError, match="must be a Result of rows on a frozen backbone, but is"):
+        sp.SoftPromptModel(backbone, result)
+
+
+def test_a_result_of_an_encoder_decoder_reaches_what_its_run_reached(backbone_folder):
+    backbone = sp.load_backbone(str(backbone_folder("t5")))
+    task, few = sp.load_task("bundled/sentiment"), sp.TrainingConfig(steps=1, num_evaluations=1)
+    prompt = sp.PromptConfig(method="p-tuning-v2", length=2)
+    result = sp.train(backbone, task, prompt=prompt, readout="text", training=few)
+    assert sp.SoftPromptModel(backbone, result, with_logits=True).with_decoder
+    with pytest.raises(PromptError, match="`with_decoder` must be True for this Result, whose"):
+        sp.SoftPromptModel(backbone, result)

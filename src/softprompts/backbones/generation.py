@@ -65,20 +65,36 @@ def generate(
             f"backbone {backbone.name!r} must be a decoder or encoder-decoder with a trained "
             f"language head to write text, but is of family {backbone.family!r}."
         )
+    settings = _settled(backbone, options)
+    padding = settings.pad_token_id
+    options["pad_token_id"] = backbone.tokenizer.pad_token_id if padding is None else padding
+    copies = max(settings.num_beams or 1, settings.num_return_sequences or 1)
+    batch = torch.arange(len(inputs[0]), device=backbone.device).repeat_interleave(copies)
     try:
-        settings, given = _settled(backbone, options)
-        copies = max(settings.num_beams or 1, settings.num_return_sequences or 1)
-        batch = torch.arange(len(inputs[0]), device=backbone.device).repeat_interleave(copies)
-        given["generation_config"] = settings
         if backbone.family == "encoder-decoder":
             encoded, mask = backbone.read(*inputs, memory), _hide_closed(inputs[1], memory)
-            given |= {"encoder_outputs": encoded, "attention_mask": mask}
-            return _write(backbone, memory, batch, given)
-        return _write_on(backbone, inputs[0], inputs[1], memory, batch, given)
+            given = {"encoder_outputs": encoded, "attention_mask": mask}
+            return _write(backbone, memory, batch, given | options)
+        return _write_on(backbone, inputs[0], inputs[1], memory, batch, options)
     except ValueError as error:
         if isinstance(error, BackboneError):
             raise
         raise _refusal(backbone, error) from error
+
+
+def with_settings(backbone: Backbone, settings: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with what a `GenerationConfig` says otherwise than the backbone's model."""
+    if settings is None:
+        return dict(options)
+    own, given = backbone.model.generation_config.to_dict(), options.get("generation_config")
+    changed = {name: one for name, one in settings.to_dict().items() if one != own.get(name)}
+    if given is None:
+        return {**changed, **options}
+    given = copy.deepcopy(given)
+    for name, one in changed.items():
+        if getattr(given, name, None) is None:
+            setattr(given, name, one)
+    return {**options, "generation_config": given}
 
 
 def _refusal(backbone: Backbone, error: ValueError) -> BackboneError:
@@ -88,23 +104,21 @@ def _refusal(backbone: Backbone, error: ValueError) -> BackboneError:
     )
 
 
-def _settled(backbone: Backbone, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return a `GenerationConfig` of all that is told, and the options that are none of it."""
+def _settled(backbone: Backbone, options: Mapping[str, Any]) -> Any:
+    """Return a `GenerationConfig` of all that is told, as transformers puts it together."""
     options, own = dict(options), backbone.model.generation_config
     settings = copy.deepcopy(options.pop("generation_config", None) or own)
+    for name, value in own.to_dict().items():
+        if getattr(settings, name, None) is None:
+            setattr(settings, name, value)
     try:
         rest = settings.update(**options)
     except ValueError as error:
         raise _refusal(backbone, error) from error
-    for name, value in own.to_dict().items():
-        if getattr(settings, name, None) is None:
-            setattr(settings, name, value)
     for name, reason in _OURS.items():
         if name in rest or getattr(settings, name, None):
             raise BackboneError(f"`{name}` must be left out, since {reason}.")
-    if settings.pad_token_id is None:
-        settings.pad_token_id = backbone.tokenizer.pad_token_id
-    return settings, rest
+    return settings
 
 
 def num_new_tokens(
@@ -115,7 +129,7 @@ def num_new_tokens(
     `num_given` are positions before the first of them. With `None`, and options that say how long
     the whole may be, it is what a decoder's context is to keep free so that one token fits.
     """
-    settings, _ = _settled(backbone, options)
+    settings = _settled(backbone, options)
     new: int | None = settings.max_new_tokens
     whole: int | None = settings.max_length
     if new is not None:
@@ -189,7 +203,7 @@ def _write_on(
         ids = _continue(backbone, part, whole, own, each, options)
         parts |= dict(zip(rows.tolist(), ids.chunk(len(rows)), strict=True))
     width = max(ids.shape[1] for ids in parts.values())
-    padding = options["generation_config"].pad_token_id
+    padding = options["pad_token_id"]
     ordered = (parts[row] for row in range(len(mask)))
     return torch.cat([pad(ids, (0, width - ids.shape[1]), value=padding) for ids in ordered])
 
@@ -239,7 +253,8 @@ def _saying_at(backbone: Backbone, width: int, places: Tensor) -> Iterator[None]
         if states.shape[:2] != (len(places), width):
             return None
         count += 1
-        said = states[torch.arange(len(places), device=states.device), places]
+        rows = torch.arange(len(places), device=states.device)
+        said = states[rows, places.to(states.device)]
         return torch.cat([states[:, :-1], said[:, None]], dim=1), *rest
 
     handle = backbone.model.get_output_embeddings().register_forward_pre_hook(choose)

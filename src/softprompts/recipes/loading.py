@@ -128,15 +128,31 @@ def _overridden(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return `data` with the overrides set, and what is wrong with those that could not be set."""
     values, problems = parse_overrides(overrides)
+    done: list[tuple[str, list[str]]] = []
     for field, value in values.items():
-        if not is_study:
-            problems.append(set_at(data, field.split("."), value))
-        elif inside := _inside_grid(data.get("grid"), field):
-            problems.extend(set_at(data, path, copy.deepcopy(value)) for path in inside)
-        else:
-            problems.extend(_beaten(data, field))
-            problems.append(set_at(data, _study_path(field), value))
+        paths = _inside_grid(data.get("grid"), field) if is_study else []
+        if not paths:
+            problems.extend(_beaten(data, field) if is_study else ())
+            paths = [_study_path(field) if is_study else field.split(".")]
+        problems.extend(_undone(field, paths, done))
+        problems.extend(set_at(data, path, copy.deepcopy(value)) for path in paths)
+        done += [(field, path) for path in paths]
     return data, [problem for problem in problems if problem]
+
+
+def _undone(
+    field: str, paths: Sequence[list[str]], done: Sequence[tuple[str, list[str]]]
+) -> list[str]:
+    """Find the first of the fields set before that an override would undo."""
+    for earlier, own in done:
+        for path in paths:
+            is_one_of = path == own and field.startswith("grid.") > earlier.startswith("grid.")
+            if own[: len(path)] == path and not is_one_of:
+                return [
+                    f"`{field}` must come before `{earlier}`, which it would undo, but is given "
+                    "after it."
+                ]
+    return []
 
 
 def _inside_grid(grid: Any, field: str) -> list[list[str]]:

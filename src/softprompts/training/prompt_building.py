@@ -7,6 +7,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
+import torch
 from torch import Generator, Tensor, nn
 
 from softprompts.backbones.backbone import Backbone
@@ -186,7 +187,8 @@ def _check_rows(kind: str, rows: Rows, length: int) -> None:
         raise PromptError(
             f"rows {kind!r} must return a tensor of shape ({length}, hidden), but returned {said}."
         )
-    if any(one.requires_grad for one in rows.parameters()) and not found.requires_grad:
+    is_trained = torch.is_grad_enabled() and any(one.requires_grad for one in rows.parameters())
+    if is_trained and not found.requires_grad:
         raise PromptError(f"rows {kind!r} must depend on their parameters, but do not.")
 
 

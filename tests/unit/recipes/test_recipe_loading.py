@@ -313,6 +313,21 @@ def test_an_override_reaches_into_listed_values_of_the_grid(write):
     assert [cell.config.task.num_items for cell in cells] == [2, 3]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("grid.task.two.num_items=3", "task.num_items=2"),
+        ("task.num_items=2", "grid.task.one={name: bundled/sentiment}"),
+        ("task.num_items=2", "grid={task: [{name: bundled/sentiment}]}"),
+    ],
+)
+def test_an_override_of_the_grid_that_would_undo_another_is_refused(write, first, second):
+    names = [one.split("=")[0] for one in (second, first)]
+    with pytest.raises(RecipeError, match="`{}` must come before `{}`, which it".format(*names)):
+        load_recipe(write(NAMED), [first, second])
+    load_recipe(write(NAMED), [second, first])
+
+
 @pytest.mark.parametrize("field", ["task.num_items", "training.steps"])
 def test_a_grid_that_would_undo_an_override_before_it_is_refused(field):
     grid = f"grid.{field.replace('.num_items', '')}"
