@@ -241,7 +241,7 @@ def _continue(
 def _saying_at(backbone: Backbone, width: int, places: Tensor) -> Iterator[None]:
     """Let the first new token be said at places of the input, in front of rows that are closed.
 
-    These keep their positions, so that they cannot become padding. Shape `(rows,)`.
+    These keep their positions, so that they cannot become padding. Shape `(batch,)`.
     """
     thread, count = threading.get_ident(), 0
 
@@ -249,7 +249,7 @@ def _saying_at(backbone: Backbone, width: int, places: Tensor) -> Iterator[None]
         nonlocal count
         if threading.get_ident() != thread or not given:
             return None
-        states, *rest = given  # (rows, tokens, hidden)
+        states, *rest = given  # (batch, tokens, hidden)
         if states.shape[:2] != (len(places), width):
             return None
         count += 1

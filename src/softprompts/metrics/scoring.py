@@ -14,6 +14,10 @@ from softprompts.metrics.registry import METRICS, scored
 from softprompts.metrics.writing import Written, check_metrics
 
 
+_ROUNDING = 1e-9
+"""How far from a share a metric may be by rounding alone."""
+
+
 def compute(
     names: Sequence[str],
     predictions: Sequence[int] | Sequence[Written],
@@ -45,9 +49,11 @@ def _value(name: str, *given: Any) -> float:
         value = float(found)
     except (TypeError, ValueError):
         value = -1.0
-    if not (0 <= value <= 1 or (isinstance(found, float) and name not in scored([name]))):
+    if isinstance(found, float) and name not in scored([name]):
+        return value
+    if not -_ROUNDING <= value <= 1 + _ROUNDING:
         raise DataError(f"metric {name!r} must return a share from 0 to 1, but returned {found!r}.")
-    return value
+    return min(max(value, 0.0), 1.0)
 
 
 def answers_of(predictions: Sequence[Any], examples: Sequence[Example], form: TaskFormat) -> str:

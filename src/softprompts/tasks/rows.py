@@ -15,7 +15,7 @@ _SHOWN = 80
 
 def shown(value: object) -> str:
     """Return `repr(value)` on one line, cut to a length that fits in a message."""
-    text = " ".join(repr(value).split())
+    text = " ".join(map(str.strip, repr(value).splitlines()))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 

@@ -258,6 +258,7 @@ def test_corpus_scores_are_whole_where_texts_are_references() -> None:
     assert compute(["bleu", "chrf"], same, golds, WRITING) == pytest.approx({"bleu": 1, "chrf": 1})
     other = compute(["bleu", "chrf"], [Written("xyz"), Written("xyz")], golds, WRITING)
     assert max(other.values()) < 0.1
+    assert max(compute(["bleu", "chrf"], same, golds, WRITING).values()) <= 1  # as files have it
 
 
 def test_bleu_is_its_formula_on_one_text() -> None:

@@ -26,7 +26,7 @@ def test_rows_and_tokens_are_the_formula_in_float64(tokens, unit):
     made.double()
     torch.testing.assert_close(made(), initial.double())
     embeddings = torch.randn(2, tokens, 6, generator=generator(2, "test")).double()
-    found = made.embed(embeddings, torch.zeros(2, tokens, dtype=torch.long))
+    found = made.embed(embeddings, *(torch.arange(tokens).expand(2, -1),) * 2)
     change = (unit or 1.0) * made.left @ made.right
     for place in range(tokens):
         expected = embeddings[:, place] + (change[place] if place < 5 else 0.0)
@@ -37,7 +37,7 @@ def test_training_starts_at_the_plain_input_and_counts_are_those_of_the_page():
     initial = torch.randn(3, 6, generator=generator(0, "test"))
     made = DecomposedRows(initial, generator(0, "rows"), rank=2, num_places=5)
     embeddings = torch.randn(2, 4, 6)
-    assert torch.equal(made.embed(embeddings, torch.zeros(2, 4, dtype=torch.long)), embeddings)
+    assert torch.equal(made.embed(embeddings, *(torch.arange(4).expand(2, -1),) * 2), embeddings)
     assert sum(p.numel() for p in made.parameters()) == 3 * 6 + 2 * (5 + 6)
 
 

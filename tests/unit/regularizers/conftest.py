@@ -39,7 +39,7 @@ def inputs_of(tiny):
         batch = collate(examples, backbone.tokenizer.pad_token_id)
         draws = Draws(7, step, 0, batch.examples, batch.size)
         embeddings = backbone.embed(batch.ids)
-        return Inputs(batch, embeddings, FieldTokens.of(batch), draws, number)
+        return Inputs(batch, embeddings, FieldTokens.of(batch), draws, number, embed=backbone.embed)
 
     return make
 
