@@ -13,7 +13,6 @@ from softprompts.examples import Example, TaskFormat
 from softprompts.metrics.registry import METRICS, scored
 from softprompts.metrics.writing import Written, check_metrics
 
-
 _ROUNDING = 1e-9
 """How far from a share a metric may be by rounding alone."""
 
