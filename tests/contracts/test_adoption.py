@@ -229,7 +229,7 @@ def test_a_prompt_as_long_as_its_text_is_loaded_and_started_from(tiny, task, tmp
         adopted(resolve(parse_run(data)), backbone, task)
 
 
-def test_every_problem_of_a_source_is_said(tmp_path):
+def test_every_problem_of_a_source_is_said(tmp_path, tiny):
     def problems(**prompt):
         data = {
             "backbone": {"name": "minilm"},
@@ -249,16 +249,9 @@ def test_every_problem_of_a_source_is_said(tmp_path):
     assert only == "`prompt.from_run.folder` must be given, but is missing."
     with pytest.raises(PromptError, match=r"must be left out here.*'x'"):
         sp.SoftPromptModel(
-            _NoBackbone(),
+            tiny("bert"),
             sp.PromptConfig.model_validate({"from_run": {"folder": "x", "digest": "y"}}),
         )
-
-
-class _NoBackbone:
-    """Stands where no backbone is looked at."""
-
-    has_language_head = False
-    family = "encoder"
 
 
 def test_a_study_finds_a_source_that_does_not_fit_before_it_writes(tiny, source, tmp_path):

@@ -161,7 +161,7 @@ def test_nothing_is_kept_of_tokens_that_a_prompt_embeds_anew(tiny, task, kind, m
     shift = torch.arange(backbone.embedding_size).float().cos().requires_grad_()
     monkeypatch.setattr(model.prompt, "changes_tokens", True)
     monkeypatch.setattr(
-        Prompt, "embed", lambda self, embeddings, ids: embeddings + shift * (ids % 3)[..., None]
+        Prompt, "embed", lambda self, table, ids, places: table + shift * (ids % 3)[..., None]
     )
     forget_kept()
     changed = [read(one, backbone, model, batch) for one in (READER, PlainReader())]
