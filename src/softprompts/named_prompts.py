@@ -21,9 +21,6 @@ from softprompts.training.prompt_building import build_prompt
 ONLY = ""
 """The name of the prompt of a model that has one."""
 
-_WHAT = "PromptConfig, a Prompt, a Result, or a mapping of these by name"
-
-
 Given: TypeAlias = PromptConfig | Prompt | Result | None
 """How a prompt is made, or one that is there already."""
 
@@ -37,7 +34,10 @@ def build(
     if isinstance(given, Prompt):
         return _placed(given), None
     if not isinstance(given, PromptConfig | None):
-        raise PromptError(f"`prompt` must be a {_WHAT}, but is {given!r}.")
+        raise PromptError(
+            "`prompt` must be a PromptConfig, a Prompt, a Result, or a mapping of these by name, "
+            f"but is {given!r}."
+        )
     config = resolve_prompt(given or PromptConfig())
     if METHODS[config.method].is_length_fixed:
         raise PromptError(

@@ -56,8 +56,8 @@ def read_tokens(
             instances = _instances(backbone, prompt, (embeddings, is_input, segments))
         output = prompt(Edges(start, end, mask[:, :0]), instances, draws)
         if prompt.changes_tokens:
-            places = (is_input.cumsum(dim=1) - 1).where(is_input > 0, -1)
-            embeddings = prompt.embed(embeddings, ids, places)
+            numbers = (is_input.cumsum(dim=1) - 1).where(is_input > 0, -1)
+            embeddings = prompt.embed(embeddings, ids, numbers)
         spliced = arrange(output, (embeddings, mask, segments), (start, end))
         taken = longest = int(spliced.lengths.max())
         limit = backbone.context_length
@@ -71,11 +71,11 @@ def read_tokens(
             )
         if longest < spliced.embeddings.shape[1]:
             spliced = spliced.cut(longest)
-        at = None
-        if needs_head:
-            said = _said_at(spliced, end) if backbone.family == "decoder" else None
-            at = (spliced.token_positions if said is None else said).clamp(max=longest - 1)
-        found.append(Request(output, spliced, at, needs_head))
+        at = spliced.token_positions
+        if needs_head and backbone.family == "decoder":
+            at = _said_at(spliced, end)
+        places = at.clamp(max=longest - 1) if needs_head else None
+        found.append(Request(output, spliced, places, needs_head))
     return found
 
 

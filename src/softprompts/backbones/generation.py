@@ -90,11 +90,16 @@ def with_settings(backbone: Backbone, settings: Any, options: Mapping[str, Any])
     changed = {name: one for name, one in settings.to_dict().items() if one != own.get(name)}
     if given is None:
         return {**changed, **options}
-    given = copy.deepcopy(given)
-    for name, one in changed.items():
-        if getattr(given, name, None) is None:
-            setattr(given, name, one)
-    return {**options, "generation_config": given}
+    return {**options, "generation_config": _filled(given, changed)}
+
+
+def _filled(settings: Any, values: Mapping[str, Any]) -> Any:
+    """Return a copy of a `GenerationConfig` that has these values where it leaves them open."""
+    settings = copy.deepcopy(settings)
+    for name, value in values.items():
+        if getattr(settings, name, None) is None:
+            setattr(settings, name, value)
+    return settings
 
 
 def _refusal(backbone: Backbone, error: ValueError) -> BackboneError:
@@ -107,10 +112,7 @@ def _refusal(backbone: Backbone, error: ValueError) -> BackboneError:
 def _settled(backbone: Backbone, options: Mapping[str, Any]) -> Any:
     """Return a `GenerationConfig` of all that is told, as transformers puts it together."""
     options, own = dict(options), backbone.model.generation_config
-    settings = copy.deepcopy(options.pop("generation_config", None) or own)
-    for name, value in own.to_dict().items():
-        if getattr(settings, name, None) is None:
-            setattr(settings, name, value)
+    settings = _filled(options.pop("generation_config", None) or own, own.to_dict())
     try:
         rest = settings.update(**options)
     except ValueError as error:

@@ -26,17 +26,21 @@ class VocabularyInitializer(Initializer):
         backbone, ids = context.backbone, _named_ids(context.backbone)
         order = torch.randperm(len(ids), generator=context.generator)
         ids = ids[order]
-        ids = ids[torch.isin(ids, ordinary_ids(backbone))]  # moves no other draw
+        ids = ids[~torch.isin(ids, _added_ids(backbone))]  # moves no other draw
         repeats = -(-length // len(ids)) if length else 1
         return backbone.embed(ids.repeat(repeats)[:length]).float().cpu()
 
 
 def ordinary_ids(backbone: Backbone) -> Tensor:
     """Return the ids of a backbone's tokens without special ones. Shape `(vocab,)`."""
-    added = backbone.tokenizer.added_tokens_decoder
-    special = torch.tensor([i for i, one in added.items() if one.special], dtype=torch.long)
     ids = _named_ids(backbone)
-    return ids[~torch.isin(ids, special)]
+    return ids[~torch.isin(ids, _added_ids(backbone))]
+
+
+def _added_ids(backbone: Backbone) -> Tensor:
+    """Return the ids of special tokens that were added to a tokenizer. Shape `(tokens,)`."""
+    added = backbone.tokenizer.added_tokens_decoder
+    return torch.tensor([i for i, one in added.items() if one.special], dtype=torch.long)
 
 
 def _named_ids(backbone: Backbone) -> Tensor:
